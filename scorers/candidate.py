@@ -1,0 +1,113 @@
+"""The serving side of a submission: the only part of the scorer that enters a sandbox.
+
+It runs in the submission's own process and is therefore *untrusted*: the judge believes
+nothing it says but the logits, and checks their frame. It needs numpy and the standard
+library only, and imports nothing of ours, because it is mounted alone.
+
+A runner uses it so:
+
+    link = Link.connect(path)          # before any code of the submission is imported
+    link.progress(step, total, loss)   # now and then; shown to the user as a claim
+    link.serve(predict, claim={...})   # answers the judge's batches until it says goodbye
+
+The protocol stands in ``scorers/wire.py``'s docstring, the judge's side.
+"""
+
+import contextlib
+import json
+import mmap
+import os
+import socket
+import struct
+import time
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+HEADER = struct.Struct("<4sHHIII")  # magic, kind, reserved, sequence number, bytes, checksum-free
+MAGIC = b"AIRA"
+HELLO, PROGRESS, READY, BATCH, LOGITS, FAIL, BYE = range(1, 8)
+BATCH_HEAD = struct.Struct("<III")  # rows, length, classes
+MAX_TEXT = 16_384
+
+
+class Link:
+    """The connection to the judge, with the shared buffer that logits are written to."""
+
+    def __init__(self, sock: socket.socket, buffer: mmap.mmap) -> None:
+        self._sock = sock
+        self._buffer = buffer
+        self._last_progress = 0.0
+
+    @classmethod
+    def connect(cls, path: str) -> "Link":
+        """Connect to the judge's socket and take over the buffer it hands out."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.connect(path)
+        fds = array("i")
+        message, ancillary, _, _ = sock.recvmsg(HEADER.size, socket.CMSG_SPACE(fds.itemsize))
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(data[: fds.itemsize])
+        size = HEADER.unpack(message)[4]
+        buffer = mmap.mmap(fds[0], size)
+        os.close(fds[0])
+        return cls(sock, buffer)
+
+    def progress(self, step: int, total: int, loss: float, *, every_s: float = 0.5) -> None:
+        """Tell the judge how far training is; calls closer together than ``every_s`` are dropped."""
+        now = time.monotonic()
+        if now - self._last_progress >= every_s:
+            self._last_progress = now
+            self._send_json(PROGRESS, {"step": step, "total": total, "loss": loss})
+
+    def fail(self, kind: str, text: str) -> None:
+        """Say why the submission cannot be served; the process should exit afterwards."""
+        self._send_json(FAIL, {"kind": kind, "text": text[-MAX_TEXT // 4 :]})
+
+    def serve(
+        self, predict: Callable[[np.ndarray], np.ndarray], *, claim: dict[str, Any] | None = None
+    ) -> None:
+        """Answer batches until the judge says goodbye.
+
+        ``predict`` takes token ids, int32 (rows, length), padded with 0, and returns class
+        logits, float32 (rows, classes). ``claim`` is what the submission says of itself.
+        """
+        self._send_json(READY, claim or {})
+        while True:
+            kind, sequence, body = self._receive()
+            if kind == BYE:
+                return
+            rows, length, _classes = BATCH_HEAD.unpack_from(body)
+            tokens = np.frombuffer(body, np.int32, offset=BATCH_HEAD.size).reshape(rows, length)
+            logits = np.ascontiguousarray(predict(tokens.copy()), dtype=np.float32)
+            shape = logits.shape if logits.ndim == 2 else (0, 0)
+            if logits.nbytes <= len(self._buffer):
+                self._buffer[: logits.nbytes] = logits.tobytes()
+            self._send(LOGITS, sequence, struct.pack("<II", *shape))
+
+    def _send_json(self, kind: int, value: dict[str, Any]) -> None:
+        self._send(kind, 0, json.dumps(value).encode()[:MAX_TEXT])
+
+    def _send(self, kind: int, sequence: int, body: bytes) -> None:
+        # A judge that has hung up has decided already; there is nobody left to tell.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._sock.sendall(HEADER.pack(MAGIC, kind, 0, sequence, len(body), 0) + body)
+
+    def _receive(self) -> tuple[int, int, bytes]:
+        head = self._read(HEADER.size)
+        magic, kind, _, sequence, size, _ = HEADER.unpack(head)
+        if magic != MAGIC:
+            raise ConnectionError("the judge's frame has a wrong magic")
+        return kind, sequence, self._read(size)
+
+    def _read(self, size: int) -> bytes:
+        chunks = bytearray()
+        while len(chunks) < size:
+            chunk = self._sock.recv(min(1 << 20, size - len(chunks)))
+            if not chunk:
+                raise ConnectionError("the judge has hung up")
+            chunks += chunk
+        return bytes(chunks)

@@ -1,0 +1,297 @@
+"""What a task is: a folder with ``task.toml``, ``description.md`` and a Python module.
+
+The folder is readable without this code. The module named in ``task.toml`` prepares the
+data; the folder ``designs/`` holds the reference submissions; the files of ``runner`` are
+the only code of ours that enters the sandbox with a submission.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import ConfigError
+
+TASKS_DIR = Path(__file__).parent
+KNOBS_MARK = "KNOBS = "
+
+Value = int | float | str | bool
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(what, done, total)`` during preparation."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limits(Strict):
+    """What one evaluation may use. ``train_s`` runs from spawn to the first served prediction."""
+
+    train_s: float
+    serve_s: float
+    memory_mb: int
+    cpus: int
+    pids: int = 128
+    scratch_mb: int = 1024
+    source_kb: int = 256
+    max_parameters: int | None = None
+
+
+class Profile(Strict):
+    """A size of a task. ``data`` goes to ``prepare``, ``settings`` to the runner."""
+
+    about: str
+    ranked: bool = True
+    search_steps: int
+    device: Literal["cpu", "gpu", "any"] = "any"
+    data: dict[str, Value]
+    settings: dict[str, Value]
+    limits: Limits
+
+
+class Knob(Strict):
+    """One searchable choice: a list of ``choices``, or a range from ``low`` to ``high``."""
+
+    choices: tuple[Value, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    integer: bool = False
+
+    def allows(self, value: object) -> bool:
+        """Return whether ``value`` is one of the choices or within the range."""
+        if self.choices:
+            return any(type(value) is type(c) and value == c for c in self.choices)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        if self.integer and not isinstance(value, int):
+            return False
+        assert self.low is not None
+        assert self.high is not None
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        if self.choices:
+            return "one of " + ", ".join(str(c) for c in self.choices)
+        kind = "an integer" if self.integer else "a number"
+        return f"{kind} from {self.low:g} to {self.high:g}"
+
+
+class Reference(Strict):
+    """A published value to stand beside ours."""
+
+    name: str
+    value: float
+    source: str
+    profile: str = "paper"
+    note: str = ""
+
+
+class Definition(Strict):
+    """``task.toml`` as it is on disk."""
+
+    format: Literal[1]
+    name: str
+    title: str
+    kind: Literal["classification"]
+    metric: Literal["accuracy"]
+    direction: Literal["maximize", "minimize"]
+    module: str
+    files: tuple[str, ...]
+    runner: tuple[str, ...]
+    entry: str
+    variants: tuple[Literal["fixed", "configurable"], ...] = ("fixed",)
+    bounds: dict[str, Knob] = Field(default_factory=dict)
+    knobs: dict[str, Knob] = Field(default_factory=dict)
+    designs: tuple[str, ...] = ()
+    references: tuple[Reference, ...] = ()
+    profiles: dict[str, Profile]
+
+
+class Manifest(Strict):
+    """``manifest.json`` of a prepared data folder, written last: no manifest, no data.
+
+    ``shape`` is what judge and runner need to know of the rows (length, vocabulary, classes);
+    ``baselines`` are accuracies that need no learning, measured on the search split.
+    """
+
+    format: Literal[1] = 1
+    task: str
+    profile: str
+    generator: str
+    parameters: dict[str, Value]
+    shape: dict[str, int]
+    rows: dict[str, int]
+    files: dict[str, str]
+    baselines: dict[str, float]
+
+    @property
+    def hash(self) -> str:
+        """Hash of every data file's content; equal hashes mean equal data."""
+        return digest(json.dumps(self.files, sort_keys=True))
+
+
+class Design(BaseModel):
+    """A reference submission."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    summary: str
+    files: dict[str, str]
+
+
+class TaskModule(Protocol):
+    """What a task's Python module offers."""
+
+    def prepare(self, profile: str, data: Mapping[str, Value], root: Path,
+                progress: Progress) -> Path:
+        """Make the data folder under ``root`` if it is not there whole, and return it.
+
+        Idempotent; splits ``train/``, ``search/``, ``test/`` of ``.npy`` files, and
+        ``manifest.json`` (a Manifest) written last by atomic rename.
+        """
+        ...
+
+
+class Task:
+    """One task in one variant, as the rest of the harness sees it."""
+
+    def __init__(self, folder: Path, definition: Definition, variant: str) -> None:
+        self.folder = folder
+        self.definition = definition
+        self.variant = variant
+        self.configurable = variant == "configurable"
+        self.name = definition.name + ("-configurable" if self.configurable else "")
+
+    def profile(self, name: str) -> Profile:
+        """Return the profile of that name. Raises ConfigError naming the nearest one."""
+        profiles = self.definition.profiles
+        if name not in profiles:
+            raise ConfigError(
+                f"Task {self.name} has no profile {name!r}.",
+                remedy=did_you_mean(name, profiles),
+            )
+        return profiles[name]
+
+    def description(self, profile: str) -> str:
+        """Return the text that tells an agent what to write, with this profile's numbers."""
+        chosen = self.profile(profile)
+        text = (self.folder / "description.md").read_text()
+        numbers = {**chosen.data, **chosen.settings, **chosen.limits.model_dump()}
+        for key, value in numbers.items():
+            text = text.replace("{" + key + "}", str(value))
+        begin, end = ("<!-- fixed -->", "<!-- /fixed -->")
+        if not self.configurable:
+            begin, end = ("<!-- configurable -->", "<!-- /configurable -->")
+        while begin in text:
+            before, rest = text.split(begin, 1)
+            text = before + rest.split(end, 1)[1]
+        bounds = "\n".join(f"- `{k}`: {v}" for k, v in self.definition.bounds.items())
+        return text.replace("{bounds}", bounds)
+
+    def prepare(self, profile: str, root: Path, progress: Progress) -> tuple[Path, Manifest]:
+        """Make the data if need be; return its folder and manifest."""
+        chosen = self.profile(profile)
+        path = self._module().prepare(profile, chosen.data, root, progress)
+        return path, Manifest.model_validate_json((path / "manifest.json").read_text())
+
+    def designs(self) -> list[Design]:
+        """Return the reference submissions, in the order in which they are tried."""
+        return [self._design(name) for name in self.definition.designs]
+
+    def render(self, values: Mapping[str, Value]) -> dict[str, str]:
+        """Return the submission that ``designs/searchable.py`` makes of the knobs' values."""
+        source = (self.folder / "designs" / "searchable.py").read_text()
+        lines = source.splitlines(keepends=True)
+        at = [i for i, line in enumerate(lines) if line.startswith(KNOBS_MARK)]
+        if len(at) != 1:
+            raise ConfigError(f"{self.name}: designs/searchable.py needs one line '{KNOBS_MARK}…'")
+        lines[at[0]] = f"{KNOBS_MARK}{dict(sorted(values.items()))!r}\n"
+        return {self.definition.files[0]: "".join(lines)}
+
+    def runner_files(self) -> dict[str, Path]:
+        """Return our own code that goes into the sandbox: name there → path here."""
+        return {Path(f).name: (self.folder / f).resolve() for f in self.definition.runner}
+
+    def hash(self, profile: str) -> str:
+        """Hash of all that defines the task at this profile; scores compare when it agrees."""
+        parts = [self.name, profile, self.profile(profile).model_dump_json(),
+                 json.dumps({k: v.model_dump() for k, v in self.definition.bounds.items()}),
+                 self.description(profile)]
+        parts += [path.read_text() for _, path in sorted(self.runner_files().items())]
+        return digest("\0".join(parts))
+
+    def _design(self, name: str) -> Design:
+        text = (self.folder / "designs" / f"{name}.py").read_text()
+        summary = text.split('"""')[1].strip().splitlines()[0]
+        return Design(name=name, summary=summary, files={self.definition.files[0]: text})
+
+    def _module(self) -> TaskModule:
+        if TASKS_DIR in self.folder.parents:
+            return cast(TaskModule, importlib.import_module(self.definition.module))
+        name = f"_task_{digest(str(self.folder))}"
+        if name not in sys.modules:
+            path = self.folder / f"{self.definition.module}.py"
+            spec = importlib.util.spec_from_file_location(name, path)
+            if spec is None or spec.loader is None:
+                raise ConfigError(f"{path} cannot be loaded as the module of task {self.name}.")
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[name] = module
+            spec.loader.exec_module(module)
+        return cast(TaskModule, sys.modules[name])
+
+
+def digest(text: str) -> str:
+    """Return the first 16 hex digits of the SHA-256 of ``text``."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def did_you_mean(name: str, known: Mapping[str, Any] | list[str]) -> str:
+    """Return a remedy that names the nearest known name and lists them all."""
+    import difflib
+
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    listing = "one of: " + ", ".join(names)
+    return f"{near[0]!r} ({listing})" if near else listing
+
+
+@cache
+def _load(file: Path) -> Definition:
+    try:
+        return Definition.model_validate(tomllib.loads(file.read_text()))
+    except (tomllib.TOMLDecodeError, ValidationError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not a valid task definition.", cause=str(error)) from error
+
+
+def all_tasks() -> dict[str, Task]:
+    """Return every task by name: ours, and those under ``$HARNESS_TASKS_DIR`` if it is set."""
+    roots = [TASKS_DIR]
+    extra = os.environ.get("HARNESS_TASKS_DIR")
+    if extra:
+        roots.append(Path(extra))
+    found: dict[str, Task] = {}
+    for root in roots:
+        for file in sorted(root.rglob("task.toml")):
+            definition = _load(file)
+            for variant in definition.variants:
+                task = Task(file.parent, definition, variant)
+                found[task.name] = task
+    return found
+
+
+def find_task(name: str) -> Task:
+    """Return the task of that name. Raises ConfigError naming the nearest one."""
+    tasks = all_tasks()
+    if name not in tasks:
+        raise ConfigError(f"There is no task {name!r}.", remedy=did_you_mean(name, tasks))
+    return tasks[name]
