@@ -10,7 +10,7 @@ A runner uses it so:
     link.progress(step, total, loss)   # now and then; shown to the user as a claim
     link.serve(predict, claim={...})   # answers the judge's batches until it says goodbye
 
-The protocol stands in ``scorers/wire.py``'s docstring, the judge's side.
+The protocol stands in the docstring of ``scorers/wire.py``, the judge's side.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-HEADER = struct.Struct("<4sHHIII")  # magic, kind, reserved, sequence number, bytes, checksum-free
+HEADER = struct.Struct("<4sHHII")  # magic, kind, reserved, sequence number, bytes that follow
 MAGIC = b"AIRA"
 HELLO, PROGRESS, READY, BATCH, LOGITS, FAIL, BYE = range(1, 8)
 BATCH_HEAD = struct.Struct("<III")  # rows, length, classes
@@ -65,7 +65,7 @@ class Link:
 
     def fail(self, kind: str, text: str) -> None:
         """Say why the submission cannot be served; the process should exit afterwards."""
-        self._send_json(FAIL, {"kind": kind, "text": text[-MAX_TEXT // 4 :]})
+        self._send_json(FAIL, {"kind": kind, "text": text[-MAX_TEXT // 8 :]})
 
     def serve(
         self, predict: Callable[[np.ndarray], np.ndarray], *, claim: dict[str, Any] | None = None
@@ -89,16 +89,16 @@ class Link:
             self._send(LOGITS, sequence, struct.pack("<II", *shape))
 
     def _send_json(self, kind: int, value: dict[str, Any]) -> None:
-        self._send(kind, 0, json.dumps(value).encode()[:MAX_TEXT])
+        self._send(kind, 0, json.dumps(value).encode())
 
     def _send(self, kind: int, sequence: int, body: bytes) -> None:
         # A judge that has hung up has decided already; there is nobody left to tell.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._sock.sendall(HEADER.pack(MAGIC, kind, 0, sequence, len(body), 0) + body)
+            self._sock.sendall(HEADER.pack(MAGIC, kind, 0, sequence, len(body)) + body)
 
     def _receive(self) -> tuple[int, int, bytes]:
         head = self._read(HEADER.size)
-        magic, kind, _, sequence, size, _ = HEADER.unpack(head)
+        magic, kind, _, sequence, size = HEADER.unpack(head)
         if magic != MAGIC:
             raise ConnectionError("the judge's frame has a wrong magic")
         return kind, sequence, self._read(size)

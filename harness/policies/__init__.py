@@ -1,0 +1,30 @@
+"""Which node next, and by which operator."""
+
+from harness.errors import ConfigError
+from harness.policies.base import Decision, Parameters, Policy
+from harness.policies.greedy import Greedy
+from harness.policies.one_shot import OneShot
+from tasks.spec import did_you_mean
+
+POLICIES: dict[str, type[OneShot] | type[Greedy]] = {p.name: p for p in (OneShot, Greedy)}
+
+__all__ = ["POLICIES", "Decision", "Parameters", "Policy", "make_policy"]
+
+
+def make_policy(name: str, settings: list[str]) -> OneShot | Greedy:
+    """Return the policy of that name; ``settings`` are ``policy.parameter=value`` texts.
+
+    Raises ConfigError, naming the nearest name.
+    """
+    if name not in POLICIES:
+        raise ConfigError(f"There is no policy {name!r}.", remedy=did_you_mean(name, POLICIES))
+    values: dict[str, str] = {}
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        owner, dot, parameter = path.partition(".")
+        if not (equals and dot and parameter):
+            raise ConfigError(f"--set {setting!r} is not of the form {name}.parameter=value.")
+        if owner != name:
+            raise ConfigError(f"--set {setting!r} is for {owner!r}, but the policy is {name!r}.")
+        values[parameter] = value
+    return POLICIES[name].from_settings(values)

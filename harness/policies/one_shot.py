@@ -1,0 +1,19 @@
+"""one_shot: one draft, one solution, no feedback (AIRA-Design, section 2)."""
+
+from dataclasses import dataclass
+from random import Random
+from typing import ClassVar
+
+from harness.policies.base import Decision, Parameters
+from harness.search.tree import Tree
+
+
+@dataclass(frozen=True)
+class OneShot(Parameters):
+    """Drafts once and stops."""
+
+    name: ClassVar[str] = "one_shot"
+
+    def choose(self, tree: Tree, rng: Random) -> Decision | None:  # noqa: ARG002
+        """Draft if nothing was drafted yet."""
+        return Decision("draft") if len(tree) == 0 else None

@@ -1,0 +1,130 @@
+"""What makes an accuracy believable beyond the labels being hidden.
+
+A classifier must be a function of its row. The judge serves every row once in an order
+nobody can foresee, and asks many of them again, later, in other company and other batch
+sizes. All numbers here are computed by the judge on its own copies of the logits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scorers.score import Audit
+
+Logits = NDArray[np.float32]
+
+SPREAD_LIMIT = {"cpu": 2e-3, "cuda": 6e-2}
+"""Largest honest difference between two answers to one row, relative to max(1, rms logit).
+
+Measured on the reference designs: at most 4e-6 on CPUs in float32 (batch sizes take other
+kernels); bfloat16 on GPUs rounds at 2^-8 = 4e-3 a step, and a few layers add up. The limit
+leaves room for unstable but honest models; below it a memory could move a label only where
+two classes are already that close.
+"""
+
+TREND_LIMIT = 5.0
+"""Standard deviations. The serving order is the judge's own, so that for an honest model this
+is an exact permutation test: 5 is one false alarm in 3.5 million evaluations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows to ask for in one go. ``first``: these rows have not been asked before."""
+
+    rows: NDArray[np.int64]
+    first: bool
+
+
+def plan(rows: int, size: int, rng: np.random.Generator) -> list[Batch]:
+    """Return the serving plan: each row once, in random order, and audit batches between.
+
+    An audit batch holds rows asked before, in new company, at another batch size (1 to
+    ``size``). About an eighth of the rows, at least 64 and at most 512, are asked again; the
+    oldest half of what has been served is preferred, because that is where a memory that
+    learns while serving has changed most.
+    """
+    order = rng.permutation(rows)
+    batches = [Batch(order[i : i + size], first=True) for i in range(0, rows, size)]
+    audits = min(rows, max(64, min(512, rows // 8)))
+    planned: list[tuple[float, Batch]] = [(float(i), b) for i, b in enumerate(batches)]
+    while audits > 0:
+        wanted = int(rng.choice([1, 1, 2, 3, 7, size // 2, size]))
+        count = max(1, min(wanted, audits, rows))
+        # Half of the audits come after the last new row, half anywhere in the second half.
+        last = len(batches) - 1
+        place = float(last) + 1 if rng.random() < 0.5 else float(rng.uniform(last / 2, last))
+        served = min(rows, (int(place) + 1) * size)
+        pool = order[: max(count, served // 2)] if rng.random() < 0.5 else order[:served]
+        again = rng.choice(pool, size=min(count, len(pool)), replace=False)
+        planned.append((place + 0.5, Batch(again, first=False)))
+        audits -= count
+    # Ties after the last batch are broken at random by the position they were drawn in.
+    return [batch for _, batch in sorted(planned, key=lambda item: item[0])]
+
+
+def finiteness(answers: Sequence[Logits]) -> Audit:
+    """Every logit is a finite number."""
+    bad = sum(int(a.size - np.isfinite(a).sum()) for a in answers)
+    return Audit(
+        name="finiteness",
+        passed=bad == 0,
+        value=float(bad),
+        threshold=0.0,
+        power="exact: every served logit is looked at",
+    )
+
+
+def statelessness(
+    batches: Sequence[Batch], answers: Sequence[Logits], first: Logits, device: str
+) -> tuple[Audit, str]:
+    """A row asked again, elsewhere and in other company, gets the same logits.
+
+    ``first`` holds the first answer to each row, float32 (rows, classes). Returns the audit
+    and a sentence that lets the author reproduce the worst case.
+    """
+    scale = max(1.0, float(np.sqrt(np.mean(np.square(first, dtype=np.float64)))))
+    worst, where, repeats = 0.0, "", 0
+    for position, (batch, answer) in enumerate(zip(batches, answers, strict=True)):
+        if batch.first:
+            continue
+        repeats += len(batch.rows)
+        difference = np.abs(answer.astype(np.float64) - first[batch.rows]).max(axis=1) / scale
+        at = int(difference.argmax())
+        if difference[at] > worst:
+            worst = float(difference[at])
+            where = (
+                f"row {int(batch.rows[at])} asked again in request {position} "
+                f"(a batch of {len(batch.rows)}): its logits moved by {worst:.3g} of their scale"
+            )
+    share = 1 - 0.01 ** (1 / max(1, repeats))
+    audit = Audit(
+        name="statelessness",
+        passed=worst <= SPREAD_LIMIT[device],
+        value=worst,
+        threshold=SPREAD_LIMIT[device],
+        power=(
+            f"{repeats} repeats: a memory or a look at the batch that moves {share:.1%} "
+            "of the rows is seen with 99 % probability"
+        ),
+    )
+    return audit, where
+
+
+def trend(correct_in_order: NDArray[np.bool_]) -> Audit:
+    """Accuracy does not grow with the serving position (learning while serving would)."""
+    n = len(correct_in_order)
+    position = np.arange(n) - (n - 1) / 2
+    hit = correct_in_order - correct_in_order.mean()
+    spread = float(np.sqrt((hit**2).sum() * (position**2).sum() / max(1, n - 1)))
+    z = float((hit * position).sum()) / spread if spread > 0 else 0.0
+    # A straight rise from p-d to p+d gives z = d·sqrt(n/3)/sqrt(p(1-p)); at p = 1/2:
+    seen = TREND_LIMIT * 0.5 / np.sqrt(max(1, n) / 3)
+    return Audit(
+        name="trend",
+        passed=z <= TREND_LIMIT,
+        value=z,
+        threshold=TREND_LIMIT,
+        power=f"{n} rows: a steady rise of about {2 * seen:.0%} from first to last is seen",
+    )

@@ -1,0 +1,46 @@
+"""What machine and which versions a score was made with."""
+
+import hashlib
+import os
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from scorers.score import SCORER_VERSION
+
+
+@cache
+def hardware() -> dict[str, str | int]:
+    """Return the processor's name and the number of cores this process may use."""
+    return {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0))}
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions that can move a score, without importing any of them."""
+    found = {"python": platform.python_version()}
+    for package in ("torch", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "none"
+    return found
+
+
+@cache
+def scorer() -> str:
+    """Return the scorer's version and a hash of its source."""
+    source = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        source.update(file.read_bytes())
+    return f"{SCORER_VERSION}+{source.hexdigest()[:12]}"
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,424 @@
+"""One evaluation: a fresh sandbox, a candidate inside, the judge outside, one Score.
+
+What the submission does wrong ends in a Score with a reason. What breaks on our side is
+raised (InfrastructureError, JudgeError), and Cancelled when somebody said stop.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.errors import JudgeError, SandboxLostError
+from sandboxes.base import Backend, ExecResult, Mount, Process, SandboxSpec, Stream
+from scorers import candidate, conditions
+from scorers.judge import Observe, Refused, ServeLate, Split, Times, TrainLate, Verdict, judge
+from scorers.score import Conditions, Reason, Score
+from scorers.wire import Gone, Listener, LogitsBuffer, ProtocolError, Wire
+from tasks.spec import Manifest, Task, Value
+
+LOG_BYTES = 1 << 20
+"""What is kept of a submission's output: this much from its beginning, and as much from its end."""
+
+OUTPUT_LIMIT = 256 << 20
+"""A submission that prints more than this is stopped: no honest log is so long."""
+
+GRACE_S = 2.0
+"""How long a candidate that hung up may take to exit before it is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to evaluate. ``files`` maps names to text; ``data`` is the prepared folder."""
+
+    task: Task
+    profile: str
+    split: Literal["search", "test"]
+    files: Mapping[str, str]
+    data: Path
+    manifest: Manifest
+    training_seed: int
+    audit_seed: str
+    backend: Backend
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+def hash_files(files: Mapping[str, str]) -> str:
+    """Return the SHA-256 of a submission's names and contents."""
+    return sha256(json.dumps(dict(sorted(files.items()))).encode()).hexdigest()
+
+
+def evaluate(
+    request: Request,
+    *,
+    log: Path | None = None,
+    observe: Observe = lambda what, details: None,
+    cancel: threading.Event | None = None,
+) -> Score:
+    """Train the submission in a fresh sandbox and score what it serves.
+
+    ``log`` receives the head and tail of its output. Raises InfrastructureError, JudgeError,
+    Cancelled.
+    """
+    began = time.monotonic()
+    attempt = _Attempt(request, observe, cancel or threading.Event())
+    settings = _settings(request)
+    if isinstance(settings, _Outcome):
+        outcome = settings
+    else:
+        outcome = attempt.run(settings)
+    if log is not None:
+        log.write_bytes(attempt.output.text())
+    return _score(request, outcome, attempt, time.monotonic() - began)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How an evaluation ended: a verdict, or a reason with words for its author."""
+
+    verdict: Verdict | None = None
+    reason: Reason | None = None
+    message: str = ""
+
+
+def _settings(request: Request) -> dict[str, Value] | _Outcome:
+    """Return the runner's settings, the submission's own merged in where it may choose."""
+    definition = request.task.definition
+    missing = [name for name in definition.files if name not in request.files]
+    if missing:
+        return _Outcome(reason=Reason.MISSING_FILE, message=f"No {missing[0]} was submitted.")
+    limits = request.task.profile(request.profile).limits
+    size = sum(len(text.encode()) for text in request.files.values())
+    if size > limits.source_kb * 1024:
+        message = f"The source is {size:,} bytes; the limit is {limits.source_kb} KiB."
+        return _Outcome(reason=Reason.TOO_LARGE, message=message)
+    settings = dict(request.task.profile(request.profile).settings)
+    chosen = _hyperparameters(request.files[definition.files[0]])
+    if isinstance(chosen, str):
+        return _Outcome(reason=Reason.BAD_HYPERPARAMETERS, message=chosen)
+    if chosen and not request.task.configurable:
+        message = (
+            f"HYPERPARAMETERS is not part of {request.task.name}, whose training is fixed; "
+            f"{definition.name}-configurable takes them."
+        )
+        return _Outcome(reason=Reason.BAD_HYPERPARAMETERS, message=message)
+    for name, value in chosen.items():
+        bound = definition.bounds.get(name)
+        if bound is None or not bound.allows(value):
+            allowed = f"it must be {bound}" if bound else f"known are {', '.join(definition.bounds)}"
+            message = f"HYPERPARAMETERS[{name!r}] = {value!r}: {allowed}."
+            return _Outcome(reason=Reason.BAD_HYPERPARAMETERS, message=message)
+    return {**settings, **chosen}
+
+
+_EXTRACT = """
+import ast, json, sys
+for node in ast.parse(sys.stdin.read()).body:
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    if any(isinstance(t, ast.Name) and t.id == "HYPERPARAMETERS" for t in targets):
+        value = ast.literal_eval(node.value)
+        assert isinstance(value, dict) and all(isinstance(k, str) for k in value)
+        print(json.dumps(value))
+        break
+else:
+    print("{}")
+"""
+
+
+def _hyperparameters(source: str) -> dict[str, Value] | str:
+    """Return the literal HYPERPARAMETERS of a source, {} if there is none, or what is wrong.
+
+    Parsed in a throw-away process: deep nesting can crash the parser, and agent text must
+    not be able to take the judge along.
+    """
+    if "HYPERPARAMETERS" not in source:
+        return {}
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _EXTRACT],
+        input=source.encode(),
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    if done.returncode == 0:
+        value: dict[str, Value] = json.loads(done.stdout)
+        return value
+    if b"SyntaxError" in done.stderr:
+        return {}  # the runner names the line
+    return "HYPERPARAMETERS must be one literal dict with string keys at the top level."
+
+
+class _Output:
+    """Keeps the head and the tail of what a submission prints, in bounded memory."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._lock = threading.Lock()
+
+    def feed(self, _stream: Stream, chunk: bytes) -> None:
+        with self._lock:
+            self.total += len(chunk)
+            room = LOG_BYTES - len(self._head)
+            self._head += chunk[:room]
+            self._tail += chunk[max(room, 0) :][-LOG_BYTES:]
+            if len(self._tail) > 2 * LOG_BYTES:
+                del self._tail[:-LOG_BYTES]
+
+    def text(self) -> bytes:
+        tail = bytes(self._tail[-LOG_BYTES:])
+        cut = self.total - len(self._head) - len(tail)
+        middle = f"\n… {cut:,} bytes left out …\n".encode() if cut else b""
+        return bytes(self._head) + middle + tail
+
+    def last_lines(self, count: int = 12) -> str:
+        text = (bytes(self._tail) or bytes(self._head)).decode(errors="replace")
+        return clean("\n".join(text.splitlines()[-count:]))
+
+
+def clean(text: str, limit: int = 4000) -> str:
+    """Return ``text`` without control characters (terminal escapes), its end kept if too long."""
+    kept = "".join(c for c in text if c in "\n\t" or (c.isprintable() and c != "\x1b"))
+    return kept if len(kept) <= limit else "…" + kept[-limit:]
+
+
+@dataclass
+class _Attempt:
+    """One sandbox, one candidate, and what was seen of them."""
+
+    request: Request
+    observe: Observe
+    cancel: threading.Event
+    output: _Output = field(default_factory=_Output)
+    peer_uid: int | None = None
+    unenforced: tuple[str, ...] = ()
+    result: ExecResult | None = None
+
+    def run(self, settings: dict[str, Value]) -> _Outcome:
+        request = self.request
+        limits = request.task.profile(request.profile).limits
+        split = Split.load(request.data / request.split, request.manifest.shape["classes"])
+        batch_size = min(int(settings["batch_size"]), 64)
+        with _stage(request) as stage, closing(Listener(stage / "link" / "judge.sock")) as door:
+            spec = _spec(request, stage)
+            self.unenforced = request.backend.unenforced(spec)
+            with (
+                request.backend.open(spec) as sandbox,
+                closing(LogitsBuffer(batch_size * split.classes * 4)) as buffer,
+            ):
+                config = stage / "task" / "config.json"
+                config.write_text(json.dumps(_config(request, settings, sandbox.inside)))
+                config.chmod(0o644)
+                argv = [sandbox.python, "-I", "-B"]
+                argv += [sandbox.inside(f"/runner/{request.task.definition.entry}")]
+                argv += [sandbox.inside("/task/config.json")]
+                times = Times(time.monotonic(), limits.train_s, limits.serve_s)
+                self.observe("training", {"limit_s": limits.train_s})
+                env = {"OMP_NUM_THREADS": str(limits.cpus), "PYTHONUNBUFFERED": "1"}
+                process = sandbox.start(argv, env=env, on_output=self._listen)
+                try:
+                    return self._converse(door, buffer, process, split, times, batch_size)
+                finally:
+                    process.kill()
+                    self.result = self.result or process.wait()
+
+    def _listen(self, stream: Stream, chunk: bytes) -> None:
+        self.output.feed(stream, chunk)
+
+    def _alive(self, process: Process) -> bool:
+        if self.output.total > OUTPUT_LIMIT:
+            raise _TooMuchOutput
+        return not process.poll()
+
+    def _converse(
+        self,
+        door: Listener,
+        buffer: LogitsBuffer,
+        process: Process,
+        split: Split,
+        times: Times,
+        batch_size: int,
+    ) -> _Outcome:
+        def alive() -> bool:
+            return self._alive(process)
+
+        wire: Wire | None = None
+        try:
+            wire = door.accept(alive, self.cancel, times.spawned + times.train_s)
+            self.peer_uid = wire.peer_uid
+            wire.greet(buffer)
+            verdict = judge(
+                wire,
+                buffer,
+                split,
+                batch_size=batch_size,
+                device=self.request.device,
+                audit_seed=self.request.audit_seed,
+                times=times,
+                observe=self.observe,
+            )
+            return _Outcome(verdict, verdict.failed, verdict.message)
+        except Refused as refused:
+            return _Outcome(reason=refused.reason, message=clean(refused.text))
+        except ProtocolError as error:
+            return _Outcome(reason=Reason.PROTOCOL_ERROR, message=clean(str(error)))
+        except TrainLate:
+            message = f"No prediction was served within {times.train_s:g} s of the start."
+            return _Outcome(reason=Reason.TRAIN_TIMEOUT, message=message)
+        except ServeLate:
+            message = f"Serving took longer than {times.serve_s:g} s."
+            return _Outcome(reason=Reason.SERVE_TIMEOUT, message=message)
+        except _TooMuchOutput:
+            message = f"It printed more than {OUTPUT_LIMIT >> 20} MiB."
+            return _Outcome(reason=Reason.OUTPUT_LIMIT, message=message)
+        except Gone:
+            return self._gone(process)
+        finally:
+            if wire is not None:
+                wire.close()
+
+    def _gone(self, process: Process) -> _Outcome:
+        """Say why a candidate that is gone went: the sandbox's own counters decide."""
+        result = self.result = process.wait(GRACE_S)
+        if result.ended == "lost":
+            raise SandboxLostError(
+                "The sandbox went away while a submission was in it.",
+                cause=clean(result.stderr.decode(errors="replace"), 500),
+                remedy="harness doctor",
+            )
+        tail = self.output.last_lines()
+        after = f"\n{tail}" if tail else ""
+        if result.ended == "oom":
+            limit = self.request.task.profile(self.request.profile).limits.memory_mb
+            message = f"It used more memory than the {limit} MiB it was given."
+            return _Outcome(reason=Reason.OUT_OF_MEMORY, message=message)
+        if result.exit_code is not None and result.exit_code < 0:
+            message = f"It died of signal {-result.exit_code} before it was served.{after}"
+            return _Outcome(reason=Reason.CRASHED, message=message)
+        message = f"It ended (exit {result.exit_code}) before all predictions were served.{after}"
+        return _Outcome(reason=Reason.EXITED_EARLY, message=message)
+
+
+class _TooMuchOutput(Exception):
+    pass
+
+
+@contextmanager
+def _stage(request: Request) -> Iterator[Path]:
+    """Lay out what is mounted: submission, runner, config, and the folder of the socket."""
+    stage = Path(tempfile.mkdtemp(prefix="harness-eval-"))
+    try:
+        for folder in ("submission", "runner", "task", "link"):
+            (stage / folder).mkdir()
+        for name, text in request.files.items():
+            (stage / "submission" / Path(name).name).write_text(text)
+        runner = {**request.task.runner_files(), "candidate.py": Path(candidate.__file__)}
+        for name, path in runner.items():
+            shutil.copyfile(path, stage / "runner" / name)
+        for path in stage.rglob("*"):  # whatever the umask: the candidate is another user
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _spec(request: Request, stage: Path) -> SandboxSpec:
+    limits = request.task.profile(request.profile).limits
+    mounts = [Mount(stage / f, f"/{f}") for f in ("submission", "runner", "task", "link")]
+    mounts.append(Mount(request.data / "train", "/data/train"))
+    return SandboxSpec(
+        memory_bytes=limits.memory_mb << 20,
+        cpus=float(limits.cpus),
+        pids=limits.pids,
+        disk_bytes=limits.scratch_mb << 20,
+        lifetime_s=limits.train_s + limits.serve_s + 60,
+        mounts=tuple(mounts),
+    )
+
+
+def _config(request: Request, settings: dict[str, Value], inside: Any) -> dict[str, Any]:
+    limits = request.task.profile(request.profile).limits
+    return {
+        "task": request.task.name,
+        "profile": request.profile,
+        "variant": request.task.variant,
+        "seed": request.training_seed,
+        "settings": settings,
+        "shape": request.manifest.shape,
+        "cpus": limits.cpus,
+        "device": request.device,
+        "max_parameters": limits.max_parameters,
+        "paths": {
+            "train": inside("/data/train"),
+            "submission": inside("/submission"),
+            "socket": inside("/link/judge.sock"),
+            "scratch": inside("/work"),
+        },
+    }
+
+
+def _score(request: Request, outcome: _Outcome, attempt: _Attempt, total_s: float) -> Score:
+    verdict = outcome.verdict
+    valid = verdict is not None and outcome.reason is None
+    if verdict is None and outcome.reason is None:
+        raise JudgeError("The judge ended without a verdict.", remedy="harness rescore")
+    seconds = {"total": total_s}
+    if verdict is not None:
+        seconds |= {"train": verdict.train_s, "serve": verdict.serve_s, "judge": verdict.judge_s}
+    elif attempt.result is not None:
+        seconds["train"] = attempt.result.seconds
+    peak = attempt.result.peak_memory_bytes if attempt.result else None
+    definition = request.task.definition
+    return Score(
+        valid=valid,
+        metric=definition.metric,
+        score=verdict.score if valid and verdict else None,
+        standard_error=verdict.standard_error if valid and verdict else None,
+        rows=request.manifest.rows[request.split],
+        reason=outcome.reason,
+        message=outcome.message,
+        audits=verdict.audits if verdict else (),
+        claim=_bounded(verdict.claim) if verdict else {},
+        submission=hash_files(request.files),
+        conditions=Conditions(
+            task_hash=request.task.hash(request.profile),
+            data_hash=request.manifest.hash,
+            scorer=conditions.scorer(),
+            profile=request.profile,
+            ranked=request.task.profile(request.profile).ranked,
+            split=request.split,
+            sandbox=request.backend.name,
+            isolated=request.backend.isolates,
+            unenforced=attempt.unenforced,
+            judge_uid=os.getuid(),
+            candidate_uid=attempt.peer_uid,
+            hardware=conditions.hardware(),
+            versions=conditions.versions(),
+            training_seed=request.training_seed,
+            audit_seed=request.audit_seed,
+        ),
+        seconds={k: round(v, 3) for k, v in seconds.items()},
+        peak_memory_mb=None if peak is None else peak >> 20,
+    )
+
+
+def _bounded(claim: dict[str, Any]) -> dict[str, Any]:
+    """Keep of a claim the plain values, cleaned: it is the submission's text in our record."""
+    kept: dict[str, Any] = {}
+    for key, value in list(claim.items())[:32]:
+        if isinstance(value, int | float | bool) or value is None:
+            kept[clean(str(key), 64)] = value
+        else:
+            kept[clean(str(key), 64)] = clean(str(value), 200)
+    return kept

@@ -1,0 +1,104 @@
+"""The score: what the judge measured, how it was audited, and under which conditions."""
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCORER_VERSION = "1"
+"""Raised by hand whenever a change here may move a score or a verdict; see CHANGELOG, Scores."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Reason(StrEnum):
+    """Why a submission is invalid. The first nine are what the runner reports of itself."""
+
+    SYNTAX_ERROR = "syntax_error"
+    IMPORT_ERROR = "import_error"
+    INTERFACE_ERROR = "interface_error"
+    WRONG_SHAPE = "wrong_shape"
+    NOT_FINITE = "not_finite"
+    OUT_OF_MEMORY = "out_of_memory"
+    RUNTIME_ERROR = "runtime_error"
+    TOO_LARGE = "too_large"
+    BAD_HYPERPARAMETERS = "bad_hyperparameters"
+    MISSING_FILE = "missing_file"
+    EXITED_EARLY = "exited_early"
+    CRASHED = "crashed"
+    TRAIN_TIMEOUT = "train_timeout"
+    SERVE_TIMEOUT = "serve_timeout"
+    OUTPUT_LIMIT = "output_limit"
+    PROTOCOL_ERROR = "protocol_error"
+    STATEFUL = "stateful"
+    TREND = "trend"
+
+
+class Audit(Strict):
+    """One check. ``value`` may not exceed ``threshold``; ``power`` says what it would catch."""
+
+    name: str
+    passed: bool
+    value: float | None
+    threshold: float
+    power: str
+
+
+class Conditions(Strict):
+    """Under what a score was made. Scores compare only where ``key`` agrees."""
+
+    task_hash: str
+    data_hash: str
+    scorer: str
+    profile: str
+    ranked: bool
+    split: Literal["search", "test"]
+    sandbox: str
+    isolated: bool
+    unenforced: tuple[str, ...]
+    judge_uid: int
+    candidate_uid: int | None
+    hardware: dict[str, str | int]
+    versions: dict[str, str]
+    training_seed: int
+    audit_seed: str
+
+    @property
+    def key(self) -> dict[str, str]:
+        """Return what must agree before two scores may stand in one table."""
+        return {
+            "task": self.task_hash,
+            "data": self.data_hash,
+            "scorer": self.scorer,
+            "profile": self.profile,
+            "isolation": "isolated" if self.isolated else "NOT ISOLATED",
+            "hardware": " ".join(str(v) for v in self.hardware.values()),
+            "torch": self.versions.get("torch", "none"),
+        }
+
+
+class Score(Strict):
+    """The judge's verdict on one submission.
+
+    ``score`` is the metric on the split named in the conditions; None when invalid.
+    ``claim`` is what the submission says of itself; nothing is decided by it.
+    ``seconds``: ``train`` from spawn to the first served prediction, ``serve`` from there
+    to the last, ``judge`` the judge's own work, ``total`` everything.
+    """
+
+    format: Literal[1] = 1
+    valid: bool
+    metric: str
+    score: float | None
+    standard_error: float | None
+    rows: int
+    reason: Reason | None
+    message: str
+    audits: tuple[Audit, ...]
+    claim: dict[str, Any]
+    submission: str
+    conditions: Conditions
+    seconds: dict[str, float]
+    peak_memory_mb: int | None

@@ -1,0 +1,212 @@
+"""The judge's end of the link to a candidate.
+
+One unix stream socket and one buffer. The judge listens, accepts exactly one connection,
+and stops listening. It then sends a header with the buffer's descriptor attached. Frames:
+
+    header   <4s H H I I>   magic "AIRA", kind, 0, sequence number, bytes that follow
+    HELLO    judge → candidate   carries the buffer (SCM_RIGHTS); "bytes" is its size
+    PROGRESS candidate → judge   JSON {step, total, loss}: a claim, shown to the user
+    READY    candidate → judge   JSON: what the submission says of itself, kept as its claim
+    BATCH    judge → candidate   <III> rows, length, classes; int32 token ids
+    LOGITS   candidate → judge   <II> rows, classes: the logits are in the buffer, float32
+    FAIL     candidate → judge   JSON {kind, text}: why it cannot be served
+    BYE      judge → candidate
+
+The buffer is a memfd that the judge creates and seals: a candidate that could shrink it
+would kill the judge with SIGBUS. Everything received is bounded in size and in time, and
+nothing is unpickled. What violates the protocol raises ProtocolError, which is the
+submission's fault.
+"""
+
+import json
+import mmap
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, fcntl
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.errors import Cancelled
+from scorers.candidate import HEADER, HELLO, LOGITS, MAGIC, MAX_TEXT
+
+TICK_S = 0.05
+"""How often a wait looks whether the candidate has died or somebody cancelled."""
+
+MAX_BODY = MAX_TEXT + 4096
+LOGITS_BODY = struct.Struct("<II")
+
+
+class ProtocolError(Exception):
+    """The candidate sent what no honest serving side sends."""
+
+
+class Gone(Exception):
+    """The candidate hung up or died."""
+
+
+class Late(Exception):
+    """The candidate did not answer before the deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message from the candidate."""
+
+    kind: int
+    sequence: int
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        """Return the body as a JSON object of plain values. Raises ProtocolError."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            raise ProtocolError(f"a frame of kind {self.kind} is not JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise ProtocolError(f"a frame of kind {self.kind} holds no JSON object")
+        return value
+
+    def shape(self) -> tuple[int, int]:
+        """Return rows and classes of a LOGITS frame. Raises ProtocolError."""
+        if self.kind != LOGITS or len(self.body) != LOGITS_BODY.size:
+            raise ProtocolError(f"expected logits, got kind {self.kind}, {len(self.body)} bytes")
+        rows, classes = LOGITS_BODY.unpack(self.body)
+        return rows, classes
+
+
+class LogitsBuffer:
+    """Shared memory the candidate writes logits to; its size is sealed."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._fd = os.memfd_create("logits", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self._fd, size)
+        fcntl(self._fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+        self._map = mmap.mmap(self._fd, size)
+
+    def fileno(self) -> int:
+        """Return the descriptor to hand to the candidate."""
+        return self._fd
+
+    def take(self, size: int) -> bytes:
+        """Copy the first ``size`` bytes out, once, and zero them."""
+        copy = self._map[:size]
+        self._map[:size] = bytes(size)
+        return copy
+
+    def close(self) -> None:
+        """Unmap and close."""
+        self._map.close()
+        os.close(self._fd)
+
+
+class Listener:
+    """The judge's socket, waiting for the one candidate it was made for."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.bind(str(path))
+        path.chmod(0o666)  # the candidate is another user; the folder decides who sees it
+        self._socket.listen(1)
+
+    def accept(self, alive: Callable[[], bool], cancel: threading.Event, deadline: float) -> "Wire":
+        """Wait for the candidate, then stop listening. Raises Gone, Late, Cancelled."""
+        _wait(self._socket, "read", alive, cancel, deadline)
+        connection, _ = self._socket.accept()
+        self.close()
+        return Wire(connection, alive, cancel)
+
+    def close(self) -> None:
+        """Stop listening. Idempotent."""
+        self._socket.close()
+
+
+class Wire:
+    """The established connection; every wait ends by a deadline, a death or a cancel."""
+
+    def __init__(
+        self, connection: socket.socket, alive: Callable[[], bool], cancel: threading.Event
+    ) -> None:
+        connection.setblocking(False)
+        self._socket = connection
+        self._alive = alive
+        self._cancel = cancel
+        self._received = bytearray()
+        self.peer_pid, self.peer_uid, _ = struct.unpack(
+            "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        )
+
+    def greet(self, buffer: LogitsBuffer) -> None:
+        """Hand out the buffer."""
+        header = HEADER.pack(MAGIC, HELLO, 0, 0, buffer.size)
+        socket.send_fds(self._socket, [header], [buffer.fileno()])
+
+    def send(self, kind: int, sequence: int, body: bytes, deadline: float) -> None:
+        """Send one frame. Raises Gone, Late, Cancelled."""
+        left = memoryview(HEADER.pack(MAGIC, kind, 0, sequence, len(body)) + body)
+        while left:
+            _wait(self._socket, "write", self._alive, self._cancel, deadline)
+            try:
+                left = left[self._socket.send(left) :]
+            except BlockingIOError:
+                continue
+            except OSError:
+                raise Gone from None
+
+    def receive(self, deadline: float) -> Frame:
+        """Return the next frame. Raises Gone, Late, Cancelled, ProtocolError."""
+        magic, kind, reserved, sequence, size = HEADER.unpack(self._read(HEADER.size, deadline))
+        if magic != MAGIC or reserved:
+            raise ProtocolError(f"a frame starts with {magic!r} instead of {MAGIC!r}")
+        if size > MAX_BODY:
+            raise ProtocolError(f"a frame announces {size} bytes, the limit is {MAX_BODY}")
+        return Frame(kind, sequence, self._read(size, deadline))
+
+    def close(self) -> None:
+        """Hang up. Idempotent."""
+        self._socket.close()
+
+    def _read(self, size: int, deadline: float) -> bytes:
+        while len(self._received) < size:
+            _wait(self._socket, "read", self._alive, self._cancel, deadline)
+            try:
+                chunk = self._socket.recv(1 << 16)
+            except BlockingIOError:
+                continue
+            except OSError:
+                raise Gone from None
+            if not chunk:
+                raise Gone
+            self._received += chunk
+        taken = bytes(self._received[:size])
+        del self._received[:size]
+        return taken
+
+
+def _wait(
+    sock: socket.socket,
+    what: Literal["read", "write"],
+    alive: Callable[[], bool],
+    cancel: threading.Event,
+    deadline: float,
+) -> None:
+    """Return when ``sock`` is ready. Raises Cancelled, Gone, Late."""
+    sockets = ([sock], []) if what == "read" else ([], [sock])
+    while True:
+        # Asked before the socket: what a candidate sent before it died must still be read.
+        living = alive()
+        ready = any(select.select(*sockets, [], TICK_S if living else 0))
+        if cancel.is_set():
+            raise Cancelled("The evaluation was cancelled.")
+        if time.monotonic() > deadline:  # also when ready: a drip of bytes buys no time
+            raise Late
+        if ready:
+            return
+        if not living:
+            raise Gone
