@@ -57,7 +57,7 @@ class Link:
         return cls(sock, buffer)
 
     def progress(self, step: int, total: int, loss: float, *, every_s: float = 0.5) -> None:
-        """Tell the judge how far training is; calls closer together than ``every_s`` are dropped."""
+        """Tell the judge how far training is, at most once in ``every_s`` seconds."""
         now = time.monotonic()
         if now - self._last_progress >= every_s:
             self._last_progress = now

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -33,6 +33,12 @@ LOG_BYTES = 1 << 20
 OUTPUT_LIMIT = 256 << 20
 """A submission that prints more than this is stopped: no honest log is so long."""
 
+STAGE_PREFIX = "harness-eval-"
+"""Folders of evaluations in the temporary folder, with the process that owns them."""
+
+SERVE_ROWS = 64
+"""Rows in a request, the same for every submission; audits also ask for fewer."""
+
 GRACE_S = 2.0
 """How long a candidate that hung up may take to exit before it is killed."""
 
@@ -50,7 +56,12 @@ class Request:
     training_seed: int
     audit_seed: str
     backend: Backend
-    device: Literal["cpu", "cuda"] = "cpu"
+    gpus: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where the submission computes."""
+        return "cuda" if self.gpus else "cpu"
 
 
 def hash_files(files: Mapping[str, str]) -> str:
@@ -73,10 +84,7 @@ def evaluate(
     began = time.monotonic()
     attempt = _Attempt(request, observe, cancel or threading.Event())
     settings = _settings(request)
-    if isinstance(settings, _Outcome):
-        outcome = settings
-    else:
-        outcome = attempt.run(settings)
+    outcome = settings if isinstance(settings, _Outcome) else attempt.run(settings)
     if log is not None:
         log.write_bytes(attempt.output.text())
     return _score(request, outcome, attempt, time.monotonic() - began)
@@ -115,7 +123,9 @@ def _settings(request: Request) -> dict[str, Value] | _Outcome:
     for name, value in chosen.items():
         bound = definition.bounds.get(name)
         if bound is None or not bound.allows(value):
-            allowed = f"it must be {bound}" if bound else f"known are {', '.join(definition.bounds)}"
+            allowed = (
+                f"it must be {bound}" if bound else f"known are {', '.join(definition.bounds)}"
+            )
             message = f"HYPERPARAMETERS[{name!r}] = {value!r}: {allowed}."
             return _Outcome(reason=Reason.BAD_HYPERPARAMETERS, message=message)
     return {**settings, **chosen}
@@ -209,7 +219,7 @@ class _Attempt:
         request = self.request
         limits = request.task.profile(request.profile).limits
         split = Split.load(request.data / request.split, request.manifest.shape["classes"])
-        batch_size = min(int(settings["batch_size"]), 64)
+        batch_size = SERVE_ROWS
         with _stage(request) as stage, closing(Listener(stage / "link" / "judge.sock")) as door:
             spec = _spec(request, stage)
             self.unenforced = request.backend.unenforced(spec)
@@ -317,7 +327,7 @@ class _TooMuchOutput(Exception):
 @contextmanager
 def _stage(request: Request) -> Iterator[Path]:
     """Lay out what is mounted: submission, runner, config, and the folder of the socket."""
-    stage = Path(tempfile.mkdtemp(prefix="harness-eval-"))
+    stage = Path(tempfile.mkdtemp(prefix=f"{STAGE_PREFIX}{os.getpid()}-"))
     try:
         for folder in ("submission", "runner", "task", "link"):
             (stage / folder).mkdir()
@@ -342,12 +352,15 @@ def _spec(request: Request, stage: Path) -> SandboxSpec:
         cpus=float(limits.cpus),
         pids=limits.pids,
         disk_bytes=limits.scratch_mb << 20,
+        gpus=request.gpus,
         lifetime_s=limits.train_s + limits.serve_s + 60,
         mounts=tuple(mounts),
     )
 
 
-def _config(request: Request, settings: dict[str, Value], inside: Any) -> dict[str, Any]:
+def _config(
+    request: Request, settings: dict[str, Value], inside: Callable[[str], str]
+) -> dict[str, Any]:
     limits = request.task.profile(request.profile).limits
     return {
         "task": request.task.name,

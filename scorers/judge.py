@@ -5,7 +5,6 @@ exceptions of ``scorers.wire``, which ``scorers.evaluate`` turns into reasons.
 """
 
 import struct
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -10,14 +10,15 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator, model_validator
 
 from harness.errors import ConfigError
 
@@ -62,10 +63,25 @@ class Knob(Strict):
     """One searchable choice: a list of ``choices``, or a range from ``low`` to ``high``."""
 
     choices: tuple[Value, ...] = ()
-    low: float | None = None
-    high: float | None = None
+    low: float = 0.0
+    high: float = 0.0
     log: bool = False
     integer: bool = False
+
+    @model_validator(mode="after")
+    def _is_choices_or_range(self) -> "Knob":
+        ends = [end for end in (self.low, self.high) if end is not None]
+        if len(ends) != (0 if self.choices else 2) or ends != sorted(ends):
+            raise ValueError("wants either choices, or low and high with low <= high")
+        if self.log and not (self.low and self.low > 0):
+            raise ValueError("a logarithmic range starts above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_space(self) -> Self:
+        if not self.choices and not self.low < self.high:
+            raise ValueError("a knob needs choices, or low < high")
+        return self
 
     def allows(self, value: object) -> bool:
         """Return whether ``value`` is one of the choices or within the range."""
@@ -75,8 +91,6 @@ class Knob(Strict):
             return False
         if self.integer and not isinstance(value, int):
             return False
-        assert self.low is not None
-        assert self.high is not None
         return self.low <= value <= self.high
 
     def __str__(self) -> str:
@@ -152,8 +166,9 @@ class Design(BaseModel):
 class TaskModule(Protocol):
     """What a task's Python module offers."""
 
-    def prepare(self, profile: str, data: Mapping[str, Value], root: Path,
-                progress: Progress) -> Path:
+    def prepare(
+        self, profile: str, data: Mapping[str, Value], root: Path, progress: Progress
+    ) -> Path:
         """Make the data folder under ``root`` if it is not there whole, and return it.
 
         Idempotent; splits ``train/``, ``search/``, ``test/`` of ``.npy`` files, and
@@ -195,6 +210,7 @@ class Task:
         while begin in text:
             before, rest = text.split(begin, 1)
             text = before + rest.split(end, 1)[1]
+        text = re.sub(r"<!-- /?(fixed|configurable) -->\n?", "", text)
         bounds = "\n".join(f"- `{k}`: {v}" for k, v in self.definition.bounds.items())
         return text.replace("{bounds}", bounds)
 
@@ -208,6 +224,11 @@ class Task:
         """Return the reference submissions, in the order in which they are tried."""
         return [self._design(name) for name in self.definition.designs]
 
+    def knobs(self) -> dict[str, Knob]:
+        """Return what a searching agent may turn: the design's knobs, and the bounds if free."""
+        bounds = self.definition.bounds if self.configurable else {}
+        return {**self.definition.knobs, **bounds}
+
     def render(self, values: Mapping[str, Value]) -> dict[str, str]:
         """Return the submission that ``designs/searchable.py`` makes of the knobs' values."""
         source = (self.folder / "designs" / "searchable.py").read_text()
@@ -215,7 +236,11 @@ class Task:
         at = [i for i, line in enumerate(lines) if line.startswith(KNOBS_MARK)]
         if len(at) != 1:
             raise ConfigError(f"{self.name}: designs/searchable.py needs one line '{KNOBS_MARK}…'")
-        lines[at[0]] = f"{KNOBS_MARK}{dict(sorted(values.items()))!r}\n"
+        mine = {k: v for k, v in sorted(values.items()) if k in self.definition.knobs}
+        free = {k: v for k, v in sorted(values.items()) if k not in self.definition.knobs}
+        lines[at[0]] = f"{KNOBS_MARK}{mine!r}\n"
+        if free:
+            lines[at[0]] += f"HYPERPARAMETERS = {free!r}\n"
         return {self.definition.files[0]: "".join(lines)}
 
     def runner_files(self) -> dict[str, Path]:
@@ -224,9 +249,13 @@ class Task:
 
     def hash(self, profile: str) -> str:
         """Hash of all that defines the task at this profile; scores compare when it agrees."""
-        parts = [self.name, profile, self.profile(profile).model_dump_json(),
-                 json.dumps({k: v.model_dump() for k, v in self.definition.bounds.items()}),
-                 self.description(profile)]
+        parts = [
+            self.name,
+            profile,
+            self.profile(profile).model_dump_json(),
+            json.dumps({k: v.model_dump() for k, v in self.definition.bounds.items()}),
+            self.description(profile),
+        ]
         parts += [path.read_text() for _, path in sorted(self.runner_files().items())]
         return digest("\0".join(parts))
 

@@ -3,6 +3,7 @@
 Both search the knobs that a task declares over its ``designs/searchable.py``.
 """
 
+import math
 from random import Random
 
 from harness.agents.base import Answer, Ask
@@ -68,10 +69,6 @@ def draw(knob: Knob, rng: Random) -> Value:
     """Draw one value of a knob, log-uniformly where it says so."""
     if knob.choices:
         return rng.choice(knob.choices)
-    import math
-
-    assert knob.low is not None
-    assert knob.high is not None
     if knob.log:
         value = math.exp(rng.uniform(math.log(knob.low), math.log(knob.high)))
     else:
@@ -82,12 +79,16 @@ def draw(knob: Knob, rng: Random) -> Value:
 def _knobs(task: Task) -> dict[str, Knob]:
     knobs = task.knobs()
     if not knobs:
-        raise ConfigError(f"Task {task.name} declares no knobs to search.", remedy="--agent reference")
+        raise ConfigError(
+            f"Task {task.name} declares no knobs to search.", remedy="--agent reference"
+        )
     return knobs
 
 
 def _answer(task: Task, values: dict[str, Value]) -> Answer:
-    note = ", ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items())
+    note = ", ".join(
+        f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items()
+    )
     return Answer(task.render(values), note=note, knobs=values)
 
 
@@ -100,8 +101,6 @@ def _distribution(knob: Knob):  # type: ignore[no-untyped-def]  # noqa: ANN202 (
 
     if knob.choices:
         return CategoricalDistribution(knob.choices)
-    assert knob.low is not None
-    assert knob.high is not None
     if knob.integer:
         return IntDistribution(int(knob.low), int(knob.high), log=knob.log)
     return FloatDistribution(knob.low, knob.high, log=knob.log)

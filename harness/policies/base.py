@@ -48,7 +48,7 @@ class Parameters:
                     f"Policy {cls.name} has no parameter {key!r}.",
                     remedy=did_you_mean(key, known) if known else f"{cls.name} takes none",
                 )
-            kind = type(known[key].default)
+            kind: type[int] | type[float] = type(known[key].default)  # type: ignore[assignment]
             try:
                 values[key] = kind(text)
             except ValueError as error:

@@ -63,6 +63,10 @@ class Tree:
         self._nodes[number] = replace(self._nodes[number], **changes)  # type: ignore[arg-type]
         return self._nodes[number]
 
+    def drop(self, number: int) -> None:
+        """Remove a node that never came to be."""
+        del self._nodes[number]
+
     def children(self, number: int) -> list[Node]:
         """Return the nodes that have ``number`` among their parents."""
         return [node for node in self if number in node.parents]
@@ -79,9 +83,10 @@ class Tree:
         """Return the valid node with the best search score; the earlier one on a tie."""
         best: Node | None = None
         for node in self.scored():
-            if node.valid and node.score is not None:
-                if best is None or best.score is None or self.better(node.score, best.score):
-                    best = node
+            if node.score is None:
+                continue
+            if best is None or best.score is None or self.better(node.score, best.score):
+                best = node
         return best
 
     def debug_depth(self, number: int) -> int:

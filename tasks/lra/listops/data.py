@@ -70,7 +70,7 @@ class Parameters(Strict):
 class Stream:
     """A stream of random numbers that is the same for a seed under every numpy."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, *seed: int) -> None:
         self._bits = np.random.PCG64(seed)
 
     def uniform(self, count: int) -> NDArray[np.float64]:
@@ -177,23 +177,23 @@ def write_out(levels: list[Level], symbols: list[Ints], sizes: list[Ints], width
 
 
 def expressions(p: Parameters) -> Iterator[tuple[Bytes, Bytes]]:
-    """Yield endless batches of tokens (rows, max_length - 1) and labels (rows,)."""
+    """Yield endless batches of tokens (rows, max_length) and labels (rows,)."""
     stream = Stream(p.seed)
     trees = max(64, NODES_AT_ONCE // p.max_length)
     while True:
         levels, _ = grow(stream, trees, p)
         if not len(levels[0].tree):
-            yield np.zeros((0, p.max_length - 1), np.uint8), np.zeros(0, np.uint8)
+            yield np.zeros((0, p.max_length), np.uint8), np.zeros(0, np.uint8)
             continue
         symbols, values, sizes = evaluate(stream, levels)
-        tokens = write_out(levels, symbols, sizes, p.max_length - 1)
+        tokens = write_out(levels, symbols, sizes, p.max_length)
         yield tokens, values[0].astype(np.uint8)
 
 
 def generate(p: Parameters, progress: Progress) -> dict[str, tuple[Bytes, Bytes]]:
     """Return split → (tokens, labels), no expression standing twice in all of them."""
     seen: set[bytes] = set()
-    tokens = np.zeros((p.total, p.max_length - 1), np.uint8)
+    tokens = np.zeros((p.total, p.max_length), np.uint8)
     labels = np.zeros(p.total, np.uint8)
     done = barren = 0
     for new_tokens, new_labels in expressions(p):
@@ -219,7 +219,7 @@ def generate(p: Parameters, progress: Progress) -> dict[str, tuple[Bytes, Bytes]
                 remedy="ask for fewer rows, or widen the lengths, the depth or the arguments",
             )
     # Short expressions run out first, so what is drawn late is longer: shuffle before the split.
-    order = np.argsort(Stream(p.seed + 1).uniform(p.total), kind="stable")
+    order = np.argsort(Stream(p.seed, 1).uniform(p.total), kind="stable")
     bounds = np.cumsum([0, p.train, p.search, p.test])
     parts = [order[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
     return {s: (tokens[part], labels[part]) for s, part in zip(SPLITS, parts, strict=True)}
@@ -293,7 +293,7 @@ def find_fault(folder: Path, p: Parameters) -> str:
         if manifest.parameters != p.model_dump():
             return "manifest.json speaks of other parameters"
         for split in SPLITS:
-            shapes = {"tokens": (getattr(p, split), p.max_length - 1), "labels": (getattr(p, split),)}
+            shapes = {"tokens": (getattr(p, split), p.max_length), "labels": (getattr(p, split),)}
             for what, shape in shapes.items():
                 array = np.load(folder / split / f"{what}.npy", mmap_mode="r")
                 if array.shape != shape or array.dtype != np.uint8:
@@ -335,7 +335,7 @@ def _write(
         profile=profile,
         generator=GENERATOR,
         parameters=p.model_dump(),
-        shape={"length": p.max_length - 1, "vocabulary": len(TOKENS), "classes": CLASSES},
+        shape={"length": p.max_length, "vocabulary": len(TOKENS), "classes": CLASSES},
         rows={split: len(labels) for split, (_, labels) in splits.items()},
         files=files,
         baselines=baselines(splits),

@@ -1,0 +1,55 @@
+"""All commands, in the order in which a new user meets them."""
+
+from typing import Annotated
+
+import typer
+
+from harness.cli import (
+    doctor,
+    gc,
+    leaderboard,
+    ls,
+    new,
+    rescore,
+    resume,
+    run,
+    score,
+    show,
+)
+
+EXIT_CODES = """
+Exit codes: 0 done · 1 ran, and the answer is no (no valid submission) · 2 usage, bad input, or
+something asked for is absent · 3 infrastructure broke · 4 a model's provider failed · 5 cannot
+tell · 70 unforeseen (a crash file is named) · 130 interrupted.
+"""
+
+app = typer.Typer(
+    name="harness",
+    help="Let agents write attention mechanisms; score them blind, in sandboxes.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for module in (run, resume, score, rescore, new, show, ls, leaderboard, doctor, gc):
+    name = module.__name__.rpartition(".")[2]
+    app.command(name)(module.command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("aira-harness"))
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Let agents write attention mechanisms; score them blind, in sandboxes."""

@@ -1,0 +1,92 @@
+"""What every command needs: errors into words and exit codes, results onto stdout."""
+
+import functools
+import json
+import os
+import re
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+
+from harness.errors import ConfigError, HarnessError
+
+P = ParamSpec("P")
+
+INTERRUPTED, UNFORESEEN, NO = 130, 70, 1
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+RunsDir = Annotated[Path, typer.Option(help="Where run directories are kept.")]
+RUNS_DIR = Path("runs")
+
+
+def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
+    """Turn a command's exceptions into one message on stderr and the documented exit code."""
+
+    @functools.wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = command(*args, **kwargs) or 0
+        except HarnessError as error:
+            complain(error)
+            code = error.exit_code
+        except KeyboardInterrupt:
+            sys.stderr.write("\nInterrupted.\n")
+            code = INTERRUPTED
+        except BrokenPipeError:
+            # The reader (head, less) has seen enough; keep the interpreter from saying so.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
+        except Exception as error:  # noqa: BLE001 (the edge of the program)
+            code = UNFORESEEN
+            sys.stderr.write(
+                f"error: something unforeseen happened: {type(error).__name__}: {error}\n"
+                f"  The details are in {_crash_file()}; please report it.\n"
+                "  Nothing that was finished is lost: harness ls, harness resume RUN\n"
+            )
+        raise typer.Exit(code)
+
+    return wrapper
+
+
+def complain(error: HarnessError) -> None:
+    """Print what happened, why, and what to do, on stderr."""
+    sys.stderr.write(f"error: {error.message}\n")
+    if error.cause:
+        cause = error.cause.strip().replace("\n", "\n         ")
+        sys.stderr.write(f"  cause: {cause}\n")
+    if error.remedy:
+        sys.stderr.write(f"  try:   {error.remedy}\n")
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one JSON object on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    sys.stdout.flush()
+
+
+def parse_duration(text: str) -> float:
+    """Return seconds of ``90``, ``90s``, ``15m``, ``24h`` or ``2d``. Raises ConfigError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    if not match or float(match[1]) <= 0:
+        raise ConfigError(f"{text!r} is not a duration.", remedy="for example 90s, 15m, 24h, 2d")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def show_duration(seconds: float) -> str:
+    """Return ``m:ss`` or ``h:mm:ss``."""
+    whole = max(0, round(seconds))
+    hours, rest = divmod(whole, 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def _crash_file() -> Path:
+    handle, name = tempfile.mkstemp(prefix="harness-crash-", suffix=".txt")
+    with os.fdopen(handle, "w") as file:
+        file.write(f"{sys.argv}\n{sys.version}\n\n{traceback.format_exc()}")
+    return Path(name)

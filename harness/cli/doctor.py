@@ -1,0 +1,19 @@
+"""harness doctor"""
+
+import typer
+
+from harness.cli.common import AsJson, guarded, print_json
+
+
+@guarded
+def command(json: AsJson = False) -> int:
+    """Say what this machine can do, and how to mend what it cannot."""
+    from harness.report.diagnosis import diagnose
+
+    findings = diagnose()
+    if json:
+        print_json({"format": 1, "findings": [f.as_json() for f in findings]})
+    else:
+        for finding in findings:
+            typer.echo(finding.line())
+    return 2 if any(f.blocks for f in findings) else 0

@@ -1,0 +1,35 @@
+"""harness new"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.common import guarded
+
+
+@guarded
+def command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    task: Annotated[str, typer.Option(help="What it is for, e.g. lra/listops.")],
+    profile: Annotated[str, typer.Option(help="Whose numbers the description gives.")] = "smoke",
+) -> None:
+    """Write a working skeleton submission, with the task's description beside it."""
+    from harness.errors import ConfigError
+    from harness.runs.rundir import write_whole
+    from tasks.spec import find_task
+
+    chosen = find_task(task)
+    chosen.profile(profile)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} exists and is not an empty folder.", remedy="another name")
+    design = chosen.designs()[0]
+    for name, text in design.files.items():
+        write_whole(folder / name, text)
+    write_whole(folder / "TASK.md", chosen.description(profile))
+    typer.echo(
+        f"{folder}/{', '.join(design.files)}  (a copy of the reference design {design.name})"
+    )
+    typer.echo(f"{folder}/TASK.md  (what is asked, and the interface)")
+    typer.echo("next:")
+    typer.echo(f"  harness score {folder} --task {chosen.name} --profile {profile}")

@@ -1,0 +1,46 @@
+"""harness rescore"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.common import AsJson, guarded, print_json
+from harness.cli.run import run_path
+
+
+@guarded
+def command(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    node: Annotated[
+        int | None, typer.Option(help="A node, on the search split [default: the final one, test].")
+    ] = None,
+    json: AsJson = False,
+) -> int:
+    """Score the same files with the same seed under today's judge, beside the old score."""
+    from harness.cli.score_screen import ScoreScreen
+    from harness.report.summary import describe
+    from harness.runs.rescore import rescore
+
+    with ScoreScreen() as screen:
+        old, new, file = rescore(run_path(run), node, screen)
+    if json:
+        print_json(
+            {
+                "format": 1,
+                "run": str(run),
+                "node": node,
+                "file": str(file),
+                "old": old.model_dump(mode="json"),
+                "new": new.model_dump(mode="json"),
+                "same_conditions": old.conditions.key == new.conditions.key,
+            }
+        )
+    else:
+        typer.echo(f"then: {describe(old).splitlines()[0]}")
+        typer.echo(f"now:  {describe(new)}")
+        changed = [k for k, v in old.conditions.key.items() if new.conditions.key[k] != v]
+        if changed:
+            typer.echo(f"  the two do not compare: another {', '.join(changed)}")
+        typer.echo(f"kept: {file}")
+    return 0 if new.valid else 1

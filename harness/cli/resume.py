@@ -1,0 +1,22 @@
+"""harness resume"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.common import AsJson, guarded
+from harness.cli.run import report, run_path
+
+
+@guarded
+def command(
+    run: Annotated[Path, typer.Argument(help="A run directory.")], json: AsJson = False
+) -> int:
+    """Take an interrupted run to its end; nothing that was finished is done again."""
+    from harness.cli.screen import Screen
+    from harness.runs.launch import resume
+
+    with Screen() as screen:
+        result = resume(run_path(run), progress=screen.progress, observe=screen.observe)
+    return report(result, as_json=json)

@@ -1,0 +1,64 @@
+"""Progress of a single evaluation, on stderr."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+
+class ScoreScreen:
+    """A progress bar on a terminal, a line a phase elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        self._task = self._bar.add_task("preparing", total=None, note="")
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        sys.stderr.write(text + "\n")
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Show data preparation."""
+        self._show(what, done, total or None, "")
+
+    def observe(self, what: str, details: dict[str, Any]) -> None:
+        """Show a phase of the evaluation, or the candidate's own word on its progress."""
+        if what == "progress":
+            step, total, loss = (details.get(k) for k in ("step", "total", "loss"))
+            if isinstance(step, int) and isinstance(total, int):
+                note = f"loss {loss:.3f}" if isinstance(loss, int | float) else ""
+                self._show("training", step, total, note)
+            return
+        self._show(what, 0, None, "")
+        if not self._console.is_terminal:
+            self.say(f"{time.monotonic() - self._began:6.1f} s  {what}")
+
+    def _show(self, what: str, done: int, total: int | None, note: str) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, description=what, completed=done, total=total, note=note)

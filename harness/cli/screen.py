@@ -1,0 +1,256 @@
+"""What a run looks like while it runs: a live table on a terminal, plain lines elsewhere.
+
+Everything goes to stderr; stdout belongs to results. What comes from a submission is escaped:
+it is shown, never interpreted.
+"""
+
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from harness.cli.common import show_duration
+from harness.runs.rundir import Run
+from harness.search.loop import FINAL
+from harness.search.tree import Node
+from scorers.evaluate import clean
+from scorers.score import Score
+
+
+@dataclass
+class _Row:
+    label: str
+    operator: str = ""
+    parents: str = "–"
+    what: str = ""
+    state: str = "waiting"
+    score: float | None = None
+    reason: str = ""
+    began: float = 0.0
+    seconds: float | None = None
+    step: int = 0
+    total: int = 0
+    loss: float | None = None
+
+
+class Screen:
+    """Watches one run through its ``observe`` and ``progress`` callbacks; thread-safe."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._live: Live | None = None
+        self._lock = threading.Lock()
+        self._rows: dict[str, _Row] = {}
+        self._run: Run | None = None
+        self._steps = 0
+        self._began = time.monotonic()
+        self._said = ""
+        self._percent: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal and not self.console.quiet:
+            self._live = Live(
+                get_renderable=self._render,
+                console=self.console,
+                refresh_per_second=4,
+                redirect_stdout=False,
+            )
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.__exit__(exc_type, exc, tb)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Show data preparation."""
+        self._said = f"{what}: {done:,} of {total:,}" if total else what
+        # On a terminal the live view shows it; elsewhere every tenth part is enough.
+        tenth = 10 * done // total if total else 0
+        if self._live is None and self._percent.get(what) != tenth:
+            self._percent[what] = tenth
+            self._line(self._said)
+
+    def warn(self, text: str | None) -> None:
+        """Show one warning line."""
+        if text:
+            self.console.print(Text(f"warning: {text}", style="yellow"))
+
+    def observe(self, what: str, label: str, details: dict[str, Any]) -> None:
+        """Take note of one thing that happened."""
+        with self._lock:
+            handler = getattr(self, f"_on_{what}", None)
+            if handler is not None:
+                handler(label, details)
+
+    def _row(self, label: str) -> _Row:
+        return self._rows.setdefault(label, _Row(label))
+
+    def _on_run(self, label: str, details: dict[str, Any]) -> None:
+        self._run = details["run"]
+        self._steps = details["run"].asked.steps
+        self._said = ""
+        ready = details["ready"]
+        self.warn(ready.warning)
+        walls = "" if ready.backend.isolates else " (no isolation: scores are not ranked)"
+        self._line(f"run {details['run'].path}, sandbox {ready.backend.name}{walls}")
+
+    def _on_writing(self, label: str, details: dict[str, Any]) -> None:
+        row = self._row(label)
+        row.operator = details["operator"]
+        row.parents = ", ".join(str(p) for p in details["parents"]) or "–"
+        row.state = "writing"
+
+    def _on_evaluating(self, label: str, details: dict[str, Any]) -> None:
+        row = self._row(label)
+        row.what = clean(details["note"], 200)
+        row.began = time.monotonic()
+        row.state = "starting"
+
+    def _on_finalizing(self, label: str, details: dict[str, Any]) -> None:
+        row = self._row(FINAL)
+        row.operator, row.parents = "retrain", str(details["node"])
+        row.what = "the best node again, on the hidden test split"
+        row.began = time.monotonic()
+        self._line(f"final: retraining node {details['node']}, to be served the test split")
+
+    def _on_training(self, label: str, details: dict[str, Any]) -> None:
+        self._row(label).state = "training"
+
+    def _on_progress(self, label: str, details: dict[str, Any]) -> None:
+        row = self._row(label)
+        step, total, loss = (details.get(k) for k in ("step", "total", "loss"))
+        if isinstance(step, int) and isinstance(total, int) and 0 <= step <= total < 10**9:
+            row.step, row.total = step, total
+        if isinstance(loss, int | float):
+            row.loss = float(loss)
+
+    def _on_serving(self, label: str, details: dict[str, Any]) -> None:
+        self._row(label).state = "serving"
+
+    def _on_retry(self, label: str, details: dict[str, Any]) -> None:
+        self._row(label).state = "retrying"
+        self._line(f"{label}: our side broke, trying again: {clean(details['cause'], 300)}")
+
+    def _on_exhausted(self, label: str, details: dict[str, Any]) -> None:
+        self._rows.pop(label, None)
+        self._steps = len(self._rows)
+        self._line(details["message"])
+
+    def _on_scored(self, label: str, details: dict[str, Any]) -> None:
+        node: Node = details["node"]
+        row = self._row(label)
+        row.operator = node.operator
+        row.parents = ", ".join(str(p) for p in node.parents) or "–"
+        row.what = clean(node.note, 200)
+        row.state = "valid" if node.valid else "invalid"
+        row.score, row.reason, row.seconds = node.score, node.reason or "", node.seconds
+        outcome = f"{node.score:.4f}" if node.score is not None else f"invalid: {node.reason}"
+        best = self._best()
+        so_far = f", best so far {best.score:.4f} (node {best.label})" if best else ""
+        self._line(
+            f"node {label}  {node.operator}  parent {row.parents}  {outcome}  "
+            f"{node.seconds:.1f} s{so_far}  [{clean(row.what, 60)}]"
+        )
+        if node.message and not node.valid:
+            self._line("    " + clean(node.message, 600).replace("\n", "\n    "))
+
+    def _on_final(self, label: str, details: dict[str, Any]) -> None:
+        score: Score = details["score"]
+        row = self._row(FINAL)
+        row.operator, row.parents = "retrain", str(details["node"])
+        row.state = "valid" if score.valid else "invalid"
+        row.score, row.reason = score.score, score.reason or ""
+        row.seconds = score.seconds["total"]
+
+    def _best(self) -> _Row | None:
+        rows = [r for r in self._rows.values() if r.score is not None and r.label != FINAL]
+        return max(rows, key=lambda r: r.score or 0.0, default=None)
+
+    def _line(self, text: str) -> None:
+        if self._live is None:
+            self.console.print(Text(text), soft_wrap=True)
+
+    def _render(self) -> RenderableType:
+        with self._lock:
+            if self._run is None:
+                return Text(self._said or "preparing …")
+            return Group(self._table(), Text(self._footer(), style="dim"))
+
+    def _table(self) -> Table:
+        table = Table(title=self._run.name if self._run else "", title_justify="left")
+        for name in ("node", "operator", "parent"):
+            table.add_column(name, no_wrap=True)
+        table.add_column("what", ratio=1, no_wrap=True, overflow="ellipsis")
+        table.add_column("score", justify="right", no_wrap=True)
+        table.add_column("time", justify="right", no_wrap=True)
+        best = self._best()
+        for row in self._rows.values():
+            mark = " ◀" if row is best else ""
+            table.add_row(
+                row.label,
+                row.operator,
+                row.parents,
+                Text(row.what),
+                _outcome(row, mark),
+                show_duration(_spent(row)) if row.began or row.seconds else "",
+            )
+        return table
+
+    def _footer(self) -> str:
+        best = self._best()
+        parts = [f"best so far {best.score:.4f} (node {best.label})" if best else "no score yet"]
+        parts.append(f"{show_duration(time.monotonic() - self._began)} passed")
+        left = self._left()
+        if left is not None:
+            parts.append(f"about {show_duration(left)} left")
+        return "  ·  ".join(parts)
+
+    def _left(self) -> float | None:
+        """Estimate the seconds left from what a node took or is taking so far."""
+        done = [r.seconds for r in self._rows.values() if r.seconds]
+        guesses = [
+            _spent(r) * r.total / r.step for r in self._rows.values() if not r.seconds and r.step
+        ]
+        if not done and not guesses:
+            return None
+        each = sum(done + guesses) / len(done + guesses)
+        running = [r for r in self._rows.values() if not r.seconds and r.began]
+        begun = len([r for r in self._rows.values() if r.label != FINAL])
+        final = 0 if FINAL in self._rows else 1
+        ahead = max(0, self._steps - begun) + final
+        return ahead * each + sum(max(0.0, each - _spent(r)) for r in running)
+
+
+def _spent(row: _Row) -> float:
+    if row.seconds is not None:
+        return row.seconds
+    return time.monotonic() - row.began if row.began else 0.0
+
+
+def _outcome(row: _Row, mark: str) -> Text:
+    if row.score is not None:
+        return Text(f"{row.score:.4f}{mark}", style="bold green" if mark else "green")
+    if row.state == "invalid":
+        return Text(row.reason, style="red")
+    if row.state == "training" and row.total:
+        loss = f" loss {row.loss:.3f}" if row.loss is not None else ""
+        return Text(f"{100 * row.step // row.total:3d} %{loss}", style="cyan")
+    return Text(row.state, style="cyan")
+
+
+def plain(text: str) -> None:
+    """Print a line on stdout without colour or markup."""
+    sys.stdout.write(text + "\n")

@@ -1,0 +1,109 @@
+"""What this machine can do; each lack with its remedy."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sandboxes.registry import BACKENDS
+
+from harness.runs.launch import data_root
+from sandboxes.base import SandboxSpec
+
+ENOUGH_DISK_GB = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line. ``blocks``: without it no submission of a model can be scored here."""
+
+    what: str
+    good: bool
+    detail: str
+    remedy: str = ""
+    blocks: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    def line(self) -> str:
+        """Return the finding as text."""
+        mark = "ok  " if self.good else ("MISS" if self.blocks else "note")
+        remedy = f"\n        try: {self.remedy}" if self.remedy and not self.good else ""
+        return f"{mark}  {self.what}: {self.detail}{remedy}"
+
+
+def diagnose() -> list[Finding]:
+    """Look at everything that a run needs."""
+    return [*_python(), *_backends(), *_gpu(), *_disk(), *_leftovers()]
+
+
+def _python() -> Iterator[Finding]:
+    good = sys.version_info >= (3, 11)
+    yield Finding("python", good, sys.version.split()[0], "Python 3.11 or 3.12", blocks=not good)
+    for package, remedy in (("torch", "pip install torch"), ("optuna", "pip install optuna")):
+        try:
+            yield Finding(package, True, version(package))
+        except PackageNotFoundError:
+            blocks = package == "torch"
+            use = "submissions need it" if blocks else "only the agent tpe needs it"
+            yield Finding(package, False, f"not installed; {use}", remedy, blocks=blocks)
+
+
+def _backends() -> Iterator[Finding]:
+    isolating = False
+    for name, backend in BACKENDS.items():
+        probe = backend.probe()
+        if not probe.available:
+            yield Finding(f"sandbox {name}", False, probe.detail, probe.remedy)
+            continue
+        isolating |= backend.isolates
+        missing = backend.unenforced(SandboxSpec())
+        walls = f"walls not held: {', '.join(missing)}" if missing else "all walls hold"
+        yield Finding(
+            f"sandbox {name}",
+            backend.isolates and not missing,
+            f"{probe.detail}; {walls}",
+            "run as root, or with writable cgroups, to hold them"
+            if backend.isolates
+            else "for code you trust only",
+        )
+    if not isolating:
+        yield Finding(
+            "isolation",
+            False,
+            "no isolating sandbox: code that a model wrote is refused here",
+            "apt-get install bubblewrap",
+            blocks=True,
+        )
+
+
+def _gpu() -> Iterator[Finding]:
+    nodes = sorted(p.name for p in Path("/dev").glob("nvidia[0-9]*"))
+    if nodes:
+        yield Finding("gpu", True, ", ".join(nodes))
+    else:
+        yield Finding("gpu", False, "none: profiles test and smoke only", "a machine with a GPU")
+
+
+def _disk() -> Iterator[Finding]:
+    root = data_root()
+    existing = next(p for p in (root, *root.parents) if p.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    good = free > ENOUGH_DISK_GB and os.access(existing, os.W_OK)
+    yield Finding("data", good, f"{root}, {free:.0f} GB free", "set HARNESS_DATA to another folder")
+
+
+def _leftovers() -> Iterator[Finding]:
+    from harness.runs.garbage import stale_stages
+
+    stages = len(stale_stages())
+    if stages:
+        yield Finding("leftovers", False, f"{stages} folders of dead evaluations", "harness gc")
+    else:
+        yield Finding("leftovers", True, "none")

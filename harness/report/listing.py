@@ -1,0 +1,83 @@
+"""What runs there are, and how each stands; damaged ones are named, never skipped silently."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.errors import ConfigError
+from harness.runs.rundir import Run
+from harness.search.journal import read
+
+
+def listing(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """Return a row a run: path, status, what was asked, nodes, best search score, test score."""
+    return [_row(path) for path in paths]
+
+
+def _row(path: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"run": str(path), "status": "", "problem": None}
+    try:
+        run = Run.open(path)
+        asked, result = run.asked, run.result
+        events, _, _ = read(path / "events.jsonl")
+    except ConfigError as error:
+        return {**row, "status": "damaged", "problem": str(error)}
+    scored = [e.data for e in events if e.kind == "scored"]
+    scores = [d["score"] for d in scored if d["score"] is not None]
+    closed = [
+        e.data["status"] for e in events if e.kind in ("closed", "opened") and "status" in e.data
+    ]
+    if run.is_held():
+        status = "running"
+    elif result is not None:
+        status = "finished"
+    else:
+        status = closed[-1] if closed and events[-1].kind == "closed" else "killed"
+    return {
+        **row,
+        "status": status,
+        "task": asked.task,
+        "profile": asked.profile,
+        "agent": asked.agent,
+        "policy": asked.policy,
+        "seed": asked.seed,
+        "nodes": len(scored),
+        "valid_nodes": len(scores),
+        "steps": asked.steps,
+        "search_score": max(scores, default=None),
+        "valid": result["valid"] if result else None,
+        "score": result["score"] if result else None,
+        "seconds": events[-1].elapsed_s if events else 0.0,
+    }
+
+
+def render(rows: list[dict[str, Any]]) -> None:
+    """Print the listing as a table on stdout."""
+    console = Console(highlight=False)
+    if not rows:
+        console.print("No runs here yet. Start one: harness run --task lra/listops")
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("run", "status"):
+        table.add_column(name, overflow="fold")
+    for name in ("nodes", "search", "test"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        if row["status"] == "damaged":
+            problem = Text(row["problem"].splitlines()[0], style="red")
+            table.add_row(Text(row["run"]), "damaged", "", "", problem)
+            continue
+        test = _number(row["score"]) if row["valid"] is not False else "invalid"
+        nodes = f"{row['valid_nodes']} valid of {row['nodes']}"
+        table.add_row(Text(row["run"]), row["status"], nodes, _number(row["search_score"]), test)
+    console.print(table)
+    if any(r["status"] in ("interrupted", "killed", "failed") for r in rows):
+        console.print("Unfinished runs go on with: harness resume RUN")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

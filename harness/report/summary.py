@@ -1,0 +1,80 @@
+"""A finished run in a few lines, and what to do next."""
+
+from pathlib import Path
+from typing import Any
+
+from harness.report.baselines import baselines_of
+from scorers.score import Score
+
+
+def summarize(result: dict[str, Any]) -> str:
+    """Return the closing words of ``harness run``."""
+    run = result["run"]
+    lines = [""]
+    if result["valid"]:
+        error = result["standard_error"] or 0.0
+        lines += [
+            f"{result['metric']} {result['score']:.4f} ± {1.96 * error:.4f} "
+            "on the hidden test split (95 %, from the number of test rows alone)",
+            f"  node {result['node']}, chosen by its {result['search_score']:.4f} "
+            "on the search split, retrained once with a seed of its own",
+        ]
+        known = baselines_of(result)
+        if known:
+            lines.append("  without learning: " + known)
+    else:
+        lines += [f"No valid submission: {result['reason']}. {result['message']}".rstrip()]
+    counts = result["nodes"]
+    lines += [
+        f"  {counts['valid']} of {counts['scored']} nodes valid; "
+        f"{result['seconds']['total']:.0f} s in all",
+    ]
+    conditions = result["conditions"]
+    if conditions and not conditions["isolated"]:
+        lines.append("  NOT ISOLATED: this score never ranks beside isolated ones")
+    if conditions and conditions["unenforced"] and conditions["isolated"]:
+        lines.append(f"  walls not held here: {', '.join(conditions['unenforced'])}")
+    lines += [
+        "",
+        f"run: {run}",
+        "next:",
+        f"  harness show {run}                # the tree; --node N for one submission",
+        f"  harness leaderboard {Path(run).parent}            # all runs beside each other",
+        f"  harness rescore {run}             # the same submission under today's judge",
+        f"  harness new --task {result['task']} my-idea    # write one yourself",
+    ]
+    return "\n".join(lines)
+
+
+def describe(score: Score) -> str:
+    """Return one score in words: the number, or the reason, and each audit with its power."""
+    lines = []
+    if score.valid and score.score is not None:
+        error = score.standard_error or 0.0
+        lines.append(
+            f"{score.metric} {score.score:.4f} ± {1.96 * error:.4f} "
+            f"on {score.rows:,} {score.conditions.split} rows"
+        )
+    else:
+        lines.append(f"invalid: {score.reason}")
+        if score.message:
+            lines.append("  " + score.message.replace("\n", "\n  "))
+    for audit in score.audits:
+        value = "–" if audit.value is None else f"{audit.value:.3g}"
+        verdict = "passed" if audit.passed else "FAILED"
+        lines.append(
+            f"  {audit.name}: {verdict}, {value} (limit {audit.threshold:g}); {audit.power}"
+        )
+    if score.claim:
+        lines.append("  its own claims: " + ", ".join(f"{k} {v}" for k, v in score.claim.items()))
+    spent = ", ".join(f"{name} {value:.1f} s" for name, value in score.seconds.items())
+    lines.append(f"  time: {spent}")
+    if score.peak_memory_mb is not None:
+        lines.append(f"  peak memory: {score.peak_memory_mb:,} MiB")
+    held = "isolated" if score.conditions.isolated else "NOT ISOLATED"
+    walls = score.conditions.unenforced
+    lines.append(
+        f"  sandbox: {score.conditions.sandbox}, {held}"
+        + (f"; not held here: {', '.join(walls)}" if walls else "")
+    )
+    return "\n".join(lines)

@@ -1,0 +1,140 @@
+"""A run's tree, and one node in full: files or diff, score, evidence, log."""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.text import Text
+from rich.tree import Tree as Drawn
+
+from harness.errors import ConfigError
+from harness.report.summary import describe
+from harness.runs.rundir import Run, read_json
+from harness.search.journal import read
+from harness.search.state import State, rebuild
+from harness.search.tree import Node
+from scorers.evaluate import clean
+from scorers.score import Score
+from tasks.spec import find_task
+
+LOG_LINES = 40
+
+
+def load(path: Path) -> tuple[Run, State]:
+    """Return a run and its state, without touching it."""
+    run = Run.open(path)
+    events, _, _ = read(run.path / "events.jsonl")
+    maximize = find_task(run.asked.task).definition.direction == "maximize"
+    return run, rebuild(events, run.path / "nodes", maximize=maximize)
+
+
+def as_json(path: Path, number: int | None) -> dict[str, Any]:
+    """Return the tree, or one node with its score, as JSON values."""
+    run, state = load(path)
+    if number is None:
+        return {
+            "format": 1,
+            "run": str(run.path),
+            "asked": run.asked.model_dump(mode="json"),
+            "nodes": [_summary(n) for n in state.tree],
+            "final": state.final,
+            "finalist": state.finalist,
+            "result": run.result,
+        }
+    node = _node(state, number, path)
+    file = run.node_dir(number) / "score.json"
+    score = read_json(file) if file.exists() else None
+    return {"format": 1, **_summary(node), "files": node.files, "score_record": score}
+
+
+def show_tree(path: Path) -> None:
+    """Print the tree with scores, and the final score."""
+    run, state = load(path)
+    console = Console(highlight=False)
+    asked, best = run.asked, state.tree.best()
+    drawn = Drawn(
+        Text(
+            f"{asked.task} {asked.profile}, {asked.agent} x {asked.policy}, seed {asked.seed}: "
+            f"{len(state.tree.scored())} of {asked.steps} nodes"
+        )
+    )
+    branches: dict[int, Drawn] = {}
+    for node in state.tree:
+        parent = branches[node.parents[0]] if node.parents else drawn
+        branches[node.number] = parent.add(_line(node, is_best=node is best))
+    console.print(drawn)
+    if state.final is not None:
+        verdict = state.final["score"]
+        shown = f"{verdict:.4f}" if verdict is not None else f"invalid: {state.final['reason']}"
+        console.print(Text(f"final: node {state.finalist} retrained, hidden test split: {shown}"))
+    elif run.result is None and not run.is_held():
+        console.print(Text(f"not finished: harness resume {run.path}"))
+
+
+def show_node(path: Path, number: int, *, whole: bool) -> None:
+    """Print one node: score and evidence, diff or files, the end of its log."""
+    run, state = load(path)
+    node = _node(state, number, path)
+    console = Console(highlight=False)
+    console.print(_line(node, is_best=node is state.tree.best()))
+    file = run.node_dir(number) / "score.json"
+    if file.exists():
+        score = Score.model_validate_json(json.dumps(read_json(file)))
+        console.print(Text(describe(score)))
+    for name, text in node.files.items():
+        parent = state.tree[node.parents[0]] if node.parents else None
+        console.print(Text(f"\n{run.node_dir(number) / name}", style="bold"))
+        if whole or parent is None:
+            console.print(Syntax(clean(text, 1 << 20), "python", line_numbers=True))
+        else:
+            before = parent.files.get(name, "").splitlines()
+            lines = difflib.unified_diff(
+                before, text.splitlines(), f"node {parent.number}", f"node {number}", lineterm=""
+            )
+            console.print(Syntax(clean("\n".join(lines), 1 << 20) or "(no difference)", "diff"))
+    log = run.node_dir(number) / "stdout.log"
+    if log.exists() and log.stat().st_size:
+        tail = log.read_bytes()[-65536:].decode(errors="replace").splitlines()[-LOG_LINES:]
+        console.print(Text(f"\n{log} (last {len(tail)} lines)", style="bold"))
+        console.print(Text(clean("\n".join(tail), 65536)))
+
+
+def _node(state: State, number: int, path: Path) -> Node:
+    if number not in state.tree:
+        raise ConfigError(
+            f"{path} has no node {number}.",
+            remedy=f"0 to {len(state.tree) - 1}" if len(state.tree) else f"harness resume {path}",
+        )
+    return state.tree[number]
+
+
+def _line(node: Node, *, is_best: bool) -> Text:
+    if node.score is not None:
+        outcome = Text(f"{node.score:.4f}", style="bold green" if is_best else "green")
+    elif node.buggy:
+        outcome = Text(f"invalid: {node.reason}", style="red")
+    else:
+        outcome = Text(node.state, style="cyan")
+    mark = "  ◀ best" if is_best else ""
+    return Text.assemble(
+        f"{node.number} {node.operator}  ", outcome, mark, Text(f"  {clean(node.note, 100)}", "dim")
+    )
+
+
+def _summary(node: Node) -> dict[str, Any]:
+    return {
+        "node": node.number,
+        "operator": node.operator,
+        "parents": list(node.parents),
+        "state": node.state,
+        "note": node.note,
+        "knobs": node.knobs,
+        "valid": node.valid,
+        "score": node.score,
+        "reason": node.reason,
+        "message": node.message,
+        "seconds": node.seconds,
+    }

@@ -1,0 +1,55 @@
+"""The same files and seed under today's judge. The old score is never touched."""
+
+import json
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.errors import ConfigError
+from harness.runs.by_hand import Watcher
+from harness.runs.launch import get_ready
+from harness.runs.rundir import Run, read_json, write_whole
+from harness.search.evaluator import Job
+from harness.search.loop import FINAL
+from harness.search.state import rebuild
+from scorers.evaluate import evaluate
+from scorers.score import Score
+from tasks.spec import find_task
+
+
+def rescore(path: Path, node: int | None, screen: Watcher) -> tuple[Score, Score, Path]:
+    """Score a node again (the final one by default); return old score, new score, its file."""
+    run = Run.open(path)
+    task = find_task(run.asked.task)
+    folder = run.path / FINAL if node is None else run.node_dir(node)
+    if not (folder / "score.json").exists():
+        what = "no final score" if node is None else f"no score of node {node}"
+        raise ConfigError(f"{path} has {what}.", remedy=f"harness show {path}")
+    old = Score.model_validate_json(json.dumps(read_json(folder / "score.json")))
+    journal = run.journal()
+    try:
+        maximize = task.definition.direction == "maximize"
+        state = rebuild(journal.events, run.path / "nodes", maximize=maximize)
+    finally:
+        journal.close()
+    number = state.finalist if node is None else node
+    if number is None or number not in state.tree:
+        raise ConfigError(f"The journal of {path} does not know that node.")
+    # Refused like a model's code unless an isolating sandbox is there: the files may be one's.
+    ready = get_ready(
+        task, run.asked.profile, run.lock.sandbox, trusted=False, progress=screen.progress
+    )
+    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    file = run.path / "rescores" / f"{FINAL if node is None else number}-{stamp}.json"
+    job = Job(
+        "rescore",
+        state.tree[number].files,
+        old.conditions.split,
+        old.conditions.training_seed,
+        secrets.token_hex(8),
+        file.with_suffix(".log"),
+    )
+    file.parent.mkdir(exist_ok=True)
+    new = evaluate(ready.request(job), log=job.log, observe=screen.observe)
+    write_whole(file, new.model_dump_json(indent=2) + "\n")
+    return old, new, file

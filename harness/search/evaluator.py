@@ -1,0 +1,98 @@
+"""The only seam through which work leaves the search: submit a node, get a future Score."""
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from harness.errors import HarnessError, JudgeError
+from scorers.evaluate import Request, evaluate
+from scorers.score import Score
+
+RETRIES = 2
+"""How often an evaluation is tried again when our side of it broke."""
+
+BACK_OFF_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One evaluation. ``label`` names it on screen and in errors; ``log`` is its output's file."""
+
+    label: str
+    files: Mapping[str, str]
+    split: Literal["search", "test"]
+    training_seed: int
+    audit_seed: str
+    log: Path
+
+
+class Evaluator(Protocol):
+    """Where evaluations run: threads here, another machine later."""
+
+    def submit(self, job: Job) -> "Future[Score]":
+        """Start an evaluation."""
+        ...
+
+    def cancel(self) -> None:
+        """Stop all that runs; returns when nothing of it is alive."""
+        ...
+
+
+class LocalEvaluator:
+    """Evaluates in threads of this process; each has its sandbox.
+
+    The threads live as long as the evaluator: a sandbox dies with the thread that started it.
+    """
+
+    def __init__(
+        self,
+        make_request: Callable[[Job], Request],
+        *,
+        workers: int,
+        observe: Callable[[str, str, dict[str, Any]], None],
+    ) -> None:
+        self._make_request = make_request
+        self._observe = observe
+        self._cancel = threading.Event()
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="evaluate")
+
+    def submit(self, job: Job) -> "Future[Score]":
+        """Start an evaluation."""
+        return self._threads.submit(self._evaluate, job)
+
+    def cancel(self) -> None:
+        """Stop all that runs; returns when nothing of it is alive."""
+        self._cancel.set()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _evaluate(self, job: Job) -> Score:
+        for attempt in range(RETRIES + 1):
+            try:
+                return self._once(job)
+            except HarnessError as error:
+                if not error.retryable or attempt == RETRIES or self._cancel.is_set():
+                    raise
+                self._observe("retry", job.label, {"cause": str(error)})
+                self._cancel.wait(BACK_OFF_S * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def _once(self, job: Job) -> Score:
+        try:
+            return evaluate(
+                self._make_request(job),
+                log=job.log,
+                observe=lambda what, details: self._observe(what, job.label, details),
+                cancel=self._cancel,
+            )
+        except HarnessError:
+            raise
+        except Exception as error:
+            # Whatever else happens in the judge is ours, not the submission's.
+            raise JudgeError(
+                f"The judge failed on {job.label}.",
+                cause=f"{type(error).__name__}: {error}",
+                remedy="harness resume, once it is mended; the submission was not graded",
+            ) from error

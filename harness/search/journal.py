@@ -1,0 +1,118 @@
+"""The journal: append-only, fsynced, and chained, so that damage and gaps are seen.
+
+One JSON object a line. ``chain`` is a hash over the line and the line before it. A last line
+that is torn (the harness was killed while writing) is dropped on load; anything else that
+does not read back is damage, and is never overwritten.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ConfigError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line. ``elapsed_s`` is the run's active time, over all its processes."""
+
+    kind: str
+    elapsed_s: float
+    data: dict[str, Any]
+
+
+class Journal:
+    """``events.jsonl`` of one run, open for appending."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.events, self._chain, whole = read(path)
+        self._before_s = self.events[-1].elapsed_s if self.events else 0.0
+        self._opened = time.monotonic()
+        if path.exists() and path.stat().st_size > whole:
+            os.truncate(path, whole)  # the torn last line
+        # Unbuffered: one write a line, so that a kill tears at most the last one.
+        self._file = path.open("ab", buffering=0)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds this run has been active, earlier processes included."""
+        return self._before_s + time.monotonic() - self._opened
+
+    def append(self, kind: str, **data: Any) -> Event:  # noqa: ANN401 (JSON values)
+        """Write one event; when this returns it is on disk."""
+        event = Event(kind, round(self.elapsed_s, 3), data)
+        body = {
+            "format": FORMAT,
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "elapsed_s": event.elapsed_s,
+            "event": kind,
+            **data,
+        }
+        self._chain = _link(self._chain, body)
+        line = json.dumps({**body, "chain": self._chain}) + "\n"
+        self._file.write(line.encode())
+        os.fsync(self._file.fileno())
+        self.events.append(event)
+        return event
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self._file.close()
+
+
+def read(path: Path) -> tuple[list[Event], str, int]:
+    """Return the events, the last chain value, and how many bytes are whole lines.
+
+    Raises ConfigError where a line before the last is damaged, missing or of a newer format.
+    """
+    events: list[Event] = []
+    chain, whole = "", 0
+    if not path.exists():
+        return events, chain, whole
+    for number, line in _whole_lines(path.read_bytes()):
+        try:
+            body = json.loads(line)
+            found = body.pop("chain")
+            version = body["format"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise _damaged(path, number, "it is not a journal line") from None
+        if version != FORMAT:
+            raise ConfigError(
+                f"{path}, line {number} has format {version}; this harness reads {FORMAT}.",
+                remedy="a newer version of the harness",
+            )
+        if found != _link(chain, body):
+            raise _damaged(path, number, "it or the line before it was changed or removed")
+        chain = found
+        whole += len(line) + 1
+        del body["format"], body["at"]
+        events.append(Event(body.pop("event"), body.pop("elapsed_s"), body))
+    return events, chain, whole
+
+
+def _whole_lines(text: bytes) -> Iterator[tuple[int, bytes]]:
+    *lines, _torn = text.split(b"\n")
+    yield from enumerate(lines, start=1)
+
+
+def _link(chain: str, body: dict[str, Any]) -> str:
+    return sha256((chain + json.dumps(body)).encode()).hexdigest()[:16]
+
+
+def _damaged(path: Path, number: int, what: str) -> ConfigError:
+    return ConfigError(
+        f"{path}, line {number} is damaged: {what}.",
+        remedy=(
+            f"restore it from a copy, or keep what came before: "
+            f"head -n {number - 1} {path.name} > kept.jsonl && mv kept.jsonl {path.name}"
+        ),
+    )

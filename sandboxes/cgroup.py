@@ -1,0 +1,259 @@
+"""Memory, process and CPU limits by control groups, version 1 or 2.
+
+One group holds a sandbox's limits; under it one leaf for each process started, because
+the counters that say *this* start ran out of memory, and how much it took, must not be
+shared. A killed child is counted in the leaf of the victim (both versions; measured
+on version 1): exit codes cannot tell, since a shell whose child was shot exits with 0.
+
+Version 1 is used where its memory controller is mounted; groups then lie at the top of
+each mount, as Docker's do. Version 2 forbids processes in a group whose children are
+controlled, so our groups go under the nearest ancestor that already hands its
+controllers down (or lets us say so) and lets a process of ours move in. In a container
+whose own top group holds processes there may be none: then ``find`` returns None, and
+backends fall back to a watchdog and say so.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from sandboxes.base import SandboxSpec
+
+_CONTROLLERS = ("memory", "pids", "cpu")
+_PERIOD_US = 100_000
+_OWN_PIDS = 3
+"""bubblewrap's monitor, its init, and a moment's shell: not the submission's to pay for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """Where groups may be made: controller -> parent folder. Version 2 has one for all."""
+
+    version: Literal[1, 2]
+    bases: Mapping[str, Path]
+
+
+@cache
+def find() -> Hierarchy | None:
+    """Return what this process may use, or None. Tries it for real, once per process."""
+    mounts = _mounts()
+    v1 = {c: mounts[c] for c in _CONTROLLERS if c in mounts}
+    if "memory" in v1:
+        bases = {c: base for c, base in v1.items() if _usable(base, 1)}
+        return Hierarchy(1, bases) if bases else None
+    top = mounts.get("cgroup2")
+    if top is None:
+        return None
+    own = _own_v2_path(top)
+    for base in (own, *own.parents):
+        held = _delegated(base)
+        if "memory" in held and _usable(base, 2):
+            return Hierarchy(2, dict.fromkeys(held, base))
+        if base == top:
+            break
+    return None
+
+
+def _mounts() -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/mounts").read_text().splitlines():
+            _, point, kind, options, *_ = line.split()
+            if kind == "cgroup":
+                for option in options.split(","):
+                    found.setdefault(option, Path(point))
+            elif kind == "cgroup2":
+                found.setdefault("cgroup2", Path(point))
+    return found
+
+
+def _own_v2_path(top: Path) -> Path:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            if line.startswith("0::"):
+                # ``/../x`` is a group outside our cgroup namespace, not to be walked to.
+                inside = line[3:].strip("/")
+                path = top / inside
+                if ".." not in Path(inside).parts and path.is_dir():
+                    return path
+    return top
+
+
+def _delegated(base: Path) -> list[str]:
+    """Controllers that ``base`` gives its children, after asking for all of ours."""
+    control = base / "cgroup.subtree_control"
+    try:
+        held = control.read_text().split()
+        offered = (base / "cgroup.controllers").read_text().split()
+    except OSError:
+        return []
+    for missing in (c for c in _CONTROLLERS if c in offered and c not in held):
+        # EBUSY where the group holds processes (the rule above), EACCES where it is not ours.
+        with contextlib.suppress(OSError):
+            control.write_text(f"+{missing}")
+            held.append(missing)
+    return [c for c in _CONTROLLERS if c in held]
+
+
+def _usable(base: Path, version: Literal[1, 2]) -> bool:
+    """Make a group, move a process in, remove it. Permissions alone do not tell (version 2
+    also wants the common ancestor's ``cgroup.procs`` to be writable)."""
+    trial = base / f"harness-trial-{os.getpid()}-{time.monotonic_ns()}"
+    try:
+        trial.mkdir()
+    except OSError:
+        return False
+    try:
+        script = f"echo 0 > '{trial}/cgroup.procs'"
+        done = subprocess.run(
+            ["/bin/sh", "-c", script], stdin=subprocess.DEVNULL, capture_output=True, timeout=10
+        )
+    finally:
+        _remove(trial)
+    return done.returncode == 0 and version in (1, 2)
+
+
+class Group:
+    """The limits of one sandbox. ``name`` is unique on the machine."""
+
+    def __init__(self, name: str, spec: SandboxSpec, hierarchy: Hierarchy) -> None:
+        self.version = hierarchy.version
+        self.folders = {c: base / name for c, base in hierarchy.bases.items()}
+        for folder in set(self.folders.values()):
+            folder.mkdir()
+        try:
+            self._limit(spec)
+        except BaseException:
+            self.remove()
+            raise
+
+    def _limit(self, spec: SandboxSpec) -> None:
+        memory, pids, cpu = (self.folders.get(c) for c in _CONTROLLERS)
+        if memory and self.version == 2:
+            # Leaves need their own memory counters; the limits stay up here.
+            (memory / "cgroup.subtree_control").write_text("+memory")
+        if memory and spec.memory_bytes is not None:
+            if self.version == 1:
+                (memory / "memory.limit_in_bytes").write_text(str(spec.memory_bytes))
+                # Memory and swap together get the same number: no swap, which would turn
+                # an out-of-memory into a crawl. Absent where the kernel does not count swap.
+                with contextlib.suppress(FileNotFoundError):
+                    (memory / "memory.memsw.limit_in_bytes").write_text(str(spec.memory_bytes))
+            else:
+                (memory / "memory.max").write_text(str(spec.memory_bytes))
+                with contextlib.suppress(FileNotFoundError):
+                    (memory / "memory.swap.max").write_text("0")
+        if pids and spec.pids is not None:
+            (pids / "pids.max").write_text(str(spec.pids + _OWN_PIDS))
+        if cpu and spec.cpus is not None:
+            quota = max(1000, round(spec.cpus * _PERIOD_US))
+            if self.version == 1:
+                (cpu / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
+                (cpu / "cpu.cfs_quota_us").write_text(str(quota))
+            else:
+                (cpu / "cpu.max").write_text(f"{quota} {_PERIOD_US}")
+
+    def leaf(self, number: int) -> "Leaf":
+        return Leaf(self, number)
+
+    def remove(self) -> None:
+        for folder in set(self.folders.values()):
+            _remove(folder)
+
+
+class Leaf:
+    """The part of a group that belongs to one start."""
+
+    def __init__(self, group: Group, number: int) -> None:
+        self._version = group.version
+        folders = dict(group.folders)
+        self._memory = None
+        if "memory" in folders:
+            self._memory = folders["memory"] / f"start-{number}"
+            self._memory.mkdir()
+            if group.version == 2:
+                folders = dict.fromkeys(folders, self._memory)
+            else:
+                folders["memory"] = self._memory
+        self.joins = sorted({str(f / "cgroup.procs") for f in folders.values()})
+        """The files into which a process writes ``0`` to enter."""
+
+    def oom_kills(self) -> int:
+        """How many processes of this leaf the kernel shot for want of memory."""
+        if self._memory is None:
+            return 0
+        name = "memory.oom_control" if self._version == 1 else "memory.events"
+        with contextlib.suppress(OSError):
+            for line in (self._memory / name).read_text().splitlines():
+                key, _, value = line.partition(" ")
+                if key == "oom_kill":
+                    return int(value)
+        return 0
+
+    def peak_bytes(self) -> int | None:
+        """The most memory charged at once, page cache included. None: the kernel keeps none."""
+        if self._memory is None:
+            return None
+        name = "memory.max_usage_in_bytes" if self._version == 1 else "memory.peak"
+        with contextlib.suppress(OSError, ValueError):
+            return int((self._memory / name).read_text())
+        return None
+
+    def remove(self) -> None:
+        if self._memory is not None:
+            _remove(self._memory)
+
+
+def remove_named(name: str) -> bool:
+    """Kill what lives in a dead harness's group ``name`` and remove it. True if there was one."""
+    hierarchy = find()
+    there = False
+    for folder in {base / name for base in hierarchy.bases.values()} if hierarchy else ():
+        if folder.is_dir():
+            there = True
+            _remove(folder)
+    return there
+
+
+def _remove(folder: Path, *, patience_s: float = 10.0) -> None:
+    """Empty a group and its children of processes, then remove it.
+
+    Children first; a group with a living process, or one that is just being reaped, is EBUSY.
+    """
+    deadline = time.monotonic() + patience_s
+    pause = 0.0005
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            for child in [c for c in folder.iterdir() if c.is_dir()]:
+                _remove(child, patience_s=patience_s)
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            _kill(folder)
+            time.sleep(pause)
+            pause = min(pause * 2, 0.05)
+        else:
+            return
+
+
+def _kill(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        (folder / "cgroup.kill").write_text("1")  # version 2, Linux 5.14: cannot be outrun
+        return
+    with contextlib.suppress(OSError):
+        for pid in (folder / "cgroup.procs").read_text().split():
+            # 0 is a process that our pid namespace cannot see; kill(0) would be ourselves.
+            if int(pid) > 0:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(int(pid), signal.SIGKILL)

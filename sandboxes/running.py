@@ -1,0 +1,290 @@
+"""One started process, watched by one thread: its output, its lifetime, its end.
+
+The thread also *starts* the process, and lives until after its end. That matters: the
+kernel's "kill me when my parent dies" (PDEATHSIG, under bubblewrap's --die-with-parent)
+means the parent *thread*. A sandbox started from a pool's worker that then went idle and
+was collected would have been killed for no visible reason.
+
+Output is drained for as long as it comes, whatever the reader does with it: a full pipe
+would stop the submission, and a slow one would be blamed for it. Only its tail is kept.
+"""
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from harness.errors import SandboxLostError
+from sandboxes.base import Ended, ExecResult, OnOutput, Stream
+
+_CHUNK = 1 << 20
+_F_SETPIPE_SZ = 1031
+_GRACE_S = 1.0
+"""How long output is awaited from descendants that outlived the process (no isolation)."""
+_DEATH_S = 30.0
+"""How long a killed process may take to die: a stuck GPU driver holds it in the kernel."""
+_WATCH_S = 0.1
+
+_Reason = Literal["timeout", "cancelled", "oom"]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What the backend knows after the end. ``exit_code`` None: nobody saw it."""
+
+    exit_code: int | None
+    oom_killed: bool = False
+    peak_memory_bytes: int | None = None
+
+
+class Child(Protocol):
+    """What a backend started. ``popen`` has pipes for stdout and stderr."""
+
+    popen: subprocess.Popen[bytes]
+    watches_memory: bool
+
+    def kill(self) -> None:
+        """Kill it with all it started. From any thread, at any time, more than once."""
+        ...
+
+    def over_memory(self) -> bool:
+        """Say whether it has more than it may. Asked only if ``watches_memory``."""
+        ...
+
+    def finish(self) -> End:
+        """Reap what is left after ``popen`` has been waited for. Called once."""
+        ...
+
+
+class Tail:
+    """The last ``limit`` bytes of a stream and a count of all of it, in bounded memory."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept = bytearray()
+        self._seen = 0
+
+    def add(self, chunk: bytes) -> None:
+        self._seen += len(chunk)
+        self._kept += chunk
+        # Trimmed at twice the limit, so that a byte is moved once on average.
+        if len(self._kept) > 2 * self._limit:
+            del self._kept[: len(self._kept) - self._limit]
+
+    def kept(self) -> bytes:
+        return bytes(self._kept[max(0, len(self._kept) - self._limit) :])
+
+    def dropped(self) -> int:
+        return max(0, self._seen - self._limit)
+
+
+class Running:
+    """The Process of both local backends. ``launch`` runs in the watching thread."""
+
+    def __init__(
+        self,
+        launch: Callable[[], Child],
+        *,
+        lifetime_s: float | None,
+        on_output: OnOutput | None,
+        max_output: int,
+        name: str,
+    ) -> None:
+        self._launch = launch
+        self._lifetime_s = lifetime_s
+        self._on_output = on_output
+        self._tails: dict[Stream, Tail] = {"stdout": Tail(max_output), "stderr": Tail(max_output)}
+        self._lock = threading.Lock()
+        self._child: Child | None = None
+        self._reason: _Reason | None = None
+        self._started = threading.Event()
+        self._done = threading.Event()
+        self._failure: BaseException | None = None
+        self._callback_failure: Exception | None = None
+        self._result: ExecResult | None = None
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Return when the command is about to run. Raises what ``launch`` raises."""
+        self._thread.start()
+        self._started.wait()
+        if self._child is None and self._failure is not None:
+            self._thread.join()
+            raise self._failure
+
+    def poll(self) -> bool:
+        return self._done.is_set()
+
+    def wait(self, timeout: float | None = None) -> ExecResult:
+        if not self._done.wait(timeout):
+            self._stop("timeout")
+            self._await_death()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        if self._callback_failure is not None:
+            raise self._callback_failure
+        if self._result is None:
+            raise AssertionError("ended without a result")
+        return self._result
+
+    def kill(self) -> None:
+        self._stop("cancelled")
+
+    def end(self) -> None:
+        """Kill it and return when it is dead. Raises SandboxLostError if it will not die."""
+        if self._thread.ident is None:
+            return
+        self._stop("cancelled")
+        self._await_death()
+        self._thread.join()
+
+    def _await_death(self) -> None:
+        if not self._done.wait(_DEATH_S):
+            raise SandboxLostError(
+                f"A sandbox's process could not be killed within {_DEATH_S:.0f} s",
+                cause="it hangs in the kernel, in a device's driver as a rule",
+                remedy="look at the machine with `dmesg`; it may need a restart",
+            )
+
+    def _stop(self, reason: _Reason) -> None:
+        with self._lock:
+            if self._done.is_set():
+                return
+            self._reason = self._reason or reason
+            child = self._child
+        if child is not None:
+            child.kill()
+
+    def _main(self) -> None:
+        try:
+            begun = time.monotonic()
+            child = self._launch()
+            with self._lock:
+                self._child = child
+                stopped = self._reason is not None
+            self._started.set()
+            if stopped:
+                child.kill()
+            try:
+                self._watch(child, begun)
+            finally:
+                self._finish(child, begun)
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+            self._failure = error
+        finally:
+            with self._lock:
+                self._done.set()
+            self._started.set()
+
+    def _watch(self, child: Child, begun: float) -> None:
+        deadline = None if self._lifetime_s is None else begun + self._lifetime_s
+        popen = child.popen
+        if popen.stdout is None or popen.stderr is None:
+            raise AssertionError("started without pipes")
+        streams: dict[int, Stream] = {popen.stdout.fileno(): "stdout", popen.stderr.fileno(): "stderr"}
+        for fd in streams:
+            os.set_blocking(fd, False)
+            # Larger pipes, fewer switches. Refused beyond a user's quota, and then no matter.
+            with contextlib.suppress(OSError):
+                import fcntl
+
+                fcntl.fcntl(fd, _F_SETPIPE_SZ, _CHUNK)
+        dead_at: float | None = None
+        look_again = begun
+        pidfd = os.pidfd_open(popen.pid)
+        try:
+            with selectors.DefaultSelector() as selector:
+                for fd in (*streams, pidfd):
+                    selector.register(fd, selectors.EVENT_READ)
+                while streams or dead_at is None:
+                    now = time.monotonic()
+                    if dead_at is not None and now > dead_at + _GRACE_S:
+                        break
+                    if deadline is not None and dead_at is None and now > deadline:
+                        deadline = None
+                        self._stop("timeout")
+                    if child.watches_memory and dead_at is None and now >= look_again:
+                        if child.over_memory():
+                            self._stop("oom")
+                        look_again = time.monotonic() + _WATCH_S
+                    pause = [_WATCH_S] if child.watches_memory else []
+                    pause += [] if deadline is None else [deadline - now]
+                    pause += [] if dead_at is None else [dead_at + _GRACE_S - now]
+                    events = selector.select(max(0.0, min(pause)) if pause else None)
+                    for key, _ in events:
+                        fd = key.fd
+                        if fd == pidfd:
+                            selector.unregister(pidfd)
+                            dead_at = time.monotonic()
+                            # What descendants may hold open must not hold us up.
+                            child.kill()
+                        elif not self._drain(fd, streams[fd]):
+                            selector.unregister(fd)
+                            del streams[fd]
+            # What was written before the death, and not yet read, fits in a pipe.
+            for fd, stream in streams.items():
+                self._drain(fd, stream)
+        finally:
+            os.close(pidfd)
+
+    def _drain(self, fd: int, stream: Stream) -> bool:
+        """Read one chunk. False at the end of the stream."""
+        try:
+            chunk = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return True
+        if not chunk:
+            return False
+        if self._on_output is not None and self._callback_failure is None:
+            try:
+                self._on_output(stream, chunk)
+            except Exception as error:  # noqa: BLE001 - raised by wait(); draining must go on
+                self._callback_failure = error
+        self._tails[stream].add(chunk)
+        return True
+
+    def _finish(self, child: Child, begun: float) -> None:
+        popen = child.popen
+        if popen.poll() is None:  # only when watching itself failed
+            child.kill()
+        popen.wait()
+        seconds = time.monotonic() - begun
+        for pipe in (popen.stdout, popen.stderr):
+            if pipe is not None:
+                pipe.close()
+        end = child.finish()
+        with self._lock:
+            reason = self._reason
+        killed = reason is not None and end.exit_code in (None, -signal.SIGKILL)
+        out, err = self._tails["stdout"], self._tails["stderr"]
+        self._result = ExecResult(
+            exit_code=None if killed else end.exit_code,
+            ended=_ended(end, reason if killed else None),
+            stdout=out.kept(),
+            stderr=err.kept(),
+            dropped_bytes=out.dropped() + err.dropped(),
+            seconds=seconds,
+            peak_memory_bytes=end.peak_memory_bytes,
+        )
+
+
+def _ended(end: End, reason: _Reason | None) -> Ended:
+    """Name the end by its cause.
+
+    A time-out after the kernel shot one of its processes is an ``oom``: a training script
+    whose data loader was shot waits for ever. Who cancels wants to hear that and no more.
+    """
+    if reason == "cancelled":
+        return "cancelled"
+    if end.oom_killed:
+        return "oom"
+    if reason is not None:
+        return reason
+    return "lost" if end.exit_code is None else "exited"

@@ -1,0 +1,149 @@
+"""What a sandbox keeps on the host: one folder, a lock on it, and its scratch disk.
+
+A folder's lock is held by ``flock`` as long as its owner lives, whatever kills it: the
+kernel frees it. So ``sweep`` needs no pid files, whose numbers are given out again.
+
+``$HARNESS_STATE`` moves the place; by default it is ``/tmp/harness-<uid>``, mode 0700.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import secrets
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.errors import SandboxLostError, SandboxStartError
+from sandboxes import cgroup
+
+_MS_NOSUID, _MS_NODEV, _MNT_DETACH = 2, 4, 2
+_BYTES_PER_INODE = 4096
+"""Files a scratch disk may hold: empty files cost kernel memory too."""
+
+
+def root() -> Path:
+    """Return the folder of all sandboxes of this user, made if need be.
+
+    Raises SandboxStartError where somebody else has it: ``/tmp`` is everybody's.
+    """
+    path = Path(os.environ.get("HARNESS_STATE") or f"/tmp/harness-{os.getuid()}")  # noqa: S108
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.lstat()
+    except OSError as error:
+        raise SandboxStartError(
+            f"No place for sandboxes: {path}",
+            cause=str(error),
+            remedy="set HARNESS_STATE to a folder of yours",
+        ) from error
+    if path.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise SandboxStartError(
+            f"The place for sandboxes, {path}, is not ours alone",
+            cause=f"owner {found.st_uid}, mode {found.st_mode & 0o777:o}",
+            remedy=f"rm -r {path}, or set HARNESS_STATE to a folder of mode 0700",
+        )
+    return path
+
+
+class StateDir:
+    """One sandbox's folder. ``name`` is also the name of its control group."""
+
+    def __init__(self, kind: str) -> None:
+        place = root()
+        self.name = f"harness-{kind}-{secrets.token_hex(4)}"
+        self.path = place / self.name
+        with _exclusive(place):
+            # Under the common lock, so that no sweep sees the folder before its owner's lock.
+            self.path.mkdir(mode=0o700)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.disk = self.path / "disk"
+        self.disk.mkdir(mode=0o755)
+
+    def mount_disk(self, size_bytes: int) -> None:
+        """Lay a tmpfs of this size over ``disk``. Needs root. It counts as memory."""
+        inodes = 1024 + size_bytes // _BYTES_PER_INODE
+        options = f"size={size_bytes},nr_inodes={inodes},mode=755"
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mount(
+            b"harness", bytes(self.disk), b"tmpfs", _MS_NOSUID | _MS_NODEV, options.encode()
+        ):
+            raise SandboxStartError(
+                "The sandbox's disk could not be mounted",
+                cause=os.strerror(ctypes.get_errno()),
+                remedy="run as a user who may mount, or not as root at all",
+            )
+
+    def remove(self) -> None:
+        """Unmount and delete. The lock goes last: until then nobody else may touch it."""
+        _delete(self.path)
+        os.close(self._lock)
+
+
+def sweep(kind: str) -> tuple[str, ...]:
+    """Remove sandboxes of this kind whose owners are dead: processes, groups, disks, folders."""
+    removed = []
+    place = root()
+    with _exclusive(place):
+        for path in sorted(place.glob(f"harness-{kind}-*")):
+            fd = _dead_owner(path)
+            if fd is None:
+                continue
+            try:
+                cgroup.remove_named(path.name)
+                _delete(path)
+                removed.append(path.name)
+            finally:
+                os.close(fd)
+    return tuple(removed)
+
+
+def _dead_owner(path: Path) -> int | None:
+    """Return the held lock of a folder nobody else holds, or None."""
+    try:
+        fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+@contextlib.contextmanager
+def _exclusive(place: Path) -> Iterator[None]:
+    fd = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _delete(path: Path) -> None:
+    disk = path / "disk"
+    if disk.is_mount():
+        libc = ctypes.CDLL(None, use_errno=True)
+        # Detached: a transfer's open file must not keep the name. Its memory goes with it.
+        if libc.umount2(bytes(disk), _MNT_DETACH):
+            raise SandboxLostError(
+                f"The sandbox's disk {disk} could not be unmounted",
+                cause=os.strerror(ctypes.get_errno()),
+                remedy=f"umount -l {disk}",
+            )
+    # Not shutil.rmtree: it recurses, and a submission can leave 100,000 nested folders, or
+    # ones that it made unreadable. Neither rm nor chmod -R follows links on the way down.
+    subprocess.run(["rm", "-rf", "--one-file-system", path], capture_output=True, timeout=600)
+    if path.exists():
+        subprocess.run(["chmod", "-R", "u+rwx", path], capture_output=True, timeout=600)
+        done = subprocess.run(["rm", "-rf", path], capture_output=True, timeout=600)
+        if path.exists():
+            raise SandboxLostError(
+                f"The sandbox's folder {path} could not be removed",
+                cause=done.stderr.decode(errors="replace")[-500:],
+                remedy=f"rm -rf {path}",
+            )
