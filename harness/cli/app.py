@@ -17,17 +17,18 @@ from harness.cli import (
     show,
 )
 
-EXIT_CODES = """
-Exit codes: 0 done · 1 ran, and the answer is no (no valid submission) · 2 usage, bad input, or
-something asked for is absent · 3 infrastructure broke · 4 a model's provider failed · 5 cannot
-tell · 70 unforeseen (a crash file is named) · 130 interrupted.
-"""
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 ran, and the answer is no (no valid submission); 2 usage, bad input, "
+    "or something asked for is absent; 3 infrastructure broke; 4 a model's provider failed; "
+    "5 cannot tell; 70 unforeseen (a crash file is named); 130 interrupted."
+)
 
 app = typer.Typer(
     name="harness",
     help="Let agents write attention mechanisms; score them blind, in sandboxes.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -96,7 +96,8 @@ def train_and_serve(config: Config, link: "Link") -> None:
         with torch.inference_mode():
             logits = forward(model, torch.from_numpy(rows).to(device))
             check_logits(logits, len(rows), config["shape"]["classes"])
-            return logits.float().cpu().numpy()
+            answer: np.ndarray[Any, Any] = logits.float().cpu().numpy()
+        return answer
 
     link.serve(predict, claim=claim)
 
@@ -119,8 +120,8 @@ def load_class(submission: Path) -> type["torch.nn.Module"]:
     import torch
 
     spec = importlib.util.spec_from_file_location("model", submission / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise Refused("import_error", "There is no model.py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules["model"] = module
     try:
@@ -156,12 +157,13 @@ def build(encoder: type["torch.nn.Module"], config: Config) -> "torch.nn.Module"
     return model
 
 
-def forward(model: "torch.nn.Module", rows: "torch.Tensor") -> Any:
+def forward(model: "torch.nn.Module", rows: "torch.Tensor") -> "torch.Tensor":
     """Call the model on token ids (rows, length); the mask is True on real tokens."""
-    return model(rows.long(), rows != 0)
+    logits: torch.Tensor = model(rows.long(), rows != 0)
+    return logits
 
 
-def check_logits(logits: Any, rows: int, classes: int) -> None:
+def check_logits(logits: object, rows: int, classes: int) -> None:
     """Raise Refused unless ``logits`` is finite, floating and (rows, classes)."""
     import torch
 

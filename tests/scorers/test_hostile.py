@@ -1,0 +1,329 @@
+"""What an agent's code can do wrong or evil: each ends in a named reason, never in a crash.
+
+Real sandbox, real judge; the submissions are the toy task's, without torch. The names of the
+reasons are what users grep for.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+HONEST = """
+import numpy as np
+def predict(tokens):
+    return np.eye(4, dtype=np.float32)[tokens[:, 0] - 1]
+"""
+
+ENDS_BADLY = {
+    "syntax error": ("def predict(tokens)\n    pass", "syntax_error", ""),
+    "raises at import": ("raise ValueError('no')", "runtime_error", "ValueError: no"),
+    "no predict": ("x = 1", "runtime_error", "predict"),
+    "wrong number of classes": (
+        "import numpy as np\ndef predict(t): return np.zeros((len(t), 3), np.float32)",
+        "protocol_error",
+        "(64, 3)",
+    ),
+    "one row dropped": (
+        "import numpy as np\ndef predict(t): return np.zeros((len(t) - 1, 4), np.float32)",
+        "protocol_error",
+        "(63, 4)",
+    ),
+    "one flat vector": (
+        "import numpy as np\ndef predict(t): return np.zeros(len(t) * 4, np.float32)",
+        "protocol_error",
+        "(0, 0)",
+    ),
+    "NaN logits": (
+        HONEST + "\np0 = predict\n"
+        "def predict(t):\n    x = p0(t)\n    x[0, 0] = np.nan\n    return x",
+        "not_finite",
+        "",
+    ),
+    "infinite logits": (
+        HONEST + "\np0 = predict\ndef predict(t): return p0(t) * np.float32(np.inf)",
+        "not_finite",
+        "",
+    ),
+    "exit(0) before serving": ("import os; os._exit(0)", "exited_early", "exit 0"),
+    "sys.exit(0)": ("import sys; sys.exit(0)", "exited_early", "exit 0"),
+    "exit while serving": (
+        "import os\ndef predict(t): os._exit(0)",
+        "exited_early",
+        "before all predictions",
+    ),
+    "segmentation fault": ("import ctypes; ctypes.string_at(0)", "crashed", "signal 11"),
+    "kills itself": ("import os; os.kill(os.getpid(), 9)", "crashed", "signal 9"),
+    "infinite loop": ("while True: pass", "train_timeout", "2 s"),
+    "sleeps until the time-out": ("import time; time.sleep(1e6)", "train_timeout", ""),
+    "sleeps while serving": (
+        "import time, numpy as np\nn = 0\n"
+        "def predict(t):\n    global n; n += 1\n    time.sleep(1e6 if n > 1 else 0)\n"
+        "    return np.zeros((len(t), 4), np.float32)",
+        "serve_timeout",
+        "2 s",
+    ),
+    "drips bytes to push the deadline out": (
+        "import time\nwhile True:\n    link._sock.send(b'A'); time.sleep(0.1)",
+        "protocol_error",
+        "",
+    ),
+    "drips a proper frame": (
+        "import time, candidate\n"
+        "frame = candidate.HEADER.pack(b'AIRA', 2, 0, 0, 9999)\n"
+        "link._sock.send(frame)\nwhile True:\n    link._sock.send(b' '); time.sleep(0.1)",
+        "train_timeout",
+        "",
+    ),
+    "announces a gigantic frame": (
+        "import candidate\nlink._sock.send(candidate.HEADER.pack(b'AIRA', 3, 0, 0, 2**32 - 1))\n"
+        "import time; time.sleep(9)",
+        "protocol_error",
+        "4294967295",
+    ),
+    "sends a pickle": (
+        "import pickle\nlink._sock.send(pickle.dumps(print))\nimport time; time.sleep(9)",
+        "protocol_error",
+        "",
+    ),
+    "says it is ready with nonsense": (
+        "import candidate\nlink._send(candidate.READY, 0, b'[' * 9000)\nimport time; time.sleep(9)",
+        "protocol_error",
+        "not JSON",
+    ),
+    "answers before it is asked": (
+        "import candidate\nlink._send(candidate.LOGITS, 0, bytes(8))\nimport time; time.sleep(9)",
+        "protocol_error",
+        "out of turn",
+    ),
+    "claims a reason that does not exist": (
+        "link.fail('you_win', 'score 1.0')\nimport time; time.sleep(9)",
+        "runtime_error",
+        "score 1.0",
+    ),
+    "answers a later request first": (
+        "import candidate, struct\n"
+        "def predict(t):\n    link._send(candidate.LOGITS, 99, struct.pack('<II', len(t), 4))",
+        "protocol_error",
+        "99",
+    ),
+    "memory hog": (
+        "x = []\nwhile True: x.append(bytearray(b'x' * (16 << 20)))",
+        "out_of_memory",
+        "256 MiB",
+    ),
+    "memory hog in a child": (
+        "import os\npid = os.fork()\n"
+        "if pid == 0:\n    x = []\n    while True: x.append(bytearray(b'x' * (16 << 20)))\n"
+        "os.waitpid(pid, 0); os._exit(1)",
+        "out_of_memory",
+        "",
+    ),
+    "fork bomb": (
+        "import os, time\nwhile True:\n    os.fork()",
+        ("runtime_error", "train_timeout"),
+        "",
+    ),
+    "10 GB of output": (
+        "import os\nwhile True: os.write(1, b'A' * (1 << 20))",
+        ("output_limit", "train_timeout"),
+        "",
+    ),
+    "fills the scratch disk": (
+        "f = open('/work/x', 'wb')\nwhile True: f.write(b'x' * (1 << 20))",
+        ("runtime_error", "out_of_memory"),
+        "",
+    ),
+    "too much source": ("#" * 70_000, "too_large", "64 KiB"),
+    "sets what is fixed": (
+        HONEST + "\nHYPERPARAMETERS = {'steps': 1}",
+        "bad_hyperparameters",
+        "training is fixed",
+    ),
+    "source that breaks parsers": (
+        "HYPERPARAMETERS = " + "(" * 30_000,
+        ("syntax_error", "runtime_error", "bad_hyperparameters"),
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDS_BADLY)
+def test_it_ends_in_a_named_reason(score_toy, name):
+    source, reasons, words = ENDS_BADLY[name]
+    began = time.monotonic()
+    score = score_toy(source, profile="quick")
+    reasons = (reasons,) if isinstance(reasons, str) else reasons
+    assert (score.valid, score.score) == (False, None)
+    assert score.reason in reasons, score.message
+    assert words in score.message
+    assert time.monotonic() - began < 15
+    assert len(score_toy.log.read_bytes()) < 3 << 20
+
+
+def test_an_honest_twin_is_valid_and_scored_by_the_judge(score_toy):
+    score = score_toy(HONEST)
+    assert score.valid
+    assert score.score == 1.0
+    assert [a.passed for a in score.audits] == [True, True, True]
+
+
+def test_a_printed_score_and_a_claimed_one_change_nothing(score_toy):
+    score = score_toy(
+        "import numpy as np\n"
+        "print('accuracy: 0.99'); print('{\"score\": 0.99, \"valid\": true}')\n"
+        "serve = link.serve\n"
+        "link.serve = lambda predict, claim: serve(predict, claim={'accuracy': 0.99, 'score': 1})\n"
+        "def predict(t): return np.zeros((len(t), 4), np.float32)\n"
+    )
+    assert score.valid
+    assert score.score < 0.4
+    assert score.claim == {"accuracy": 0.99, "score": 1}
+    assert b"accuracy: 0.99" in score_toy.log.read_bytes()
+
+
+def test_the_shared_buffer_cannot_be_truncated_or_grown(score_toy):
+    score = score_toy(
+        HONEST + """
+import os, candidate
+held = []
+for fd in range(3, 64):
+    try:
+        if 'logits' in os.readlink(f'/proc/self/fd/{fd}'):
+            held.append(fd)
+    except OSError:
+        pass
+import re
+for line in open('/proc/self/maps'):
+    if 'memfd:logits' in line:
+        held.append(line.split()[0])
+assert held, 'the buffer is not where this test looks'
+for size in (0, 1, 1 << 30):
+    for path in [f'/proc/self/fd/{h}' for h in held if isinstance(h, int)] + [
+        f'/proc/self/map_files/{h}' for h in held if isinstance(h, str)]:
+        try:
+            os.truncate(path, size)
+        except OSError as error:
+            print('refused', error.errno)
+        else:
+            raise SystemExit('truncated')
+"""
+    )
+    assert score.valid, score.message
+
+
+def test_a_buffer_rewritten_after_the_answer_changes_nothing(score_toy):
+    score = score_toy(
+        """
+import numpy as np, threading
+def flip():
+    noise = np.full((64, 4), 9.0, np.float32).tobytes()
+    while True:
+        try:
+            link._buffer[:len(noise)] = noise
+        except ValueError:
+            return
+def predict(t):
+    return np.eye(4, dtype=np.float32)[t[:, 0] - 1]
+threading.Thread(target=flip, daemon=True).start()
+"""
+    )
+    # Whatever it hits is its own loss: the judge audits and scores one copy.
+    assert score.score is None or score.score <= 1.0
+    assert score.reason in (None, "stateful")
+
+
+HIDDEN = """
+import glob, os, socket
+secret = {secret!r}
+found = []
+for root in ('/', '/proc', '/work', '/data', '/link', '/task', '/tmp', '/dev/shm', '/root', '/home'):
+    for folder, folders, files in os.walk(root):
+        folders[:] = [f for f in folders if os.path.join(folder, f) not in ('/proc', '/sys', '/usr')]
+        found += [os.path.join(folder, f) for f in files if f.endswith('.npy')]
+assert set(map(os.path.dirname, found)) == {{'/data/train'}}, found
+for path in (secret, os.path.dirname(secret)):
+    assert not os.path.exists(path), path
+for pid in filter(str.isdigit, os.listdir('/proc')):
+    for inner in (f'/proc/{{pid}}/root{{secret}}', f'/proc/{{pid}}/cwd/../search/labels.npy'):
+        assert not os.path.exists(inner), inner
+    for fd in glob.glob(f'/proc/{{pid}}/fd/*'):
+        assert 'search' not in os.readlink(fd), fd
+assert not any('judge' in open(f'/proc/{{p}}/cmdline').read() for p in os.listdir('/proc')
+               if p.isdigit() and p != str(os.getpid()))
+second = socket.socket(socket.AF_UNIX)
+try:
+    second.connect(config['paths']['socket'])
+except OSError:
+    pass
+else:
+    raise SystemExit('the judge took a second caller')
+"""
+
+
+def test_the_hidden_split_is_nowhere_to_be_found(score_toy):
+    score_toy(HONEST)  # prepares the data
+    (labels,) = score_toy.data.glob("toy/test-*/search/labels.npy")
+    score = score_toy(HIDDEN.format(secret=str(labels)) + HONEST)
+    assert score.valid, score.message
+
+
+def test_its_files_cannot_be_deleted_and_train_cannot_be_written(score_toy):
+    score = score_toy(
+        """
+import os, shutil
+for path in ('/submission/model.py', '/runner/candidate.py', '/data/train/labels.npy',
+             '/task/config.json', '/link/judge.sock'):
+    try:
+        os.unlink(path)
+    except OSError:
+        continue
+    raise SystemExit(path + ' was deleted')
+shutil.rmtree('/', ignore_errors=True)
+"""
+        + HONEST
+    )
+    assert score.valid, score.message
+
+
+def test_a_daemon_left_behind_is_gone_when_the_score_is_there(score_toy):
+    marker = f"left-behind-{os.getpid()}"
+    score = score_toy(
+        HONEST + f"""
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(600)', {marker!r}])
+    os._exit(0)
+time.sleep(0.2)
+"""
+    )
+    assert score.valid, score.message
+    alive = [p for p in psutil.process_iter(["cmdline"]) if marker in (p.info["cmdline"] or [])]
+    assert alive == []
+
+
+def test_judge_and_candidate_are_different_processes_of_different_users(score_toy):
+    score = score_toy(HONEST + "\nimport os\nprint('I am', os.getuid(), os.getppid())")
+    assert score.conditions.judge_uid == os.getuid()
+    if os.getuid() == 0:
+        assert score.conditions.candidate_uid not in (None, 0)
+        assert f"I am {score.conditions.candidate_uid}" in score_toy.log.read_text()
+
+
+def test_terminal_escapes_in_messages_are_taken_out(score_toy):
+    score = score_toy("raise ValueError('\\x1b[2J\\x1b]0;owned\\x07 \\u202e look')")
+    assert score.reason == "runtime_error"
+    assert "\x1b" not in score.message
+    assert "\x07" not in score.message
+
+
+def test_nothing_of_the_harness_environment_is_inside(score_toy, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-very-secret")
+    score = score_toy(HONEST + "\nimport os\nprint(dict(os.environ))")
+    assert score.valid
+    assert "very-secret" not in score_toy.log.read_text()
+    assert not [p for p in Path(score_toy.log.parent).rglob("*") if p.name == ".env"]

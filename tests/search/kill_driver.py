@@ -1,0 +1,61 @@
+"""A harness process that kills itself: started by test_kill.py, never imported by it.
+
+    python kill_driver.py WHERE (new RUNS_DIR | resume RUN) PHASE DELAY_S
+
+PHASE is training, serving, journal or never. In the first two, SIGKILL comes DELAY_S after
+the first evaluation has entered that phase; in journal it comes inside the fsync of a journal
+line, DELAY_S read as the number of the line. WHERE is a file to which the phase is written in
+the moment of the kill, so that the test can count where kills really landed.
+"""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from harness.runs.launch import Options, resume, start
+
+
+def main() -> None:
+    where, how, place, phase, delay = sys.argv[1:6]
+    now = {"phase": "between"}
+
+    def die(at: str | None = None) -> None:
+        fd = os.open(where, os.O_WRONLY | os.O_CREAT)
+        os.write(fd, (at or now["phase"]).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def observe(what: str, label: str, details: dict) -> None:
+        if what in ("training", "serving"):
+            now["phase"] = what
+        elif what in ("scored", "final"):
+            now["phase"] = "between"
+        if what == phase:
+            threading.Timer(float(delay), die).start()
+
+    if phase == "journal":
+        _kill_in_fsync(die, int(float(delay)))
+    quiet = lambda *_: None  # noqa: E731
+    if how == "resume":
+        resume(Path(place), progress=quiet, observe=observe)
+    else:
+        options = Options("toy", "reference", "greedy", "test", Path(place), steps=4, seed=5)
+        start(options, progress=quiet, observe=observe)
+
+
+def _kill_in_fsync(die, line: int) -> None:
+    """Let the process die while the ``line``-th journal line is being synced to disk."""
+    fsync, count = os.fsync, {"lines": 0}
+
+    def deadly(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("events.jsonl"):
+            count["lines"] += 1
+            if count["lines"] == line:
+                die("journal")
+        fsync(fd)
+
+    os.fsync = deadly
+
+
+main()

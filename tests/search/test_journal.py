@@ -1,0 +1,74 @@
+"""The journal under kills and damage: a torn end is dropped, all other damage is refused."""
+
+import json
+
+import pytest
+
+from harness.errors import ConfigError
+from harness.search.journal import Journal, read
+
+
+@pytest.fixture
+def written(tmp_path):
+    path = tmp_path / "events.jsonl"
+    journal = Journal(path)
+    for number in range(5):
+        journal.append("chosen", node=number, operator="draft", parents=[])
+    journal.close()
+    return path
+
+
+def test_truncated_at_any_byte_it_reads_back_as_a_prefix(written, tmp_path):
+    whole = written.read_bytes()
+    copy = tmp_path / "copy.jsonl"
+    for size in range(len(whole) + 1):
+        copy.write_bytes(whole[:size])
+        events, _, _ = read(copy)
+        assert [e.data["node"] for e in events] == list(range(whole[:size].count(b"\n")))
+
+
+def test_a_torn_line_is_cut_off_and_the_chain_goes_on(written):
+    written.write_bytes(written.read_bytes()[:-7])
+    journal = Journal(written)
+    journal.append("chosen", node=9, operator="draft", parents=[])
+    journal.close()
+    assert [e.data["node"] for e in read(written)[0]] == [0, 1, 2, 3, 9]
+
+
+@pytest.mark.parametrize("damage", ["flip", "drop", "swap", "garbage"])
+def test_damage_before_the_end_is_refused_by_line_and_nothing_is_overwritten(written, damage):
+    lines = written.read_bytes().splitlines(keepends=True)
+    if damage == "flip":
+        lines[2] = lines[2].replace(b'"node": 2', b'"node": 3')
+    elif damage == "drop":
+        del lines[2]
+    elif damage == "swap":
+        lines[2], lines[3] = lines[3], lines[2]
+    else:
+        lines[2] = b"\x00\xff not json\n"
+    written.write_bytes(b"".join(lines))
+    before = written.read_bytes()
+    with pytest.raises(ConfigError, match=r"line 3 is damaged") as caught:
+        Journal(written)
+    assert "head -n 2" in caught.value.remedy
+    assert written.read_bytes() == before
+
+
+def test_a_newer_format_is_refused_not_misread(written):
+    lines = written.read_text().splitlines()
+    newer = json.loads(lines[1])
+    newer["format"] = 2
+    lines[1] = json.dumps(newer)
+    written.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ConfigError, match="format 2"):
+        read(written)
+
+
+def test_elapsed_time_adds_up_over_processes(written):
+    first = Journal(written)
+    before = first.elapsed_s
+    first.append("closed", status="interrupted", message="")
+    first.close()
+    second = Journal(written)
+    assert second.elapsed_s >= before - 0.001
+    second.close()
