@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from harness.errors import SandboxLostError
 from sandboxes.base import SandboxSpec
 
 _CONTROLLERS = ("memory", "pids", "cpu")
@@ -237,9 +238,13 @@ def _remove(folder: Path, *, patience_s: float = 10.0) -> None:
             folder.rmdir()
         except FileNotFoundError:
             return
-        except OSError:
+        except OSError as error:
             if time.monotonic() > deadline:
-                raise
+                raise SandboxLostError(
+                    f"The control group {folder} could not be removed",
+                    cause=str(error),
+                    remedy=f"see who is in {folder}/cgroup.procs",
+                ) from error
             _kill(folder)
             time.sleep(pause)
             pause = min(pause * 2, 0.05)

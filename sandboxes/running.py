@@ -10,6 +10,7 @@ would stop the submission, and a slow one would be blamed for it. Only its tail 
 """
 
 import contextlib
+import fcntl
 import os
 import selectors
 import signal
@@ -110,9 +111,12 @@ class Running:
         self._result: ExecResult | None = None
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
 
-    def start(self) -> None:
-        """Return when the command is about to run. Raises what ``launch`` raises."""
+    def begin(self) -> None:
+        """Start the watching thread, and with it the process."""
         self._thread.start()
+
+    def await_start(self) -> None:
+        """Return when the command is about to run. Raises what ``launch`` raises."""
         self._started.wait()
         if self._child is None and self._failure is not None:
             self._thread.join()
@@ -188,13 +192,14 @@ class Running:
         popen = child.popen
         if popen.stdout is None or popen.stderr is None:
             raise AssertionError("started without pipes")
-        streams: dict[int, Stream] = {popen.stdout.fileno(): "stdout", popen.stderr.fileno(): "stderr"}
+        streams: dict[int, Stream] = {
+            popen.stdout.fileno(): "stdout",
+            popen.stderr.fileno(): "stderr",
+        }
         for fd in streams:
             os.set_blocking(fd, False)
             # Larger pipes, fewer switches. Refused beyond a user's quota, and then no matter.
             with contextlib.suppress(OSError):
-                import fcntl
-
                 fcntl.fcntl(fd, _F_SETPIPE_SZ, _CHUNK)
         dead_at: float | None = None
         look_again = begun

@@ -14,7 +14,6 @@ By hand rather than by libseccomp: the program is 200 instructions, and a sandbo
 needs a shared library to be safe is one that runs without it one day.
 """
 
-import os
 import platform
 import struct
 from functools import cache
@@ -168,14 +167,6 @@ def program(machine: str | None = None) -> bytes:
     )
     code.append((_RET, 0, 0, _ALLOW))
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
-
-
-def memfd() -> int:
-    """Return a descriptor with the program, at its start, close-on-exec. The caller closes it."""
-    fd = os.memfd_create("seccomp")
-    os.write(fd, program())
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
 
 
 def _argument(index: int) -> _Instruction:

@@ -1,0 +1,174 @@
+"""Linux namespaces by bubblewrap: isolation without an engine or an image.
+
+One ``bwrap`` for each start; all starts of a sandbox share its scratch disk, its limits
+and its mounts. The chain, and why each link is there:
+
+    sh         enters the control group, so that everything after it is counted
+    bwrap      namespaces, the file tree, no network, the seccomp filter, no new privileges
+    setpriv    to uid 10002 with no capability, not even in the bounding set (as root only)
+    sh         tells us that all of the above worked, and waits for our word
+    prlimit    where there is no control group (or no sized disk)
+    sh, env    the folder and the environment of the command
+    command
+
+As root there is no user namespace: with one, and ``--uid 10002``, the process is still
+uid 0 outside (seen in ``ps``). Dropping *before* bwrap does not work either: it then
+cannot bind an interpreter under a 0700 ``/root``. Without root there must be a user
+namespace, and the code keeps our uid outside it: ``separate-user`` is then not held.
+
+Not covered: bugs in the kernel (one kernel serves all), side channels, the GPU's driver.
+Host files under ``/usr`` can be read. With ``network=True`` the network is the host's,
+abstract sockets included.
+"""
+
+import os
+import platform
+import shutil
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+
+from harness.errors import ConfigError, InfrastructureError, SandboxStartError
+from sandboxes import cgroup, seccomp, state
+from sandboxes.base import Probe, SandboxSpec
+from sandboxes.local import LocalSandbox, as_candidate, check_spec
+from sandboxes.tree import CANDIDATE_UID, gpu_nodes, interpreter, tree_arguments, write_etc
+from sandboxes.wrapped import Wrapped
+
+_KIND = "bwrap"
+_TOOLS = ("bwrap", "setpriv", "prlimit")
+_REMEDY = "apt-get install bubblewrap; where user namespaces are forbidden, run as root"
+_START_S = 30.0
+
+
+class Bubblewrap:
+    """The backend."""
+
+    name = "bubblewrap"
+    isolates = True
+
+    def __init__(self) -> None:
+        self._probing = threading.Lock()
+        self._probe: Probe | None = None
+
+    def probe(self) -> Probe:
+        """Run ``/bin/true`` once: an installed bwrap may still be forbidden its namespaces."""
+        with self._probing:
+            self._probe = self._probe or self._try()
+            return self._probe
+
+    def unenforced(self, spec: SandboxSpec) -> tuple[str, ...]:
+        groups = cgroup.find()
+        held = groups.bases if groups else {}
+        missing = set()
+        if os.geteuid() != 0:
+            missing.add("separate-user")
+            if spec.disk_bytes is not None:
+                missing.add("disk")
+        if spec.memory_bytes is not None and "memory" not in held:
+            missing.add("memory:watchdog")
+        if spec.pids is not None and "pids" not in held:
+            missing.add("pids")
+        if spec.cpus is not None and "cpu" not in held:
+            missing.add("cpus")
+        if not seccomp.supported():
+            missing.add("seccomp")
+        return tuple(sorted(missing))
+
+    def open(self, spec: SandboxSpec) -> "BubblewrapSandbox":
+        check_spec(spec)
+        return BubblewrapSandbox(spec)
+
+    def sweep(self) -> tuple[str, ...]:
+        return state.sweep(_KIND)
+
+    def _try(self) -> Probe:
+        if sys.platform != "linux":
+            return Probe(False, "bubblewrap needs Linux", "use a Linux machine")
+        for tool in _TOOLS:
+            if shutil.which(tool) is None:
+                return Probe(False, f"{tool} is not installed", _REMEDY)
+        try:
+            with self.open(SandboxSpec(memory_bytes=None, pids=None)) as sandbox:
+                result = sandbox.exec(["/bin/true"], timeout=_START_S)
+        except (InfrastructureError, ConfigError) as error:
+            return Probe(False, f"{error.message} ({error.cause})", error.remedy or _REMEDY)
+        if result.exit_code != 0:
+            detail = result.stderr.decode(errors="replace").strip()
+            return Probe(False, f"/bin/true ended with {result.exit_code}: {detail}", _REMEDY)
+        return Probe(True, "bubblewrap, namespaces work")
+
+
+class BubblewrapSandbox(LocalSandbox):
+    """One sandbox. ``open`` of the backend makes it."""
+
+    def __init__(self, spec: SandboxSpec) -> None:
+        self._root = os.geteuid() == 0
+        nodes = gpu_nodes(spec.gpus)
+        python, binds = interpreter()
+        super().__init__(spec, state.StateDir(_KIND), python)
+        self._owner = CANDIDATE_UID if self._root else None
+        self._group: cgroup.Group | None = None
+        try:
+            if self._root and spec.disk_bytes is not None:
+                self.state.mount_disk(spec.disk_bytes)
+            # Two folders on one disk, under a folder that the submission cannot write: it
+            # can never put a link where bwrap will next mount from.
+            for name in ("work", "tmp"):
+                (self.state.disk / name).mkdir(mode=0o755)
+                if self._owner is not None:
+                    os.chown(self.state.disk / name, self._owner, self._owner)
+            write_etc(self.state.path / "etc", network=spec.network)
+            groups = cgroup.find()
+            if groups is not None:
+                try:
+                    self._group = cgroup.Group(self.state.name, spec, groups)
+                except OSError as error:
+                    raise SandboxStartError(
+                        "The sandbox's control group could not be made",
+                        cause=str(error),
+                        remedy="look for leftovers of the harness in /sys/fs/cgroup",
+                    ) from error
+            self._held = groups.bases if groups else {}
+            self._tree = tree_arguments(spec, self.state, binds=binds, nodes=nodes, root=self._root)
+        except BaseException:
+            self._release()
+            self.state.remove()
+            raise
+
+    def inside(self, target: str) -> str:
+        return target
+
+    def _release(self) -> None:
+        if self._group is not None:
+            self._group.remove()
+            self._group = None
+
+    def _launch(
+        self, number: int, argv: Sequence[str], cwd: str, env: Mapping[str, str]
+    ) -> Wrapped:
+        leaf = self._group.leaf(number) if self._group is not None else None
+        try:
+            return Wrapped(
+                self._tree,
+                [*self._limits(), *as_candidate(argv, cwd, env)],
+                leaf=leaf,
+                drop=self._root,
+                watched_bytes=None if "memory" in self._held else self.spec.memory_bytes,
+            )
+        except BaseException:
+            if leaf is not None:
+                leaf.remove()
+            raise
+
+    def _limits(self) -> list[str]:
+        """Per-process limits where the real ones are missing. Set inside: since Linux 5.14
+        the kernel counts processes by user *and* user namespace, so they are ours alone."""
+        limits = ["--core=0"]
+        if self.spec.disk_bytes is not None and not self._root:
+            limits.append(f"--fsize={self.spec.disk_bytes}")
+        release = platform.release().split(".")
+        per_namespace = (int(release[0]), int(release[1].split("-")[0])) >= (5, 14)
+        if self.spec.pids is not None and "pids" not in self._held and per_namespace:
+            limits.append(f"--nproc={self.spec.pids}")
+        return ["/usr/bin/prlimit", *limits, "--"]

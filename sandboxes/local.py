@@ -1,0 +1,198 @@
+"""What the two backends on this machine share: the body of a sandbox around its processes."""
+
+import itertools
+import re
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Self
+
+from harness.errors import ConfigError, SandboxStartError
+from sandboxes import transfer
+from sandboxes.base import ExecResult, OnOutput, SandboxSpec
+from sandboxes.running import Child, Running
+from sandboxes.state import StateDir
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TAKEN = ("/work", "/tmp", "/var", "/dev", "/proc", "/sys", "/usr", "/etc", "/venv")  # noqa: S108
+_TAKEN += ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/oldroot", "/newroot")
+
+
+class LocalSandbox(ABC):
+    """Starts, transfers and the end. A backend adds how one process is launched."""
+
+    def __init__(self, spec: SandboxSpec, state: StateDir, python: str) -> None:
+        self.spec = spec
+        self.state = state
+        self.python = python
+        self.work = state.disk / "work"
+        self._owner: int | None = None
+        """The uid that files in the scratch folder get; None: ours."""
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._running: list[Running] = []
+        self._closing = False
+        self._closed = False
+
+    @abstractmethod
+    def inside(self, target: str) -> str: ...
+
+    @abstractmethod
+    def _launch(
+        self, number: int, argv: Sequence[str], cwd: str, env: Mapping[str, str]
+    ) -> Child: ...
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Give back what the backend took, but for the state folder. Nothing is running."""
+        ...
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        on_output: OnOutput | None = None,
+        max_output: int = 1 << 20,
+    ) -> Running:
+        command = list(argv)
+        if not command or "=" in command[0] or any("\0" in word for word in command):
+            raise ConfigError(
+                f"Not a command: {command!r}",
+                cause="it is empty, has a NUL, or a '=' in the program's name",
+            )
+        full_env = self._environment() | dict(env or {})
+        for name, value in full_env.items():
+            if not _ENV_NAME.fullmatch(name) or "\0" in value:
+                raise ConfigError(f"Not an environment variable: {name!r}")
+        where = cwd or self.inside("/work")
+        number = next(self._numbers)
+        running = Running(
+            lambda: self._launch(number, command, where, full_env),
+            lifetime_s=self.spec.lifetime_s,
+            on_output=on_output,
+            max_output=max_output,
+            name=f"{self.state.name}-{number}",
+        )
+        with self._lock:
+            if self._closing:
+                raise SandboxStartError("The sandbox is closed", remedy="open a new one")
+            # Listed before it starts, so that close() ends what an interrupt left half-started.
+            self._running = [r for r in self._running if not r.poll()]
+            self._running.append(running)
+            running.begin()
+        running.await_start()
+        return running
+
+    def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        on_output: OnOutput | None = None,
+        max_output: int = 1 << 20,
+    ) -> ExecResult:
+        process = self.start(argv, cwd=cwd, env=env, on_output=on_output, max_output=max_output)
+        try:
+            return process.wait(timeout)
+        except BaseException:
+            process.end()  # Ctrl-C while waiting: nobody else knows of this process
+            raise
+
+    def put(self, src: Path, dst: str) -> None:
+        transfer.put(self.work, src, dst, self._owner)
+
+    def get(self, src: str, dst: Path, *, max_bytes: int) -> None:
+        transfer.get(self.work, src, dst, max_bytes)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closing = True
+            running, self._running = self._running, []
+        try:
+            for process in running:
+                process.end()
+        except BaseException:
+            with self._lock:
+                self._running += running  # so that a second close() tries again
+            raise
+        with self._lock:
+            if self._closed:
+                return
+            self._release()
+            self.state.remove()
+            self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _environment(self) -> dict[str, str]:
+        """What every process gets. Never the harness's own environment: it holds API keys."""
+        return {
+            "PATH": f"{PurePosixPath(self.python).parent}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": self.inside("/work"),
+            "TMPDIR": self.inside("/tmp"),  # noqa: S108
+            "USER": "candidate",
+            "LANG": "C.UTF-8",
+        }
+
+
+def as_candidate(argv: Sequence[str], cwd: str, env: Mapping[str, str]) -> list[str]:
+    """Wrap a command: go to its folder, give it exactly this environment, no stdin.
+
+    The folder is entered here, and the environment set last of all: both come from the
+    submission's side, and neither may touch a program that still has privileges. A folder
+    or a program that does not exist is then its exit code 126 or 127, not our failure.
+    """
+    script = 'cd -- "$1" || exit 126; shift; exec "$@" </dev/null'
+    pairs = [f"{name}={value}" for name, value in env.items()]
+    return ["/bin/sh", "-c", script, "sh", cwd, "/usr/bin/env", "-i", *pairs, *argv]
+
+
+def check_spec(spec: SandboxSpec) -> None:
+    """Refuse limits and mounts that make no sense. Raises ConfigError.
+
+    A mount below something that the submission can write is refused because the mount
+    point is made by a privileged program that follows links: with ``/work/a`` replaced by
+    a link, mounting on ``/work/a/b`` would make folders wherever the link leads.
+    """
+    limits = {
+        "memory_bytes": spec.memory_bytes,
+        "cpus": spec.cpus,
+        "pids": spec.pids,
+        "disk_bytes": spec.disk_bytes,
+        "shm_bytes": spec.shm_bytes,
+        "lifetime_s": spec.lifetime_s,
+    }
+    for name, value in limits.items():
+        if value is not None and value <= 0:
+            raise ConfigError(f"{name} must be positive, not {value}")
+    targets: list[PurePosixPath] = []
+    for mount in sorted(spec.mounts, key=lambda m: m.target):
+        target = PurePosixPath(mount.target)
+        plain = target.is_absolute() and str(target) == mount.target and target != target.parent
+        if not plain or ".." in target.parts or "\0" in mount.target:
+            raise ConfigError(f"Mount target {mount.target!r} is not a plain absolute path")
+        if any(target.is_relative_to(taken) for taken in _TAKEN):
+            raise ConfigError(
+                f"Mount target {mount.target!r} is taken by the sandbox itself",
+                remedy="choose a folder of its own, such as /submission",
+            )
+        if any(target.is_relative_to(other) for other in targets):
+            raise ConfigError(f"Mount target {mount.target!r} lies in another mount")
+        if not mount.source.exists():
+            raise ConfigError(f"Nothing to mount at {mount.target}: {mount.source} is absent")
+        targets.append(target)

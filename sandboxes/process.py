@@ -1,0 +1,133 @@
+"""No isolation: a plain child process, for code that ships with the harness.
+
+What it does hold: a session of its own, a clean environment, a lifetime, a watch on
+resident memory, and the same verbs as a real sandbox. What it does not hold is all the
+rest, and ``unenforced`` names it. A daemon that leaves the session outlives its start.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from harness.errors import SandboxStartError
+from sandboxes import state, watchdog
+from sandboxes.base import Probe, SandboxSpec
+from sandboxes.local import LocalSandbox, as_candidate, check_spec
+from sandboxes.running import End
+
+_KIND = "process"
+
+
+class ProcessBackend:
+    """The backend."""
+
+    name = "process"
+    isolates = False
+
+    def probe(self) -> Probe:
+        if not hasattr(os, "pidfd_open"):
+            return Probe(False, "needs Linux 5.3", "use a newer kernel")
+        return Probe(True, "plain processes, no isolation")
+
+    def unenforced(self, spec: SandboxSpec) -> tuple[str, ...]:
+        walls = {"filesystem", "privileges", "processes", "seccomp", "separate-user"}
+        limits = {
+            "cpus": spec.cpus,
+            "disk": spec.disk_bytes,
+            "memory:watchdog": spec.memory_bytes,
+            "pids": spec.pids,
+            "shm": spec.shm_bytes,
+        }
+        walls |= {name for name, limit in limits.items() if limit is not None}
+        if not spec.network:
+            walls.add("network")
+        if any(not mount.writable for mount in spec.mounts):
+            walls.add("read-only")
+        if spec.gpus:
+            walls.add("gpus")
+        return tuple(sorted(walls))
+
+    def open(self, spec: SandboxSpec) -> "ProcessSandbox":
+        check_spec(spec)
+        return ProcessSandbox(spec)
+
+    def sweep(self) -> tuple[str, ...]:
+        return state.sweep(_KIND)
+
+
+class ProcessSandbox(LocalSandbox):
+    """A folder that looks like a sandbox's root, by way of ``inside``."""
+
+    def __init__(self, spec: SandboxSpec) -> None:
+        super().__init__(spec, state.StateDir(_KIND), sys.executable)
+        try:
+            for name in ("work", "tmp"):
+                (self.state.disk / name).mkdir()
+            for mount in spec.mounts:
+                link = Path(self.inside(mount.target))
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(mount.source.absolute())
+        except BaseException:
+            self.state.remove()
+            raise
+
+    def inside(self, target: str) -> str:
+        return str(self.state.disk / PurePosixPath(target).relative_to("/"))
+
+    def _release(self) -> None:
+        pass
+
+    def _launch(
+        self, number: int, argv: Sequence[str], cwd: str, env: Mapping[str, str]
+    ) -> "_Plain":
+        return _Plain(self.spec, as_candidate(argv, cwd, env))
+
+
+class _Plain:
+    """A Child of ``running``."""
+
+    def __init__(self, spec: SandboxSpec, command: list[str]) -> None:
+        self._limit = spec.memory_bytes
+        self.watches_memory = spec.memory_bytes is not None
+        tie = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
+        limits = ["--core=0"]
+        if spec.disk_bytes is not None:
+            limits.append(f"--fsize={spec.disk_bytes}")
+        # Not --nproc: without a user namespace it would count all processes of our user.
+        cap = ["prlimit", *limits, "--"] if shutil.which("prlimit") else []
+        try:
+            self.popen = subprocess.Popen(
+                [*tie, *cap, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={"PATH": os.defpath},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise SandboxStartError("A process could not be started", cause=str(error)) from error
+
+    def kill(self) -> None:
+        import psutil  # not at the top: it costs 15 ms
+
+        family = []
+        with contextlib.suppress(psutil.Error):
+            # Asked before anybody dies: orphans belong to init, and are not found again.
+            family = psutil.Process(self.popen.pid).children(recursive=True)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            # The group's number is the leader's, and not given out again while one lives in it.
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        for process in family:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+    def over_memory(self) -> bool:
+        return self._limit is not None and watchdog.over(self.popen.pid, self._limit)
+
+    def finish(self) -> End:
+        return End(self.popen.returncode)

@@ -1,0 +1,210 @@
+"""One ``bwrap``: its launch, the handshake that proves it stands, its death, its exit code.
+
+bwrap's own exit code cannot tell its failures from the command's: both may be 1. So the
+last thing before the command is a shell inside, all walls up, that says so over its stdin
+and waits for an answer. No word means that the sandbox could not be set up.
+"""
+
+import contextlib
+import json
+import os
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+
+from harness.errors import SandboxStartError
+from sandboxes import seccomp, watchdog
+from sandboxes.cgroup import Leaf
+from sandboxes.running import End
+from sandboxes.tree import CANDIDATE_UID
+
+_START_S = 30.0
+# Only what bwrap and its shell need, and no key: code of our uid can read /proc/1/environ.
+_BARE_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+# The answer matters: if the harness died before bwrap asked the kernel to be killed with it,
+# reading ends here, and hostile code never runs unwatched.
+_HANDSHAKE = 'printf . >&0 && read -r answer <&0 && exec "$@"'
+_DROP = [
+    "/usr/bin/setpriv",
+    f"--reuid={CANDIDATE_UID}",
+    f"--regid={CANDIDATE_UID}",
+    "--clear-groups",
+    "--inh-caps=-all",
+    "--bounding-set=-all",
+    "--",
+]
+
+
+class Wrapped:
+    """A Child of ``running``. It is up when the constructor returns.
+
+    Raises SandboxStartError, and then leaves nothing behind but ``leaf``.
+    """
+
+    def __init__(
+        self,
+        tree: Sequence[str],
+        command: Sequence[str],
+        *,
+        leaf: Leaf | None,
+        drop: bool,
+        watched_bytes: int | None,
+    ) -> None:
+        self._leaf = leaf
+        self._watched_bytes = watched_bytes
+        self.watches_memory = watched_bytes is not None
+        self._lock = threading.Lock()
+        self._init: int | None = None
+        self._status = b""
+        self._status_fd, status_w = os.pipe()
+        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as given:  # closed here as soon as the child has them
+            given.callback(theirs.close)
+            given.callback(os.close, status_w)
+            fds = [status_w, _memfd(b"".join(os.fsencode(word) + b"\0" for word in tree))]
+            given.callback(os.close, fds[1])
+            # The tree by descriptor: /proc/1/cmdline would show the host's paths inside.
+            argv = ["bwrap", "--args", str(fds[1]), "--json-status-fd", str(status_w)]
+            if seccomp.supported():
+                fds.append(_memfd(seccomp.program()))
+                given.callback(os.close, fds[2])
+                argv += ["--seccomp", str(fds[2])]
+            argv += ["--", *(_DROP if drop else []), "/bin/sh", "-c", _HANDSHAKE, "sh", *command]
+            enter = "".join(f"echo 0 >{shlex.quote(path)} && " for path in _joins(leaf))
+            try:
+                self.popen = subprocess.Popen(
+                    ["/bin/sh", "-c", enter + 'exec "$@"', "sh", *argv],
+                    stdin=theirs,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env=_BARE_ENV,
+                    cwd="/",
+                    pass_fds=fds,
+                    # A session of its own: Ctrl-C in the terminal is the harness's to handle.
+                    start_new_session=True,
+                )
+            except OSError as error:
+                ours.close()
+                os.close(self._status_fd)
+                raise SandboxStartError(
+                    "bubblewrap could not be started", cause=str(error)
+                ) from error
+        with ours:
+            try:
+                self._shake_hands(ours)
+            except BaseException as error:
+                self._abandon(error)
+                raise
+
+    def kill(self) -> None:
+        with self._lock:
+            if self._init is not None:
+                # The kernel ends every process of a pid namespace with its init, daemons
+                # and all. bwrap then sees its child dead and ends by itself.
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._init, signal.SIGKILL)
+
+    def over_memory(self) -> bool:
+        return self._watched_bytes is not None and watchdog.over(
+            self.popen.pid, self._watched_bytes
+        )
+
+    def finish(self) -> End:
+        self._read_status()
+        self._close()
+        oom_killed, peak = False, None
+        if self._leaf is not None:
+            oom_killed, peak = self._leaf.oom_kills() > 0, self._leaf.peak_bytes()
+            self._leaf.remove()
+        return End(self._reported("exit-code"), oom_killed, peak)
+
+    def _shake_hands(self, ours: socket.socket) -> None:
+        deadline = time.monotonic() + _START_S
+        ours.settimeout(_START_S)
+        try:
+            if ours.recv(1) != b".":
+                raise SandboxStartError("The sandbox could not be set up")
+        except TimeoutError as error:
+            raise SandboxStartError(f"The sandbox did not stand after {_START_S:.0f} s") from error
+        except OSError as error:
+            raise SandboxStartError("The sandbox could not be set up") from error
+        # bwrap wrote this before it let its child go on.
+        while (pid := self._reported("child-pid", init=True)) is None:
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([self._status_fd], [], [], left)[0] or not self._read_status():
+                raise SandboxStartError("bubblewrap did not name its child")
+        # While the shell inside waits for us, its init lives: the number is still its own.
+        self._init = os.pidfd_open(pid)
+        try:
+            ours.sendall(b"go\n")
+        except OSError as error:
+            raise SandboxStartError("The sandbox died while it was set up") from error
+
+    def _abandon(self, error: BaseException) -> None:
+        """Clear away what did not stand, and add bwrap's own words to the error."""
+        try:
+            self.popen.wait(1.0)  # it says why, then ends
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self.popen.kill()  # and with it, by --die-with-parent, all below
+            self.popen.wait()
+        said = b""
+        for pipe in (self.popen.stdout, self.popen.stderr):
+            if pipe is not None:
+                os.set_blocking(pipe.fileno(), False)
+                with contextlib.suppress(OSError):
+                    said = os.read(pipe.fileno(), 4096)
+                pipe.close()
+        self._close()
+        if isinstance(error, SandboxStartError):
+            if self._leaf is not None and self._leaf.oom_kills():
+                error.cause = "its memory limit is too small even for bubblewrap"
+            else:
+                error.cause = said.decode(errors="replace").strip() or (
+                    f"bwrap ended with {self.popen.returncode} and no message"
+                )
+            error.remedy = error.remedy or "`bwrap --ro-bind / / true` shows if it may be used"
+
+    def _close(self) -> None:
+        with self._lock:
+            if self._init is not None:
+                os.close(self._init)
+                self._init = None
+        os.close(self._status_fd)
+
+    def _read_status(self) -> bool:
+        """Read what bwrap reported so far. False at the end."""
+        chunk = os.read(self._status_fd, 65536)
+        self._status += chunk
+        return bool(chunk)
+
+    def _reported(self, key: str, *, init: bool = False) -> int | None:
+        for line in self._status.splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                value = json.loads(line).get(key)
+                if isinstance(value, int):
+                    # bwrap says 128 + n for signal n, as shells do; so an honest exit with
+                    # 129 to 192 reads as a signal too. No exit code decides a score.
+                    return 128 - value if not init and 128 < value <= 192 else value
+        return None
+
+
+def _joins(leaf: Leaf | None) -> list[str]:
+    return leaf.joins if leaf is not None else []
+
+
+def _memfd(data: bytes) -> int:
+    fd = os.memfd_create("harness")
+    try:
+        with open(fd, "wb", closefd=False) as file:  # noqa: PTH123 - a descriptor
+            file.write(data)
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
