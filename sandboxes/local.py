@@ -16,8 +16,10 @@ from sandboxes.running import Child, Running
 from sandboxes.state import StateDir
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_TAKEN = ("/work", "/tmp", "/var", "/dev", "/proc", "/sys", "/usr", "/etc", "/venv")  # noqa: S108
-_TAKEN += ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/oldroot", "/newroot")
+_TAKEN = (
+    *("/work", "/tmp", "/var", "/dev", "/proc", "/sys", "/usr", "/etc", "/venv"),  # noqa: S108
+    *("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/oldroot", "/newroot"),
+)
 
 
 class LocalSandbox(ABC):
@@ -115,6 +117,8 @@ class LocalSandbox(ABC):
             self._closing = True
             running, self._running = self._running, []
         try:
+            for process in running:
+                process.kill()
             for process in running:
                 process.end()
         except BaseException:

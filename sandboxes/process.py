@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -92,6 +93,7 @@ class _Plain:
     """A Child of ``running``."""
 
     def __init__(self, spec: SandboxSpec, command: list[str]) -> None:
+        self._lock = threading.Lock()
         self._limit = spec.memory_bytes
         self.watches_memory = spec.memory_bytes is not None
         tie = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
@@ -113,21 +115,21 @@ class _Plain:
             raise SandboxStartError("A process could not be started", cause=str(error)) from error
 
     def kill(self) -> None:
-        import psutil  # not at the top: it costs 15 ms
-
-        family = []
-        with contextlib.suppress(psutil.Error):
-            # Asked before anybody dies: orphans belong to init, and are not found again.
-            family = psutil.Process(self.popen.pid).children(recursive=True)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            # The group's number is the leader's, and not given out again while one lives in it.
-            os.killpg(self.popen.pid, signal.SIGKILL)
-        for process in family:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        with self._lock:
+            if self.popen.returncode is not None:
+                return  # reaped: its number may already be somebody else's
+            dead = os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            # Listed before anybody dies: orphans belong to init, and are not found again.
+            family = [] if dead else watchdog.family(self.popen.pid)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.popen.pid, signal.SIGKILL)
+            for pid in family:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
 
     def over_memory(self) -> bool:
         return self._limit is not None and watchdog.over(self.popen.pid, self._limit)
 
     def finish(self) -> End:
-        return End(self.popen.returncode)
+        with self._lock:
+            return End(self.popen.wait())

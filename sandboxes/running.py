@@ -59,7 +59,7 @@ class Child(Protocol):
         ...
 
     def finish(self) -> End:
-        """Reap what is left after ``popen`` has been waited for. Called once."""
+        """Wait for ``popen``, which is dead or dying, and clear away. Called once."""
         ...
 
 
@@ -259,12 +259,11 @@ class Running:
         popen = child.popen
         if popen.poll() is None:  # only when watching itself failed
             child.kill()
-        popen.wait()
         seconds = time.monotonic() - begun
+        end = child.finish()
         for pipe in (popen.stdout, popen.stderr):
             if pipe is not None:
                 pipe.close()
-        end = child.finish()
         with self._lock:
             reason = self._reason
         killed = reason is not None and end.exit_code in (None, -signal.SIGKILL)

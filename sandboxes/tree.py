@@ -75,10 +75,11 @@ def tree_arguments(
 
 def write_etc(folder: Path, *, network: bool) -> None:
     """Make the sandbox's ``/etc``: a name for its uid, and where libraries lie."""
-    folder.mkdir(mode=0o755)
+    uid = CANDIDATE_UID
+    folder.mkdir()
     texts = {
-        "passwd": f"root:x:0:0::/:/bin/sh\ncandidate:x:{CANDIDATE_UID}:{CANDIDATE_UID}::/work:/bin/sh\n",
-        "group": f"root:x:0:\ncandidate:x:{CANDIDATE_UID}:\n",
+        "passwd": f"root:x:0:0::/:/bin/sh\ncandidate:x:{uid}:{uid}::/work:/bin/sh\n",
+        "group": f"root:x:0:\ncandidate:x:{uid}:\n",
         "hosts": "127.0.0.1 localhost sandbox\n::1 localhost\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
     }
@@ -91,6 +92,8 @@ def write_etc(folder: Path, *, network: bool) -> None:
         if source.is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / name)
+    for path in (folder, *folder.rglob("*")):  # whatever the harness's umask
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def interpreter() -> tuple[str, list[tuple[str, str]]]:
@@ -122,11 +125,8 @@ def gpu_nodes(uuids: Sequence[str]) -> list[str]:
         return []
     minors = {}
     for path in Path("/proc/driver/nvidia/gpus").glob("*/information"):
-        fields = dict(
-            (part.strip() for part in line.split(":", 1))
-            for line in path.read_text().splitlines()
-            if ":" in line
-        )
+        lines = [line.partition(":") for line in path.read_text().splitlines()]
+        fields = {key.strip(): value.strip() for key, _, value in lines}
         minors[fields.get("GPU UUID", "")] = fields.get("Device Minor", "")
     nodes = [f"/dev/{name}" for name in _NVIDIA_SHARED if Path("/dev", name).exists()]
     for uuid in uuids:

@@ -8,16 +8,20 @@ import os
 from pathlib import Path
 
 
-def over(pid: int, limit_bytes: int) -> bool:
-    """Say whether ``pid`` and its descendants have more resident than ``limit_bytes``."""
-    import psutil  # not at the top: it costs 15 ms, and only this road needs it
+def family(pid: int) -> list[int]:
+    """Return ``pid`` and its living descendants."""
+    import psutil  # not at the top: it costs 15 ms, and few need it
 
     try:
-        tree = [psutil.Process(pid)]
-        tree += tree[0].children(recursive=True)
+        process = psutil.Process(pid)
+        return [pid, *(child.pid for child in process.children(recursive=True))]
     except psutil.Error:
-        return False
-    pids = [process.pid for process in tree]
+        return []
+
+
+def over(pid: int, limit_bytes: int) -> bool:
+    """Say whether ``pid`` and its descendants have more resident than ``limit_bytes``."""
+    pids = family(pid)
     if sum(map(_resident_bytes, pids)) <= limit_bytes:
         return False
     # Pages shared by forked workers were counted once for each. Only now is it worth asking

@@ -79,7 +79,7 @@ class Wrapped:
             try:
                 self.popen = subprocess.Popen(
                     ["/bin/sh", "-c", enter + 'exec "$@"', "sh", *argv],
-                    stdin=theirs,
+                    stdin=theirs.fileno(),
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     env=_BARE_ENV,
@@ -115,7 +115,9 @@ class Wrapped:
         )
 
     def finish(self) -> End:
-        self._read_status()
+        self.popen.wait()
+        while self._read_status():
+            pass
         self._close()
         oom_killed, peak = False, None
         if self._leaf is not None:

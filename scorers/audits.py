@@ -51,7 +51,7 @@ def plan(rows: int, size: int, rng: np.random.Generator) -> list[Batch]:
     planned: list[tuple[float, Batch]] = [(float(i), b) for i, b in enumerate(batches)]
     while audits > 0:
         wanted = int(rng.choice([1, 1, 2, 3, 7, size // 2, size]))
-        count = max(1, min(wanted, audits, rows))
+        count = max(1, min(wanted, size, audits, rows))
         # Half of the audits come after the last new row, half anywhere in the second half.
         last = len(batches) - 1
         place = float(last) + 1 if rng.random() < 0.5 else float(rng.uniform(last / 2, last))

@@ -197,10 +197,12 @@ class _Output:
         return clean("\n".join(text.splitlines()[-count:]))
 
 
-def clean(text: str, limit: int = 4000) -> str:
-    """Return ``text`` without control characters (terminal escapes), its end kept if too long."""
-    kept = "".join(c for c in text if c in "\n\t" or (c.isprintable() and c != "\x1b"))
-    return kept if len(kept) <= limit else "…" + kept[-limit:]
+def clean(text: str, limit: int = 4000, *, keep: Literal["head", "tail"] = "tail") -> str:
+    """Return ``text`` without control characters (terminal escapes), cut if it is too long."""
+    kept = "".join(c for c in text if c in "\n\t" or c.isprintable())
+    if len(kept) <= limit:
+        return kept
+    return kept[:limit] + "…" if keep == "head" else "…" + kept[-limit:]
 
 
 @dataclass

@@ -115,7 +115,7 @@ class Screen:
 
     def _on_evaluating(self, label: str, details: dict[str, Any]) -> None:
         row = self._row(label)
-        row.what = clean(details["note"], 200)
+        row.what = clean(details["note"], 200, keep="head")
         row.began = time.monotonic()
         row.state = "starting"
 
@@ -154,7 +154,7 @@ class Screen:
         row = self._row(label)
         row.operator = node.operator
         row.parents = ", ".join(str(p) for p in node.parents) or "–"
-        row.what = clean(node.note, 200)
+        row.what = clean(node.note, 200, keep="head")
         row.state = "valid" if node.valid else "invalid"
         row.score, row.reason, row.seconds = node.score, node.reason or "", node.seconds
         outcome = f"{node.score:.4f}" if node.score is not None else f"invalid: {node.reason}"
@@ -162,7 +162,7 @@ class Screen:
         so_far = f", best so far {best.score:.4f} (node {best.label})" if best else ""
         self._line(
             f"node {label}  {node.operator}  parent {row.parents}  {outcome}  "
-            f"{node.seconds:.1f} s{so_far}  [{clean(row.what, 60)}]"
+            f"{node.seconds:.1f} s{so_far}  [{_short(row.what)}]"
         )
         if node.message and not node.valid:
             self._line("    " + clean(node.message, 600).replace("\n", "\n    "))
@@ -232,6 +232,10 @@ class Screen:
         final = 0 if FINAL in self._rows else 1
         ahead = max(0, self._steps - begun) + final
         return ahead * each + sum(max(0.0, each - _spent(r)) for r in running)
+
+
+def _short(note: str) -> str:
+    return clean(note, 60, keep="head")
 
 
 def _spent(row: _Row) -> float:

@@ -119,8 +119,9 @@ def _line(node: Node, *, is_best: bool) -> Text:
     else:
         outcome = Text(node.state, style="cyan")
     mark = "  ◀ best" if is_best else ""
+    note = clean(node.note, 100, keep="head")
     return Text.assemble(
-        f"{node.number} {node.operator}  ", outcome, mark, Text(f"  {clean(node.note, 100)}", "dim")
+        f"{node.number} {node.operator}  ", outcome, mark, Text(f"  {note}", "dim")
     )
 
 

@@ -5,7 +5,7 @@ import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -180,11 +180,9 @@ def _same(before: Locked, now: Locked) -> None:
 def _execute(
     run: Run, ready: Ready, agent: Agent, policy: Policy, observe: Observe
 ) -> dict[str, Any]:
-    observe("run", run.name, {"run": run, "ready": ready})
-    with run.hold(), _interruptible():
-        journal = run.journal()
-        journal.append("opened", pid=os.getpid(), harness=version("aira-harness"))
+    with run.hold(), _interruptible(), closing(run.journal()) as journal:
         evaluator = LocalEvaluator(ready.request, workers=run.asked.workers, observe=observe)
+        # Reads everything back, and refuses damage, before a byte is written.
         search = Search(
             run,
             task=ready.task,
@@ -194,6 +192,8 @@ def _execute(
             journal=journal,
             observe=observe,
         )
+        observe("run", run.name, {"run": run, "ready": ready})
+        journal.append("opened", pid=os.getpid(), harness=version("aira-harness"))
         try:
             search.search()
             score = search.finalize()
@@ -213,7 +213,6 @@ def _execute(
             raise
         finally:
             evaluator.cancel()
-            journal.close()
         return result.values
 
 

@@ -10,6 +10,7 @@ from harness.runs.by_hand import Watcher
 from harness.runs.launch import get_ready
 from harness.runs.rundir import Run, read_json, write_whole
 from harness.search.evaluator import Job
+from harness.search.journal import read
 from harness.search.loop import FINAL
 from harness.search.state import rebuild
 from scorers.evaluate import evaluate
@@ -26,12 +27,9 @@ def rescore(path: Path, node: int | None, screen: Watcher) -> tuple[Score, Score
         what = "no final score" if node is None else f"no score of node {node}"
         raise ConfigError(f"{path} has {what}.", remedy=f"harness show {path}")
     old = Score.model_validate_json(json.dumps(read_json(folder / "score.json")))
-    journal = run.journal()
-    try:
-        maximize = task.definition.direction == "maximize"
-        state = rebuild(journal.events, run.path / "nodes", maximize=maximize)
-    finally:
-        journal.close()
+    events, _, _ = read(run.path / "events.jsonl")
+    maximize = task.definition.direction == "maximize"
+    state = rebuild(events, run.path / "nodes", maximize=maximize)
     number = state.finalist if node is None else node
     if number is None or number not in state.tree:
         raise ConfigError(f"The journal of {path} does not know that node.")

@@ -1,7 +1,7 @@
 """Events in, state out: what a run knows, rebuilt from its journal and nothing else."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,6 @@ class State:
     exhausted: str = ""
     finalist: int | None = None
     final: dict[str, Any] | None = None
-    status: str = "new"
-    processes: int = 0
-    evaluations: dict[str, int] = field(default_factory=dict)
 
     def apply(self, event: Event, nodes: Path) -> None:
         """Advance by one event. ``nodes`` is the folder that holds the submissions.
@@ -30,9 +27,6 @@ class State:
         """
         data = event.data
         match event.kind:
-            case "opened":
-                self.processes += 1
-                self.status = "running"
             case "chosen":
                 self.tree.add(Node(data["node"], data["operator"], tuple(data["parents"])))
             case "written":
@@ -47,9 +41,6 @@ class State:
             case "exhausted":
                 self.exhausted = data["message"]
                 self.tree.drop(data["node"])
-            case "evaluating":
-                key = str(data["node"])
-                self.evaluations[key] = self.evaluations.get(key, 0) + 1
             case "scored":
                 fields = ("valid", "score", "reason", "message", "seconds")
                 self.tree.update(data["node"], state="scored", **{k: data[k] for k in fields})
@@ -57,10 +48,8 @@ class State:
                 self.finalist = data["node"]
             case "final":
                 self.final = data
-            case "closed":
-                self.status = data["status"]
             case _:
-                pass  # notes for people: retries
+                pass  # for people and listings: opened, evaluating, closed
 
 
 def rebuild(events: Iterable[Event], nodes: Path, *, maximize: bool) -> State:

@@ -186,7 +186,8 @@ def test_a_printed_score_and_a_claimed_one_change_nothing(score_toy):
 
 def test_the_shared_buffer_cannot_be_truncated_or_grown(score_toy):
     score = score_toy(
-        HONEST + """
+        HONEST
+        + """
 import os, candidate
 held = []
 for fd in range(3, 64):
@@ -237,10 +238,15 @@ threading.Thread(target=flip, daemon=True).start()
 
 HIDDEN = """
 import glob, os, socket
+import sys
 secret = {secret!r}
+python = (sys.prefix, sys.base_prefix)
 found = []
 for root in ('/', '/proc', '/work', '/data', '/link', '/task', '/tmp', '/dev/shm', '/root', '/home'):
     for folder, folders, files in os.walk(root):
+        if folder.startswith(python):
+            folders[:] = []
+            continue
         folders[:] = [f for f in folders if os.path.join(folder, f) not in ('/proc', '/sys', '/usr')]
         found += [os.path.join(folder, f) for f in files if f.endswith('.npy')]
 assert set(map(os.path.dirname, found)) == {{'/data/train'}}, found
@@ -291,7 +297,8 @@ shutil.rmtree('/', ignore_errors=True)
 def test_a_daemon_left_behind_is_gone_when_the_score_is_there(score_toy):
     marker = f"left-behind-{os.getpid()}"
     score = score_toy(
-        HONEST + f"""
+        HONEST
+        + f"""
 import os, sys, time
 if os.fork() == 0:
     os.setsid()

@@ -48,7 +48,7 @@ def value_of(ids: list[int]) -> int:
         if 1 <= token <= 10:
             stack.append(token - 1)
         elif 11 <= token <= 14:
-            stack.append("min max med sm".split()[token - 11])
+            stack.append(("min", "max", "med", "sm")[token - 11])
         else:
             assert token == 15, "padding inside an expression"
             arguments = []
