@@ -11,7 +11,7 @@ import importlib, pkgutil, sys
 import harness, sandboxes, scorers, tasks
 for package in (harness, sandboxes, scorers, tasks):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if ".designs" in module.name or module.name.endswith((".shell", ".optimizer", "__main__")):
+        if ".designs" in module.name or module.name.endswith((".shell", ".schedule", "__main__")):
             continue  # runs inside the sandbox only
         importlib.import_module(module.name)
 heavy = {"torch", "optuna", "docker", "scipy", "anthropic", "openai"} & set(sys.modules)

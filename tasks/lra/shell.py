@@ -21,20 +21,35 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I leaves it out
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
     import torch
 
-    from scorers.candidate import Link
-
 CLASS = "CustomEncoder"
+BETA1 = 0.9
 CHECK_EVERY = 10
 """Steps between two looks at the loss: each look makes a GPU wait."""
 
 Config = dict[str, Any]
+
+
+class Link(Protocol):
+    """What this file uses of candidate.py's Link."""
+
+    def progress(self, step: int, total: int, loss: float) -> None: ...
+    def fail(self, kind: str, text: str) -> None: ...
+    def serve(
+        self,
+        predict: "Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]",
+        *,
+        claim: dict[str, Any],
+    ) -> None: ...
 
 
 class Refused(Exception):
@@ -47,10 +62,10 @@ class Refused(Exception):
 
 def main(path: str) -> int:
     """Train and serve; return 0, or 1 after telling the judge why not."""
-    from candidate import Link  # type: ignore[import-not-found]  # mounted beside this file
+    import candidate  # type: ignore[import-not-found]  # mounted beside this file
 
     config: Config = json.loads(Path(path).read_text())
-    link = Link.connect(config["paths"]["socket"])
+    link: Link = candidate.Link.connect(config["paths"]["socket"])
     try:
         train_and_serve(config, link)
     except BaseException as error:  # noqa: BLE001  # a submission may raise SystemExit, too
@@ -61,7 +76,7 @@ def main(path: str) -> int:
     return 0
 
 
-def train_and_serve(config: Config, link: "Link") -> None:
+def train_and_serve(config: Config, link: Link) -> None:
     """Do all the work; whatever is wrong with the submission comes out as an exception."""
     import numpy as np
     import torch
@@ -191,17 +206,23 @@ def train_model(
     tokens: "torch.Tensor",
     labels: "torch.Tensor",
     config: Config,
-    link: "Link | None" = None,
+    link: Link | None = None,
 ) -> float:
     """Train for as many steps as the settings say; return the last loss looked at."""
     import torch
-    from optimizer import AdamW, learning_rate  # type: ignore[import-not-found]
+    from schedule import learning_rate  # type: ignore[import-not-found]
 
     settings, device = config["settings"], tokens.device
     learned = [p for p in model.parameters() if p.requires_grad]
     if not learned:
         raise Refused("interface_error", f"{CLASS} has no parameters to train.")
-    optimizer = AdamW(learned, beta2=settings["beta2"], weight_decay=settings["weight_decay"])
+    # Biases and gains are not decayed: nothing should pull them towards 0.
+    groups = [
+        {"params": [p for p in learned if p.ndim > 1], "weight_decay": settings["weight_decay"]},
+        {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    betas = (BETA1, settings["beta2"])
+    optimizer = torch.optim.AdamW(groups, betas=betas, fused=device.type == "cuda")
 
     # Of its own, so that the order of the rows is the same whatever the submission draws.
     shuffle = torch.Generator().manual_seed(config["seed"])
@@ -220,7 +241,10 @@ def train_model(
         loss.backward()  # type: ignore[no-untyped-call]
         if settings["grad_clip"] > 0:
             torch.nn.utils.clip_grad_norm_(learned, settings["grad_clip"])
-        optimizer.step(learning_rate(step - 1, settings))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step - 1, settings)
+        optimizer.step()
+        optimizer.zero_grad()
         if step % CHECK_EVERY == 0 or step in (1, steps):
             value = loss.item()
             if not math.isfinite(value):

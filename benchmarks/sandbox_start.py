@@ -1,0 +1,54 @@
+"""What a sandbox costs: /bin/true bare, as a plain process, and under bubblewrap.
+
+    python benchmarks/sandbox_start.py [ROUNDS]
+
+Medians of 20 rounds; the kinds take turns, so that a busy moment hits all of them.
+``start`` is one exec in an open sandbox; ``fresh`` adds opening and closing it, which is
+what an evaluation pays, once.
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from sandboxes.base import SandboxSpec  # noqa: E402
+from sandboxes.registry import BACKENDS  # noqa: E402
+
+TRUE = "/bin/true"
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    usable = [b for b in BACKENDS.values() if b.probe().available]
+    seconds: dict[str, list[float]] = {"bare subprocess": []}
+    boxes = {backend.name: backend.open(SandboxSpec(cpus=2.0)) for backend in usable}
+    for box in boxes.values():
+        box.exec([TRUE], timeout=10)  # the first one imports and fills caches
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        subprocess.run([TRUE], capture_output=True, check=True)
+        seconds["bare subprocess"].append(time.perf_counter() - begun)
+        for backend in usable:
+            begun = time.perf_counter()
+            boxes[backend.name].exec([TRUE], timeout=10)
+            seconds.setdefault(f"{backend.name}: start", []).append(time.perf_counter() - begun)
+            begun = time.perf_counter()
+            with backend.open(SandboxSpec(cpus=2.0)) as fresh:
+                fresh.exec([TRUE], timeout=10)
+            seconds.setdefault(f"{backend.name}: fresh", []).append(time.perf_counter() - begun)
+    for box in boxes.values():
+        box.close()
+    print(f"{'median of ' + str(rounds):<22}{'ms':>8}{'min':>8}{'max':>8}{'over bare':>12}")
+    bare = statistics.median(seconds["bare subprocess"])
+    for name, values in seconds.items():
+        middle = statistics.median(values)
+        row = [f"{1000 * value:8.1f}" for value in (middle, min(values), max(values))]
+        print(f"{name:<22}{''.join(row)}{1000 * (middle - bare):+12.1f}")
+
+
+if __name__ == "__main__":
+    main()

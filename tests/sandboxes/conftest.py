@@ -1,0 +1,31 @@
+"""What the sandbox tests share: a state folder of their own, Python source in a sandbox."""
+
+import textwrap
+
+import pytest
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "wall(*names): skipped where an isolating backend lists one as unenforced"
+    )
+
+
+@pytest.fixture(autouse=True)
+def state_folder(monkeypatch, tmp_path_factory):
+    """Give each test its own state folder, so that it can demand that nothing is left in it."""
+    place = tmp_path_factory.mktemp("state")
+    place.chmod(0o700)
+    monkeypatch.setenv("HARNESS_STATE", str(place))
+    return place
+
+
+@pytest.fixture
+def run_python():
+    """Run Python source in a sandbox; returns its ExecResult."""
+
+    def run(box, source, *args, timeout=30.0, **options):
+        argv = [box.python, "-I", "-c", textwrap.dedent(source), *args]
+        return box.exec(argv, timeout=timeout, **options)
+
+    return run

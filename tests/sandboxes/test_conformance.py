@@ -1,0 +1,785 @@
+"""One suite over every backend. What ``process`` cannot hold is listed, and must fail.
+
+Where it is cheap a wall is also taken down, to show that the attempt would have succeeded.
+"""
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from hostview import gone_within, living
+
+from harness.errors import ConfigError, SandboxStartError, TransferError
+from sandboxes.base import Mount, SandboxSpec
+from sandboxes.registry import BACKENDS
+from sandboxes.tree import CANDIDATE_UID
+
+REPO = Path(__file__).parents[2]
+MIB = 1 << 20
+ROOT = os.geteuid() == 0
+
+NO_WALLS = "a plain process has no walls"
+UNHELD = {
+    ("process", "test_a_daemon_dies_with_its_start"): "a daemon leaves the session",
+    ("process", "test_kill_reaches_a_daemon"): "a daemon leaves the session",
+    ("process", "test_a_fork_bomb_is_bounded"): "a count would hit all of the user's processes",
+    ("process", "test_only_a_child_out_of_memory_is_seen"): "the watchdog kills the whole tree",
+    ("process", "test_the_network_is_absent"): NO_WALLS,
+    ("process", "test_abstract_sockets_of_the_host_are_unreachable"): NO_WALLS,
+    ("process", "test_the_root_is_read_only"): NO_WALLS,
+    ("process", "test_host_files_are_invisible"): NO_WALLS,
+    ("process", "test_a_read_only_mount_cannot_be_written"): "a mount is a link",
+    ("process", "test_the_disk_is_bounded_with_tmp"): "only each file is",
+    ("process", "test_shared_memory_is_bounded"): NO_WALLS,
+    ("process", "test_code_has_no_privilege"): NO_WALLS,
+    ("process", "test_a_setuid_program_gains_nothing"): NO_WALLS,
+    ("process", "test_host_processes_are_invisible"): NO_WALLS,
+    ("process", "test_the_parent_cannot_be_signalled"): NO_WALLS,
+    ("process", "test_peer_credentials_name_the_candidate"): NO_WALLS,
+    ("process", "test_peak_memory_is_reported"): "there is no counter",
+}
+"""(backend, test): why the backend cannot hold it. Strict: the day it can, the line goes."""
+
+
+@pytest.fixture(params=list(BACKENDS))
+def backend(request):
+    found = BACKENDS[request.param]
+    probe = found.probe()
+    if not probe.available:
+        pytest.skip(f"{found.name}: {probe.detail}. Try: {probe.remedy}")
+    wall = request.node.get_closest_marker("wall")
+    if wall and found.isolates and set(wall.args) & set(found.unenforced(SandboxSpec())):
+        pytest.skip(f"{found.name} cannot hold {wall.args} for this user")
+    reason = UNHELD.get((found.name, request.node.originalname))
+    if reason:
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    return found
+
+
+@pytest.fixture
+def box(backend):
+    with backend.open(SandboxSpec(memory_bytes=512 * MIB, pids=64, disk_bytes=64 * MIB)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def marker():
+    """A word for command lines; whatever still bears it after the test is killed."""
+    word = f"marker-{uuid.uuid4().hex}"
+    yield word
+    for pid in living(word):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+DAEMON = """
+    import os, sys, time
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.execv("/bin/sleep", ["sleep-" + sys.argv[1], "30"])
+        os._exit(0)
+    os.wait()
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+class TestConformance:
+    # ---- results
+
+    @pytest.mark.parametrize(
+        ("script", "code"),
+        [
+            ("exit 0", 0),
+            ("exit 3", 3),
+            ("exit 255", 255),
+            ("kill -9 $$", -9),
+            ("kill -15 $$", -15),
+            ("kill -11 $$", -11),
+        ],
+    )
+    def test_exit_codes_and_signals(self, box, script, code):
+        result = box.exec(["/bin/sh", "-c", script], timeout=10)
+        assert (result.exit_code, result.ended) == (code, "exited")
+
+    def test_a_missing_program_is_a_result(self, box):
+        result = box.exec(["no-such-program"], timeout=10)
+        assert (result.exit_code, result.ended) == (127, "exited")
+        assert b"no-such-program" in result.stderr
+
+    def test_a_missing_folder_is_a_result(self, box):
+        result = box.exec(["/bin/true"], timeout=10, cwd=box.inside("/work/none"))
+        assert (result.exit_code, result.ended) == (126, "exited")
+
+    def test_stdout_and_stderr_are_apart(self, box):
+        result = box.exec(["/bin/sh", "-c", "echo out; echo err >&2"], timeout=10)
+        assert (result.stdout, result.stderr, result.dropped_bytes) == (b"out\n", b"err\n", 0)
+
+    def test_bytes_come_out_as_they_are(self, box, run_python):
+        source = "import os; os.write(1, bytes(range(256)))"
+        assert run_python(box, source).stdout == bytes(range(256))
+
+    def test_a_flood_of_output_costs_no_memory(self, box, run_python):
+        total, kept = 200 * MIB, 100_000
+        source = f"""
+            import os
+            block = b"x" * {MIB}
+            for i in range(200):
+                view = memoryview(block)
+                while view:
+                    view = view[os.write(1, view):]
+            os.write(1, b"the end")
+            os.write(2, b"e" * {kept + 1})
+        """
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        result = run_python(box, source, max_output=kept)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        assert result.exit_code == 0
+        assert len(result.stdout) == len(result.stderr) == kept
+        assert result.stdout.endswith(b"xthe end")
+        assert result.dropped_bytes == total + len(b"the end") - kept + 1
+        assert grown < 32 * 1024  # KiB
+        assert result.seconds < 10
+
+    def test_a_listener_hears_everything(self, box, run_python):
+        heard = {"stdout": 0, "stderr": 0}
+
+        def listen(stream, chunk):
+            heard[stream] += len(chunk)
+
+        source = "import os; os.write(1, b'a' * 50_000); os.write(2, b'b' * 30_000)"
+        result = run_python(box, source, on_output=listen, max_output=10)
+        assert heard == {"stdout": 50_000, "stderr": 30_000}
+        assert result.dropped_bytes == 79_980
+
+    def test_a_failing_listener_is_the_callers_and_stops_nothing(self, box, run_python):
+        def listen(stream, chunk):
+            raise ValueError("mine")
+
+        with pytest.raises(ValueError, match="mine"):
+            run_python(
+                box, "import os; [os.write(1, b'a' * 65536) for _ in range(99)]", on_output=listen
+            )
+
+    def test_stdin_is_empty_and_nothing_else_is_open(self, box, run_python):
+        source = """
+            import os, sys
+            assert sys.stdin.read() == ""
+            fds = set(map(int, os.listdir("/proc/self/fd")))
+            print(sorted(fd for fd in fds if os.path.exists(f"/proc/self/fd/{fd}")))
+        """
+        assert run_python(box, source).stdout == b"[0, 1, 2]\n"
+
+    def test_the_terminal_is_not_shared(self, box, run_python):
+        result = run_python(
+            box, "import os; print(os.getsid(0) == os.getpgid(0)); os.open('/dev/tty', 2)"
+        )
+        assert result.stdout == b"True\n"
+        assert b"OSError" in result.stderr
+
+    # ---- ends
+
+    def test_a_timeout_kills(self, box):
+        begun = time.monotonic()
+        result = box.exec(["/bin/sh", "-c", "echo said; sleep 30"], timeout=0.5)
+        assert (result.ended, result.exit_code, result.stdout) == ("timeout", None, b"said\n")
+        assert time.monotonic() - begun < 5
+
+    def test_ignoring_signals_does_not_help(self, box, run_python):
+        source = """
+            import signal, time
+            for number in set(signal.valid_signals()) - {9, 19}:
+                signal.signal(number, signal.SIG_IGN)
+            time.sleep(30)
+        """
+        assert run_python(box, source, timeout=0.7).ended == "timeout"
+
+    def test_kill_is_a_cancel_and_idempotent(self, box):
+        process = box.start(["/bin/sleep", "30"])
+        assert not process.poll()
+        process.kill()
+        process.kill()
+        result = process.wait(10)
+        assert (result.ended, result.exit_code) == ("cancelled", None)
+        assert process.poll()
+        process.kill()
+        assert process.wait() == result
+
+    def test_the_lifetime_ends_what_nobody_waits_for(self, backend):
+        with backend.open(SandboxSpec(lifetime_s=0.5)) as box:
+            process = box.start(["/bin/sleep", "30"])
+            deadline = time.monotonic() + 5
+            while not process.poll() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert process.poll()
+            assert process.wait().ended == "timeout"
+
+    def test_a_process_outlives_the_thread_that_started_it(self, box):
+        started = []
+        thread = threading.Thread(
+            target=lambda: started.append(box.start(["/bin/sh", "-c", "sleep 0.5; exit 7"]))
+        )
+        thread.start()
+        thread.join()
+        assert started[0].wait(10).exit_code == 7
+
+    def test_children_die_with_a_timeout(self, box, marker):
+        script = f'sh -c "sleep 30; : {marker}" & sh -c "sleep 30; : {marker}" & wait'
+        process = box.start(["/bin/sh", "-c", script])
+        deadline = time.monotonic() + 5
+        while len(living(marker)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert living(marker)
+        assert process.wait(0.1).ended == "timeout"
+        assert gone_within(2, marker)
+
+    def test_kill_reaches_a_daemon(self, box, marker):
+        argv = [box.python, "-I", "-c", textwrap.dedent(DAEMON), marker, "30"]
+        process = box.start(argv)
+        deadline = time.monotonic() + 5
+        while not living(f"sleep-{marker}") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert living(f"sleep-{marker}")
+        process.kill()
+        process.wait(10)
+        assert gone_within(2, marker)
+
+    def test_a_daemon_dies_with_its_start(self, box, run_python, marker):
+        assert run_python(box, DAEMON, marker, "0").exit_code == 0
+        assert gone_within(2, marker)
+
+    def test_a_daemon_that_holds_the_pipes_holds_nothing_up(self, box, run_python, marker):
+        begun = time.monotonic()
+        result = run_python(box, DAEMON, marker, "0")
+        assert (result.ended, result.exit_code) == ("exited", 0)
+        assert time.monotonic() - begun < 5
+
+    # ---- limits
+
+    def test_a_fork_bomb_is_bounded(self, box, run_python):
+        source = """
+            import os, time
+            made = 0
+            try:
+                for _ in range(400):
+                    if os.fork() == 0:
+                        time.sleep(5); os._exit(0)
+                    made += 1
+            except OSError as error:
+                print(type(error).__name__)
+            print(made)
+        """
+        result = run_python(box, source)
+        assert result.stdout.split()[0] == b"BlockingIOError"
+        assert int(result.stdout.split()[1]) <= 64
+
+    def test_a_real_fork_bomb_ends_with_its_time(self, backend, marker):
+        if not backend.isolates:
+            pytest.skip("not on a machine that others use")
+        with backend.open(SandboxSpec(pids=50)) as box:
+            source = """
+                import os
+                while True:
+                    try:
+                        os.fork()
+                    except OSError:
+                        pass
+            """
+            argv = [box.python, "-I", "-c", textwrap.dedent(source), marker]
+            assert box.exec(argv, timeout=1.0).ended == "timeout"
+            assert gone_within(2, marker)
+            assert box.exec(["/bin/true"], timeout=10).exit_code == 0
+
+    HOG = """
+        import sys, time
+        block = b"x" * (int(sys.argv[1]) << 20)
+        time.sleep(0.5)
+        print(len(block))
+    """
+
+    def test_too_much_memory_is_an_oom(self, box, run_python):
+        result = run_python(box, self.HOG, "900")
+        assert (result.ended, result.stdout) == ("oom", b"")
+
+    def test_enough_memory_is_enough(self, backend, run_python):
+        with backend.open(SandboxSpec(memory_bytes=2048 * MIB)) as box:
+            result = run_python(box, self.HOG, "900")
+        assert (result.ended, result.exit_code) == ("exited", 0)
+
+    def test_only_a_child_out_of_memory_is_seen(self, box, run_python):
+        source = """
+            import subprocess, sys
+            code = 'b"x" * (900 << 20); import time; time.sleep(1)'
+            print(subprocess.run([sys.executable, "-I", "-c", "x = " + code]).returncode)
+        """
+        result = run_python(box, source)
+        assert (result.ended, result.exit_code, result.stdout) == ("oom", 0, b"-9\n")
+        assert box.exec(["/bin/true"], timeout=10).ended == "exited"
+
+    def test_peak_memory_is_reported(self, box, run_python):
+        peak = run_python(box, self.HOG, "200").peak_memory_bytes
+        assert peak is not None
+        assert 200 * MIB < peak < 400 * MIB
+
+    @pytest.mark.wall("disk")
+    def test_the_disk_is_bounded_with_tmp(self, box, run_python):
+        source = """
+            import os, sys
+            for folder, blocks in (sys.argv[1], 40), (sys.argv[2], 40):
+                with open(folder + "/big", "wb", buffering=0) as file:
+                    for _ in range(blocks):
+                        file.write(b"x" * (1 << 20))
+        """
+        result = run_python(box, source, box.inside("/work"), box.inside("/tmp"))
+        assert b"No space left on device" in result.stderr
+
+    def test_shared_memory_is_bounded(self, backend, run_python, marker):
+        source = f"""
+            import os
+            path = "/dev/shm/{marker}"
+            try:
+                with open(path, "wb", buffering=0) as file:
+                    for _ in range(4):
+                        file.write(b"x" * (1 << 20))
+            finally:
+                os.unlink(path)
+        """
+        with backend.open(SandboxSpec(shm_bytes=2 * MIB)) as box:
+            assert b"No space left on device" in run_python(box, source).stderr
+        with backend.open(SandboxSpec(shm_bytes=8 * MIB)) as box:
+            assert run_python(box, source).exit_code == 0
+
+    # ---- what can be reached
+
+    def test_the_network_is_absent(self, box, run_python):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            source = f"""
+                import socket
+                try:
+                    socket.create_connection(("127.0.0.1", {port}), 2)
+                    print("connected")
+                except OSError:
+                    print("refused")
+                try:
+                    print(socket.getaddrinfo("pypi.org", 443))
+                except OSError:
+                    print("no names")
+                print([name for _, name in socket.if_nameindex()])
+            """
+            assert run_python(box, source).stdout == b"refused\nno names\n['lo']\n"
+
+    def test_abstract_sockets_of_the_host_are_unreachable(self, backend, run_python):
+        name = f"\0harness-test-{uuid.uuid4().hex}"
+        source = f"""
+            import socket
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect({name!r})
+        """
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(name)
+            server.listen()
+            with backend.open(SandboxSpec(network=True)) as box:
+                assert run_python(box, source).exit_code == 0  # the wall is off
+            with backend.open(SandboxSpec()) as box:
+                assert b"ConnectionRefusedError" in run_python(box, source).stderr
+
+    def test_the_root_is_read_only(self, box, run_python):
+        source = """
+            import os
+            for folder in "/", "/usr", "/etc", "/dev", "/venv", "/root", "/var", "/sys", "/proc":
+                path = folder.rstrip("/") + "/harness-test"
+                try:
+                    os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+                    os.unlink(path)
+                    print("written", path)
+                except OSError:
+                    pass
+        """
+        result = run_python(box, source)
+        assert (result.exit_code, result.stdout) == (0, b"")
+
+    def test_host_files_are_invisible(self, box, run_python, tmp_path):
+        secret = tmp_path / "secret"
+        secret.write_text("secret")
+        secret.chmod(0o644)
+        here = [
+            str(secret),
+            str(REPO / "pyproject.toml"),
+            "/etc/shadow",
+            "/etc/hostname",
+            os.environ["HARNESS_STATE"],
+            str(Path("~/.bashrc").expanduser()),
+            "/sys/fs/cgroup",
+        ]
+        source = "import os, sys; print([p for p in sys.argv[1:] if os.path.exists(p)])"
+        assert run_python(box, source, *here).stdout == b"[]\n"
+
+    def test_the_environment_is_only_what_was_given(self, box, monkeypatch):
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-harness-secret")
+        result = box.exec(["/usr/bin/env"], timeout=10, env={"GIVEN": "a b='c'\n$(id)"})
+        assert b"sk-harness" not in result.stdout
+        assert b"GIVEN=a b='c'\n$(id)\n" in result.stdout
+        names = {line.partition("=")[0] for line in result.stdout.decode().splitlines()}
+        assert names <= {"PATH", "HOME", "TMPDIR", "USER", "LANG", "PWD", "GIVEN", "$(id)"}
+        look = "cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n' | grep -c sk-harness"
+        if box.inside("/work") == "/work":
+            assert box.exec(["/bin/sh", "-c", look], timeout=10).stdout == b"0\n"
+
+    @pytest.mark.parametrize("env", [{"A=B": "c"}, {"": "x"}, {"-i": "x"}, {"A": "x\0y"}])
+    def test_a_broken_environment_is_refused(self, box, env):
+        with pytest.raises(ConfigError):
+            box.start(["/bin/true"], env=env)
+
+    def test_mounts_are_seen(self, backend, tmp_path):
+        tmp_path.chmod(0o755)  # pytest makes it 0700, and the candidate is somebody else
+        (tmp_path / "file").write_text("hello")
+        out = tmp_path / "out"
+        out.mkdir()
+        out.chmod(0o777)
+        mounts = (
+            Mount(tmp_path, "/submission/deep"),
+            Mount(tmp_path / "file", "/one/file"),
+            Mount(out, "/out", writable=True),
+        )
+        with backend.open(SandboxSpec(mounts=mounts)) as box:
+            paths = [box.inside(p) for p in ("/submission/deep/file", "/one/file")]
+            assert box.exec(["/bin/cat", *paths], timeout=10).stdout == b"hellohello"
+            script = f"echo from inside > {box.inside('/out')}/told"
+            assert box.exec(["/bin/sh", "-c", script], timeout=10).exit_code == 0
+        assert (out / "told").read_text() == "from inside\n"
+
+    def test_a_read_only_mount_cannot_be_written(self, backend, tmp_path):
+        tmp_path.chmod(0o777)
+        with backend.open(SandboxSpec(mounts=(Mount(tmp_path, "/submission"),))) as box:
+            script = f"echo x > {box.inside('/submission')}/new"
+            assert box.exec(["/bin/sh", "-c", script], timeout=10).exit_code != 0
+        assert not (tmp_path / "new").exists()
+
+    @pytest.mark.parametrize(
+        "target", ["/work/x", "/tmp/x", "/", "x", "/a/../work", "/etc", "/usr/x", "/proc/x", "/a/"]
+    )
+    def test_a_mount_in_a_bad_place_is_refused(self, backend, tmp_path, target):
+        with pytest.raises(ConfigError):
+            backend.open(SandboxSpec(mounts=(Mount(tmp_path, target),)))
+
+    def test_a_mount_inside_a_mount_or_of_nothing_is_refused(self, backend, tmp_path):
+        nested = (Mount(tmp_path, "/a", writable=True), Mount(tmp_path, "/a/b"))
+        for mounts in (nested, (Mount(tmp_path / "none", "/a"),)):
+            with pytest.raises(ConfigError):
+                backend.open(SandboxSpec(mounts=mounts))
+
+    @pytest.mark.wall("separate-user")
+    def test_code_has_no_privilege(self, box):
+        result = box.exec(["/bin/cat", "/proc/self/status"], timeout=10)
+        status = dict(line.split(":\t") for line in result.stdout.decode().splitlines())
+        assert status["Uid"].split() == status["Gid"].split() == [str(CANDIDATE_UID)] * 4
+        assert status["Groups"].strip() in ("", str(CANDIDATE_UID))
+        assert {status[f"Cap{kind}"] for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {"0" * 16}
+        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+
+    @pytest.mark.wall("separate-user")
+    def test_code_has_another_uid_outside(self, backend, marker):
+        if not backend.isolates:
+            pytest.skip(NO_WALLS)
+        with backend.open(SandboxSpec()) as box:
+            box.start(["/bin/sh", "-c", f"sleep 30; : {marker}"])
+            deadline = time.monotonic() + 5
+            while time.monotonic() < deadline:
+                uids = {
+                    Path(f"/proc/{pid}").stat().st_uid
+                    for pid in living(marker)
+                    if Path(f"/proc/{pid}/comm").read_text() == "sh\n"
+                }
+                if uids == {CANDIDATE_UID}:
+                    break
+                time.sleep(0.02)
+            assert uids == {CANDIDATE_UID}
+
+    @pytest.mark.skipif(not ROOT, reason="only root can make a program setuid root")
+    def test_a_setuid_program_gains_nothing(self, backend, tmp_path):
+        tmp_path.chmod(0o755)
+        program = tmp_path / "id"
+        program.write_bytes(Path("/usr/bin/id").read_bytes())
+        program.chmod(0o4755)
+        with backend.open(SandboxSpec(mounts=(Mount(tmp_path, "/programs"),))) as box:
+            result = box.exec([box.inside("/programs/id"), "-u"], timeout=10)
+        assert result.stdout == f"{CANDIDATE_UID}\n".encode()
+
+    def test_host_processes_are_invisible(self, box, run_python):
+        source = "import os; print(len([p for p in os.listdir('/proc') if p.isdigit()]))"
+        assert int(run_python(box, source).stdout) <= 3
+
+    def test_the_parent_cannot_be_signalled(self, box, run_python):
+        source = """
+            import os
+            for pid in {1, os.getppid(), %d} - {0}:
+                try:
+                    os.kill(pid, 0)
+                    print("can signal", pid)
+                except OSError:
+                    pass
+        """
+        assert run_python(box, source % os.getpid()).stdout == b""
+
+    # ---- the judge's socket
+
+    def test_a_socket_in_a_mount_works_both_ways(self, backend, run_python, tmp_path):
+        assert self._talk(backend, run_python, tmp_path)[0] == (b"question", b"answer")
+
+    @pytest.mark.wall("separate-user")
+    def test_peer_credentials_name_the_candidate(self, backend, run_python, tmp_path):
+        assert self._talk(backend, run_python, tmp_path)[1] == CANDIDATE_UID
+
+    @staticmethod
+    def _talk(backend, run_python, tmp_path):
+        place = tmp_path / "s"
+        place.mkdir()
+        with (
+            socket.socket(socket.AF_UNIX) as server,
+            backend.open(SandboxSpec(mounts=(Mount(place, "/judge", writable=True),))) as box,
+        ):
+            # Bound through a short name: a socket's path holds 108 bytes.
+            fd = os.open(place, os.O_RDONLY)
+            server.bind(f"/proc/self/fd/{fd}/socket")
+            os.close(fd)
+            (place / "socket").chmod(0o666)
+            server.listen()
+            server.settimeout(10)
+            source = """
+                import os, socket, sys
+                os.chdir(os.path.dirname(sys.argv[1]))
+                with socket.socket(socket.AF_UNIX) as s:
+                    s.connect("socket")
+                    s.sendall(b"answer" if s.recv(100) == b"question" else b"what?")
+            """
+            argv = [box.python, "-I", "-c", textwrap.dedent(source), box.inside("/judge/socket")]
+            process = box.start(argv)
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(10)
+                connection.sendall(b"question")
+                answer = connection.recv(100)
+                raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            assert process.wait(10).exit_code == 0
+        return (b"question", answer), int.from_bytes(raw[4:8], sys.byteorder)
+
+    # ---- transfers
+
+    def test_files_go_in_and_out(self, box, tmp_path):
+        tree = tmp_path / "in"
+        (tree / "sub").mkdir(parents=True)
+        (tree / "sub" / "a").write_bytes(b"\0" * 3 * MIB)
+        (tree / "run").write_text("#!/bin/sh\necho ran > made\n")
+        (tree / "run").chmod(0o755)
+        box.put(tree, "/work/tree")
+        box.put(tree / "run", "/work/other/place/run")
+        where = box.inside("/work/tree")
+        assert box.exec(["./run"], timeout=10, cwd=where).exit_code == 0
+        box.get("/work/tree", tmp_path / "out", max_bytes=4 * MIB)
+        assert (tmp_path / "out/sub/a").read_bytes() == b"\0" * 3 * MIB
+        assert (tmp_path / "out/made").read_text() == "ran\n"
+        assert stat.S_IMODE((tmp_path / "out/run").stat().st_mode) & 0o111 == 0
+        box.get("/work/tree/made", tmp_path / "made", max_bytes=4)
+        box.get("/work/tree/made", tmp_path / "made", max_bytes=4)  # replaces
+        box.get("/work", tmp_path / "all", max_bytes=8 * MIB)
+        assert (tmp_path / "all/other/place/run").exists()
+        box.put(tree / "run", "/work/tree/made")  # replaces too
+        assert box.exec(["/bin/cat", "made"], timeout=10, cwd=where).stdout.startswith(b"#!")
+
+    @pytest.mark.parametrize("path", ["/etc/passwd", "/work/../etc", "work/a", "/workx", "/tmp/a"])
+    def test_transfers_stay_under_work(self, box, tmp_path, path):
+        (tmp_path / "a").write_text("a")
+        with pytest.raises(TransferError):
+            box.get(path, tmp_path / "x", max_bytes=100)
+        with pytest.raises(TransferError):
+            box.put(tmp_path / "a", path)
+
+    @pytest.mark.parametrize(
+        "script",
+        [
+            "ln -s /etc/passwd x",
+            "ln -s . x",
+            "mkfifo x",
+            "mkdir x; ln -s /etc x/y",
+            "mkdir x; mkfifo x/y",
+            "head -c 2000000 /dev/zero > x",
+            "truncate -s 900G x || truncate -s 2M x",
+            "mkdir x; head -c 600000 /dev/zero > x/a; ln x/a x/b",
+            "mkdir x; cd x; for i in $(seq 80); do mkdir d; cd d; done",
+            ": nothing",
+        ],
+    )
+    def test_what_must_not_come_out_does_not(self, box, tmp_path, script):
+        box.exec(["/bin/sh", "-c", script], timeout=10)
+        with pytest.raises(TransferError):
+            box.get("/work/x", tmp_path / "x", max_bytes=MIB)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_link_on_the_way_is_not_followed(self, box, tmp_path):
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (outside / "file").write_text("host")
+        script = f"ln -s {outside} way; ln -s {outside}/file file"
+        box.exec(["/bin/sh", "-c", script], timeout=10)
+        with pytest.raises(TransferError):
+            box.get("/work/way/file", tmp_path / "x", max_bytes=100)
+        (tmp_path / "new").write_text("new")
+        with pytest.raises(TransferError):
+            box.put(tmp_path / "new", "/work/way/file")
+        box.put(tmp_path / "new", "/work/file")  # replaces the link, not what it names
+        assert (outside / "file").read_text() == "host"
+
+    def test_links_do_not_go_in_either(self, box, tmp_path):
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "link").symlink_to("/etc/passwd")
+        with pytest.raises(TransferError):
+            box.put(tmp_path / "in", "/work/in")
+        with pytest.raises(TransferError):
+            box.put(tmp_path / "none", "/work/none")
+
+    def test_a_racing_process_cannot_redirect_a_transfer(self, box, tmp_path):
+        secret = tmp_path / "secret"
+        secret.mkdir()
+        (secret / "f").write_text("secret")
+        source = f"""
+            import os
+            os.mkdir("real"); open("real/f", "w").write("mine")
+            os.symlink({str(secret)!r}, "link")
+            print("ready", flush=True)
+            while True:
+                os.rename("real", "x"); os.rename("x", "real")
+                os.rename("link", "x"); os.rename("x", "link")
+        """
+        ready = threading.Event()
+        process = box.start(
+            [box.python, "-I", "-c", textwrap.dedent(source)], on_output=lambda *_: ready.set()
+        )
+        assert ready.wait(10)
+        got = set()
+        (tmp_path / "put").write_text("put")
+        deadline = time.monotonic() + 0.7
+        while time.monotonic() < deadline:
+            with contextlib.suppress(TransferError):
+                box.get("/work/x/f", tmp_path / "out", max_bytes=100)
+                got.add((tmp_path / "out").read_text())
+            with contextlib.suppress(TransferError):
+                box.put(tmp_path / "put", "/work/x/g")
+        process.kill()
+        process.wait(10)
+        assert got <= {"mine"}
+        assert [p.name for p in secret.iterdir()] == ["f"]
+
+    # ---- lives of sandboxes
+
+    def test_starts_share_work_and_sandboxes_do_not(self, backend, box):
+        assert box.exec(["/bin/sh", "-c", "echo one > f"], timeout=10).exit_code == 0
+        assert box.exec(["/bin/cat", "f"], timeout=10).stdout == b"one\n"
+        with backend.open(SandboxSpec()) as other:
+            assert other.exec(["/bin/cat", "f"], timeout=10).exit_code == 1
+
+    def test_close_leaves_nothing(self, backend, marker, state_folder):
+        box = backend.open(SandboxSpec())
+        process = box.start(["/bin/sh", "-c", f"sleep 30; : {marker}"])
+        box.exec(["/bin/sh", "-c", "mkdir -p a/b; chmod 0 a; echo x > b"], timeout=10)
+        box.close()
+        box.close()
+        assert process.wait(1).ended == "cancelled"
+        assert not living(marker)
+        assert [p.name for p in state_folder.iterdir()] == ["lock"]
+        assert _groups(box.state.name) == []
+        assert box.state.name not in Path("/proc/mounts").read_text()
+        with pytest.raises(SandboxStartError):
+            box.start(["/bin/true"])
+
+    def test_folders_nested_without_end_do_not_stop_close(self, backend, run_python, state_folder):
+        source = """
+            import os
+            for _ in range(1500):
+                os.mkdir("d"); os.chdir("d")
+            os.chmod(".", 0)
+        """
+        with backend.open(SandboxSpec()) as box:
+            assert run_python(box, source).exit_code == 0
+        assert [p.name for p in state_folder.iterdir()] == ["lock"]
+
+    def test_a_killed_owner_leaves_nothing_alive_and_sweep_the_rest(
+        self, backend, marker, state_folder
+    ):
+        source = """
+            import sys, time
+            from sandboxes.base import SandboxSpec
+            from sandboxes.registry import BACKENDS
+            box = BACKENDS[sys.argv[1]].open(SandboxSpec())
+            box.start(["/bin/sh", "-c", "sleep 60 & sleep 60; : " + sys.argv[2]])
+            print(box.state.name, flush=True)
+            time.sleep(60)
+        """
+        argv = [sys.executable, "-c", textwrap.dedent(source), backend.name, marker]
+        with subprocess.Popen(argv, cwd=REPO, stdout=subprocess.PIPE, text=True) as owner:
+            name = owner.stdout.readline().strip()
+            assert backend.sweep() == ()  # the owner lives
+            assert living(marker)
+            owner.kill()
+        assert gone_within(2, marker)
+        assert name in {p.name for p in state_folder.iterdir()}
+        assert backend.sweep() == (name,)
+        assert [p.name for p in state_folder.iterdir()] == ["lock"]
+        assert _groups(name) == []
+        assert name not in Path("/proc/mounts").read_text()
+        assert backend.sweep() == ()
+
+    def test_eight_at_once(self, backend, run_python):
+        results = {}
+
+        def one(number):
+            with backend.open(SandboxSpec(memory_bytes=256 * MIB, pids=32)) as box:
+                first = box.start(["/bin/sh", "-c", f"echo {number} > mine; sleep 0.2; cat mine"])
+                second = run_python(box, "import time; time.sleep(0.1); print('x' * 100_000)")
+                results[number] = (first.wait(20).stdout, len(second.stdout))
+
+        threads = [threading.Thread(target=one, args=(i,)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert results == {i: (f"{i}\n".encode(), 100_001) for i in range(8)}
+
+    def test_no_descriptors_are_lost(self, backend):
+        def descriptors():
+            return len(list(Path("/proc/self/fd").iterdir()))
+
+        def once():
+            with backend.open(SandboxSpec()) as box:
+                box.exec(["/bin/true"], timeout=10)
+                box.exec(["/bin/sleep", "9"], timeout=0.05)
+
+        once()
+        before = descriptors()
+        once()
+        assert descriptors() == before
+
+    @pytest.mark.parametrize("argv", [[], ["a=b"], ["x", "\0"]])
+    def test_a_broken_command_is_refused(self, box, argv):
+        with pytest.raises(ConfigError):
+            box.start(argv)
+
+    @pytest.mark.parametrize("limit", ["memory_bytes", "pids", "disk_bytes", "lifetime_s", "cpus"])
+    def test_a_limit_must_be_positive(self, backend, limit):
+        with pytest.raises(ConfigError, match=limit):
+            backend.open(SandboxSpec(**{limit: 0}))
+
+
+def _groups(name):
+    return list(Path("/sys/fs/cgroup").glob(f"**/{name}"))
