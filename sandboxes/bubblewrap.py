@@ -6,9 +6,8 @@ and its mounts. The chain, and why each link is there:
     sh         enters the control group, so that everything after it is counted
     bwrap      namespaces, the file tree, no network, the seccomp filter, no new privileges
     setpriv    to uid 10002 with no capability, not even in the bounding set (as root only)
-    sh         tells us that all of the above worked, and waits for our word
-    prlimit    where there is no control group (or no sized disk)
-    sh, env    the folder and the environment of the command
+    sh         tells us that all of the above worked and waits for our word; then sets
+               the folder, the environment, and limits where there is no control group
     command
 
 As root there is no user namespace: with one, and ``--uid 10002``, the process is still
@@ -31,12 +30,12 @@ from collections.abc import Mapping, Sequence
 from harness.errors import ConfigError, InfrastructureError, SandboxStartError
 from sandboxes import cgroup, seccomp, state
 from sandboxes.base import Probe, SandboxSpec
-from sandboxes.local import LocalSandbox, as_candidate, check_spec
+from sandboxes.local import LocalSandbox, check_spec, shell
 from sandboxes.tree import CANDIDATE_UID, gpu_nodes, interpreter, tree_arguments, write_etc
-from sandboxes.wrapped import Wrapped
+from sandboxes.wrapped import HANDSHAKE, Wrapped
 
 _KIND = "bwrap"
-_TOOLS = ("bwrap", "setpriv", "prlimit")
+_TOOLS = ("bwrap", "setpriv")
 _REMEDY = "apt-get install bubblewrap; where user namespaces are forbidden, run as root"
 _START_S = 30.0
 
@@ -130,6 +129,10 @@ class BubblewrapSandbox(LocalSandbox):
                         remedy="look for leftovers of the harness in /sys/fs/cgroup",
                     ) from error
             self._held = groups.bases if groups else {}
+            # Per-process limits where the real ones are missing: they are better than none.
+            self._processes = None
+            if "pids" not in self._held and not self._root and _counts_processes_by_namespace():
+                self._processes = spec.pids
             self._tree = tree_arguments(spec, self.state, binds=binds, nodes=nodes, root=self._root)
         except BaseException:
             self._release()
@@ -151,7 +154,14 @@ class BubblewrapSandbox(LocalSandbox):
         try:
             return Wrapped(
                 self._tree,
-                [*self._limits(), *as_candidate(argv, cwd, env)],
+                shell(
+                    argv,
+                    cwd,
+                    env,
+                    handshake=HANDSHAKE,
+                    file_bytes=None if self._root else self.spec.disk_bytes,
+                    processes=self._processes,
+                ),
                 leaf=leaf,
                 drop=self._root,
                 watched_bytes=None if "memory" in self._held else self.spec.memory_bytes,
@@ -161,14 +171,8 @@ class BubblewrapSandbox(LocalSandbox):
                 leaf.remove()
             raise
 
-    def _limits(self) -> list[str]:
-        """Per-process limits where the real ones are missing. Set inside: since Linux 5.14
-        the kernel counts processes by user *and* user namespace, so they are ours alone."""
-        limits = ["--core=0"]
-        if self.spec.disk_bytes is not None and not self._root:
-            limits.append(f"--fsize={self.spec.disk_bytes}")
-        release = platform.release().split(".")
-        per_namespace = (int(release[0]), int(release[1].split("-")[0])) >= (5, 14)
-        if self.spec.pids is not None and "pids" not in self._held and per_namespace:
-            limits.append(f"--nproc={self.spec.pids}")
-        return ["/usr/bin/prlimit", *limits, "--"]
+
+def _counts_processes_by_namespace() -> bool:
+    """Since Linux 5.14 RLIMIT_NPROC is by user *and* user namespace, so the sandbox's alone."""
+    major, minor = platform.release().split(".")[:2]
+    return (int(major), int(minor.partition("-")[0])) >= (5, 14)

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shlex
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -154,16 +155,31 @@ class LocalSandbox(ABC):
         }
 
 
-def as_candidate(argv: Sequence[str], cwd: str, env: Mapping[str, str]) -> list[str]:
-    """Wrap a command: go to its folder, give it exactly this environment, no stdin.
+def shell(
+    argv: Sequence[str],
+    cwd: str,
+    env: Mapping[str, str],
+    *,
+    handshake: str = "",
+    file_bytes: int | None = None,
+    processes: int | None = None,
+) -> list[str]:
+    """Wrap a command in the one shell that stands directly before it.
 
-    The folder is entered here, and the environment set last of all: both come from the
-    submission's side, and neither may touch a program that still has privileges. A folder
-    or a program that does not exist is then its exit code 126 or 127, not our failure.
+    It does what must be done without privilege, because it comes from the submission's
+    side: go to the folder, set the environment (an ``LD_PRELOAD`` must not reach setpriv).
+    A folder or a program that does not exist is then exit code 126 or 127, not our failure.
+    One shell for all of it: on a busy machine each program in the chain costs 4 ms.
     """
-    script = 'cd -- "$1" || exit 126; shift; exec "$@" </dev/null'
-    pairs = [f"{name}={value}" for name, value in env.items()]
-    return ["/bin/sh", "-c", script, "sh", cwd, "/usr/bin/env", "-i", *pairs, *argv]
+    lines = [handshake, "ulimit -c 0"]
+    if file_bytes is not None:
+        lines.append(f"ulimit -f {-(-file_bytes // 512)}")  # POSIX: blocks of 512
+    if processes is not None:
+        lines.append(f"ulimit -u {processes} 2>/dev/null || ulimit -p {processes}")  # bash, dash
+    lines.append(f"cd -- {shlex.quote(cwd)} || exit 126")
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in env.items()]
+    lines.append('exec "$@" </dev/null')
+    return ["/bin/sh", "-c", "\n".join(lines), "sh", *argv]
 
 
 def check_spec(spec: SandboxSpec) -> None:

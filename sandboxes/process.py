@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from harness.errors import SandboxStartError
 from sandboxes import state, watchdog
 from sandboxes.base import Probe, SandboxSpec
-from sandboxes.local import LocalSandbox, as_candidate, check_spec
+from sandboxes.local import LocalSandbox, check_spec, shell
 from sandboxes.running import End
 
 _KIND = "process"
@@ -86,7 +86,7 @@ class ProcessSandbox(LocalSandbox):
     def _launch(
         self, number: int, argv: Sequence[str], cwd: str, env: Mapping[str, str]
     ) -> "_Plain":
-        return _Plain(self.spec, as_candidate(argv, cwd, env))
+        return _Plain(self.spec, shell(argv, cwd, env, file_bytes=self.spec.disk_bytes))
 
 
 class _Plain:
@@ -97,14 +97,9 @@ class _Plain:
         self._limit = spec.memory_bytes
         self.watches_memory = spec.memory_bytes is not None
         tie = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
-        limits = ["--core=0"]
-        if spec.disk_bytes is not None:
-            limits.append(f"--fsize={spec.disk_bytes}")
-        # Not --nproc: without a user namespace it would count all processes of our user.
-        cap = ["prlimit", *limits, "--"] if shutil.which("prlimit") else []
         try:
             self.popen = subprocess.Popen(
-                [*tie, *cap, *command],
+                [*tie, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

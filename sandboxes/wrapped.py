@@ -28,7 +28,8 @@ _START_S = 30.0
 _BARE_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 # The answer matters: if the harness died before bwrap asked the kernel to be killed with it,
 # reading ends here, and hostile code never runs unwatched.
-_HANDSHAKE = 'printf . >&0 && read -r answer <&0 && exec "$@"'
+HANDSHAKE = "printf . >&0 && read -r answer <&0 || exit 125"
+"""What the shell inside does first; the command of a Wrapped must begin with it."""
 _DROP = [
     "/usr/bin/setpriv",
     f"--reuid={CANDIDATE_UID}",
@@ -74,7 +75,7 @@ class Wrapped:
                 fds.append(_memfd(seccomp.program()))
                 given.callback(os.close, fds[2])
                 argv += ["--seccomp", str(fds[2])]
-            argv += ["--", *(_DROP if drop else []), "/bin/sh", "-c", _HANDSHAKE, "sh", *command]
+            argv += ["--", *(_DROP if drop else []), *command]
             enter = "".join(f"echo 0 >{shlex.quote(path)} && " for path in _joins(leaf))
             try:
                 self.popen = subprocess.Popen(

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from harness.errors import ConfigError, HarnessError
+from harness.errors import Cancelled, ConfigError, HarnessError
 
 P = ParamSpec("P")
 
@@ -55,7 +55,8 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
 
 def complain(error: HarnessError) -> None:
     """Print what happened, why, and what to do, on stderr."""
-    sys.stderr.write(f"error: {error.message}\n")
+    prefix = "" if isinstance(error, Cancelled) else "error: "
+    sys.stderr.write(f"{prefix}{error.message}\n")
     if error.cause:
         cause = error.cause.strip().replace("\n", "\n         ")
         sys.stderr.write(f"  cause: {cause}\n")

@@ -23,6 +23,12 @@ from harness.search.tree import Node
 from scorers.evaluate import clean
 from scorers.score import Score
 
+OTHER_COLUMNS = 62
+"""Characters that everything but the column ``what`` needs, borders included."""
+
+SURE_AFTER = 0.05
+"""Share of a training after which its speed is used to guess the time left."""
+
 
 @dataclass
 class _Row:
@@ -193,8 +199,10 @@ class Screen:
         table = Table(title=self._run.name if self._run else "", title_justify="left")
         for name in ("node", "operator", "parent"):
             table.add_column(name, no_wrap=True)
-        table.add_column("what", ratio=1, no_wrap=True, overflow="ellipsis")
-        table.add_column("score", justify="right", no_wrap=True)
+        # The only column that gives way: rich would shrink the numbers to nothing instead.
+        room = max(12, self.console.width - OTHER_COLUMNS)
+        table.add_column("what", no_wrap=True, overflow="ellipsis", max_width=room)
+        table.add_column("score", justify="right", no_wrap=True, min_width=16)
         table.add_column("time", justify="right", no_wrap=True)
         best = self._best()
         for row in self._rows.values():
@@ -222,7 +230,9 @@ class Screen:
         """Estimate the seconds left from what a node took or is taking so far."""
         done = [r.seconds for r in self._rows.values() if r.seconds]
         guesses = [
-            _spent(r) * r.total / r.step for r in self._rows.values() if not r.seconds and r.step
+            _spent(r) * r.total / r.step
+            for r in self._rows.values()
+            if not r.seconds and r.step > SURE_AFTER * r.total
         ]
         if not done and not guesses:
             return None

@@ -9,10 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sandboxes.registry import BACKENDS
-
 from harness.runs.launch import data_root
 from sandboxes.base import SandboxSpec
+from sandboxes.registry import BACKENDS
 
 ENOUGH_DISK_GB = 5
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
-from sandboxes.registry import BACKENDS
 
 from harness.runs.rundir import Run
+from sandboxes.registry import BACKENDS
 from scorers.evaluate import STAGE_PREFIX
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from harness.agents import Agent, make_agent
 from harness.errors import Cancelled, ConfigError, HarnessError
 from harness.policies import Policy, make_policy
+from harness.runs.garbage import collect
 from harness.runs.result import compose
 from harness.runs.rundir import Asked, Locked, Run, write_whole
 from harness.search.evaluator import Job, LocalEvaluator
@@ -67,6 +68,7 @@ def get_ready(
     """Choose the sandbox and prepare the data. Raises ConfigError with a remedy."""
     gpus = _find_gpus(task, profile)
     backend, warning = registry.choose(sandbox, trusted=trusted)
+    collect()  # what a killed run left holds memory: its scratch disk is a tmpfs
     try:
         data, manifest = task.prepare(profile, data_root(), progress)
     except OSError as error:
@@ -218,7 +220,7 @@ def _execute(
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Make SIGTERM mean what Ctrl-C means, where signals can be handled."""
+    """Make SIGTERM and a lost terminal mean what Ctrl-C means, where signals can be handled."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -226,8 +228,9 @@ def _interruptible() -> Iterator[None]:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {sent: signal.signal(sent, stop) for sent in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for sent, handler in before.items():
+            signal.signal(sent, handler)

@@ -242,12 +242,13 @@ import sys
 secret = {secret!r}
 python = (sys.prefix, sys.base_prefix)
 found = []
-for root in ('/', '/proc', '/work', '/data', '/link', '/task', '/tmp', '/dev/shm', '/root', '/home'):
+for root in ('/', '/proc', '/work', '/data', '/link', '/task', '/tmp', '/dev/shm'):
     for folder, folders, files in os.walk(root):
         if folder.startswith(python):
             folders[:] = []
             continue
-        folders[:] = [f for f in folders if os.path.join(folder, f) not in ('/proc', '/sys', '/usr')]
+        skip = ('/proc', '/sys', '/usr')
+        folders[:] = [f for f in folders if os.path.join(folder, f) not in skip]
         found += [os.path.join(folder, f) for f in files if f.endswith('.npy')]
 assert set(map(os.path.dirname, found)) == {{'/data/train'}}, found
 for path in (secret, os.path.dirname(secret)):

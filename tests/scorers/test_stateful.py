@@ -26,7 +26,8 @@ STATEFUL = {
         "    return honest(t) - seen / seen.sum()"
     ),
     "drifts slowly": (
-        "n = 0\ndef predict(t):\n    global n\n    n += 1\n    return honest(t) + np.float32(n * 0.01)"
+        "n = 0\ndef predict(t):\n    global n\n    n += 1\n"
+        "    return honest(t) + np.float32(n * 0.01)"
     ),
     "counts positions": (
         "n = 0\ndef predict(t):\n    global n\n    x = honest(t)\n"

@@ -127,7 +127,7 @@ def wait_for(runs: Path, kind: str, count: int = 1, timeout: float = 120) -> Pat
     raise TimeoutError(f"no {kind} within {timeout} s")
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.usefixtures("isolating")
 def test_ctrl_c_ends_within_two_seconds_and_leaves_a_run_that_resumes(tmp_path, sent):
     process = start_cli(tmp_path, "--task", "toy", "--profile", "test", "--steps", "3")

@@ -1,0 +1,147 @@
+"""What the harness itself costs. Prints medians; compares with a floor in the same run.
+
+    python benchmarks/overhead.py [--repeats 20]
+
+Rows: ``harness --help`` (floor: a bare interpreter), starting a sandbox (floor: a bare
+process), a node without its submission's own work (the toy task of the tests: no torch, no
+training), importing torch in a candidate for comparison, and the judge's own time per 10,000
+rows. Machines are noisy: read medians and differences, not single runs.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+os.environ["HARNESS_TASKS_DIR"] = str(ROOT / "tests" / "toys")
+
+
+def median_ms(work: Callable[[], object], repeats: int) -> float:
+    """Return the median milliseconds of ``work`` after one warm-up."""
+    work()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return 1000 * statistics.median(times)
+
+
+def shell(*argv: str) -> Callable[[], object]:
+    return lambda: subprocess.run(argv, check=True, capture_output=True)
+
+
+def sandbox_start(name: str) -> Callable[[], object]:
+    from sandboxes.base import SandboxSpec
+    from sandboxes.registry import BACKENDS
+
+    def work() -> None:
+        with BACKENDS[name].open(SandboxSpec()) as sandbox:
+            assert sandbox.exec(["/bin/true"], timeout=10).exit_code == 0
+
+    return work
+
+
+def node_costs(repeats: int) -> tuple[float, float, float]:
+    """Return medians over nodes in ms: whole evaluation, the candidate's own part, ours.
+
+    The candidate's own part is a bare run of what it does: start Python, import numpy.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HARNESS_DATA"] = folder
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", "run", "--task", "toy", "--profile", "test",
+             "--agent", "random", "--steps", str(repeats), "--runs-dir", folder, "--json",
+             "--set", f"greedy.num_drafts={repeats}"],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        whole = time.perf_counter() - began
+        run = Path(json.loads(done.stdout)["run"])
+        events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    at = {(e["event"], e["node"]): e["elapsed_s"] for e in events if "node" in e}
+    nodes = [at["scored", n] - at["chosen", n] for n in range(repeats)]
+    own = median_ms(shell(sys.executable, "-I", "-B", "-c", "import numpy, json, socket"), repeats)
+    return 1000 * statistics.median(nodes), own, 1000 * whole
+
+
+def judge_ms(rows: int = 10_000) -> float:
+    """Return the judge's milliseconds for planning, auditing and scoring ``rows`` rows."""
+    import numpy as np
+
+    from scorers import audits
+    from scorers.judge import Split, _audit
+
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(1, 16, size=(rows, 32)).astype(np.uint8)
+    split = Split(tokens, rng.integers(0, 10, rows).astype(np.uint8), 10)
+    logits = rng.standard_normal((rows, 10)).astype(np.float32)
+
+    def work() -> None:
+        batches = audits.plan(rows, 64, np.random.default_rng(1))
+        answers = [logits[b.rows].copy() for b in batches]
+        _audit(batches, answers, logits, split, "cpu")
+        order = np.concatenate([b.rows for b in batches if b.first])
+        audits.trend(logits[order].argmax(axis=1) == split.labels[order])
+
+    return median_ms(work, 10)
+
+
+def serve_ms_per_10k() -> float:
+    """Return what serving costs around a model that costs nothing: frames, copies, the socket."""
+    from sandboxes.registry import BACKENDS
+    from scorers.evaluate import Request, evaluate
+    from tasks.spec import find_task
+
+    with tempfile.TemporaryDirectory() as folder:
+        task = find_task("toy")
+        big = task.definition.profiles["test"].data | {"rows": 10_000}
+        path = task._module().prepare("test", big, Path(folder), lambda *_: None)
+        from tasks.spec import Manifest
+
+        manifest = Manifest.model_validate_json((path / "manifest.json").read_text())
+        files = {"model.py": task.designs()[2].files["model.py"]}
+        request = Request(
+            task, "test", "search", files, path, manifest, 0, "a", BACKENDS["bubblewrap"]
+        )
+        times = [evaluate(request).seconds["serve"] for _ in range(5)]
+    return 1000 * statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=20)
+    repeats = parser.parse_args().repeats
+    python = sys.executable
+    bare_python = median_ms(shell(python, "-c", "pass"), repeats)
+    helped = median_ms(shell(python, "-m", "harness", "--help"), repeats)
+    bare = median_ms(shell("/bin/true"), repeats)
+    rows = [
+        ("harness --help", helped, "a bare interpreter", bare_python, "< 300 ms"),
+    ]
+    for name in ("process", "bubblewrap"):
+        goal = "≤ 30 ms more" if name == "bubblewrap" else ""
+        started = median_ms(sandbox_start(name), repeats)
+        rows.append((f"sandbox {name}, start to end", started, "a bare process", bare, goal))
+    node, own, _ = node_costs(repeats)
+    rows.append(("a node, journalled", node, "its own python + numpy", own, "< 500 ms more"))
+    torch = median_ms(shell(python, "-I", "-B", "-c", "import torch"), 3)
+    rows.append(("(import torch in a candidate)", torch, "a bare interpreter", bare_python, ""))
+    rows.append(("judge's work per 10,000 rows", judge_ms(), "", 0.0, ""))
+    rows.append(("serving 10,000 rows of a free model", serve_ms_per_10k(), "", 0.0, ""))
+    print(f"{'what':38} {'median ms':>10}   {'floor':24} {'ms':>8} {'difference':>11}   goal")
+    for what, value, floor, floor_ms, goal in rows:
+        more = f"{value - floor_ms:11.1f}" if floor else " " * 11
+        shown = f"{floor_ms:8.1f}" if floor else " " * 8
+        print(f"{what:38} {value:10.1f}   {floor:24} {shown} {more}   {goal}")
+
+
+if __name__ == "__main__":
+    main()
