@@ -137,10 +137,10 @@ def _delete(path: Path) -> None:
             )
     # Not shutil.rmtree: it recurses, and a submission can leave 100,000 nested folders, or
     # ones that it made unreadable. Neither rm nor chmod -R follows links on the way down.
-    subprocess.run(["rm", "-rf", "--one-file-system", path], capture_output=True, timeout=600)
+    subprocess.run(["/bin/rm", "-rf", "--one-file-system", path], capture_output=True, timeout=600)
     if path.exists():
-        subprocess.run(["chmod", "-R", "u+rwx", path], capture_output=True, timeout=600)
-        done = subprocess.run(["rm", "-rf", path], capture_output=True, timeout=600)
+        subprocess.run(["/bin/chmod", "-R", "u+rwx", path], capture_output=True, timeout=600)
+        done = subprocess.run(["/bin/rm", "-rf", path], capture_output=True, timeout=600)
         if path.exists():
             raise SandboxLostError(
                 f"The sandbox's folder {path} could not be removed",

@@ -318,6 +318,9 @@ class _Attempt:
         if result.exit_code is not None and result.exit_code < 0:
             message = f"It died of signal {-result.exit_code} before it was served.{after}"
             return _Outcome(reason=Reason.CRASHED, message=message)
+        if result.ended == "timeout":
+            message = f"It hung up before all predictions were served.{after}"
+            return _Outcome(reason=Reason.EXITED_EARLY, message=message)
         message = f"It ended (exit {result.exit_code}) before all predictions were served.{after}"
         return _Outcome(reason=Reason.EXITED_EARLY, message=message)
 

@@ -5,6 +5,7 @@ data; the folder ``designs/`` holds the reference submissions; the files of ``ru
 the only code of ours that enters the sandbox with a submission.
 """
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -211,6 +212,7 @@ class Task:
         """Make the data if need be; return its folder and manifest."""
         chosen = self.profile(profile)
         path = self._module().prepare(profile, chosen.data, root, progress)
+        _set_modes(path)
         return path, Manifest.model_validate_json((path / "manifest.json").read_text())
 
     def designs(self) -> list[Design]:
@@ -270,6 +272,17 @@ class Task:
             sys.modules[name] = module
             spec.loader.exec_module(module)
         return cast(TaskModule, sys.modules[name])
+
+
+def _set_modes(data: Path) -> None:
+    """Let the sandbox's user read ``train/``, whatever the umask, and nobody else the rest."""
+    for split, mode in (("train", 0o755), ("search", 0o700), ("test", 0o700)):
+        folder = data / split
+        # Another user's shared cache is used as it is.
+        with contextlib.suppress(PermissionError):
+            folder.chmod(mode)
+            for file in folder.iterdir():
+                file.chmod(mode & 0o644)
 
 
 def digest(text: str) -> str:

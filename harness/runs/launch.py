@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.agents import Agent, make_agent
-from harness.errors import Cancelled, ConfigError, HarnessError
+from harness.errors import Cancelled, ConfigError, HarnessError, InfrastructureError
 from harness.policies import Policy, make_policy
 from harness.runs.garbage import collect
 from harness.runs.result import compose
@@ -210,6 +210,12 @@ def _execute(
                 "Interrupted; everything that was finished is kept.",
                 remedy=f"harness resume {run.path}",
             ) from None
+        except OSError as error:
+            raise InfrastructureError(
+                f"{run.path} could not be written.",
+                cause=str(error),
+                remedy=f"make room, then: harness resume {run.path}",
+            ) from error
         except HarnessError as error:
             journal.append("closed", status="failed", message=str(error))
             raise

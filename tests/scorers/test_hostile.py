@@ -109,6 +109,11 @@ ENDS_BADLY = {
         "protocol_error",
         "99",
     ),
+    "hangs up and lives on": (
+        "import time; link._sock.close(); time.sleep(60)",
+        "exited_early",
+        "hung up",
+    ),
     "memory hog": (
         "x = []\nwhile True: x.append(bytearray(b'x' * (16 << 20)))",
         "out_of_memory",
@@ -339,3 +344,18 @@ def test_nothing_of_the_harness_environment_is_inside(score_toy, monkeypatch):
     assert score.valid
     assert "very-secret" not in score_toy.log.read_text()
     assert not [p for p in Path(score_toy.log.parent).rglob("*") if p.name == ".env"]
+
+
+def test_a_private_umask_does_not_make_honest_submissions_fail(score_toy):
+    before = os.umask(0o077)
+    try:
+        score = score_toy(
+            HONEST + "\nimport numpy as np, json\n"
+            "np.load(config['paths']['train'] + '/tokens.npy')\n"
+        )
+    finally:
+        os.umask(before)
+    assert score.valid, score.message
+    (folder,) = score_toy.data.glob("toy/test-*")
+    modes = {p.name: p.stat().st_mode & 0o777 for p in folder.iterdir() if p.is_dir()}
+    assert modes == {"train": 0o755, "search": 0o700, "test": 0o700}
