@@ -1,7 +1,9 @@
 """The sandbox contract: few verbs, and everything that comes out is bytes.
 
-Time-outs, out-of-memory and non-zero exits are results. Only SandboxStartError,
-SandboxLostError, TransferError and GpuUnavailableError are raised.
+Time-outs, out-of-memory and non-zero exits are results; so is a program or a working
+folder that does not exist (exit codes 127 and 126). Only SandboxStartError,
+SandboxLostError, TransferError and GpuUnavailableError are raised, and ConfigError for a
+spec or a command that makes no sense.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +22,12 @@ OnOutput = Callable[[Stream, bytes], None]
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A host path shown inside the sandbox. Read-only unless ``writable``."""
+    """A host path shown inside the sandbox. Read-only unless ``writable``.
+
+    The code in the sandbox may be another user (``tree.CANDIDATE_UID``): it needs the
+    permissions of others on ``source``; folders above ``source`` do not matter.
+    ``target`` may not lie under ``/work``, ``/tmp`` or in another mount.
+    """
 
     source: Path
     target: str
@@ -31,7 +38,8 @@ class Mount:
 class SandboxSpec:
     """What a sandbox is given. A limit of None is not set.
 
-    Units: bytes, seconds, CPU cores. ``gpus`` are UUIDs from a lease.
+    Units: bytes, seconds, CPU cores. ``gpus`` are UUIDs from a lease. ``lifetime_s`` is
+    that of each process, from its start. ``/work`` and ``/tmp`` share ``disk_bytes``.
     """
 
     memory_bytes: int | None = 4 << 30
@@ -50,7 +58,8 @@ class ExecResult:
     """What a process did. ``exit_code`` is None when it was killed by us, negative for a signal.
 
     ``stdout`` and ``stderr`` are the last bytes of each stream; ``dropped_bytes`` counts
-    what was cut before them, both streams together.
+    what was cut before them, both streams together. ``ended`` is ``oom`` also when only a
+    child was shot and the process went on: ``exit_code`` then says how it ended.
     """
 
     exit_code: int | None
@@ -105,7 +114,15 @@ class Sandbox(Protocol):
         env: Mapping[str, str] | None = None,
         on_output: OnOutput | None = None,
         max_output: int = 1 << 20,
-    ) -> Process: ...
+    ) -> Process:
+        """Start a program; return when all walls stand and it is about to run.
+
+        Paths in ``argv``, ``cwd`` and ``env`` are as code inside sees them: see ``inside``.
+        ``env`` adds to PATH, HOME, TMPDIR, USER and LANG; nothing is inherited. The last
+        ``max_output`` bytes of each stream are kept. What ``on_output`` raises is raised by
+        ``wait``.
+        """
+        ...
 
     def exec(
         self,

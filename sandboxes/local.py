@@ -177,6 +177,7 @@ def shell(
     if processes is not None:
         lines.append(f"ulimit -u {processes} 2>/dev/null || ulimit -p {processes}")  # bash, dash
     lines.append(f"cd -- {shlex.quote(cwd)} || exit 126")
+    lines.append("unset OLDPWD")
     lines += [f"export {name}={shlex.quote(value)}" for name, value in env.items()]
     lines.append('exec "$@" </dev/null')
     return ["/bin/sh", "-c", "\n".join(lines), "sh", *argv]

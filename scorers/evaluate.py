@@ -7,15 +7,12 @@ raised (InfrastructureError, JudgeError), and Cancelled when somebody said stop.
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,12 +20,11 @@ from harness.errors import JudgeError, SandboxLostError
 from sandboxes.base import Backend, ExecResult, Mount, Process, SandboxSpec, Stream
 from scorers import candidate, conditions
 from scorers.judge import Observe, Refused, ServeLate, Split, Times, TrainLate, Verdict, judge
+from scorers.output import Output, clean
 from scorers.score import Conditions, Reason, Score
+from scorers.submission import Rejected, hash_files, settings_of
 from scorers.wire import Gone, Listener, LogitsBuffer, ProtocolError, Wire
 from tasks.spec import Manifest, Task, Value
-
-LOG_BYTES = 1 << 20
-"""What is kept of a submission's output: this much from its beginning, and as much from its end."""
 
 OUTPUT_LIMIT = 256 << 20
 """A submission that prints more than this is stopped: no honest log is so long."""
@@ -64,11 +60,6 @@ class Request:
         return "cuda" if self.gpus else "cpu"
 
 
-def hash_files(files: Mapping[str, str]) -> str:
-    """Return the SHA-256 of a submission's names and contents."""
-    return sha256(json.dumps(dict(sorted(files.items()))).encode()).hexdigest()
-
-
 def evaluate(
     request: Request,
     *,
@@ -83,8 +74,10 @@ def evaluate(
     """
     began = time.monotonic()
     attempt = _Attempt(request, observe, cancel or threading.Event())
-    settings = _settings(request)
-    outcome = settings if isinstance(settings, _Outcome) else attempt.run(settings)
+    try:
+        outcome = attempt.run(settings_of(request.task, request.profile, request.files))
+    except Rejected as rejected:
+        outcome = _Outcome(reason=rejected.reason, message=clean(rejected.message))
     if log is not None:
         log.write_bytes(attempt.output.text())
     return _score(request, outcome, attempt, time.monotonic() - began)
@@ -99,112 +92,6 @@ class _Outcome:
     message: str = ""
 
 
-def _settings(request: Request) -> dict[str, Value] | _Outcome:
-    """Return the runner's settings, the submission's own merged in where it may choose."""
-    definition = request.task.definition
-    missing = [name for name in definition.files if name not in request.files]
-    if missing:
-        return _Outcome(reason=Reason.MISSING_FILE, message=f"No {missing[0]} was submitted.")
-    limits = request.task.profile(request.profile).limits
-    size = sum(len(text.encode()) for text in request.files.values())
-    if size > limits.source_kb * 1024:
-        message = f"The source is {size:,} bytes; the limit is {limits.source_kb} KiB."
-        return _Outcome(reason=Reason.TOO_LARGE, message=message)
-    settings = dict(request.task.profile(request.profile).settings)
-    chosen = _hyperparameters(request.files[definition.files[0]])
-    if isinstance(chosen, str):
-        return _Outcome(reason=Reason.BAD_HYPERPARAMETERS, message=chosen)
-    if chosen and not request.task.configurable:
-        message = (
-            f"HYPERPARAMETERS is not part of {request.task.name}, whose training is fixed; "
-            f"{definition.name}-configurable takes them."
-        )
-        return _Outcome(reason=Reason.BAD_HYPERPARAMETERS, message=message)
-    for name, value in chosen.items():
-        bound = definition.bounds.get(name)
-        if bound is None or not bound.allows(value):
-            allowed = (
-                f"it must be {bound}" if bound else f"known are {', '.join(definition.bounds)}"
-            )
-            message = f"HYPERPARAMETERS[{name!r}] = {value!r}: {allowed}."
-            return _Outcome(reason=Reason.BAD_HYPERPARAMETERS, message=message)
-    return {**settings, **chosen}
-
-
-_EXTRACT = """
-import ast, json, sys
-for node in ast.parse(sys.stdin.read()).body:
-    targets = node.targets if isinstance(node, ast.Assign) else []
-    if any(isinstance(t, ast.Name) and t.id == "HYPERPARAMETERS" for t in targets):
-        value = ast.literal_eval(node.value)
-        assert isinstance(value, dict) and all(isinstance(k, str) for k in value)
-        print(json.dumps(value))
-        break
-else:
-    print("{}")
-"""
-
-
-def _hyperparameters(source: str) -> dict[str, Value] | str:
-    """Return the literal HYPERPARAMETERS of a source, {} if there is none, or what is wrong.
-
-    Parsed in a throw-away process: deep nesting can crash the parser, and agent text must
-    not be able to take the judge along.
-    """
-    if "HYPERPARAMETERS" not in source:
-        return {}
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", _EXTRACT],
-        input=source.encode(),
-        capture_output=True,
-        timeout=20,
-        check=False,
-    )
-    if done.returncode == 0:
-        value: dict[str, Value] = json.loads(done.stdout)
-        return value
-    if b"SyntaxError" in done.stderr:
-        return {}  # the runner names the line
-    return "HYPERPARAMETERS must be one literal dict with string keys at the top level."
-
-
-class _Output:
-    """Keeps the head and the tail of what a submission prints, in bounded memory."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self._head = bytearray()
-        self._tail = bytearray()
-        self._lock = threading.Lock()
-
-    def feed(self, _stream: Stream, chunk: bytes) -> None:
-        with self._lock:
-            self.total += len(chunk)
-            room = LOG_BYTES - len(self._head)
-            self._head += chunk[:room]
-            self._tail += chunk[max(room, 0) :][-LOG_BYTES:]
-            if len(self._tail) > 2 * LOG_BYTES:
-                del self._tail[:-LOG_BYTES]
-
-    def text(self) -> bytes:
-        tail = bytes(self._tail[-LOG_BYTES:])
-        cut = self.total - len(self._head) - len(tail)
-        middle = f"\n… {cut:,} bytes left out …\n".encode() if cut else b""
-        return bytes(self._head) + middle + tail
-
-    def last_lines(self, count: int = 12) -> str:
-        text = (bytes(self._tail) or bytes(self._head)).decode(errors="replace")
-        return clean("\n".join(text.splitlines()[-count:]))
-
-
-def clean(text: str, limit: int = 4000, *, keep: Literal["head", "tail"] = "tail") -> str:
-    """Return ``text`` without control characters (terminal escapes), cut if it is too long."""
-    kept = "".join(c for c in text if c in "\n\t" or c.isprintable())
-    if len(kept) <= limit:
-        return kept
-    return kept[:limit] + "…" if keep == "head" else "…" + kept[-limit:]
-
-
 @dataclass
 class _Attempt:
     """One sandbox, one candidate, and what was seen of them."""
@@ -212,7 +99,7 @@ class _Attempt:
     request: Request
     observe: Observe
     cancel: threading.Event
-    output: _Output = field(default_factory=_Output)
+    output: Output = field(default_factory=Output)
     peer_uid: int | None = None
     unenforced: tuple[str, ...] = ()
     result: ExecResult | None = None

@@ -20,7 +20,7 @@ from harness.cli.common import show_duration
 from harness.runs.rundir import Run
 from harness.search.loop import FINAL
 from harness.search.tree import Node
-from scorers.evaluate import clean
+from scorers.output import clean
 from scorers.score import Score
 
 OTHER_COLUMNS = 62

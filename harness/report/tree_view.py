@@ -16,7 +16,7 @@ from harness.runs.rundir import Run, read_json
 from harness.search.journal import read
 from harness.search.state import State, rebuild
 from harness.search.tree import Node
-from scorers.evaluate import clean
+from scorers.output import clean
 from scorers.score import Score
 from tasks.spec import find_task
 

@@ -19,8 +19,8 @@ from harness.search.evaluator import Evaluator, Job
 from harness.search.journal import Journal
 from harness.search.state import rebuild
 from harness.seeds import derive, stream
-from scorers.evaluate import hash_files
 from scorers.score import Score
+from scorers.submission import hash_files
 from tasks.spec import Task
 
 Observe = Callable[[str, str, dict[str, Any]], None]

@@ -1,0 +1,49 @@
+"""What a submission prints: bounded, and cleaned before anybody sees it."""
+
+import threading
+from typing import Literal
+
+from sandboxes.base import Stream
+
+LOG_BYTES = 1 << 20
+"""What is kept of a submission's output: this much from its beginning, and as much from its end."""
+
+
+class Output:
+    """Keeps the head and the tail of what a submission prints, in bounded memory."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._lock = threading.Lock()
+
+    def feed(self, _stream: Stream, chunk: bytes) -> None:
+        """Take one chunk of either stream."""
+        with self._lock:
+            self.total += len(chunk)
+            room = LOG_BYTES - len(self._head)
+            self._head += chunk[:room]
+            self._tail += chunk[max(room, 0) :][-LOG_BYTES:]
+            if len(self._tail) > 2 * LOG_BYTES:
+                del self._tail[:-LOG_BYTES]
+
+    def text(self) -> bytes:
+        """Return head and tail, with a line that says how much is missing between them."""
+        tail = bytes(self._tail[-LOG_BYTES:])
+        cut = self.total - len(self._head) - len(tail)
+        middle = f"\n… {cut:,} bytes left out …\n".encode() if cut else b""
+        return bytes(self._head) + middle + tail
+
+    def last_lines(self, count: int = 12) -> str:
+        """Return the last lines, cleaned."""
+        text = (bytes(self._tail) or bytes(self._head)).decode(errors="replace")
+        return clean("\n".join(text.splitlines()[-count:]))
+
+
+def clean(text: str, limit: int = 4000, *, keep: Literal["head", "tail"] = "tail") -> str:
+    """Return ``text`` without control characters (terminal escapes), cut if it is too long."""
+    kept = "".join(c for c in text if c in "\n\t" or c.isprintable())
+    if len(kept) <= limit:
+        return kept
+    return kept[:limit] + "…" if keep == "head" else "…" + kept[-limit:]
