@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from harness.errors import GpuUnavailableError, SandboxStartError
 from sandboxes.base import SandboxSpec
+from sandboxes.gpus import gpu_minors
 from sandboxes.state import StateDir
 
 CANDIDATE_UID = 10002
@@ -123,11 +124,7 @@ def gpu_nodes(uuids: Sequence[str]) -> list[str]:
     """Return the device nodes of these GPUs and of no other. Raises GpuUnavailableError."""
     if not uuids:
         return []
-    minors = {}
-    for path in Path("/proc/driver/nvidia/gpus").glob("*/information"):
-        lines = [line.partition(":") for line in path.read_text().splitlines()]
-        fields = {key.strip(): value.strip() for key, _, value in lines}
-        minors[fields.get("GPU UUID", "")] = fields.get("Device Minor", "")
+    minors = gpu_minors()
     nodes = [f"/dev/{name}" for name in _NVIDIA_SHARED if Path("/dev", name).exists()]
     for uuid in uuids:
         node = Path(f"/dev/nvidia{minors.get(uuid, '-absent')}")

@@ -7,13 +7,18 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from sandboxes.gpus import gpu_models
 from scorers.score import SCORER_VERSION
 
 
 @cache
-def hardware() -> dict[str, str | int]:
-    """Return the processor's name and the number of cores this process may use."""
-    return {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0))}
+def hardware(gpus: tuple[str, ...] = ()) -> dict[str, str | int]:
+    """Return the processor's name, the number of usable cores, and the models of ``gpus``."""
+    found: dict[str, str | int] = {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0))}
+    if gpus:
+        models = gpu_models()
+        found["gpu"] = ", ".join(models.get(uuid, "unknown") for uuid in gpus)
+    return found
 
 
 @cache

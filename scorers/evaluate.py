@@ -308,7 +308,7 @@ def _score(request: Request, outcome: _Outcome, attempt: _Attempt, total_s: floa
             unenforced=attempt.unenforced,
             judge_uid=os.getuid(),
             candidate_uid=attempt.peer_uid,
-            hardware=conditions.hardware(),
+            hardware=conditions.hardware(request.gpus),
             versions=conditions.versions(),
             training_seed=request.training_seed,
             audit_seed=request.audit_seed,

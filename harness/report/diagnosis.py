@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from harness.runs.launch import data_root
 from sandboxes.base import SandboxSpec
+from sandboxes.gpus import gpu_uuids
 from sandboxes.registry import BACKENDS
 
 ENOUGH_DISK_GB = 5
@@ -83,9 +83,9 @@ def _backends() -> Iterator[Finding]:
 
 
 def _gpu() -> Iterator[Finding]:
-    nodes = sorted(p.name for p in Path("/dev").glob("nvidia[0-9]*"))
-    if nodes:
-        yield Finding("gpu", True, ", ".join(nodes))
+    found = gpu_uuids()
+    if found:
+        yield Finding("gpu", True, ", ".join(found))
     else:
         yield Finding("gpu", False, "none: profiles test and smoke only", "a machine with a GPU")
 

@@ -21,6 +21,7 @@ from harness.search.evaluator import Job, LocalEvaluator
 from harness.search.loop import Observe, Search
 from sandboxes import registry
 from sandboxes.base import Backend
+from sandboxes.gpus import gpu_uuids
 from scorers import conditions
 from scorers.evaluate import Request
 from tasks.spec import Manifest, Task, find_task
@@ -85,7 +86,7 @@ def _find_gpus(task: Task, profile: str) -> tuple[str, ...]:
     device = task.profile(profile).device
     if device == "cpu":
         return ()
-    found = tuple(sorted(str(p) for p in Path("/dev").glob("nvidia[0-9]*")))[:1]
+    found = gpu_uuids()[:1]
     if device == "gpu" and not found:
         raise ConfigError(
             f"Profile {profile} of {task.name} needs a GPU, and there is none here.",
@@ -162,7 +163,7 @@ def _resolve(ready: Ready, policy: Policy) -> Locked:
         sandbox=ready.backend.name,
         policy=asdict(policy),  # type: ignore[call-overload]
         versions=conditions.versions(),
-        hardware=conditions.hardware(),
+        hardware=conditions.hardware(ready.gpus),
         audit_key=secrets.token_hex(16),
     )
 

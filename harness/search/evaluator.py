@@ -42,10 +42,7 @@ class Evaluator(Protocol):
 
 
 class LocalEvaluator:
-    """Evaluates in threads of this process; each has its sandbox.
-
-    The threads live as long as the evaluator: a sandbox dies with the thread that started it.
-    """
+    """Evaluates in threads of this process; each evaluation has its own sandbox."""
 
     def __init__(
         self,
