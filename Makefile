@@ -8,11 +8,12 @@ DEMO_RUNS ?= runs
 DEMO_PROFILE ?= smoke
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt lint type arrows bench setup system clean
+.PHONY: help demo test test-slow check fmt lint type arrows bench setup system clean
 
 help:
 	@echo "make demo    set up, run the reference agent on ListOps (about 3 minutes), show the leaderboard"
 	@echo "make test    set up, run all tests that this machine can run"
+	@echo "make test-slow  the tests that train for minutes"
 	@echo "make check   lint, format, types, import arrows, tests: what CI runs"
 	@echo "make fmt     format and mend what can be mended"
 	@echo "make bench   print the measured claims"
@@ -22,7 +23,10 @@ demo: setup
 	$(BIN)/harness leaderboard $(DEMO_RUNS)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
 
 check: lint type arrows test
 

@@ -87,7 +87,7 @@ def judge_ms(rows: int = 10_000) -> float:
     def work() -> None:
         batches = audits.plan(rows, 64, np.random.default_rng(1))
         answers = [logits[b.rows].copy() for b in batches]
-        _audit(batches, answers, logits, split, "cpu")
+        _audit(batches, answers, logits)
         order = np.concatenate([b.rows for b in batches if b.first])
         audits.trend(logits[order].argmax(axis=1) == split.labels[order])
 

@@ -15,13 +15,13 @@ from scorers.score import Audit
 
 Logits = NDArray[np.float32]
 
-SPREAD_LIMIT = {"cpu": 2e-3, "cuda": 6e-2}
+SPREAD_LIMIT = 2e-2
 """Largest honest difference between two answers to one row, relative to max(1, rms logit).
 
-Measured on the reference designs: at most 4e-6 on CPUs in float32 (batch sizes take other
-kernels); bfloat16 on GPUs rounds at 2^-8 = 4e-3 a step, and a few layers add up. The limit
-leaves room for unstable but honest models; below it a memory could move a label only where
-two classes are already that close.
+Measured on the reference designs in float32: at most 5e-7 on a CPU and 1.1e-6 on an H200
+(another batch size takes another kernel). A model that rounds to bfloat16 itself errs by
+2^-8 = 4e-3 a step, and a few layers add up: it is honest and must pass. A memory that stays
+below the limit can change a label only where the two best classes are that close already.
 """
 
 TREND_LIMIT = 5.0
@@ -77,7 +77,7 @@ def finiteness(answers: Sequence[Logits]) -> Audit:
 
 
 def statelessness(
-    batches: Sequence[Batch], answers: Sequence[Logits], first: Logits, device: str
+    batches: Sequence[Batch], answers: Sequence[Logits], first: Logits
 ) -> tuple[Audit, str]:
     """A row asked again, elsewhere and in other company, gets the same logits.
 
@@ -101,9 +101,9 @@ def statelessness(
     share = 1 - 0.01 ** (1 / max(1, repeats))
     audit = Audit(
         name="statelessness",
-        passed=worst <= SPREAD_LIMIT[device],
+        passed=worst <= SPREAD_LIMIT,
         value=worst,
-        threshold=SPREAD_LIMIT[device],
+        threshold=SPREAD_LIMIT,
         power=(
             f"{repeats} repeats: a memory or a look at the batch that moves {share:.1%} "
             "of the rows is seen with 99 % probability"

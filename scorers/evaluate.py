@@ -162,7 +162,6 @@ class _Attempt:
                 buffer,
                 split,
                 batch_size=batch_size,
-                device=self.request.device,
                 audit_seed=self.request.audit_seed,
                 times=times,
                 observe=self.observe,

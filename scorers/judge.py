@@ -86,7 +86,6 @@ def judge(
     split: Split,
     *,
     batch_size: int,
-    device: str,
     audit_seed: str,
     times: Times,
     observe: Observe,
@@ -119,7 +118,7 @@ def judge(
     served = time.monotonic()
     wire.send(BYE, 0, b"", served + 1.0)
 
-    checks, failed, message = _audit(batches, answers, first, split, device)
+    checks, failed, message = _audit(batches, answers, first)
     order = np.concatenate([b.rows for b in batches if b.first])
     accuracy = float((first.argmax(axis=1) == split.labels).mean())
     trend = audits.trend(first[order].argmax(axis=1) == split.labels[order])
@@ -183,13 +182,11 @@ def _audit(
     batches: list[audits.Batch],
     answers: list[audits.Logits],
     first: audits.Logits,
-    split: Split,
-    device: str,
 ) -> tuple[list[Audit], Reason | None, str]:
     finite = audits.finiteness(answers)
     if not finite.passed:
         return [finite], Reason.NOT_FINITE, f"{finite.value:.0f} served logits are not finite."
-    stateless, where = audits.statelessness(batches, answers, first, device)
+    stateless, where = audits.statelessness(batches, answers, first)
     if not stateless.passed:
         message = f"Logits depend on more than their row: {where}."
         return [finite, stateless], Reason.STATEFUL, message

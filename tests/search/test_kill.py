@@ -149,13 +149,16 @@ def test_ctrl_c_ends_within_two_seconds_and_leaves_a_run_that_resumes(tmp_path, 
     check_journal(run)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("profile", "steps"),
+    [("test", 2), pytest.param("smoke", 1, marks=[pytest.mark.slow, pytest.mark.timeout(900)])],
+)
 @pytest.mark.usefixtures("isolating")
-def test_two_kills_of_the_real_smoke_task_change_nothing(tmp_path):
+def test_two_kills_of_the_real_task_change_nothing(tmp_path, profile, steps):
     """Trains for real: the seed decides, whether the run was killed or not."""
-    more = ("--task", "lra/listops", "--profile", "test", "--steps", "2", "--seed", "11")
+    more = ("--task", "lra/listops", "--profile", profile, "--steps", str(steps), "--seed", "11")
     whole = start_cli(tmp_path / "whole", *more)
-    whole.communicate(timeout=200)
+    whole.communicate(timeout=600)
     assert whole.returncode == 0
     (expected,) = (tmp_path / "whole").iterdir()
 
@@ -168,10 +171,10 @@ def test_two_kills_of_the_real_smoke_task_change_nothing(tmp_path):
     second = subprocess.Popen(
         [sys.executable, "-m", "harness", "resume", str(run)], stderr=subprocess.DEVNULL
     )
-    wait_for(killed, "finalizing")
+    wait_for(killed, "finalizing", timeout=400)
     time.sleep(1.0)
     second.kill()
     second.wait(timeout=10)
-    subprocess.run([sys.executable, "-m", "harness", "resume", str(run)], check=True, timeout=200)
+    subprocess.run([sys.executable, "-m", "harness", "resume", str(run)], check=True, timeout=600)
     assert outline(run) == outline(expected)
     check_journal(run)
