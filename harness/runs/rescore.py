@@ -37,6 +37,8 @@ def rescore(path: Path, node: int | None, screen: Watcher) -> tuple[Score, Score
     ready = get_ready(
         task, run.asked.profile, run.lock.sandbox, trusted=False, progress=screen.progress
     )
+    if ready.warning:
+        screen.say(f"warning: {ready.warning}")
     stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     file = run.path / "rescores" / f"{FINAL if node is None else number}-{stamp}.json"
     job = Job(

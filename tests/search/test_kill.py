@@ -1,5 +1,6 @@
 """SIGKILL at any instant: the run resumes to the same tree and the same final score."""
 
+import contextlib
 import json
 import os
 import random
@@ -177,4 +178,46 @@ def test_two_kills_of_the_real_task_change_nothing(tmp_path, profile, steps):
     second.wait(timeout=10)
     subprocess.run([sys.executable, "-m", "harness", "resume", str(run)], check=True, timeout=600)
     assert outline(run) == outline(expected)
+    check_journal(run)
+
+
+def shoot_sandboxes(process: subprocess.Popen, times: int) -> int:
+    """Kill the sandbox's outermost process ``times`` times, as a broken machine would."""
+    shot = 0
+    seen: set[int] = set()
+    while process.poll() is None and shot < times:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end while it is looked at
+            for child in psutil.Process(process.pid).children():
+                if child.pid in seen or child.name() != "bwrap":
+                    continue
+                below = child.children(recursive=True)
+                if any(p.name().startswith("python") for p in below):
+                    seen.add(child.pid)
+                    child.kill()
+                    shot += 1
+        time.sleep(0.02)
+    return shot
+
+
+@pytest.mark.usefixtures("isolating")
+def test_a_lost_sandbox_is_tried_again_and_the_node_is_graded_as_if_nothing_had_been(tmp_path):
+    process = start_cli(tmp_path, "--task", "toy", "--profile", "test", "--steps", "2", "--json")
+    assert shoot_sandboxes(process, 1) == 1
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert b"trying again" in said
+    assert json.loads(out)["nodes"] == {"scored": 2, "valid": 2}
+
+
+@pytest.mark.usefixtures("isolating")
+def test_infrastructure_that_stays_broken_exits_3_grades_nothing_and_can_be_resumed(tmp_path):
+    process = start_cli(tmp_path, "--task", "toy", "--profile", "test", "--steps", "2")
+    assert shoot_sandboxes(process, 3) == 3
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 3, said
+    assert b"harness doctor" in said
+    (run,) = tmp_path.iterdir()
+    assert [e for e in read(run / "events.jsonl")[0] if e.kind == "scored"] == []
+    done = subprocess.run([sys.executable, "-m", "harness", "resume", str(run)], timeout=60)
+    assert done.returncode == 0
     check_journal(run)
