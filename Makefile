@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-TORCH ?= torch>=2.9,<2.14
+TORCH_INDEX ?=
 DEMO_RUNS ?= runs
 DEMO_PROFILE ?= smoke
 
@@ -53,7 +53,7 @@ $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "installing torch and the harness: a few minutes, several gigabytes where pip takes the CUDA build"
-	$(BIN)/python -m pip install --quiet '$(TORCH)'
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) 'torch>=2.9,<2.14'
 	$(BIN)/python -m pip install --quiet --editable '.[torch,tpe,dev]'
 	@touch $@
 

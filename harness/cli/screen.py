@@ -222,7 +222,7 @@ class Screen:
         parts = [f"best so far {best.score:.4f} (node {best.label})" if best else "no score yet"]
         parts.append(f"{show_duration(time.monotonic() - self._began)} passed")
         left = self._left()
-        if left is not None:
+        if left is not None and left >= 1:
             parts.append(f"about {show_duration(left)} left")
         return "  ·  ".join(parts)
 

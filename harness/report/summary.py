@@ -38,10 +38,14 @@ def summarize(result: dict[str, Any]) -> str:
         "",
         f"run: {run}",
         "next:",
-        f"  harness show {run}                # the tree; --node N for one submission",
-        f"  harness leaderboard {Path(run).parent}            # all runs beside each other",
-        f"  harness rescore {run}             # the same submission under today's judge",
-        f"  harness new --task {result['task']} my-idea    # write one yourself",
+        "  # the tree; with --node N one submission, its evidence and log",
+        f"  harness show {run}",
+        "  # all runs beside each other",
+        f"  harness leaderboard {Path(run).parent}",
+        "  # the same submission before the judge again",
+        f"  harness rescore {run}",
+        "  # write one yourself",
+        f"  harness new --task {result['task']} my-idea",
     ]
     return "\n".join(lines)
 
