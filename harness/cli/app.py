@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from harness import __version__
 from harness.cli import (
     doctor,
     gc,
@@ -40,9 +41,7 @@ for module in (run, resume, score, rescore, new, show, ls, leaderboard, doctor, 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(version("aira-harness"))
+        typer.echo(__version__)
         raise typer.Exit
 
 

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from harness import __version__
 from harness.agents import Agent, make_agent
 from harness.errors import Cancelled, ConfigError, HarnessError, InfrastructureError
 from harness.policies import Policy, make_policy
@@ -155,7 +155,7 @@ def resume(path: Path, *, progress: Progress, observe: Observe) -> dict[str, Any
 
 def _resolve(ready: Ready, policy: Policy) -> Locked:
     return Locked(
-        harness=version("aira-harness"),
+        harness=__version__,
         task_hash=ready.task.hash(ready.profile),
         data_hash=ready.manifest.hash,
         data=str(ready.data),
@@ -196,7 +196,7 @@ def _execute(
             observe=observe,
         )
         observe("run", run.name, {"run": run, "ready": ready})
-        journal.append("opened", pid=os.getpid(), harness=version("aira-harness"))
+        journal.append("opened", pid=os.getpid(), harness=__version__)
         try:
             search.search()
             score = search.finalize()

@@ -10,8 +10,8 @@ from tasks.spec import find_task
 def score_toy(tmp_path, isolating):
     """Return a function that scores the source of a toy ``model.py``."""
 
-    def run(source: str, *, profile: str = "test", backend=isolating, **changes):
-        task = find_task("toy")
+    def run(source: str, *, profile: str = "test", task=None, backend=isolating, **changes):
+        task = task or find_task("toy")
         data, manifest = task.prepare(profile, tmp_path / "data", lambda *_: None)
         values = {"split": "search", "audit_seed": "a1b2", "training_seed": 3, **changes}
         request = Request(
