@@ -233,7 +233,7 @@ def test_a_damaged_or_newer_run_is_refused_and_nothing_in_it_is_overwritten(
         (run / "lock.json").unlink()
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != ".lock"}
     done = harness("resume", run, cwd=here, code=2)
-    assert done.stderr.startswith("error: ")
+    assert "\nerror: " in "\n" + done.stderr
     assert {p: p.read_bytes() for p in before} == before
     listed = json.loads(harness("ls", "--json", cwd=here).stdout)["runs"]
     assert len(listed) == 1
