@@ -101,13 +101,12 @@ def test_fifty_kills_change_nothing(tmp_path):
     assert torn >= 1
 
 
-def survivors(marker: str) -> list[psutil.Process]:
-    """Processes of sandboxes that mention ``marker`` in their command line."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any(marker in part for part in process.info["cmdline"] or []):
-            found.append(process)
-    return found
+def command_of(process: psutil.Process) -> list[str]:
+    """Return a process's command line; empty once it is dead, reaped or not."""
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
 
 
 def start_cli(runs: Path, *more: str) -> subprocess.Popen:
@@ -133,13 +132,16 @@ def wait_for(runs: Path, kind: str, count: int = 1, timeout: float = 120) -> Pat
 def test_ctrl_c_ends_within_two_seconds_and_leaves_a_run_that_resumes(tmp_path, sent):
     process = start_cli(tmp_path, "--task", "toy", "--profile", "test", "--steps", "3")
     run = wait_for(tmp_path, "evaluating", 2)
+    started: list[psutil.Process] = []
+    while not any("python" in " ".join(command_of(p)) for p in started):
+        started = psutil.Process(process.pid).children(recursive=True)
     began = time.monotonic()
     process.send_signal(sent)
     _, said = process.communicate(timeout=10)
     assert time.monotonic() - began < 2
     assert process.returncode == 130
     assert b"harness resume" in said
-    assert survivors("/runner/runner.py") == []
+    assert [p for p in started if command_of(p)] == []
     done = subprocess.run(
         [sys.executable, "-m", "harness", "resume", str(run), "--json"],
         capture_output=True,
