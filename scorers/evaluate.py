@@ -36,7 +36,7 @@ SERVE_ROWS = 64
 """Rows in a request, the same for every submission; audits also ask for fewer."""
 
 GRACE_S = 2.0
-"""How long a candidate that hung up may take to exit before it is killed."""
+"""How long a candidate that is done, or hung up, may take to exit before it is killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +119,12 @@ class _Attempt:
                 config = stage / "task" / "config.json"
                 config.write_text(json.dumps(_config(request, settings, sandbox.inside)))
                 config.chmod(0o644)
-                argv = [sandbox.python, "-I", "-B"]
+                argv = [sandbox.python, "-I", "-B", "-u"]  # -I ignores PYTHONUNBUFFERED
                 argv += [sandbox.inside(f"/runner/{request.task.definition.entry}")]
                 argv += [sandbox.inside("/task/config.json")]
                 times = Times(time.monotonic(), limits.train_s, limits.serve_s)
                 self.observe("training", {"limit_s": limits.train_s})
-                env = {"OMP_NUM_THREADS": str(limits.cpus), "PYTHONUNBUFFERED": "1"}
+                env = {"OMP_NUM_THREADS": str(limits.cpus)}
                 process = sandbox.start(argv, env=env, on_output=self._listen)
                 try:
                     return self._converse(door, buffer, process, split, times, batch_size)
@@ -166,8 +166,10 @@ class _Attempt:
                 times=times,
                 observe=self.observe,
             )
+            self._let_finish(process)
             return _Outcome(verdict, verdict.failed, verdict.message)
         except Refused as refused:
+            self._let_finish(process)
             return _Outcome(reason=refused.reason, message=clean(refused.text))
         except ProtocolError as error:
             return _Outcome(reason=Reason.PROTOCOL_ERROR, message=clean(str(error)))
@@ -185,6 +187,12 @@ class _Attempt:
         finally:
             if wire is not None:
                 wire.close()
+
+    def _let_finish(self, process: Process) -> None:
+        """Give a candidate that is done the time for its last words; they belong in the log."""
+        deadline = time.monotonic() + GRACE_S
+        while not (process.poll() or self.cancel.is_set() or time.monotonic() > deadline):
+            time.sleep(0.01)
 
     def _gone(self, process: Process) -> _Outcome:
         """Say why a candidate that is gone went: the sandbox's own counters decide."""

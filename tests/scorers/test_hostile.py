@@ -331,6 +331,16 @@ def test_judge_and_candidate_are_different_processes_of_different_users(score_to
         assert f"I am {score.conditions.candidate_uid}" in score_toy.log.read_text()
 
 
+def test_what_is_printed_last_is_in_the_log(score_toy):
+    score = score_toy(
+        HONEST + "\nimport atexit, time\n"
+        "print('before serving')\n"
+        "atexit.register(lambda: (time.sleep(0.3), print('after the goodbye')))\n"
+    )
+    assert score.valid, score.message
+    assert score_toy.log.read_text() == "before serving\nafter the goodbye\n"
+
+
 def test_terminal_escapes_in_messages_are_taken_out(score_toy):
     score = score_toy("raise ValueError('\\x1b[2J\\x1b]0;owned\\x07 \\u202e look')")
     assert score.reason == "runtime_error"
