@@ -68,25 +68,39 @@ class Link:
         self._send_json(FAIL, {"kind": kind, "text": text[-MAX_TEXT // 8 :]})
 
     def serve(
-        self, predict: Callable[[np.ndarray], np.ndarray], *, claim: dict[str, Any] | None = None
-    ) -> None:
-        """Answer batches until the judge says goodbye.
+        self,
+        predict: Callable[[np.ndarray], np.ndarray | tuple[int, int, int]],
+        *,
+        claim: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Answer batches until the judge says goodbye; return its last words, {"score": …}.
 
-        ``predict`` takes token ids, int32 (rows, length), padded with 0, and returns class
-        logits, float32 (rows, classes). ``claim`` is what the submission says of itself.
+        ``predict`` takes token ids, int32 (rows, length), and returns logits, float32: (rows,
+        classes) of a classifier, (rows, positions, classes) of a language model. A shape in
+        place of an array says that the logits lie in the device buffer that the claim names.
+        ``claim`` is what the submission says of itself.
         """
         self._send_json(READY, claim or {})
         while True:
             kind, sequence, body = self._receive()
             if kind == BYE:
-                return
+                words: dict[str, Any] = json.loads(body)
+                return words
             rows, length, _classes = BATCH_HEAD.unpack_from(body)
             tokens = np.frombuffer(body, np.int32, offset=BATCH_HEAD.size).reshape(rows, length)
-            logits = np.ascontiguousarray(predict(tokens.copy()), dtype=np.float32)
-            shape = logits.shape if logits.ndim == 2 else (0, 0)
-            if logits.nbytes <= len(self._buffer):
-                self._buffer[: logits.nbytes] = logits.tobytes()
-            self._send(LOGITS, sequence, struct.pack("<II", *shape))
+            answer = predict(tokens.copy())
+            shape = answer if isinstance(answer, tuple) else self._write(answer)
+            self._send(LOGITS, sequence, struct.pack("<III", *shape))
+
+    def _write(self, answer: np.ndarray) -> tuple[int, int, int]:
+        """Put logits into the shared buffer; return their shape, all 0 if they have none."""
+        logits = np.asarray(answer, dtype=np.float32)
+        if logits.nbytes <= len(self._buffer):
+            room = np.frombuffer(self._buffer, np.float32, count=logits.size)
+            room.reshape(logits.shape)[...] = logits
+        if logits.ndim == 2:
+            return logits.shape[0], 1, logits.shape[1]
+        return logits.shape if logits.ndim == 3 else (0, 0, 0)
 
     def _send_json(self, kind: int, value: dict[str, Any]) -> None:
         self._send(kind, 0, json.dumps(value).encode())

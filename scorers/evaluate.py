@@ -13,27 +13,27 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import JudgeError, SandboxLostError
 from sandboxes.base import Backend, ExecResult, Mount, Process, SandboxSpec, Stream
 from scorers import candidate, conditions
-from scorers.judge import Observe, Refused, ServeLate, Split, Times, TrainLate, Verdict, judge
+from scorers.classification import Classification
+from scorers.judge import Examiner, Observe, Refused, ServeLate, Times, TrainLate, Verdict
+from scorers.language import Language, Sizes
 from scorers.output import Output, clean
 from scorers.score import Conditions, Reason, Score
 from scorers.submission import Rejected, hash_files, settings_of
 from scorers.wire import Gone, Listener, LogitsBuffer, ProtocolError, Wire
-from tasks.spec import Manifest, Task, Value
+from tasks.spec import Definition, Manifest, Task, Value
 
 OUTPUT_LIMIT = 256 << 20
 """A submission that prints more than this is stopped: no honest log is so long."""
 
 STAGE_PREFIX = "harness-eval-"
 """Folders of evaluations in the temporary folder, with the process that owns them."""
-
-SERVE_ROWS = 64
-"""Rows in a request, the same for every submission; audits also ask for fewer."""
 
 GRACE_S = 2.0
 """How long a candidate that is done, or hung up, may take to exit before it is killed."""
@@ -107,14 +107,13 @@ class _Attempt:
     def run(self, settings: dict[str, Value]) -> _Outcome:
         request = self.request
         limits = request.task.profile(request.profile).limits
-        split = Split.load(request.data / request.split, request.manifest.shape["classes"])
-        batch_size = SERVE_ROWS
         with _stage(request) as stage, closing(Listener(stage / "link" / "judge.sock")) as door:
             spec = _spec(request, stage)
             self.unenforced = request.backend.unenforced(spec)
             with (
                 request.backend.open(spec) as sandbox,
-                closing(LogitsBuffer(batch_size * split.classes * 4)) as buffer,
+                closing(_examiner(request)) as examiner,
+                closing(LogitsBuffer(examiner.buffer_bytes)) as buffer,
             ):
                 config = stage / "task" / "config.json"
                 config.write_text(json.dumps(_config(request, settings, sandbox.inside)))
@@ -127,7 +126,7 @@ class _Attempt:
                 env = {"OMP_NUM_THREADS": str(limits.cpus)}
                 process = sandbox.start(argv, env=env, on_output=self._listen)
                 try:
-                    return self._converse(door, buffer, process, split, times, batch_size)
+                    return self._converse(door, buffer, process, examiner, times)
                 finally:
                     process.kill()
                     self.result = self.result or process.wait()
@@ -145,9 +144,8 @@ class _Attempt:
         door: Listener,
         buffer: LogitsBuffer,
         process: Process,
-        split: Split,
+        examiner: Examiner,
         times: Times,
-        batch_size: int,
     ) -> _Outcome:
         def alive() -> bool:
             return self._alive(process)
@@ -157,12 +155,9 @@ class _Attempt:
             wire = door.accept(alive, self.cancel, times.spawned + times.train_s)
             self.peer_uid = wire.peer_uid
             wire.greet(buffer)
-            verdict = judge(
+            verdict = examiner.examine(
                 wire,
                 buffer,
-                split,
-                batch_size=batch_size,
-                audit_seed=self.request.audit_seed,
                 times=times,
                 observe=self.observe,
             )
@@ -221,6 +216,21 @@ class _Attempt:
 
 class _TooMuchOutput(Exception):
     pass
+
+
+def _examiner(request: Request) -> Examiner:
+    folder, shape = request.data / request.split, request.manifest.shape
+    if request.task.definition.kind == "classification":
+        return Classification(folder, shape["classes"], audit_seed=request.audit_seed)
+    profile = request.task.profile(request.profile)
+    return Language(
+        folder,
+        shape,
+        Sizes(**{k: int(v) for k, v in profile.judge.items()}),
+        max_batch=int(profile.settings["max_batch"]),
+        audit_seed=request.audit_seed,
+        tell=request.split == "search",
+    )
 
 
 @contextmanager
@@ -296,12 +306,14 @@ def _score(request: Request, outcome: _Outcome, attempt: _Attempt, total_s: floa
         valid=valid,
         metric=definition.metric,
         score=verdict.score if valid and verdict else None,
+        measured=verdict.score if verdict and isfinite(verdict.score) else None,
         standard_error=verdict.standard_error if valid and verdict else None,
         rows=request.manifest.rows[request.split],
         reason=outcome.reason,
         message=outcome.message,
         audits=verdict.audits if verdict else (),
-        claim=_bounded(verdict.claim) if verdict else {},
+        resolution=verdict.resolution if verdict else None,
+        claim=_bounded(_claim(definition, verdict, attempt.output)),
         submission=hash_files(request.files),
         conditions=Conditions(
             task_hash=request.task.hash(request.profile),
@@ -325,7 +337,15 @@ def _score(request: Request, outcome: _Outcome, attempt: _Attempt, total_s: floa
     )
 
 
-def _bounded(claim: dict[str, Any]) -> dict[str, Any]:
+def _claim(definition: Definition, verdict: Verdict | None, output: Output) -> Mapping[str, object]:
+    """Return what the submission said of itself: to the judge, and on its last lines."""
+    told = verdict.claim if verdict else {}
+    if definition.kind != "language_modeling":
+        return told
+    return {**{k: v for k, v in told.items() if k != "device_buffer"}, **output.summary()}
+
+
+def _bounded(claim: Mapping[str, object]) -> dict[str, Any]:
     """Keep of a claim the plain values, cleaned: it is the submission's text in our record."""
     kept: dict[str, Any] = {}
     for key, value in list(claim.items())[:32]:

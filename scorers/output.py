@@ -35,6 +35,13 @@ class Output:
         middle = f"\n… {cut:,} bytes left out …\n".encode() if cut else b""
         return bytes(self._head) + middle + tail
 
+    def summary(self) -> dict[str, str]:
+        """Return the ``name: value`` lines after the last ``---``, as Autoresearch scripts end."""
+        text = bytes(self._tail[-LOG_BYTES:] or self._head).decode(errors="replace")
+        _, mark, rest = text.rpartition("\n---\n")
+        pairs = (line.partition(":") for line in rest.splitlines()[:32]) if mark else ()
+        return {name.strip(): value.strip() for name, colon, value in pairs if colon}
+
     def last_lines(self, count: int = 12) -> str:
         """Return the last lines, cleaned."""
         text = (bytes(self._tail) or bytes(self._head)).decode(errors="replace")

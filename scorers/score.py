@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCORER_VERSION = "1"
+SCORER_VERSION = "2"
 """Raised by hand whenever a change here may move a score or a verdict; see CHANGELOG, Scores."""
 
 
@@ -32,6 +32,7 @@ class Reason(StrEnum):
     SERVE_TIMEOUT = "serve_timeout"
     OUTPUT_LIMIT = "output_limit"
     PROTOCOL_ERROR = "protocol_error"
+    LOOKS_AHEAD = "looks_ahead"
     STATEFUL = "stateful"
     TREND = "trend"
 
@@ -82,7 +83,10 @@ class Conditions(Strict):
 class Score(Strict):
     """The judge's verdict on one submission.
 
-    ``score`` is the metric on the split named in the conditions; None when invalid.
+    ``score`` is the metric on the split named in the conditions; None when invalid. What an
+    audit then made of no account stands in ``measured``.
+    ``resolution`` is the smallest theft, in the metric, that the audits would have seen with
+    95 % probability; None where the task's audits have no such number.
     ``claim`` is what the submission says of itself; nothing is decided by it.
     ``seconds``: ``train`` from spawn to the first served prediction, ``serve`` from there
     to the last, ``judge`` the judge's own work, ``total`` everything.
@@ -92,11 +96,13 @@ class Score(Strict):
     valid: bool
     metric: str
     score: float | None
+    measured: float | None = None
     standard_error: float | None
     rows: int
     reason: Reason | None
     message: str
     audits: tuple[Audit, ...]
+    resolution: float | None = None
     claim: dict[str, Any]
     submission: str
     conditions: Conditions

@@ -8,9 +8,12 @@ and stops listening. It then sends a header with the buffer's descriptor attache
     PROGRESS candidate → judge   JSON {step, total, loss}: a claim, shown to the user
     READY    candidate → judge   JSON: what the submission says of itself, kept as its claim
     BATCH    judge → candidate   <III> rows, length, classes; int32 token ids
-    LOGITS   candidate → judge   <II> rows, classes: the logits are in the buffer, float32
+    LOGITS   candidate → judge   <III> rows, positions, classes: the logits are in the buffer
     FAIL     candidate → judge   JSON {kind, text}: why it cannot be served
-    BYE      judge → candidate
+    BYE      judge → candidate   JSON {score}: null where the candidate is not to know it
+
+A classifier answers with one position a row. Logits are float32; where the candidate computes on
+a GPU it may name a device buffer of its own in READY instead (see ``gpu``).
 
 The buffer is a memfd that the judge creates and seals: a candidate that could shrink it
 would kill the judge with SIGBUS. Everything received is bounded in size and in time, and
@@ -39,7 +42,7 @@ TICK_S = 0.05
 """How often a wait looks whether the candidate has died or somebody cancelled."""
 
 MAX_BODY = MAX_TEXT + 4096
-LOGITS_BODY = struct.Struct("<II")
+LOGITS_BODY = struct.Struct("<III")
 
 
 class ProtocolError(Exception):
@@ -72,12 +75,12 @@ class Frame:
             raise ProtocolError(f"a frame of kind {self.kind} holds no JSON object")
         return value
 
-    def shape(self) -> tuple[int, int]:
-        """Return rows and classes of a LOGITS frame. Raises ProtocolError."""
+    def shape(self) -> tuple[int, int, int]:
+        """Return rows, positions and classes of a LOGITS frame. Raises ProtocolError."""
         if self.kind != LOGITS or len(self.body) != LOGITS_BODY.size:
             raise ProtocolError(f"expected logits, got kind {self.kind}, {len(self.body)} bytes")
-        rows, classes = LOGITS_BODY.unpack(self.body)
-        return rows, classes
+        rows, positions, classes = LOGITS_BODY.unpack(self.body)
+        return rows, positions, classes
 
 
 class LogitsBuffer:

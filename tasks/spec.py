@@ -17,6 +17,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -49,7 +50,7 @@ class Limits(Strict):
 
 
 class Profile(Strict):
-    """A size of a task. ``data`` goes to ``prepare``, ``settings`` to the runner."""
+    """A size of a task: ``data`` for ``prepare``, ``settings`` for the runner, ``judge`` for it."""
 
     about: str
     ranked: bool = True
@@ -58,6 +59,7 @@ class Profile(Strict):
     data: dict[str, Value]
     settings: dict[str, Value]
     limits: Limits
+    judge: dict[str, Value] = Field(default_factory=dict)
 
 
 class Knob(Strict):
@@ -110,8 +112,8 @@ class Definition(Strict):
     format: Literal[1]
     name: str
     title: str
-    kind: Literal["classification"]
-    metric: Literal["accuracy"]
+    kind: Literal["classification", "language_modeling"]
+    metric: Literal["accuracy", "bits_per_byte"]
     direction: Literal["maximize", "minimize"]
     module: str
     files: tuple[str, ...]
@@ -129,7 +131,7 @@ class Manifest(Strict):
     """``manifest.json`` of a prepared data folder, written last: no manifest, no data.
 
     ``shape`` is what judge and runner need to know of the rows (length, vocabulary, classes);
-    ``baselines`` are accuracies that need no learning, measured on the search split.
+    ``baselines`` are scores that need no learning, by name and split.
     """
 
     format: Literal[1] = 1
@@ -208,10 +210,27 @@ class Task:
         bounds = "\n".join(f"- `{k}`: {v}" for k, v in self.definition.bounds.items())
         return text.replace("{bounds}", bounds)
 
-    def prepare(self, profile: str, root: Path, progress: Progress) -> tuple[Path, Manifest]:
-        """Make the data if need be; return its folder and manifest."""
+    def prepare(
+        self,
+        profile: str,
+        root: Path,
+        progress: Progress,
+        overrides: Mapping[str, Value] = MappingProxyType({}),
+    ) -> tuple[Path, Manifest]:
+        """Make the data if need be; return its folder and manifest.
+
+        ``overrides`` replace values of the profile's ``data``. Raises ConfigError where the
+        task has no such value.
+        """
         chosen = self.profile(profile)
-        path = self._module().prepare(profile, chosen.data, root, progress)
+        for name in overrides:
+            if name not in chosen.data:
+                raise ConfigError(
+                    f"The data of {self.name} have no choice of {name}.",
+                    remedy=f"{self.name} can be told: {', '.join(chosen.data)}",
+                )
+        data = {**chosen.data, **overrides}
+        path = self._module().prepare(profile, data, root, progress)
         _set_modes(path)
         return path, Manifest.model_validate_json((path / "manifest.json").read_text())
 

@@ -55,6 +55,9 @@ class ScoreScreen:
                 note = f"loss {loss:.3f}" if isinstance(loss, int | float) else ""
                 self._show("training", step, total, note)
             return
+        if what == "served":
+            self._show("serving", details["done"], details["batches"], "")
+            return
         self._show(what, 0, None, "")
         if not self._console.is_terminal:
             self.say(f"{time.monotonic() - self._began:6.1f} s  {what}")

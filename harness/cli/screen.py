@@ -56,6 +56,7 @@ class Screen:
         self._rows: dict[str, _Row] = {}
         self._run: Run | None = None
         self._steps = 0
+        self._maximize = True
         self._began = time.monotonic()
         self._said = ""
         self._percent: dict[str, int] = {}
@@ -107,6 +108,7 @@ class Screen:
     def _on_run(self, label: str, details: dict[str, Any]) -> None:
         self._run = details["run"]
         self._steps = details["run"].asked.steps
+        self._maximize = details["run"].lock.direction == "maximize"
         self._said = ""
         ready = details["ready"]
         self.warn(ready.warning)
@@ -183,7 +185,8 @@ class Screen:
 
     def _best(self) -> _Row | None:
         rows = [r for r in self._rows.values() if r.score is not None and r.label != FINAL]
-        return max(rows, key=lambda r: r.score or 0.0, default=None)
+        better = max if self._maximize else min
+        return better(rows, key=lambda r: r.score or 0.0, default=None)
 
     def _line(self, text: str) -> None:
         if self._live is None:

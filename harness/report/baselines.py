@@ -5,7 +5,12 @@ from typing import Any
 from harness.errors import ConfigError
 from harness.runs.rundir import Run, read_json
 
-NAMES = {"majority": "majority class", "first_token": "first token alone"}
+NAMES = {
+    "majority": "majority class",
+    "first_token": "first token alone",
+    "unigram": "unigram",
+    "ngram": "4-gram",
+}
 
 
 def baselines(run: Run) -> dict[str, float]:

@@ -60,7 +60,8 @@ def describe(score: Score) -> str:
             f"on {score.rows:,} {score.conditions.split} rows"
         )
     else:
-        lines.append(f"invalid: {score.reason}")
+        measured = "" if score.measured is None else f" (measured: {score.measured:.4f})"
+        lines.append(f"invalid: {score.reason}{measured}")
         if score.message:
             lines.append("  " + score.message.replace("\n", "\n  "))
     for audit in score.audits:
@@ -68,6 +69,10 @@ def describe(score: Score) -> str:
         verdict = "passed" if audit.passed else "FAILED"
         lines.append(
             f"  {audit.name}: {verdict}, {value} (limit {audit.threshold:g}); {audit.power}"
+        )
+    if score.resolution is not None:
+        lines.append(
+            f"  audit resolution: {score.resolution:.2g} {score.metric}; a smaller theft could pass"
         )
     if score.claim:
         lines.append("  its own claims: " + ", ".join(f"{k} {v}" for k, v in score.claim.items()))

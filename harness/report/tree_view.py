@@ -18,7 +18,6 @@ from harness.search.state import State, rebuild
 from harness.search.tree import Node
 from scorers.output import clean
 from scorers.score import Score
-from tasks.spec import find_task
 
 LOG_LINES = 40
 
@@ -27,7 +26,7 @@ def load(path: Path) -> tuple[Run, State]:
     """Return a run and its state, without touching it."""
     run = Run.open(path)
     events, _, _ = read(run.path / "events.jsonl")
-    maximize = find_task(run.asked.task).definition.direction == "maximize"
+    maximize = run.lock.direction == "maximize"
     return run, rebuild(events, run.path / "nodes", maximize=maximize)
 
 

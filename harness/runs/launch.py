@@ -4,10 +4,11 @@ import os
 import secrets
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from harness import __version__
@@ -64,14 +65,20 @@ def data_root() -> Path:
 
 
 def get_ready(
-    task: Task, profile: str, sandbox: str, *, trusted: bool, progress: Progress
+    task: Task,
+    profile: str,
+    sandbox: str,
+    *,
+    trusted: bool,
+    progress: Progress,
+    overrides: Mapping[str, str] = MappingProxyType({}),
 ) -> Ready:
     """Choose the sandbox and prepare the data. Raises ConfigError with a remedy."""
     gpus = _find_gpus(task, profile)
     backend, warning = registry.choose(sandbox, trusted=trusted)
     collect()  # what a killed run left holds memory: its scratch disk is a tmpfs
     try:
-        data, manifest = task.prepare(profile, data_root(), progress)
+        data, manifest = task.prepare(profile, data_root(), progress, overrides)
     except OSError as error:
         raise ConfigError(
             f"The data of {task.name} could not be prepared in {data_root()}.",
@@ -109,6 +116,7 @@ class Options:
     seed: int = 0
     sandbox: Literal["auto", "docker", "bubblewrap", "process"] = "auto"
     settings: tuple[str, ...] = ()
+    data: Mapping[str, str] = field(default_factory=dict)
 
 
 def start(options: Options, *, progress: Progress, observe: Observe) -> dict[str, Any]:
@@ -122,7 +130,12 @@ def start(options: Options, *, progress: Progress, observe: Observe) -> dict[str
     profile = task.profile(options.profile)
     steps = options.steps or (1 if policy.name == "one_shot" else profile.search_steps)
     ready = get_ready(
-        task, options.profile, options.sandbox, trusted=agent.trusted, progress=progress
+        task,
+        options.profile,
+        options.sandbox,
+        trusted=agent.trusted,
+        progress=progress,
+        overrides=options.data,
     )
     asked = Asked(
         task=task.name,
@@ -134,6 +147,7 @@ def start(options: Options, *, progress: Progress, observe: Observe) -> dict[str
         time_s=options.time_s,
         seed=options.seed,
         sandbox=options.sandbox,
+        data=dict(options.data),
     )
     run = Run.create(options.runs_dir, asked, _resolve(ready, policy))
     return _execute(run, ready, agent, policy, observe)
@@ -148,7 +162,14 @@ def resume(path: Path, *, progress: Progress, observe: Observe) -> dict[str, Any
     task = find_task(asked.task)
     agent = make_agent(asked.agent)
     policy = make_policy(asked.policy, list(asked.settings))
-    ready = get_ready(task, asked.profile, lock.sandbox, trusted=agent.trusted, progress=progress)
+    ready = get_ready(
+        task,
+        asked.profile,
+        lock.sandbox,
+        trusted=agent.trusted,
+        progress=progress,
+        overrides=asked.data,
+    )
     _same(lock, _resolve(ready, policy))
     return _execute(run, ready, agent, policy, observe)
 
@@ -164,6 +185,7 @@ def _resolve(ready: Ready, policy: Policy) -> Locked:
         policy=asdict(policy),  # type: ignore[call-overload]
         versions=conditions.versions(),
         hardware=conditions.hardware(ready.gpus),
+        direction=ready.task.definition.direction,
         audit_key=secrets.token_hex(16),
     )
 

@@ -28,14 +28,18 @@ def rescore(path: Path, node: int | None, screen: Watcher) -> tuple[Score, Score
         raise ConfigError(f"{path} has {what}.", remedy=f"harness show {path}")
     old = Score.model_validate_json(json.dumps(read_json(folder / "score.json")))
     events, _, _ = read(run.path / "events.jsonl")
-    maximize = task.definition.direction == "maximize"
-    state = rebuild(events, run.path / "nodes", maximize=maximize)
+    state = rebuild(events, run.path / "nodes", maximize=run.lock.direction == "maximize")
     number = state.finalist if node is None else node
     if number is None or number not in state.tree:
         raise ConfigError(f"The journal of {path} does not know that node.")
     # Refused like a model's code unless an isolating sandbox is there: the files may be one's.
     ready = get_ready(
-        task, run.asked.profile, run.lock.sandbox, trusted=False, progress=screen.progress
+        task,
+        run.asked.profile,
+        run.lock.sandbox,
+        trusted=False,
+        progress=screen.progress,
+        overrides=run.asked.data,
     )
     if ready.warning:
         screen.say(f"warning: {ready.warning}")

@@ -55,6 +55,7 @@ def compose(
             "message": message,
             "node": best.number if best else None,
             "nodes": {"scored": len(nodes), "valid": sum(n.valid for n in nodes)},
+            "resolution": final.resolution if final else None,
             "audits": [a.model_dump() for a in final.audits] if final else [],
             "claim": final.claim if final else {},
             "conditions": final.conditions.model_dump(mode="json") if final else None,

@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 
 import tomlkit
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import ConfigError
 from harness.search.journal import Journal
@@ -43,6 +43,8 @@ class Asked(BaseModel):
     seed: int
     sandbox: Literal["auto", "docker", "bubblewrap", "process"]
     workers: int = 1
+    data: dict[str, str] = Field(default_factory=dict)
+    """What replaces values of the profile's ``data``: source, byte_counts."""
 
 
 class Locked(BaseModel):
@@ -59,6 +61,7 @@ class Locked(BaseModel):
     policy: dict[str, float | int | str]
     versions: dict[str, str]
     hardware: dict[str, str | int]
+    direction: Literal["maximize", "minimize"] = "maximize"
     audit_key: str
     """Drawn once a run; with it the judge derives serving orders that nobody can foresee."""
 

@@ -1,0 +1,104 @@
+"""The judge of classifiers: accuracy on hidden rows, one answer a row."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scorers import audits
+from scorers.judge import (
+    Observe,
+    ServeLate,
+    Times,
+    TrainLate,
+    Verdict,
+    ask,
+    dismiss,
+    follow_training,
+)
+from scorers.score import Audit, Reason
+from scorers.wire import Late, LogitsBuffer, Wire
+
+SERVE_ROWS = 64
+"""Rows in a request, the same for every submission; audits also ask for fewer."""
+
+
+class Classification:
+    """An Examiner. tokens: uint8 (rows, length), padded with 0; labels: uint8 (rows,)."""
+
+    def __init__(self, folder: Path, classes: int, *, audit_seed: str) -> None:
+        self.tokens: NDArray[np.uint8] = np.load(folder / "tokens.npy", allow_pickle=False)
+        self.labels: NDArray[np.uint8] = np.load(folder / "labels.npy", allow_pickle=False)
+        self.classes = classes
+        self._rng = np.random.default_rng(list(audit_seed.encode()))
+        self.buffer_bytes = SERVE_ROWS * classes * 4
+
+    def examine(
+        self, wire: Wire, buffer: LogitsBuffer, *, times: Times, observe: Observe
+    ) -> Verdict:
+        """Serve every row and measure the accuracy."""
+        train_deadline = times.spawned + times.train_s
+        claim = follow_training(wire, train_deadline, observe)
+        batches = audits.plan(len(self.tokens), SERVE_ROWS, self._rng)
+        observe("serving", {"batches": len(batches)})
+
+        answers: list[audits.Logits] = []
+        first = np.zeros((len(self.tokens), self.classes), np.float32)
+        deadline = train_deadline
+        started = time.monotonic()
+        try:
+            for sequence, batch in enumerate(batches):
+                tokens = self.tokens[batch.rows].astype(np.int32)
+                shape = (len(batch.rows), 1, self.classes)
+                ask(wire, sequence, tokens, shape, deadline)
+                copy = np.frombuffer(buffer.take(len(batch.rows) * self.classes * 4), np.float32)
+                answers.append(copy.reshape(len(batch.rows), self.classes))
+                if sequence == 0:
+                    started = time.monotonic()
+                    deadline = started + times.serve_s
+                if batch.first:
+                    first[batch.rows] = answers[-1]
+        except Late:
+            raise (TrainLate if not answers else ServeLate) from None
+        served = time.monotonic()
+        dismiss(wire, None, served)
+
+        checks, failed, message = audit(batches, answers, first)
+        order = np.concatenate([b.rows for b in batches if b.first])
+        accuracy = float((first.argmax(axis=1) == self.labels).mean())
+        trend = audits.trend(first[order].argmax(axis=1) == self.labels[order])
+        checks.append(trend)
+        if failed is None and not trend.passed:
+            failed = Reason.TREND
+            message = f"Accuracy rises while serving ({trend.value:.1f} standard deviations)."
+        return Verdict(
+            score=accuracy,
+            standard_error=float(np.sqrt(accuracy * (1 - accuracy) / len(self.labels))),
+            audits=tuple(checks),
+            failed=failed,
+            message=message,
+            claim=claim,
+            train_s=started - times.spawned,
+            serve_s=served - started,
+            judge_s=time.monotonic() - served,
+        )
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def audit(
+    batches: list[audits.Batch],
+    answers: list[audits.Logits],
+    first: audits.Logits,
+) -> tuple[list[Audit], Reason | None, str]:
+    """Return the audits of finiteness and statelessness, and what failed, in words."""
+    finite = audits.finiteness(answers)
+    if not finite.passed:
+        return [finite], Reason.NOT_FINITE, f"{finite.value:.0f} served logits are not finite."
+    stateless, where = audits.statelessness(batches, answers, first)
+    if not stateless.passed:
+        message = f"Logits depend on more than their row: {where}."
+        return [finite, stateless], Reason.STATEFUL, message
+    return [finite, stateless], None, ""

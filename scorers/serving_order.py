@@ -1,0 +1,72 @@
+"""In which order a language model is shown its rows: one that tells it nothing.
+
+Scored rows, audited rows and their twins come in one random sequence, in batches of one fixed
+size (another size would make a compiled candidate compile again). Some rows come a second
+time, late. A row never shares a batch with its repeat or its twin: a look across the batch
+would else be a look at the answer.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+def batches(
+    items: int,
+    twins: Mapping[int, int],
+    repeats: Sequence[int],
+    size: int,
+    rng: np.random.Generator,
+) -> list[Ints]:
+    """Return batches of exactly ``size`` item numbers that hold every item at least once.
+
+    ``twins`` maps items to their twins, both ways. ``repeats`` come again, after their first
+    time and in the later half of all. The last batch is filled up with further repeats.
+    """
+    place = np.empty(items)
+    place[rng.permutation(items)] = np.arange(items)
+    again = [(float(rng.uniform(max(place[i] + 1, items / 2), items + 1)), i) for i in repeats]
+    queue = [item for _, item in sorted([*((float(p), i) for i, p in enumerate(place)), *again])]
+    done: list[Ints] = []
+    waiting: list[int] = []
+    batch: list[int] = []
+
+    def fits(item: int) -> bool:
+        return item not in batch and twins.get(item) not in batch
+
+    for item in queue:
+        waiting.append(item)
+        for candidate in list(waiting):
+            if len(batch) < size and fits(candidate):
+                batch.append(candidate)
+                waiting.remove(candidate)
+        if len(batch) == size:
+            done.append(np.array(batch))
+            batch = []
+    while waiting or batch:
+        for candidate in list(waiting):
+            if len(batch) < size and fits(candidate):
+                batch.append(candidate)
+                waiting.remove(candidate)
+        done.append(np.array(_filled(batch, items, twins, size, rng)))
+        batch = []
+    return done
+
+
+def _filled(
+    batch: list[int], items: int, twins: Mapping[int, int], size: int, rng: np.random.Generator
+) -> list[int]:
+    """Fill a batch with other items; where there are too few, with any."""
+    taken = {*batch, *(twins[i] for i in batch if i in twins)}
+    rest: list[int] = []
+    for item in rng.permutation(items):
+        if len(batch) + len(rest) == size:
+            break
+        if int(item) not in taken:
+            rest.append(int(item))
+            taken |= {int(item), twins.get(int(item), int(item))}
+    missing = size - len(batch) - len(rest)
+    return [*batch, *rest, *(int(i) for i in rng.integers(0, items, missing))]

@@ -1,0 +1,256 @@
+"""The judge of language models: an honest model's number is right, and a look ahead is seen.
+
+The corpus of dishonest training scripts is another test; here the audits themselves are tried
+on a language whose true probabilities are known (``lm.py``).
+"""
+
+import numpy as np
+import pytest
+from lm import BOS, LENGTH, SIZES, VOCABULARY, Language2, examine, write_split
+
+from scorers import serving_order, splice
+from scorers.language_audits import trend
+from scorers.score import Reason
+from scorers.wire import ProtocolError
+
+
+@pytest.fixture(scope="module")
+def language():
+    return Language2()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, language):
+    return write_split(tmp_path_factory.mktemp("lm") / "search", language, 192, 60_000, seed=1)
+
+
+def audit(verdict, name):
+    return next(a for a in verdict.audits if a.name == name)
+
+
+def test_bits_per_byte_is_what_a_direct_computation_gives(folder, language):
+    verdict, told = examine(folder, language.logits)
+    rows = np.load(folder / "rows.npy").astype(np.int64)
+    chances = np.take_along_axis(language.logits(rows[:, :-1]), rows[:, 1:, None], axis=2)[..., 0]
+    counted = rows[:, 1:] != BOS
+    expected = -chances[counted].sum() / np.log(2) / (4 * counted.sum())
+    assert verdict.failed is None, verdict.message
+    assert verdict.score == pytest.approx(expected, rel=1e-5)
+    assert told == [{"score": round(verdict.score, 6)}]
+
+
+def test_raising_all_logits_gains_nothing(folder, language):
+    plain, _ = examine(folder, language.logits)
+    raised, _ = examine(folder, lambda t: language.logits(t) + 50)
+    assert raised.score == pytest.approx(plain.score, abs=1e-5)
+
+
+def peek(language, weight, where=lambda tokens: np.ones(tokens.shape, bool)):
+    def predict(tokens):
+        logits = language.logits(tokens)
+        ahead = np.concatenate([tokens[:, 1:], tokens[:, -1:]], axis=1)
+        boost = weight * where(tokens)
+        boost[:, -1] = 0
+        np.put_along_axis(logits, ahead[..., None], _pick(logits, ahead) + boost[..., None], axis=2)
+        return logits
+
+    return predict
+
+
+def _pick(logits, tokens):
+    return np.take_along_axis(logits, tokens[..., None].astype(np.int64), axis=2)
+
+
+@pytest.mark.parametrize("weight", [6.0, 0.3, 0.01])
+def test_a_memoryless_look_ahead_is_seen_down_to_tiny_weights(folder, language, weight):
+    honest, _ = examine(folder, language.logits)
+    verdict, told = examine(folder, peek(language, weight))
+    assert verdict.score < honest.score - weight / 20
+    assert verdict.failed is Reason.LOOKS_AHEAD
+    assert told == [{"score": None}]
+
+
+def test_a_look_ahead_only_after_bos_is_seen(folder, language):
+    verdict, _ = examine(folder, peek(language, 6.0, where=lambda tokens: tokens == BOS))
+    assert verdict.failed is Reason.LOOKS_AHEAD
+    assert not audit(verdict, "swap").passed
+
+
+class Replay:
+    """Answers what it has seen before as it did then, and cheats on what is new."""
+
+    def __init__(self, cheat):
+        self.cheat = cheat
+        self.known = {}
+
+    def __call__(self, tokens):
+        logits = self.cheat(tokens)
+        for row in range(len(tokens)):
+            for t in range(tokens.shape[1]):
+                prefix = tokens[row, : t + 1].tobytes()
+                logits[row, t] = self.known.setdefault(prefix, logits[row, t].copy())
+        return logits
+
+
+@pytest.mark.parametrize("weight", [6.0, 0.3])
+def test_memory_helps_a_look_ahead_against_twins_but_not_against_the_swap(folder, language, weight):
+    verdict, _ = examine(folder, Replay(peek(language, weight)))
+    assert audit(verdict, "prefix").passed
+    assert audit(verdict, "prefix lean").passed
+    assert not audit(verdict, "swap").passed
+    assert verdict.failed is Reason.LOOKS_AHEAD
+
+
+def test_a_look_two_tokens_ahead_is_seen_although_one_ahead_is_not_looked_at(folder, language):
+    """It infers the next token from the one after it, by Bayes' rule over the chain."""
+
+    def predict(tokens):
+        logits = language.logits(tokens)
+        later = np.concatenate([tokens[:, 2:], tokens[:, -1:], tokens[:, -1:]], axis=1)
+        # p(next, later | past) = p(next | past) * p(later | this, next)
+        forward = language.probabilities[tokens[:, :-2], :, later[:, :-2]]
+        logits[:, :-2] += np.log(forward)
+        return logits
+
+    honest, _ = examine(folder, language.logits)
+    verdict, _ = examine(folder, Replay(predict))
+    assert verdict.score < honest.score - 0.02
+    assert verdict.failed is Reason.LOOKS_AHEAD
+    assert not audit(verdict, "swap").passed
+
+
+def test_learning_while_serving_is_seen_when_old_rows_are_answered_anew(folder, language):
+    class Learner:
+        counts = np.full((VOCABULARY, VOCABULARY), 0.05)
+
+        def __call__(self, tokens):
+            logits = np.log(self.counts / self.counts.sum(axis=1, keepdims=True))[tokens]
+            np.add.at(self.counts, (tokens[:, :-1], tokens[:, 1:]), 1)
+            return logits.astype(np.float32)
+
+    verdict, _ = examine(folder, Learner())
+    assert verdict.failed is Reason.STATEFUL
+
+
+def test_learning_while_serving_is_seen_when_old_rows_get_old_answers(folder):
+    class Learner:
+        def __init__(self):
+            self.counts = np.full((VOCABULARY, VOCABULARY), 0.05)
+
+        def __call__(self, tokens):
+            logits = np.log(self.counts / self.counts.sum(axis=1, keepdims=True))[tokens]
+            np.add.at(self.counts, (tokens[:, :-1], tokens[:, 1:]), 1)
+            return logits.astype(np.float32)
+
+    verdict, _ = examine(folder, Replay(Learner()))
+    assert not audit(verdict, "trend").passed
+    assert verdict.failed is not None
+
+
+def test_a_look_across_the_batch_is_seen(folder, language):
+    def predict(tokens):
+        logits = language.logits(tokens)
+        return logits + 0.5 * np.roll(logits, 1, axis=0)
+
+    assert examine(folder, predict)[0].failed in (Reason.STATEFUL, Reason.LOOKS_AHEAD)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38])
+def test_what_is_not_finite_or_absurd_is_refused(folder, language, value):
+    def predict(tokens):
+        logits = language.logits(tokens)
+        logits[0, 3, 5] = value
+        return logits
+
+    assert examine(folder, predict)[0].failed is Reason.NOT_FINITE
+
+
+def test_honest_models_never_fail_and_rounding_is_honest(folder, language):
+    rng = np.random.default_rng(5)
+
+    def rounded(tokens):
+        logits = language.logits(tokens)
+        return logits + rng.normal(0, 0.02, logits.shape).astype(np.float32)
+
+    for seed in range(20):
+        for predict in (language.logits, rounded):
+            verdict, _ = examine(
+                folder, predict, seed=f"seed {seed}", batch=[1, 7, 16, 64][seed % 4]
+            )
+            assert verdict.failed is None, verdict.message
+
+
+def test_the_swap_statistic_has_the_spread_it_claims_for_a_bad_model_too(folder, language):
+    """A model unlike the reference is honest as well: false alarms do not grow with its losses."""
+    flat = np.random.default_rng(3).normal(0, 2, (VOCABULARY, VOCABULARY)).astype(np.float32)
+    values = [
+        audit(examine(folder, lambda t: flat[t], seed=str(seed))[0], "swap").value
+        for seed in range(40)
+    ]
+    assert max(values) < 4.5
+    assert np.std(values) < 1.5
+
+
+@pytest.mark.parametrize("size", [0, 65, -1, True, "8", None])
+def test_a_batch_size_outside_the_limits_is_refused(folder, language, size):
+    with pytest.raises(ProtocolError, match="evaluate_bpb takes 1 to 64"):
+        examine(folder, language.logits, batch=size)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 300])
+def test_every_item_is_shown_and_never_beside_its_twin(size):
+    rng = np.random.default_rng(size)
+    twins = {3: 90, 90: 3, 5: 91, 91: 5}
+    repeats = [0, 1, 2]
+    order = serving_order.batches(100, twins, repeats, size, rng)
+    flat = np.concatenate(order)
+    assert set(flat.tolist()) == set(range(100))
+    assert all(len(batch) == size for batch in order)
+    assert all((flat == item).sum() >= 2 for item in repeats)
+    if size < 100:
+        for batch in order:
+            assert len(set(batch.tolist())) == len(batch)
+            assert not any(twins.get(int(i)) in batch for i in batch)
+
+
+def test_places_stand_where_both_continuations_follow_the_same_tokens(folder):
+    load = {n: np.load(folder / f"audit_{n}.npy") for n in ("tokens", "starts", "reference")}
+    stream = splice.Stream(load["tokens"], load["starts"], load["reference"], BOS)
+    found = splice.splice(stream, 128, LENGTH, 8, np.random.default_rng(0))
+    places = found.places
+    assert len(places.row) > 800
+    assert np.all(places.own != places.other)
+    shown = found.rows[places.row, places.position + 1]
+    assert np.array_equal(shown, np.where(places.sign > 0, places.own, places.other))
+    assert abs(places.sign.mean()) < 0.15  # the coin is fair
+    assert places.position.max() < LENGTH - 1  # there is something to look ahead to
+    assert set(range(LENGTH - 2)) <= set(places.position.tolist())  # every offset
+    assert places.after_bos.sum() > 50
+    assert np.all(found.rows[:, 0] == BOS)
+    twin = splice.twin(stream, found, 10)
+    at = int(places.position[10])
+    row = found.rows[places.row[10]]
+    assert np.array_equal(twin[: at + 1], row[: at + 1])
+    assert {int(twin[at + 1]), int(row[at + 1])} == {int(places.own[10]), int(places.other[10])}
+
+
+def test_the_trend_audit_keeps_its_false_alarm_rate_and_sees_a_fall():
+    rng = np.random.default_rng(0)
+    reference = rng.normal(3, 0.5, 192)
+    values = [trend(reference * 0.9 + rng.normal(0, 0.1, 192), reference).value for _ in range(300)]
+    assert max(values) < 4.5
+    falling = reference * 0.9 + rng.normal(0, 0.1, 192) - np.linspace(0, 0.3, 192)
+    assert not trend(falling, reference).passed
+
+
+def test_the_printed_resolution_is_what_passes_and_no_more(folder, language):
+    """Thefts well above the printed resolution are seen, by a cheat that no twin can catch."""
+    honest, _ = examine(folder, language.logits, sizes=SIZES)
+    seen = 0
+    for weight in (0.05, 0.1, 0.2):
+        verdict, _ = examine(folder, Replay(peek(language, weight)))
+        gain = honest.score - verdict.score
+        if gain > verdict.resolution:
+            seen += 1
+            assert verdict.failed is Reason.LOOKS_AHEAD, (weight, gain, verdict.resolution)
+    assert seen
