@@ -84,7 +84,7 @@ class Link:
         while True:
             kind, sequence, body = self._receive()
             if kind == BYE:
-                words: dict[str, Any] = json.loads(body)
+                words: dict[str, Any] = json.loads(body or b"{}")
                 return words
             rows, length, _classes = BATCH_HEAD.unpack_from(body)
             tokens = np.frombuffer(body, np.int32, offset=BATCH_HEAD.size).reshape(rows, length)
