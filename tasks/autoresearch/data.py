@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 
 from harness.errors import ConfigError
 from tasks.autoresearch import reference, sources, splits, tokenizer
-from tasks.autoresearch.overlap import Overlap, runs
+from tasks.autoresearch.overlap import Overlap, runs, without_near_duplicates
 from tasks.autoresearch.tokenizer import ByteCounts, Tokenizer, Tokens
 from tasks.spec import Manifest, Progress, Strict, Value, digest
 
@@ -37,7 +37,9 @@ class Parameters(Strict):
     ``source`` is ``bundled``, ``climbmix`` or a folder. ``length`` is in tokens: a row holds one
     more. ``rows`` are scored in each hidden split; its audits use documents of at least
     ``audit_tokens``. ``shards`` counts climbmix's shards of training text; ``max_characters``
-    limits the text (0: all), ``max_document`` a document of a corpus that is not climbmix.
+    limits the text (0: all), ``max_document`` a document of a corpus that is not climbmix. Of
+    such a corpus the documents are dropped that share more than ``near_duplicates`` of their runs
+    of 13 words with earlier ones (1: none are).
     """
 
     source: str
@@ -50,6 +52,7 @@ class Parameters(Strict):
     seed: int = Field(default=1, ge=0)
     max_characters: int = Field(default=0, ge=0)
     max_document: int = Field(default=0, ge=0)
+    near_duplicates: float = Field(default=1.0, gt=0, le=1)
 
     @property
     def capacity(self) -> int:
@@ -152,7 +155,7 @@ def _parameters(profile: str, data: Mapping[str, Value]) -> Parameters:
             f"The data table of autoresearch, profile {profile}, is wrong.", cause=str(error)
         ) from error
     if p.source == "climbmix":
-        return p.model_copy(update={"max_document": 0})
+        return p.model_copy(update={"max_document": 0, "near_duplicates": 1.0})
     changes: dict[str, Value] = {"shards": 0}
     if p.source != "bundled":
         changes["source"] = str(Path(p.source).expanduser().resolve())
@@ -166,8 +169,16 @@ def _open(p: Parameters, root: Path, progress: Progress) -> sources.Source:
             return sources.open_climbmix(
                 root / "climbmix", p.shards, needed, p.max_characters, progress
             )
-    documents, duplicates = sources.pool(p.source, p.max_characters, p.max_document, progress)
-    return sources.open_pool(documents, duplicates)
+    documents, dropped = sources.pool(p.source, p.max_characters, p.max_document, progress)
+    if p.near_duplicates < 1:
+
+        def report(done: int, total: int) -> None:
+            progress("looking for near-duplicates, documents", done, total)
+
+        count = len(documents)
+        documents = without_near_duplicates(documents, p.near_duplicates, report)
+        dropped += count - len(documents)
+    return sources.open_pool(documents, dropped)
 
 
 def _build(

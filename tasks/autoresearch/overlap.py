@@ -6,7 +6,7 @@ a fixed fraction, the same on both sides, so that the share is measured on a fai
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 
@@ -77,6 +77,26 @@ class Overlap:
         # The high bits: the low ones of a product depend on few bits of its factors.
         kept: Hashes = hashes[(hashes >> np.uint64(32)) % self._thin == 0]
         return kept
+
+
+def without_near_duplicates(
+    texts: list[str], most: float, progress: Callable[[int, int], None]
+) -> list[str]:
+    """Return the texts of whose runs at most the share ``most`` stands in earlier texts returned.
+
+    Only one run in eight is looked at. A text without any is kept.
+    """
+    seen: set[int] = set()
+    kept = []
+    for number, text in enumerate(texts):
+        if number % 5000 == 0:
+            progress(number, len(texts))
+        hashes = _runs(text.encode())
+        own = set(hashes[hashes >> np.uint64(61) == 0].tolist())
+        if len(own & seen) <= most * len(own):
+            kept.append(text)
+            seen |= own
+    return kept
 
 
 def _batches(texts: Iterable[str]) -> Iterator[bytes]:

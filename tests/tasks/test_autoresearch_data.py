@@ -140,10 +140,14 @@ def test_the_tokenizer_is_trained_on_training_text_only(prepared, stored):
         assert {stored.decode(d[1:]) for d in audit} <= hidden - in_train
 
 
-def test_what_the_hidden_splits_did_not_need_is_trained_on(prepared, stored):
+def test_what_the_hidden_splits_did_not_need_is_trained_on(prepared):
     pool, _ = sources.pool("bundled", 300_000, 400, silent)
-    in_train = {stored.decode(d[1:]) for d in documents(prepared / "train", "")}
-    assert len(in_train) > len(list(sources.open_pool(pool, 0).train()))
+    bos = manifest(prepared).shape["bos"]
+    rows = [np.load(prepared / split / "rows.npy") for split in ("search", "test")]
+    elsewhere = ("train", "val_"), ("search", "audit_"), ("test", "audit_")
+    held = sum(int((array == bos).sum()) for array in rows)
+    held += sum(len(documents(prepared / folder, name)) for folder, name in elsewhere)
+    assert len(documents(prepared / "train", "")) == len(pool) - held
 
 
 def test_baselines_are_the_references_bits_per_byte(prepared):
@@ -467,6 +471,20 @@ def test_copies_between_train_and_hidden_are_reported(tmp_path):
         assert said[f"overlap_{split}"] == pytest.approx(0.5 * 28 / 68, abs=0.1)
 
 
+def test_documents_that_nearly_repeat_others_are_dropped_on_request(tmp_path):
+    texts = [words_of(300, i) for i in range(60)]
+    edited = [" ".join((*text.split()[:280], *words_of(20, 900 + i).split()))
+              for i, text in enumerate(texts[:20])]  # fmt: skip
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(t) + "\n" for t in [*texts, *edited]))
+    small = {"source": str(tmp_path), "max_document": 0, "rows": 5, "audit_tokens": 3000}
+    folder = prepare(tmp_path / "out", near_duplicates=0.5, **small)
+    assert manifest(folder).parameters["duplicates_dropped"] == 20
+    assert manifest(folder).parameters["overlap_test"] == 0
+    folder = prepare(tmp_path / "out", **small)
+    assert manifest(folder).parameters["duplicates_dropped"] == 0
+    assert manifest(folder).parameters["overlap_test"] > 0
+
+
 # A folder as the source
 
 
@@ -556,37 +574,74 @@ def test_a_folder_without_text_is_refused(tmp_path):
 # harness prepare
 
 
-def harness_prepare(*args: object):
+TASK = """
+format = 1
+name = "texts"
+title = "The data of autoresearch in a small size"
+kind = "language_modeling"
+metric = "bits_per_byte"
+direction = "minimize"
+module = "texts"
+files = ["train.py"]
+runner = []
+entry = "runner.py"
+
+[profiles.test]
+about = "Small."
+search_steps = 1
+data = { source = "bundled", byte_counts = "exact", shards = 2, vocabulary = 320, length = 32, \
+rows = 30, audit_tokens = 3000, max_characters = 300_000, max_document = 400 }
+settings = {}
+limits = { train_s = 1, serve_s = 1, memory_mb = 1, cpus = 1 }
+"""
+
+
+@pytest.fixture
+def harness_prepare(tmp_path, monkeypatch):
+    """Run the command on a small task of this data, and on the real ones."""
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "task.toml").write_text(TASK.replace("\\\n", ""))
+    module = "from tasks.autoresearch.data import prepare as prepare\n"
+    (tmp_path / "tasks" / "texts.py").write_text(module)
+    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path / "tasks"))
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
     app = typer.Typer()
     app.command()(prepare_command.command)
-    return CliRunner().invoke(app, [str(a) for a in args])
+    return lambda *args: CliRunner().invoke(app, [str(a) for a in args])
 
 
-def test_the_command_says_what_was_made(tmp_path, monkeypatch):
-    monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
-    done = harness_prepare("autoresearch", "--profile", "test", "--json")
+def test_the_command_says_what_was_made(harness_prepare, tmp_path):
+    done = harness_prepare("texts", "--profile", "test", "--json")
     assert done.exit_code == 0, done.stderr
+    assert "encoding" in done.stderr or "training the tokenizer" in done.stderr
     said = json.loads(done.stdout)
     folder = Path(said["path"])
-    assert folder.parent == tmp_path
+    assert folder.parent == tmp_path / "data"
     assert said["hash"] == manifest(folder).hash
-    done = harness_prepare("autoresearch", "--profile", "test")
-    assert "encoding" not in done.stderr  # it was there already
+    done = harness_prepare("texts", "--profile", "test")
+    assert done.stderr == ""  # it was there already
     for word in (str(folder), "bundled", said["hash"], "runs of 13 words in test", "bits per byte"):
         assert word in done.stdout
 
 
-def test_the_command_takes_a_folder_and_prepares_other_tasks(tmp_path, monkeypatch):
-    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
+def test_the_command_says_where_the_text_comes_from_and_how_bytes_count(harness_prepare, tmp_path):
     (tmp_path / "mine").mkdir()
-    texts, _ = sources.pool("bundled", 5_000_000, 300, silent)
+    texts, _ = sources.pool("bundled", 300_000, 0, silent)
     lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
     (tmp_path / "mine" / "a.jsonl").write_text(lines)
-    monkeypatch.chdir(tmp_path)
-    done = harness_prepare("autoresearch", "--profile", "test", "--data", "mine", "--json")
+    args = ("texts", "--profile", "test", "--data", "mine", "--byte-counts", "public", "--json")
+    done = harness_prepare(*args)
     assert done.exit_code == 0, done.stderr
     parameters = json.loads(done.stdout)["manifest"]["parameters"]
     assert parameters["source"] == str(tmp_path / "mine")
+    assert parameters["byte_counts"] == "public"
+    done = harness_prepare("texts", "--profile", "test", "--data", "nowhere")
+    assert done.exit_code == 2
+    assert "There is no folder" in done.stderr
+
+
+def test_the_command_prepares_other_tasks_and_refuses_what_they_lack(harness_prepare):
     done = harness_prepare("lra/listops", "--profile", "test")
     assert done.exit_code == 0, done.stderr
     assert "512 rows" in done.stdout
