@@ -116,7 +116,7 @@ def splice(stream: Stream, rows: int, length: int, gap: int, rng: np.random.Gene
 
     def lengths() -> Iterator[int]:
         for index in rng.permutation(len(stream.starts) - 1):
-            document = _chain(stream, int(stream.starts[index]), elsewhere, gap, length + 1, rng)
+            document = _chain(stream, int(stream.starts[index]), elsewhere, gap, 8 * length, rng)
             documents.append(document)
             yield len(document.tokens)
 

@@ -1,3 +1,0 @@
-"""Softmax attention: the base as it is."""
-
-# ruff: noqa: F821
