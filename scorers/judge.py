@@ -54,7 +54,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the judge measured. ``resolution``: the smallest theft its audits see, in the metric."""
+    """What the judge measured. ``resolution``: the smallest look ahead it sees, in the metric."""
 
     score: float
     standard_error: float
