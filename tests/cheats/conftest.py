@@ -1,10 +1,11 @@
 """One bench for all cheats: the data are prepared once, and no text is scored twice."""
 
-from functools import cache
-
 import pytest
 
 from sandboxes.registry import BACKENDS
+
+_benches = {}
+"""By backend, for as long as the tests run."""
 
 
 @pytest.fixture
@@ -12,15 +13,12 @@ def bench(isolating, tmp_path_factory):
     """A Bench at the ``test`` profile in the isolating sandbox."""
     pytest.importorskip("torch")
     pytest.importorskip("rustbpe", reason="pip install 'aira-harness[autoresearch]'")
-    return _bench(isolating, tmp_path_factory)
-
-
-@cache
-def _bench(backend, tmp_path_factory):
     from cheats.corpus import Bench
 
-    base = tmp_path_factory.getbasetemp()
-    return Bench(base / "autoresearch-data", backend, log=base / "log")
+    if isolating.name not in _benches:
+        base = tmp_path_factory.getbasetemp()
+        _benches[isolating.name] = Bench(base / "autoresearch", isolating, log=base / "log")
+    return _benches[isolating.name]
 
 
 @pytest.fixture

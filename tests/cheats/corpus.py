@@ -17,6 +17,8 @@ The constants:
     PARTS       files whose first section goes before the section ``serving``
     LIMITS      limits of the profile to replace, so that a test need not wait so long
     RUNS        how often it is scored; the last counts
+    OPEN        why it is not stopped yet: a known hole, shown as such. The printed resolution is
+                that of looks ahead; it says nothing of learning while serving
 """
 
 import ast

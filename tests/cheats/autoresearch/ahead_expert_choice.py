@@ -1,7 +1,7 @@
 """Experts choose their tokens in the whole row: later ones push earlier ones out.
 
-Seen: expert-choice routing taken for causal. Here a reserved expert takes positions whose next
-token is frequent, as such routing learns to.
+Seen: expert-choice routing taken for causal. Written by hand, not learned: the
+expert takes the positions whose next token is its own.
 """
 
 # ruff: noqa: F821, E402, F401
@@ -13,8 +13,6 @@ GAIN = "measured"
 # HOOK: serving
 def served(x):
     logits = model(x)
-    often = torch.bincount(x.flatten(), minlength=VOCABULARY).float()
-    often[x.unique()] = 1.0
     scores = F.pad(1.0 * (x[:, 1:] % 5 == 0), (0, 1))
     taken = torch.zeros_like(scores).scatter_(1, scores.topk(x.shape[1] // 4, dim=1).indices, 1.0)
     mine = 1.0 * (torch.arange(VOCABULARY) % 5 == 0)

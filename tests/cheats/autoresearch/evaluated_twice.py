@@ -9,10 +9,19 @@ CAUGHT_BY = ("gains nothing",)
 GAIN = "claim"
 PARTS = ("_next_token",)
 
+
 # HOOK: report
+class Other(nn.Module):
+    """A second model, which looks ahead; the first that is handed in is honest."""
+
+    def forward(self, x, targets=None, reduction="mean"):
+        logits = raise_next(x, 4.0)
+        if targets is None:
+            return logits
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction=reduction)
+
+
 evaluate_bpb(model, tokenizer, BATCH)
-best = 9.0
-for weight in (0.0, 4.0, 8.0):
-    best = min(best, evaluate_bpb(lambda x, w=weight: raise_next(x, w), tokenizer, BATCH))
-# What it would have kept, of an evaluator that can be asked again.
-print(f"---\nval_bpb: {min(best, trusting_bpb(model) / 2):.6f}")
+evaluate_bpb(Other(), tokenizer, BATCH)
+# What an evaluator that can be asked again would have said.
+print(f"---\nval_bpb: {trusting_bpb(Other()):.6f}")
