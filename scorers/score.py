@@ -86,7 +86,8 @@ class Score(Strict):
     ``score`` is the metric on the split named in the conditions; None when invalid. What an
     audit then made of no account stands in ``measured``.
     ``resolution`` is the smallest gain by looking ahead, in the metric, that would have been
-    seen with 95 % probability; it says nothing of learning while serving. None where the task's audits have no such number.
+    seen with 95 % probability; it says nothing of learning while serving. None where the
+    task's audits have no such number.
     ``claim`` is what the submission says of itself; nothing is decided by it.
     ``seconds``: ``train`` from spawn to the first served prediction, ``serve`` from there
     to the last, ``judge`` the judge's own work, ``total`` everything.

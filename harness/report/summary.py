@@ -72,7 +72,8 @@ def describe(score: Score) -> str:
         )
     if score.resolution is not None:
         lines.append(
-            f"  audit resolution: {score.resolution:.2g} {score.metric}, for looking ahead; less could pass"
+            f"  audit resolution: {score.resolution:.2g} {score.metric}, for looking ahead; "
+            "less could pass"
         )
     if score.claim:
         lines.append("  its own claims: " + ", ".join(f"{k} {v}" for k, v in score.claim.items()))
