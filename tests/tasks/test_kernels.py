@@ -25,8 +25,9 @@ def _two_threads() -> Iterator[None]:
     torch.compiler.reset()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def kernels() -> Any:
+    """Loaded once: torch.compile remembers a module by its name, so a second one is not seen."""
     spec = importlib.util.spec_from_file_location("kernels", KERNELS)
     assert spec is not None
     assert spec.loader is not None

@@ -26,7 +26,7 @@ DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 # Depth, width, heads, rows in a batch, longest counted context, tokens to count; by row length.
 SIZES = {
     64: (1, 64, 2, 16, 3, 300_000),
-    256: (2, 128, 2, 8, 5, 10_000_000),
+    256: (1, 64, 2, 8, 5, 10_000_000),
     2048: (8, 512, 4, 8, 3, 100_000_000),
 }
 DEPTH, WIDTH, HEADS, ROWS, CONTEXT, COUNTED = SIZES[MAX_SEQ_LEN]
@@ -71,7 +71,9 @@ class Order:
         self.contexts, sizes = (self.runs // vocabulary).unique_consecutive(return_counts=True)
         self.first, self.sizes = sizes.cumsum(0) - sizes, sizes
         self.total = torch.zeros(len(sizes), device=text.device)
-        self.total.index_add_(0, spread(torch.arange(len(sizes), device=text.device), sizes), self.count)
+        self.total.index_add_(
+            0, spread(torch.arange(len(sizes), device=text.device), sizes), self.count
+        )
         n1, n2, n3, n4 = ((self.count == i).sum().item() + 1 for i in (1, 2, 3, 4))
         y = n1 / (n1 + 2 * n2)
         discounts = [0.0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3]
@@ -84,7 +86,9 @@ class Order:
         at = torch.searchsorted(self.runs, run).clamp(max=len(self.runs) - 1)
         return torch.where(self.runs[at] == run, self.seen[at], 0)
 
-    def share(self, context: Tensor, left_out: Tensor | None, target: Tensor | None):
+    def share(
+        self, context: Tensor, left_out: Tensor | None, target: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return what follows ``context`` (n,): owners, tokens, their shares, and the rest (n,)."""
         at = torch.searchsorted(self.contexts, context).clamp(max=len(self.contexts) - 1)
         sizes = torch.where(self.contexts[at] == context, self.sizes[at], 0)
@@ -174,9 +178,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.q, self.k, self.v, self.out = (
-            nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(4)
-        )
+        self.q, self.k, self.v, self.out = (nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(4))
         self.up = nn.Linear(WIDTH, 4 * WIDTH, bias=False)
         self.down = nn.Linear(4 * WIDTH, WIDTH, bias=False)
 
