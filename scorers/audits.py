@@ -7,6 +7,7 @@ sizes. All numbers here are computed by the judge on its own copies of the logit
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,9 +65,8 @@ def plan(rows: int, size: int, rng: np.random.Generator) -> list[Batch]:
     return [batch for _, batch in sorted(planned, key=lambda item: item[0])]
 
 
-def finiteness(answers: Sequence[Logits]) -> Audit:
-    """Every logit is a finite number."""
-    bad = sum(int(a.size - np.isfinite(a).sum()) for a in answers)
+def finiteness(bad: int) -> Audit:
+    """Every logit is a finite number; ``bad`` counts those that are not."""
     return Audit(
         name="finiteness",
         passed=bad == 0,
@@ -115,10 +115,7 @@ def statelessness(
 def trend(correct_in_order: NDArray[np.bool_]) -> Audit:
     """Accuracy does not grow with the serving position (learning while serving would)."""
     n = len(correct_in_order)
-    position = np.arange(n) - (n - 1) / 2
-    hit = correct_in_order - correct_in_order.mean()
-    spread = float(np.sqrt((hit**2).sum() * (position**2).sum() / max(1, n - 1)))
-    z = float((hit * position).sum()) / spread if spread > 0 else 0.0
+    z = rise(correct_in_order.astype(np.float64), np.arange(n))
     # A straight rise from p-d to p+d gives z = d·sqrt(n/3)/sqrt(p(1-p)); at p = 1/2:
     seen = TREND_LIMIT * 0.5 / np.sqrt(max(1, n) / 3)
     return Audit(
@@ -128,3 +125,10 @@ def trend(correct_in_order: NDArray[np.bool_]) -> Audit:
         threshold=TREND_LIMIT,
         power=f"{n} rows: a steady rise of about {2 * seen:.0%} from first to last is seen",
     )
+
+
+def rise(values: NDArray[np.float64], order: NDArray[Any]) -> float:
+    """Return how far ``values`` rise along ``order``, in standard deviations of a permutation."""
+    left, at = values - values.mean(), order - order.mean()
+    spread = float(np.sqrt((left**2).sum() * (at**2).sum() / max(1, len(values) - 1)))
+    return float((left * at).sum()) / spread if spread > 0 else 0.0

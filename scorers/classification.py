@@ -94,7 +94,7 @@ def audit(
     first: audits.Logits,
 ) -> tuple[list[Audit], Reason | None, str]:
     """Return the audits of finiteness and statelessness, and what failed, in words."""
-    finite = audits.finiteness(answers)
+    finite = audits.finiteness(sum(int(a.size - np.isfinite(a).sum()) for a in answers))
     if not finite.passed:
         return [finite], Reason.NOT_FINITE, f"{finite.value:.0f} served logits are not finite."
     stateless, where = audits.statelessness(batches, answers, first)

@@ -342,7 +342,7 @@ def _claim(definition: Definition, verdict: Verdict | None, output: Output) -> M
     told = verdict.claim if verdict else {}
     if definition.kind != "language_modeling":
         return told
-    return {**{k: v for k, v in told.items() if k != "device_buffer"}, **output.summary()}
+    return {**told, **output.summary()}
 
 
 def _bounded(claim: Mapping[str, object]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scorers import language_audits, serving_order, splice
+from scorers import audits, language_audits, serving_order, splice
 from scorers.judge import (
     Observe,
     ServeLate,
@@ -77,7 +77,7 @@ class Language:
 
         self._rng = np.random.default_rng(list(audit_seed.encode()))
         self._vocabulary, self._length = shape["vocabulary"], shape["length"]
-        self._max_batch, self._tell, self._sizes = max_batch, tell, sizes
+        self._max_batch, self._tell = max_batch, tell
         self.buffer_bytes = max_batch * self._length * self._vocabulary * 4
         rows: NDArray[np.uint16] = load("rows")
         self._reference = load("rows_reference").astype(np.float64).mean(axis=1)
@@ -91,27 +91,26 @@ class Language:
         n = len(places.row)
         # One twin a row at most, at a place picked evenly among all.
         _, chosen = np.unique(places.row[order := self._rng.permutation(n)], return_index=True)
-        self._twinned = self._rng.permutation(order[chosen])[: sizes.twins]
-        twins = [splice.twin(stream, spliced, int(place)) for place in self._twinned]
+        twinned = self._rng.permutation(order[chosen])[: sizes.twins]
+        twins = [splice.twin(stream, spliced, int(place)) for place in twinned]
         self._items = np.concatenate(
             [rows, spliced.rows, np.array(twins).reshape(-1, rows.shape[1])]
         )
         self._twin_place = {
-            self._scored + len(spliced.rows) + i: int(p) for i, p in enumerate(self._twinned)
+            self._scored + len(spliced.rows) + i: int(p) for i, p in enumerate(twinned)
         }
         self._twins: dict[int, int] = {}
         for item, place in self._twin_place.items():
             first = self._scored + int(places.row[place])
             self._twins |= {item: first, first: item}
-        self._again = self._rng.permutation(self._scored)[: sizes.repeats]
+        self._again = set(self._rng.permutation(self._scored)[: sizes.repeats].tolist())
         self._columns = self._rng.choice(
             self._vocabulary, min(COLUMNS, self._vocabulary), replace=False
         )
-        begin = np.searchsorted(places.row, np.arange(len(spliced.rows)))
-        end = np.searchsorted(places.row, np.arange(len(spliced.rows)), side="right")
+        edges = np.searchsorted(places.row, np.arange(len(spliced.rows) + 1))
         self._row_places = {
-            self._scored + row: np.arange(b, e)
-            for row, (b, e) in enumerate(zip(begin, end, strict=True))
+            self._scored + row: np.arange(edges[row], edges[row + 1])
+            for row in range(len(spliced.rows))
         }
         self._reader: Reader | None = None
 
@@ -130,7 +129,7 @@ class Language:
         size = self._batch_size(claim)
         self._reader = HostReader(buffer, self._vocabulary)
         plan = serving_order.batches(
-            len(self._items), self._twins, [int(i) for i in self._again], size, self._rng
+            len(self._items), self._twins, sorted(self._again), size, self._rng
         )
         observe("serving", {"batches": len(plan)})
         seen = _Seen(np.full((len(self._items), self._length), np.nan, np.float32))
@@ -171,15 +170,15 @@ class Language:
         if self._reader is None:
             raise AssertionError("read before examine")
         targets = self._items[batch, 1:].astype(np.int64)
-        wanted: list[tuple[int, NDArray[np.int64]]] = []
+        wanted: dict[int, NDArray[np.int64]] = {}
         picks = [np.empty((0, 3), np.int64)]
         for row, item in enumerate(int(i) for i in batch):
             numbers = self._row_places.get(item, np.empty(0, np.int64))
             if item in self._twin_place:
                 numbers = np.array([self._twin_place[item]])
-            if item in met or not len(numbers) or item in dict(wanted):
+            if item in met or not len(numbers) or item in wanted:
                 continue
-            wanted.append((item, numbers))
+            wanted[item] = numbers
             at = self._places.position[numbers]
             for tokens in (self._places.own[numbers], self._places.other[numbers]):
                 picks.append(np.stack([np.full(len(at), row), at, tokens], axis=1))
@@ -187,7 +186,7 @@ class Language:
         seen.bad += reading.bad
         self._keep(seen, met, sequence, batch, reading)
         start = 0
-        for item, numbers in wanted:
+        for item, numbers in wanted.items():
             own, other = reading.picks[start : start + 2 * len(numbers)].reshape(2, -1)
             start += 2 * len(numbers)
             preference = own.astype(np.float64) - other
@@ -201,14 +200,13 @@ class Language:
         batch: NDArray[np.int64],
         reading: Reading,
     ) -> None:
-        again = set(self._again.tolist())
         for row, item in enumerate(int(i) for i in batch):
             answer = (reading.nats[row], reading.sketch[row])
             if item not in met:
                 met.add(item)
                 seen.order.append(item)
                 seen.nats[item] = answer[0]
-                if item in again or item in self._twins:
+                if item in self._again or item in self._twins:
                     seen.kept[item] = (answer[0].copy(), answer[1].copy())
             elif item in seen.kept:
                 seen.repeats.append(
@@ -235,10 +233,9 @@ class Language:
         if sibling is not None:
             if place is None:
                 place = self._twin_place[sibling]
-            own_item = item if item not in self._twin_place else sibling
             value = float(preference[list(numbers).index(place)])
             # With sign: how much the place's own continuation is preferred where it stands.
-            stands = int(self._places.sign[place]) * (1 if item == own_item else -1)
+            stands = int(self._places.sign[place]) * (-1 if item in self._twin_place else 1)
             seen.leans.setdefault(place, {})[stands] = value
             if len(seen.leans[place]) == 2:
                 at = int(self._places.position[place])
@@ -251,8 +248,7 @@ class Language:
             # The place was met before, unless its twin is the first of the two: then the coin
             # is the twin's.
             return
-        first = [n for n in numbers if len(seen.leans.get(int(n), {})) < 2]
-        keep = np.isin(numbers, np.array(first, np.int64))
+        keep = np.array([len(seen.leans.get(int(n), {})) < 2 for n in numbers])
         seen.places.append(numbers[keep])
         seen.preferences.append(preference[keep])
 
@@ -260,8 +256,8 @@ class Language:
         self, seen: _Seen, claim: dict[str, Any], train_s: float, serve_s: float, own_s: float
     ) -> Verdict:
         began = time.monotonic()
-        finite = language_audits.finiteness(seen.bad)
-        audits: list[Audit] = [finite]
+        finite = audits.finiteness(seen.bad)
+        checked: list[Audit] = [finite]
         failed: Reason | None = None
         message, score, error, resolution = "", float("nan"), float("nan"), None
         if not finite.passed:
@@ -270,13 +266,13 @@ class Language:
             score, error, bytes_per_token = self._bits_per_byte(seen.nats[: self._scored])
             checks, resolution = self._checks(seen, bytes_per_token)
             for audit, reason, words in checks:
-                audits.append(audit)
+                checked.append(audit)
                 if failed is None and not audit.passed:
                     failed, message = reason, words
         return Verdict(
             score=score,
             standard_error=error,
-            audits=tuple(audits),
+            audits=tuple(checked),
             failed=failed,
             message=message,
             claim=claim,

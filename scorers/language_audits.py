@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scorers.audits import TREND_LIMIT, rise
 from scorers.score import Audit
 from scorers.splice import Places
 
@@ -20,9 +21,6 @@ Ints = NDArray[np.int64]
 SWAP_LIMIT = 4.5
 """Standard deviations. The coin is the judge's, so for a causal model this is an exact test, of
 a sum of at least hundreds of terms: one false alarm in 290,000 for a normal sum."""
-
-TREND_LIMIT = 5.0
-"""Standard deviations, of an exact permutation test: the serving order is the judge's."""
 
 SPREAD_LIMIT = 0.25
 """Largest honest difference (nats, root mean square over the compared tokens) between two
@@ -53,17 +51,6 @@ class Pair:
     spread: float
     at: int
     gain: float
-
-
-def finiteness(bad: int) -> Audit:
-    """Every logit is a finite number of reasonable size."""
-    return Audit(
-        name="finiteness",
-        passed=bad == 0,
-        value=float(bad),
-        threshold=0.0,
-        power="exact: every served logit is looked at",
-    )
 
 
 def agreement(name: str, pairs: list[Pair]) -> tuple[Audit, str]:
@@ -167,7 +154,7 @@ def trend(nats: Doubles, reference: Doubles) -> Audit:
     slope = float((left * nats).sum() / max(1e-12, float((left**2).sum())))
     rest = nats - nats.mean() - slope * left
     order = np.arange(n)
-    z = max(_fall(rest, order), _fall(rest, np.log1p(order)))
+    z = max(rise(-rest, order), rise(-rest, np.log1p(order)))
     drop = (TREND_LIMIT + SURE) * float(rest.std()) * np.sqrt(12 / max(1, n))
     return Audit(
         name="trend",
@@ -192,9 +179,3 @@ def _expected(preference: Doubles, reference: Doubles) -> Doubles:
 def _lean(sign: Doubles, rest: Doubles) -> float:
     spread = float(np.sqrt((rest**2).sum()))
     return float((sign * rest).sum()) / spread if spread > 0 else 0.0
-
-
-def _fall(rest: Doubles, order: Doubles | Ints) -> float:
-    at = order - order.mean()
-    spread = float(np.sqrt((rest**2).sum() * (at**2).sum() / max(1, len(rest) - 1)))
-    return -float((rest * at).sum()) / spread if spread > 0 else 0.0

@@ -7,6 +7,7 @@ it is shown, never interpreted.
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -56,7 +57,7 @@ class Screen:
         self._rows: dict[str, _Row] = {}
         self._run: Run | None = None
         self._steps = 0
-        self._maximize = True
+        self._pick: Callable[..., Any] = max
         self._began = time.monotonic()
         self._said = ""
         self._percent: dict[str, int] = {}
@@ -108,7 +109,7 @@ class Screen:
     def _on_run(self, label: str, details: dict[str, Any]) -> None:
         self._run = details["run"]
         self._steps = details["run"].asked.steps
-        self._maximize = details["run"].lock.direction == "maximize"
+        self._pick = details["run"].lock.best
         self._said = ""
         ready = details["ready"]
         self.warn(ready.warning)
@@ -185,8 +186,8 @@ class Screen:
 
     def _best(self) -> _Row | None:
         rows = [r for r in self._rows.values() if r.score is not None and r.label != FINAL]
-        better = max if self._maximize else min
-        return better(rows, key=lambda r: r.score or 0.0, default=None)
+        best: _Row | None = self._pick(rows, key=lambda r: r.score or 0.0, default=None)
+        return best
 
     def _line(self, text: str) -> None:
         if self._live is None:

@@ -6,7 +6,7 @@ left out of the mean; unfinished and damaged runs are named apart.
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from harness.errors import ConfigError
 from harness.report.baselines import NAMES, baselines
-from harness.runs.rundir import Run
+from harness.runs.rundir import Locked, Run
 
 
 def build(paths: Iterable[Path]) -> dict[str, Any]:
@@ -66,10 +66,9 @@ def _table(title: str, members: list[tuple[Run, dict[str, Any]]]) -> dict[str, A
     agents: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for _, result in members:
         agents[result["agent"], result["policy"]].append(result)
-    direction = members[0][0].lock.direction
-    best = max if direction == "maximize" else min
-    rows = [_row(agent, policy, results, best) for (agent, policy), results in agents.items()]
-    worse = -1.0 if direction == "maximize" else 1.0
+    lock = members[0][0].lock
+    rows = [_row(agent, policy, results, lock) for (agent, policy), results in agents.items()]
+    worse = -1.0 if lock.maximize else 1.0
     rows.sort(key=lambda r: (r["mean"] is None, worse * (r["mean"] or 0.0), r["agent"]))
     ranked = all(r["conditions"]["ranked"] for _, r in members if r["conditions"])
     return {
@@ -78,18 +77,13 @@ def _table(title: str, members: list[tuple[Run, dict[str, Any]]]) -> dict[str, A
         "ranked": ranked,
         "key": key,
         "metric": members[0][1]["metric"],
-        "direction": direction,
+        "direction": lock.direction,
         "baselines": baselines(members[0][0]),
         "rows": rows,
     }
 
 
-def _row(
-    agent: str,
-    policy: str,
-    results: list[dict[str, Any]],
-    best: Callable[..., float | None],
-) -> dict[str, Any]:
+def _row(agent: str, policy: str, results: list[dict[str, Any]], lock: Locked) -> dict[str, Any]:
     scores = [r["score"] for r in results if r["valid"]]
     return {
         "agent": agent,
@@ -99,7 +93,7 @@ def _row(
         "valid_submission_rate": len(scores) / len(results),
         "mean": mean(scores) if scores else None,
         "stdev": stdev(scores) if len(scores) > 1 else None,
-        "best": best(scores, default=None),
+        "best": lock.best(scores, default=None),
         "scores": scores,
         "seconds": sum(r["seconds"]["total"] for r in results),
     }

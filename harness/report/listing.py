@@ -31,7 +31,6 @@ def _row(path: Path) -> dict[str, Any]:
     closed = [
         e.data["status"] for e in events if e.kind in ("closed", "opened") and "status" in e.data
     ]
-    best = max if run.lock.direction == "maximize" else min
     if run.is_held():
         status = "running"
     elif result is not None:
@@ -49,7 +48,7 @@ def _row(path: Path) -> dict[str, Any]:
         "nodes": len(scored),
         "valid_nodes": len(scores),
         "steps": asked.steps,
-        "search_score": best(scores, default=None),
+        "search_score": run.lock.best(scores, default=None),
         "valid": result["valid"] if result else None,
         "score": result["score"] if result else None,
         "seconds": events[-1].elapsed_s if events else 0.0,

@@ -26,8 +26,7 @@ def load(path: Path) -> tuple[Run, State]:
     """Return a run and its state, without touching it."""
     run = Run.open(path)
     events, _, _ = read(run.path / "events.jsonl")
-    maximize = run.lock.direction == "maximize"
-    return run, rebuild(events, run.path / "nodes", maximize=maximize)
+    return run, rebuild(events, run.path / "nodes", maximize=run.lock.maximize)
 
 
 def as_json(path: Path, number: int | None) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def rescore(path: Path, node: int | None, screen: Watcher) -> tuple[Score, Score
         raise ConfigError(f"{path} has {what}.", remedy=f"harness show {path}")
     old = Score.model_validate_json(json.dumps(read_json(folder / "score.json")))
     events, _, _ = read(run.path / "events.jsonl")
-    state = rebuild(events, run.path / "nodes", maximize=run.lock.direction == "maximize")
+    state = rebuild(events, run.path / "nodes", maximize=run.lock.maximize)
     number = state.finalist if node is None else node
     if number is None or number not in state.tree:
         raise ConfigError(f"The journal of {path} does not know that node.")

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -64,6 +64,16 @@ class Locked(BaseModel):
     direction: Literal["maximize", "minimize"] = "maximize"
     audit_key: str
     """Drawn once a run; with it the judge derives serving orders that nobody can foresee."""
+
+    @property
+    def maximize(self) -> bool:
+        """Whether a larger score is a better one."""
+        return self.direction == "maximize"
+
+    @property
+    def best(self) -> Callable[..., Any]:
+        """The built-in that picks the best of several scores."""
+        return max if self.maximize else min
 
 
 class Run:

@@ -52,8 +52,7 @@ class Search:
         self.observe = observe
         self.asked = run.asked
         self._audit_key = run.lock.audit_key
-        maximize = run.lock.direction == "maximize"
-        self.state = rebuild(journal.events, run.path / "nodes", maximize=maximize)
+        self.state = rebuild(journal.events, run.path / "nodes", maximize=run.lock.maximize)
         self._running: dict[Future[Score], int] = {}
 
     def search(self) -> None:
