@@ -38,7 +38,7 @@ class Output:
     def summary(self) -> dict[str, str]:
         """Return the ``name: value`` lines after the last ``---``, as Autoresearch scripts end."""
         text = bytes(self._tail[-LOG_BYTES:] or self._head).decode(errors="replace")
-        _, mark, rest = text.rpartition("\n---\n")
+        _, mark, rest = f"\n{text}".rpartition("\n---\n")
         pairs = (line.partition(":") for line in rest.splitlines()[:32]) if mark else ()
         return {name.strip(): value.strip() for name, colon, value in pairs if colon}
 

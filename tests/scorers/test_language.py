@@ -10,6 +10,7 @@ from lm import BOS, LENGTH, SIZES, VOCABULARY, Language2, examine, write_split
 
 from scorers import serving_order, splice
 from scorers.language_audits import trend
+from scorers.output import Output
 from scorers.score import Reason
 from scorers.wire import ProtocolError
 
@@ -254,3 +255,10 @@ def test_the_printed_resolution_is_what_passes_and_no_more(folder, language):
             seen += 1
             assert verdict.failed is Reason.LOOKS_AHEAD, (weight, gain, verdict.resolution)
     assert seen
+
+
+@pytest.mark.parametrize("before", [b"", b"step 1: loss 2\n---\nval_bpb: 9\n"])
+def test_the_last_summary_is_the_claim_even_where_nothing_stands_before_it(before):
+    output = Output()
+    output.feed("stdout", before + b"---\nval_bpb:   1.25\nnum_steps: 3\nno pair\n")
+    assert output.summary() == {"val_bpb": "1.25", "num_steps": "3"}
