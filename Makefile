@@ -11,7 +11,7 @@ DEMO_PROFILE ?= smoke
 .PHONY: help demo test test-slow check fmt lint type arrows bench setup system clean
 
 help:
-	@echo "make demo    set up, run the reference agent on ListOps (about 3 minutes), show the leaderboard"
+	@echo "make demo    set up, run the reference agent on Autoresearch (about 3 minutes), show the leaderboard"
 	@echo "make test    set up, run all tests that this machine can run"
 	@echo "make test-slow  the tests that train for minutes"
 	@echo "make check   lint, format, types, import arrows, tests: what CI runs"
@@ -19,7 +19,7 @@ help:
 	@echo "make bench   print the measured claims"
 
 demo: setup
-	$(BIN)/harness run --task lra/listops --profile $(DEMO_PROFILE) --agent reference --policy greedy --runs-dir $(DEMO_RUNS)
+	$(BIN)/harness run --task autoresearch --profile $(DEMO_PROFILE) --agent reference --policy greedy --runs-dir $(DEMO_RUNS)
 	$(BIN)/harness leaderboard $(DEMO_RUNS)
 
 test: setup
@@ -54,7 +54,7 @@ $(VENV)/ready: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "installing torch and the harness: a few minutes, several gigabytes where pip takes the CUDA build"
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) 'torch>=2.9,<2.14'
-	$(BIN)/python -m pip install --quiet --editable '.[torch,tpe,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[torch,tpe,autoresearch,dev]'
 	@touch $@
 
 # What pip cannot bring. Without root it is only named: the harness runs without it, but

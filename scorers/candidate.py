@@ -69,14 +69,15 @@ class Link:
 
     def serve(
         self,
-        predict: Callable[[np.ndarray], np.ndarray],
+        predict: Callable[[np.ndarray], np.ndarray | tuple[int, int, int]],
         *,
         claim: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Answer batches until the judge says goodbye; return its last words, {"score": …}.
 
         ``predict`` takes token ids, int32 (rows, length), and returns logits, float32: (rows,
-        classes) of a classifier, (rows, positions, classes) of a language model.
+        classes) of a classifier, (rows, positions, classes) of a language model. A shape in
+        place of an array says that the logits lie in the device buffer that the claim names.
         ``claim`` is what the submission says of itself.
         """
         self._send_json(READY, claim or {})
@@ -87,7 +88,8 @@ class Link:
                 return words
             rows, length, _classes = BATCH_HEAD.unpack_from(body)
             tokens = np.frombuffer(body, np.int32, offset=BATCH_HEAD.size).reshape(rows, length)
-            shape = self._write(predict(tokens.copy()))
+            answer = predict(tokens.copy())
+            shape = answer if isinstance(answer, tuple) else self._write(answer)
             self._send(LOGITS, sequence, struct.pack("<III", *shape))
 
     def _write(self, answer: np.ndarray) -> tuple[int, int, int]:

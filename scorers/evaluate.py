@@ -230,6 +230,7 @@ def _examiner(request: Request) -> Examiner:
         max_batch=int(profile.settings["max_batch"]),
         audit_seed=request.audit_seed,
         tell=request.split == "search",
+        gpu=request.gpus[0] if request.gpus else None,
     )
 
 
@@ -262,7 +263,7 @@ def _spec(request: Request, stage: Path) -> SandboxSpec:
         pids=limits.pids,
         disk_bytes=limits.scratch_mb << 20,
         gpus=request.gpus,
-        lifetime_s=limits.train_s + limits.serve_s + 60,
+        lifetime_s=limits.train_s + limits.serve_s + 180,
         mounts=tuple(mounts),
     )
 
@@ -342,6 +343,7 @@ def _claim(definition: Definition, verdict: Verdict | None, output: Output) -> M
     told = verdict.claim if verdict else {}
     if definition.kind != "language_modeling":
         return told
+    told = {name: value for name, value in told.items() if name != "device_buffer"}
     return {**told, **output.summary()}
 
 

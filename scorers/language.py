@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scorers import audits, language_audits, serving_order, splice
+from scorers.gpu_reader import GpuReader
 from scorers.judge import (
     Observe,
     ServeLate,
@@ -71,6 +72,7 @@ class Language:
         max_batch: int,
         audit_seed: str,
         tell: bool,
+        gpu: str | None = None,
     ) -> None:
         def load(name: str) -> Any:  # noqa: ANN401 (arrays of several types)
             return np.load(folder / f"{name}.npy", allow_pickle=False)
@@ -112,6 +114,7 @@ class Language:
             self._scored + row: np.arange(edges[row], edges[row + 1])
             for row in range(len(spliced.rows))
         }
+        self._gpu = gpu
         self._reader: Reader | None = None
 
     def close(self) -> None:
@@ -127,7 +130,13 @@ class Language:
         train_deadline = times.spawned + times.train_s
         claim = follow_training(wire, train_deadline, observe)
         size = self._batch_size(claim)
-        self._reader = HostReader(buffer, self._vocabulary)
+        began = time.monotonic()
+        if self._gpu is not None and "device_buffer" in claim:
+            self._reader = GpuReader(claim, self._vocabulary, self._gpu)
+        else:
+            self._reader = HostReader(buffer, self._vocabulary)
+        starting_s = time.monotonic() - began  # the judge's time is not the candidate's
+        train_deadline += starting_s
         plan = serving_order.batches(
             len(self._items), self._twins, sorted(self._again), size, self._rng
         )
@@ -152,7 +161,9 @@ class Language:
         except Late:
             raise (TrainLate if not met else ServeLate) from None
         served = time.monotonic()
-        verdict = self._verdict(seen, claim, started - times.spawned, served - started, own_s)
+        verdict = self._verdict(
+            seen, claim, started - times.spawned - starting_s, served - started, own_s
+        )
         told = self._tell and verdict.failed is None
         dismiss(wire, round(verdict.score, 6) if told else None, time.monotonic())
         return verdict

@@ -12,7 +12,8 @@ and stops listening. It then sends a header with the buffer's descriptor attache
     FAIL     candidate → judge   JSON {kind, text}: why it cannot be served
     BYE      judge → candidate   JSON {score}: null where the candidate is not to know it
 
-A classifier answers with one position a row. Logits are float32.
+A classifier answers with one position a row. Logits are float32; a candidate that computes on a
+GPU may name a device buffer of its own in READY instead (see ``gpu_reader``).
 
 The buffer is a memfd that the judge creates and seals: a candidate that could shrink it
 would kill the judge with SIGBUS. Everything received is bounded in size and in time, and

@@ -11,6 +11,7 @@ from harness.cli import (
     leaderboard,
     ls,
     new,
+    prepare,
     rescore,
     resume,
     run,
@@ -34,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (run, resume, score, rescore, new, show, ls, leaderboard, doctor, gc):
+for module in (prepare, run, resume, score, rescore, new, show, ls, leaderboard, doctor, gc):
     name = module.__name__.rpartition(".")[2]
     app.command(name)(module.command)
 

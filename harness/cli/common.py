@@ -21,6 +21,14 @@ INTERRUPTED, UNFORESEEN, NO = 130, 70, 1
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 RunsDir = Annotated[Path, typer.Option(help="Where run directories are kept.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="bundled|climbmix|DIR",
+        help="Where the text comes from [default: the profile's].",
+    ),
+]
 RUNS_DIR = Path("runs")
 
 
@@ -62,6 +70,14 @@ def complain(error: HarnessError) -> None:
         sys.stderr.write(f"  cause: {cause}\n")
     if error.remedy:
         sys.stderr.write(f"  try:   {error.remedy}\n")
+
+
+def chosen_data(data: str | None) -> dict[str, str]:
+    """Return what ``--data`` replaces in a profile's data; a folder becomes absolute."""
+    if data is None:
+        return {}
+    known = data in ("bundled", "climbmix")
+    return {"source": data if known else str(Path(data).expanduser().resolve())}
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -5,7 +5,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from harness.cli.common import RUNS_DIR, AsJson, RunsDir, guarded, parse_duration, print_json
+from harness.cli.common import (
+    RUNS_DIR,
+    AsJson,
+    Data,
+    RunsDir,
+    chosen_data,
+    guarded,
+    parse_duration,
+    print_json,
+)
 
 
 @guarded
@@ -28,6 +37,7 @@ def command(
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="A policy parameter: greedy.num_drafts=3.")
     ] = None,
+    data: Data = None,
     runs_dir: RunsDir = RUNS_DIR,
     json: AsJson = False,
 ) -> int:
@@ -46,6 +56,7 @@ def command(
         seed=seed,
         sandbox=sandbox,
         settings=tuple(setting or ()),
+        data=chosen_data(data),
     )
     with Screen() as screen:
         result = start(options, progress=screen.progress, observe=screen.observe)

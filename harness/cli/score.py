@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.common import AsJson, guarded, print_json
+from harness.cli.common import AsJson, Data, chosen_data, guarded, print_json
 
 
 @guarded
@@ -21,24 +21,34 @@ def command(
         Literal["auto", "docker", "bubblewrap", "process"],
         typer.Option(help="Where it runs; process does not isolate."),
     ] = "auto",
+    data: Data = None,
+    repeat: Annotated[
+        int, typer.Option(min=1, help="Train and score it so often, with seeds from --seed on.")
+    ] = 1,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Score the task's first reference design beside it.")
+    ] = False,
     log: Annotated[Path | None, typer.Option(help="Keep what it prints in this file.")] = None,
     json: AsJson = False,
 ) -> int:
     """Train one submission in a sandbox and score it, as a search would."""
     from harness.cli.score_screen import ScoreScreen
-    from harness.runs.by_hand import as_result, read_submission, score_by_hand
+    from harness.runs.by_hand import ByHand, read_submission
     from tasks.spec import find_task
 
     chosen = find_task(task)
     files = read_submission(path, chosen)
     with ScoreScreen() as screen:
-        score = score_by_hand(
-            chosen, profile, split, files, seed=seed, sandbox=sandbox, log=log, screen=screen
-        )
+        bench = ByHand(chosen, profile, split, sandbox, chosen_data(data), screen)
+        scores = bench.score(files, seed=seed, repeat=repeat, log=log)
+        beside = None
+        if baseline:
+            screen.say("and the baseline, on this machine")
+            beside = bench.score(chosen.designs()[0].files, seed=seed, repeat=repeat)
     if json:
-        print_json(as_result(score, chosen, path, profile, seed))
+        print_json(bench.as_result(path, seed, scores, beside))
     else:
-        from harness.report.summary import describe
+        from harness.report.summary import describe_by_hand
 
-        typer.echo(describe(score))
-    return 0 if score.valid else 1
+        typer.echo(describe_by_hand(scores, beside))
+    return 0 if all(score.valid for score in scores) else 1

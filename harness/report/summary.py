@@ -1,6 +1,7 @@
 """A finished run in a few lines, and what to do next."""
 
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from harness.report.baselines import baselines_of
@@ -88,3 +89,21 @@ def describe(score: Score) -> str:
         + (f"; not held here: {', '.join(walls)}" if walls else "")
     )
     return "\n".join(lines)
+
+
+def describe_by_hand(scores: list[Score], beside: list[Score] | None) -> str:
+    """Return scores made by hand in words: the first in full, then how they spread."""
+    lines = [describe(scores[0])]
+    if len(scores) > 1:
+        lines.append(f"{len(scores)} times: {_spread_of(scores)}")
+    if beside is not None:
+        lines.append(f"baseline, the task's first design: {_spread_of(beside)}")
+    return "\n".join(lines)
+
+
+def _spread_of(scores: list[Score]) -> str:
+    values = [s.score for s in scores if s.score is not None]
+    raw = ", ".join(str(s.reason) if s.score is None else f"{s.score:.4f}" for s in scores)
+    if len(values) < 2:
+        return raw
+    return f"{mean(values):.4f}, standard deviation {stdev(values):.4f} ({raw})"

@@ -2,6 +2,7 @@
 
 import secrets
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, Literal, Protocol
 
 from harness.errors import ConfigError
@@ -48,43 +49,83 @@ def read_submission(path: Path, task: Task) -> dict[str, str]:
     return files
 
 
-def score_by_hand(
-    task: Task,
-    profile: str,
-    split: Literal["search", "test"],
-    files: dict[str, str],
-    *,
-    seed: int,
-    sandbox: str,
-    log: Path | None,
-    screen: Watcher,
-) -> Score:
-    """Prepare, evaluate, return the score. The user's own code may run without isolation."""
-    ready = get_ready(task, profile, sandbox, trusted=True, progress=screen.progress)
-    if ready.warning:
-        screen.say(f"warning: {ready.warning}")
-    job = Job("submission", files, split, seed, secrets.token_hex(8), log or Path())
-    return evaluate(ready.request(job), log=log, observe=screen.observe)
+class ByHand:
+    """Evaluations of one task, profile and split by hand. The user's own code is trusted."""
+
+    def __init__(
+        self,
+        task: Task,
+        profile: str,
+        split: Literal["search", "test"],
+        sandbox: str,
+        data: dict[str, str],
+        screen: Watcher,
+    ) -> None:
+        self.task, self.profile, self.split, self.screen = task, profile, split, screen
+        self._ready = get_ready(
+            task, profile, sandbox, trusted=True, progress=screen.progress, overrides=data
+        )
+        if self._ready.warning:
+            screen.say(f"warning: {self._ready.warning}")
+
+    def score(
+        self, files: dict[str, str], *, seed: int, repeat: int = 1, log: Path | None = None
+    ) -> list[Score]:
+        """Train and score ``repeat`` times, with seeds from ``seed`` on."""
+        scores = []
+        for index in range(repeat):
+            place = log if repeat == 1 or log is None else log.with_suffix(f".{index}{log.suffix}")
+            job = Job(
+                "submission", files, self.split, seed + index, secrets.token_hex(8), place or Path()
+            )
+            scores.append(
+                evaluate(self._ready.request(job), log=place, observe=self.screen.observe)
+            )
+            if repeat > 1:
+                last = scores[-1]
+                outcome = last.reason if last.score is None else f"{last.score:.4f}"
+                self.screen.say(f"{index + 1} of {repeat}: {outcome}")
+        return scores
+
+    def as_result(
+        self, path: Path, seed: int, scores: list[Score], beside: list[Score] | None
+    ) -> dict[str, Any]:
+        """Return the JSON object of ``harness score``; the same top level as a run's.
+
+        It is that of the first score, with ``repeats`` and ``baseline`` where asked for.
+        """
+        values = scores[0].model_dump(mode="json")
+        split_score = values.pop("score")
+        result = {
+            "format": values.pop("format"),
+            "run": None,
+            "path": str(path),
+            "task": self.task.name,
+            "profile": self.profile,
+            "agent": None,
+            "policy": None,
+            "seed": seed,
+            "valid": values.pop("valid"),
+            "metric": values.pop("metric"),
+            "split": self.split,
+            "score": split_score,
+            "search_score": None if self.split == "test" else split_score,
+            **values,
+        }
+        if len(scores) > 1:
+            result["repeats"] = spread(scores)
+        if beside is not None:
+            result["baseline"] = {"design": self.task.definition.designs[0], **spread(beside)}
+        return result
 
 
-def as_result(score: Score, task: Task, path: Path, profile: str, seed: int) -> dict[str, Any]:
-    """Return the JSON object of ``harness score``; the same top level as a run's."""
-    values = score.model_dump(mode="json")
-    split_score = values.pop("score")
-    test = score.conditions.split == "test"
+def spread(scores: list[Score]) -> dict[str, Any]:
+    """Return mean, standard deviation and raw values of repeated scores; invalid ones are null."""
+    values = [s.score for s in scores if s.score is not None]
     return {
-        "format": values.pop("format"),
-        "run": None,
-        "path": str(path),
-        "task": task.name,
-        "profile": profile,
-        "agent": None,
-        "policy": None,
-        "seed": seed,
-        "valid": values.pop("valid"),
-        "metric": values.pop("metric"),
-        "split": score.conditions.split,
-        "score": split_score,
-        "search_score": None if test else split_score,
-        **values,
+        "n": len(scores),
+        "valid": len(values),
+        "mean": mean(values) if values else None,
+        "stdev": stdev(values) if len(values) > 1 else None,
+        "scores": [s.score for s in scores],
     }

@@ -1,0 +1,279 @@
+"""What the judge costs a language model: judged evaluation against evaluation in the process.
+
+    python benchmarks/judged_evaluation.py [--rows 1024] [--batch 64] [--compile]
+
+A small GPT with random weights evaluates synthetic rows in its own process, as the public task
+does: loss per target, summed over the bytes. The same process then serves its logits to the real
+judge over the real wire, from GPU memory. Same model, same rows, so bits-per-byte must agree to
+the rounding of float16. Judged evaluation also serves audited rows, twins and repeats: "for as
+many rows" compares with the same number of rows evaluated in the process (goal: 1.05), "in all"
+with the scored rows alone. Starting the judge's reader is shown apart. Without a GPU the sizes are
+small, and the logits go through the host.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+AUDITS = [(8, 4, 4), (64, 16, 16), (256, 64, 64)]
+"""Audited rows, twins and repeats beside the scored rows."""
+
+GAP = 32
+SPECIALS = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sizes. ``depth`` and ``width`` are the model's; its heads are 128 wide at most."""
+
+    device: str
+    rows: int
+    batch: int
+    length: int
+    vocabulary: int
+    depth: int
+    width: int
+    compiled: bool
+
+    @property
+    def bos(self) -> int:
+        return self.vocabulary - SPECIALS
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.batch, self.length, self.vocabulary
+
+
+def make_data(folder: Path, case: Case) -> None:
+    """Write a split in the Autoresearch format: words by Zipf's law in documents of about 400."""
+    rng = np.random.default_rng(0)
+    chance = 1 / np.arange(1, case.bos + 1)
+    chance /= chance.sum()
+    logs = np.append(np.log(chance), np.full(SPECIALS, np.log(1 / 400))).astype(np.float32)
+
+    def text(n: int) -> np.ndarray:
+        tokens = np.searchsorted(chance.cumsum(), rng.random(n)).clip(0, case.bos - 1)
+        tokens[rng.random(n) < 1 / 400] = case.bos
+        tokens[0] = case.bos
+        return tokens.astype(np.uint16)
+
+    rows = text(case.rows * (case.length + 1)).reshape(case.rows, -1)
+    audit = text(2 * max(a[0] for a in AUDITS) * case.length)
+    np.save(folder / "rows.npy", rows)
+    np.save(folder / "rows_reference.npy", logs[rows[:, 1:]])
+    np.save(folder / "audit_tokens.npy", audit)
+    np.save(folder / "audit_starts.npy", np.append(np.flatnonzero(audit == case.bos), len(audit)))
+    np.save(folder / "audit_reference.npy", np.tile(logs[audit], (4, 1)))
+    sizes = rng.integers(1, 9, case.vocabulary).astype(np.int32)
+    sizes[case.bos :] = 0
+    np.save(folder / "token_bytes.npy", sizes)
+
+
+def make_model(case: Case):  # noqa: ANN201  # torch is not imported yet
+    """Return model(x) -> logits, and model(x, y) -> loss of each target, in float32."""
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.Linear(case.width, 3 * case.width, bias=False)
+            self.out = nn.Linear(case.width, case.width, bias=False)
+            self.up = nn.Linear(case.width, 4 * case.width, bias=False)
+            self.down = nn.Linear(4 * case.width, case.width, bias=False)
+            self.heads = max(1, case.width // 128)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            parts = self.mix(F.rms_norm(x, x.shape[-1:])).chunk(3, dim=-1)
+            q, k, v = (p.unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in parts)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + self.out(y.transpose(1, 2).flatten(2))
+            return x + self.down(F.relu(self.up(F.rms_norm(x, x.shape[-1:]))).square())
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = nn.Embedding(case.vocabulary, case.width)
+            self.places = nn.Embedding(case.length, case.width)
+            self.blocks = nn.ModuleList(Block() for _ in range(case.depth))
+            self.head = nn.Linear(case.width, case.vocabulary, bias=False)
+            nn.init.normal_(self.head.weight, std=0.05)
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+            h = self.words(x) + self.places.weight
+            for block in self.blocks:
+                h = block(h)
+            logits = 15 * torch.tanh(self.head(F.rms_norm(h, h.shape[-1:])).float() / 15)
+            if y is None:
+                return logits
+            return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
+
+    torch.manual_seed(0)
+    model = Model().to(case.device).eval()
+    return torch.compile(model, dynamic=False) if case.compiled else model
+
+
+def candidate(folder: Path, case: Case) -> None:
+    """Evaluate in the process and print the result; then serve on every socket named on stdin."""
+    import torch
+
+    from scorers.candidate import Link
+    from tasks.autoresearch.runtime import device_buffer
+
+    torch.set_float32_matmul_precision("high")
+    model = make_model(case)
+    rows = np.load(folder / "rows.npy").astype(np.int64)
+    sizes = torch.from_numpy(np.load(folder / "token_bytes.npy")).to(case.device)
+    context = torch.autocast(case.device, torch.bfloat16)
+
+    def evaluate() -> float:
+        nats = torch.zeros((), dtype=torch.float64, device=case.device)
+        total = torch.zeros((), dtype=torch.int64, device=case.device)
+        for first in range(0, case.rows, case.batch):
+            batch = torch.from_numpy(rows[first : first + case.batch]).to(case.device)
+            counted = sizes[batch[:, 1:].flatten()]
+            loss = model(batch[:, :-1].contiguous(), batch[:, 1:].contiguous())
+            nats += (loss * (counted > 0)).sum(dtype=torch.float64)
+            total += counted.sum()
+        return float(nats / total / np.log(2))
+
+    with torch.no_grad(), context:
+        evaluate()
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            score = evaluate()
+            times.append(time.perf_counter() - began)
+        sink = device_buffer.sink(case.device, case.shape)
+
+        def predict(tokens: np.ndarray):  # noqa: ANN202  # an array, or a shape
+            return sink(model(torch.from_numpy(tokens).to(case.device).long()))
+
+        predict(rows[: case.batch, :-1].astype(np.int32))
+        print(json.dumps({"seconds": statistics.median(times), "score": score}), flush=True)
+        for path in sys.stdin:
+            link = Link.connect(path.strip())
+            link.serve(predict, claim={"batch_size": case.batch, **sink.claim})
+
+
+def judge(folder: Path, case: Case, process: subprocess.Popen, sizes, gpu: str | None) -> dict:  # noqa: ANN001
+    """Return the verdict of one judged evaluation, and seconds: all, and starting the reader."""
+    from scorers.judge import Times
+    from scorers.language import Language, Sizes
+    from scorers.wire import Listener, LogitsBuffer
+
+    shape = {"length": case.length, "vocabulary": case.vocabulary, "bos": case.bos}
+    audited, twins, repeats = sizes
+    language = Language(
+        folder,
+        shape,
+        Sizes(audit_rows=audited, gap=GAP, twins=twins, repeats=repeats),
+        max_batch=case.batch,
+        audit_seed="benchmark",
+        tell=True,
+        gpu=gpu,
+    )
+    at: dict[str, float] = {}
+    served: list[int] = []
+
+    def observe(what: str, details: dict) -> None:
+        at.setdefault(what, time.perf_counter())
+        if what == "serving":
+            served.append(details["batches"] * case.batch)
+
+    def alive() -> bool:
+        return process.poll() is None
+
+    with (
+        tempfile.TemporaryDirectory() as place,
+        closing(language),
+        closing(LogitsBuffer(language.buffer_bytes)) as buffer,
+        closing(Listener(Path(place) / "judge.sock")) as door,
+    ):
+        process.stdin.write(f"{place}/judge.sock\n")
+        process.stdin.flush()
+        began = time.perf_counter()
+        limit = time.monotonic() + 120
+        with closing(door.accept(alive, threading.Event(), limit)) as wire:
+            wire.greet(buffer)
+            times = Times(time.monotonic(), 120.0, 120.0)
+            verdict = language.examine(wire, buffer, times=times, observe=observe)
+        ended = time.perf_counter()
+    return {
+        "rows": served[0],
+        "start": at["serving"] - began,
+        "seconds": ended - at["serving"],
+        "verdict": verdict,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1024, help="scored rows")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--compile", action="store_true", help="torch.compile the model")
+    parser.add_argument("--candidate", nargs=2, help=argparse.SUPPRESS)
+    told = parser.parse_args()
+    if told.candidate:
+        candidate(Path(told.candidate[0]), Case(**json.loads(told.candidate[1])))
+        return
+    from sandboxes.gpus import gpu_uuids
+
+    gpu = next(iter(gpu_uuids()), None)
+    sizes = (told.rows, told.batch, 2048, 8192, 8, 512) if gpu else (96, 8, 64, 512, 2, 64)
+    case = Case("cuda" if gpu else "cpu", *sizes, told.compile)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        make_data(folder, case)
+        argv = [sys.executable, __file__, "--candidate", temporary, json.dumps(vars(case))]
+        env = {**os.environ, "CUDA_VISIBLE_DEVICES": gpu or ""}
+        process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+        )
+        with process:
+            try:
+                said = process.stdout.readline()
+                while said and not said.startswith("{"):
+                    print(said, end="")
+                    said = process.stdout.readline()
+                if not said:
+                    sys.exit("the candidate died")
+                own = json.loads(said)
+                print(
+                    f"{case.rows} rows of {case.length}, vocabulary {case.vocabulary}, batches of"
+                    f" {case.batch}, {'compiled' if case.compiled else 'eager'}, {case.device}."
+                    f" In the process: {own['seconds']:.3f} s, {own['score']:.6f} bits per byte"
+                )
+                print(
+                    "audited twins repeats   rows   judged s  for as many rows   in all"
+                    "  judge's own s  start s  difference in bits per byte"
+                )
+                for audit in AUDITS if gpu else AUDITS[:2]:
+                    found = judge(folder, case, process, audit, gpu)
+                    verdict, many = found["verdict"], found["rows"] / case.rows
+                    print(
+                        f"{audit[0]:7} {audit[1]:5} {audit[2]:7} {found['rows']:6}"
+                        f" {found['seconds']:10.3f}"
+                        f" {found['seconds'] / own['seconds'] / many:17.3f}"
+                        f" {found['seconds'] / own['seconds']:8.3f} {verdict.judge_s:14.3f}"
+                        f" {found['start']:8.1f} {verdict.score - own['score']:12.2e}"
+                        f"  {verdict.failed or ''}"
+                    )
+            finally:
+                process.kill()
+
+
+if __name__ == "__main__":
+    main()

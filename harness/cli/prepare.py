@@ -1,0 +1,80 @@
+"""harness prepare"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from harness.cli.common import AsJson, Data, chosen_data, guarded, print_json
+
+if TYPE_CHECKING:
+    from tasks.spec import Manifest, Value
+
+
+@guarded
+def command(
+    task: Annotated[str, typer.Argument(help="Whose data, e.g. autoresearch.")],
+    profile: Annotated[str, typer.Option(help="The size: smoke, short, paper, test.")] = "smoke",
+    data: Data = None,
+    byte_counts: Annotated[
+        Literal["exact", "public"] | None,
+        typer.Option(help="How many bytes a piece of a character counts for."),
+    ] = None,
+    shards: Annotated[
+        int | None, typer.Option(min=1, help="How many climbmix shards to train on.")
+    ] = None,
+    json: AsJson = False,
+) -> int:
+    """Make a task's data ahead of time, and say what is in them.
+
+    A folder given as --data holds .txt, .md, .jsonl or .parquet files.
+    """
+    from harness.cli.screen import Screen
+    from harness.runs.launch import data_root
+    from tasks.spec import find_task
+
+    overrides: dict[str, Value] = {**chosen_data(data)}
+    if byte_counts is not None:
+        overrides["byte_counts"] = byte_counts
+    if shards is not None:
+        overrides["shards"] = shards
+    chosen = find_task(task)
+    with Screen() as screen:
+        path, manifest = chosen.prepare(profile, data_root(), screen.progress, overrides)
+    if json:
+        print_json(
+            {
+                "format": 1,
+                "task": chosen.name,
+                "profile": profile,
+                "path": str(path),
+                "hash": manifest.hash,
+                "manifest": manifest.model_dump(mode="json"),
+            }
+        )
+    else:
+        for name, text in _facts(path, manifest):
+            typer.echo(f"{name:<14} {text}")
+    return 0
+
+
+def _facts(path: Path, manifest: "Manifest") -> list[tuple[str, str]]:
+    """Return what is worth knowing of prepared data, as (name, text)."""
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    unit = {"train": "tokens"} if "bos" in manifest.shape else {}
+    facts = [
+        ("data", str(path)),
+        ("size", f"{size / 1e6:,.1f} MB in {len(manifest.files)} files"),
+        ("shape", ", ".join(f"{name} {value:,}" for name, value in manifest.shape.items())),
+    ]
+    facts += [(s, f"{n:,} {unit.get(s, 'rows')}") for s, n in manifest.rows.items()]
+    for name, value in manifest.parameters.items():
+        if name.startswith("overlap_"):
+            split = name.removeprefix("overlap_")
+            text = f"{100 * float(value):.2f} % of the runs of 13 words in {split} are in train"
+            facts.append(("overlap", text))
+        elif name not in manifest.shape and name not in manifest.rows:
+            facts.append((name, str(value)))
+    unit_of_score = " bits per byte" if "bos" in manifest.shape else ""
+    facts += [(f"{n}", f"{v:.4f}{unit_of_score}") for n, v in manifest.baselines.items()]
+    return [*facts, ("hash", manifest.hash)]

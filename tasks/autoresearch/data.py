@@ -1,0 +1,350 @@
+"""The data of the Autoresearch task: a tokenizer, training tokens and the judge's hidden rows.
+
+Documents go to one of six places: training, the submission's own validation, and of each hidden
+split (search, test) the scored rows and the audits. No document, by content, is in two of them.
+What nearly repeats itself between training and a hidden split is measured, not removed: the
+share of the hidden runs of 13 words that stand in the training text is in the manifest.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from pydantic import Field, ValidationError
+
+from harness.errors import ConfigError
+from tasks.autoresearch import reference, sources, splits, tokenizer
+from tasks.autoresearch.overlap import Overlap, runs, without_near_duplicates
+from tasks.autoresearch.tokenizer import ByteCounts, Tokenizer, Tokens
+from tasks.spec import Manifest, Progress, Strict, Value, digest
+
+GENERATOR = "autoresearch-1"
+"""Raise the number whenever the same parameters and text would give other data."""
+
+CHECKSUM_ON_REUSE_BYTES = 100_000_000
+HIDDEN: tuple[sources.Hidden, ...] = ("test", "search")
+
+
+class Parameters(Strict):
+    """What a profile's ``data`` table may hold.
+
+    ``source`` is ``bundled``, ``climbmix`` or a folder. ``length`` is in tokens: a row holds one
+    more. ``rows`` are scored in each hidden split; its audits use documents of at least
+    ``audit_tokens``. ``shards`` counts climbmix's shards of training text; ``max_characters``
+    limits the text (0: all), ``max_document`` a document of a corpus that is not climbmix. Of
+    such a corpus the documents are dropped that share more than ``near_duplicates`` of their runs
+    of 13 words with earlier ones (1: none are).
+    """
+
+    source: str
+    byte_counts: ByteCounts = "exact"
+    shards: int = Field(default=10, ge=0)
+    vocabulary: int = Field(ge=tokenizer.BYTES + len(tokenizer.SPECIALS), le=1 << 16)
+    length: int = Field(ge=8, le=1 << 16)
+    rows: int = Field(ge=1)
+    audit_tokens: int = Field(ge=1)
+    seed: int = Field(default=1, ge=0)
+    max_characters: int = Field(default=0, ge=0)
+    max_document: int = Field(default=0, ge=0)
+    near_duplicates: float = Field(default=1.0, gt=0, le=1)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of a row: inputs and targets overlap in all but one."""
+        return self.length + 1
+
+
+@dataclass(frozen=True)
+class HiddenSplit:
+    """What one hidden split holds: scored rows, and documents for the audits."""
+
+    packed: splits.Packed
+    audit: list[splits.Document]
+
+    def texts(self) -> Iterator[str]:
+        """Yield the texts that rows or audits were made of."""
+        for text, _ in (*self.packed.used, *self.audit):
+            yield text
+
+
+def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progress) -> Path:
+    """Make the data folder under ``root`` if it is not there whole, and return it.
+
+    Raises ConfigError if ``data`` is wrong, the source cannot be read or is too small, or
+    ``root`` cannot be written; InfrastructureError if a download fails.
+    """
+    p = _parameters(profile, data)
+    source = sources.identity(p.source, p.shards)
+    name = f"autoresearch-{profile}-{digest(GENERATOR + p.model_dump_json() + source)}"
+    folder, unfinished = root / name, root / f".{name}.part"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _Locked(root / f".{name}.lock", progress):
+            fault = find_fault(folder, p)
+            if fault == "":
+                return folder
+            if folder.exists():
+                progress(f"rebuilding, for {fault}", 0, 1)
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(mode=0o755)
+            _build(unfinished, profile, p, _open(p, root, progress), source, progress)
+            shutil.rmtree(folder, ignore_errors=True)
+            unfinished.rename(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"The data of autoresearch cannot be written under {root}.",
+            cause=str(error),
+            remedy=f"free some space, or make {root} writable, or choose another data folder",
+        ) from error
+    return folder
+
+
+def find_fault(folder: Path, p: Parameters) -> str:
+    """Return why ``folder`` is not the whole data of ``p``, or "" if it is.
+
+    Sizes and headers are always looked at; contents where that takes under a second.
+    """
+    try:
+        manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
+        wanted = p.model_dump()
+        if {name: manifest.parameters.get(name) for name in wanted} != wanted:
+            return "manifest.json speaks of other parameters"
+        paths = {name: folder / name for name in manifest.files}
+        small = sum(path.stat().st_size for path in paths.values()) < CHECKSUM_ON_REUSE_BYTES
+        for name, path in paths.items():
+            if path.suffix == ".npy":
+                np.load(path, mmap_mode="r")
+            if small and _checksum(path) != manifest.files[name]:
+                return f"{name} does not have the content it was written with"
+    except (OSError, ValueError) as error:  # pydantic's and numpy's errors are ValueErrors
+        return f"it cannot be read ({error})"
+    return ""
+
+
+class _Locked:
+    """Holds a file lock, saying so while it waits."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self._lock = FileLock(path)
+        self._progress = progress
+
+    def __enter__(self) -> None:
+        while True:
+            try:
+                self._lock.acquire(timeout=0.5)
+            except Timeout:
+                self._progress("waiting for another process that makes this data", 0, 1)
+            else:
+                return
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def _parameters(profile: str, data: Mapping[str, Value]) -> Parameters:
+    try:
+        p = Parameters.model_validate(dict(data))
+    except ValidationError as error:
+        raise ConfigError(
+            f"The data table of autoresearch, profile {profile}, is wrong.", cause=str(error)
+        ) from error
+    if p.source == "climbmix":
+        return p.model_copy(update={"max_document": 0, "near_duplicates": 1.0})
+    changes: dict[str, Value] = {"shards": 0}
+    if p.source != "bundled":
+        changes["source"] = str(Path(p.source).expanduser().resolve())
+    return p.model_copy(update=changes)
+
+
+def _open(p: Parameters, root: Path, progress: Progress) -> sources.Source:
+    if p.source == "climbmix":
+        needed = splits.hidden_tokens(p.rows, p.capacity, p.audit_tokens)
+        with _Locked(root / ".climbmix.lock", progress):
+            return sources.open_climbmix(
+                root / "climbmix", p.shards, needed, p.max_characters, progress
+            )
+    documents, dropped = sources.pool(p.source, p.max_characters, p.max_document, progress)
+    if p.near_duplicates < 1:
+
+        def report(done: int, total: int) -> None:
+            progress("looking for near-duplicates, documents", done, total)
+
+        count = len(documents)
+        documents = without_near_duplicates(documents, p.near_duplicates, report)
+        dropped += count - len(documents)
+    return sources.open_pool(documents, dropped)
+
+
+def _build(
+    folder: Path,
+    profile: str,
+    p: Parameters,
+    source: sources.Source,
+    identity: str,
+    progress: Progress,
+) -> None:
+    """Write all of the data into the empty ``folder``, the manifest last."""
+    threads = len(os.sched_getaffinity(0))
+    train = folder / "train"
+    train.mkdir()
+
+    progress("training the tokenizer", 0, 1)
+    encoder = tokenizer.train(source.train(), p.vocabulary)
+    (train / "tokenizer.json").write_text(encoder.to_json())
+    progress("training the tokenizer", 1, 1)
+
+    seen: set[bytes] = set()
+    hidden, validation, left = _draw(profile, p, source, encoder, seen, threads, progress)
+    for _ in splits.write_documents(validation, train, "val_"):
+        pass
+    overlaps = {split: Overlap(hidden[split].texts(), threads) for split in HIDDEN}
+
+    def report(millions: int) -> None:
+        total = max(source.train_characters // 10**6, millions)
+        progress("encoding the training text, million characters", millions, total)
+
+    def documents() -> Iterator[splits.Document]:
+        yield from encoder.encode(splits.unseen(source.train(), seen), threads)
+        yield from left
+
+    for hashes in runs(splits.write_documents(documents(), train, progress=report), threads):
+        for overlap in overlaps.values():
+            overlap.look_at(hashes)
+
+    tokens: Tokens = np.load(train / "tokens.npy", mmap_mode="r")
+    progress("training the n-gram reference", 0, 1)
+    model = reference.train(tokens, encoder.vocabulary, encoder.bos)
+    progress("training the n-gram reference", 1, 1)
+    np.save(train / "token_bytes.npy", encoder.token_bytes(p.byte_counts))
+    baselines: dict[str, float] = {}
+    for split in ("search", "test"):
+        baselines |= _write_hidden(folder, split, p, hidden[split], encoder, model, progress)
+    facts: dict[str, Value] = {
+        "corpus": digest(identity),
+        "tokenizer": encoder.hash,
+        "train_documents": len(np.load(train / "starts.npy", mmap_mode="r")) - 1,
+        "duplicates_dropped": source.duplicates,
+        **{f"overlap_{split}": round(overlaps[split].share, 6) for split in ("search", "test")},
+    }
+    _write_manifest(folder, profile, p, facts, encoder, len(tokens), baselines, progress)
+
+
+def _draw(
+    profile: str,
+    p: Parameters,
+    source: sources.Source,
+    encoder: Tokenizer,
+    seen: set[bytes],
+    threads: int,
+    progress: Progress,
+) -> tuple[dict[str, HiddenSplit], list[splits.Document], Iterator[splits.Document]]:
+    """Return the hidden splits, the validation, and what of a single pool is left for training."""
+    drawers: dict[int, splits.Drawer] = {}
+    for texts in source.hidden.values():
+        fresh = encoder.encode(splits.unseen(texts, seen), threads)
+        drawers.setdefault(id(texts), splits.Drawer(fresh))
+    hidden: dict[str, HiddenSplit] = {}
+    unused: list[splits.Document] = []
+    wanted: sources.Hidden = "test"
+    drawer = drawers[id(source.hidden[wanted])]
+    try:
+        for done, wanted in enumerate(HIDDEN):
+            progress("drawing the hidden splits", done, 3)
+            drawer = drawers[id(source.hidden[wanted])]
+            audit = splits.draw_documents(drawer, p.audit_tokens)
+            packed = splits.draw_rows(drawer, p.rows, p.capacity, p.seed)
+            hidden[wanted] = HiddenSplit(packed, audit)
+            unused += packed.unused
+        wanted = "val"
+        progress("drawing the hidden splits", 2, 3)
+        drawer = drawers[id(source.hidden[wanted])]
+        validation = splits.draw_documents(drawer, p.rows * p.capacity)
+        progress("drawing the hidden splits", 3, 3)
+    except splits.TooSmall as error:
+        least = 2 * p.audit_tokens + 3 * p.rows * p.capacity
+        whole = int(drawer.tokens / sources.HIDDEN_SHARE) if source.one_pool else drawer.tokens
+        raise ConfigError(
+            f"The text of {p.source} is too small for the profile {profile}.",
+            cause=f"the split {wanted} needs {error.what}. The text has about {whole:,} tokens, "
+            f"of which {drawer.tokens:,} may be hidden; the hidden splits and the validation need "
+            f"at least {least:,}, and more where documents are cropped to rows",
+            remedy="give more text, or more and shorter documents, or choose a smaller profile",
+        ) from error
+    left = iter([*unused, *drawer.rest()]) if source.one_pool else iter(())
+    return hidden, validation, left
+
+
+def _write_hidden(
+    folder: Path,
+    split: str,
+    p: Parameters,
+    hidden: HiddenSplit,
+    encoder: Tokenizer,
+    model: reference.NgramReference,
+    progress: Progress,
+) -> dict[str, float]:
+    """Write one hidden split; return the baselines' bits-per-byte on its rows."""
+
+    def report(done: int, total: int) -> None:
+        progress(f"n-gram reference on {split}, tokens", done, total)
+
+    here = folder / split
+    here.mkdir(mode=0o700)
+    rows = hidden.packed.rows
+    token_bytes = encoder.token_bytes(p.byte_counts)
+    by_order = model.log_probabilities(rows.reshape(-1), report).reshape(-1, *rows.shape)[:, :, 1:]
+    audit, starts = splits.concatenated(hidden.audit)
+    np.save(here / "rows.npy", rows)
+    np.save(here / "rows_reference.npy", by_order[-1])
+    np.save(here / "audit_tokens.npy", audit)
+    np.save(here / "audit_starts.npy", starts)
+    np.save(here / "audit_reference.npy", model.log_probabilities(audit, report))
+    np.save(here / "token_bytes.npy", token_bytes)
+    return {
+        f"{name}_{split}": round(reference.bits_per_byte(log_p, rows[:, 1:], token_bytes), 6)
+        for name, log_p in (("unigram", by_order[0]), ("ngram", by_order[-1]))
+    }
+
+
+def _write_manifest(
+    folder: Path,
+    profile: str,
+    p: Parameters,
+    facts: Mapping[str, Value],
+    encoder: Tokenizer,
+    train_tokens: int,
+    baselines: dict[str, float],
+    progress: Progress,
+) -> None:
+    files = {}
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    progress("checksums", 0, 1)
+    for path in paths:
+        files[path.relative_to(folder).as_posix()] = _checksum(path)
+    manifest = Manifest(
+        task="autoresearch",
+        profile=profile,
+        generator=GENERATOR,
+        parameters={**p.model_dump(), **facts},
+        shape={"length": p.length, "vocabulary": encoder.vocabulary, "bos": encoder.bos},
+        rows={"train": train_tokens, "search": p.rows, "test": p.rows},
+        files=files,
+        baselines=baselines,
+    )
+    beside = folder / "manifest.json.part"
+    with beside.open("w") as out:
+        out.write(json.dumps(manifest.model_dump(), indent=2) + "\n")
+        out.flush()
+        os.fsync(out.fileno())
+    beside.rename(folder / "manifest.json")
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,181 @@
+"""A 4-gram model: the reference whose loss the judge subtracts to see small differences.
+
+Interpolated Kneser-Ney with the three discounts of Chen and Goodman (1998): seen n-grams are
+counted a little down, and what that frees goes to the distribution with one token of context
+less, in which a token counts by the number of different tokens that it follows. Every
+distribution sums to one over the vocabulary: the lowest is the uniform one, and each order
+gives away exactly what it took.
+
+A document begins at BOS and nothing before it informs: tokens before the last BOS of a context
+are read as BOS. An n-gram is one uint64, 16 bits a token, so that counting is sorting.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+ORDERS = 4
+"""Distributions with 0 to 3 tokens of context."""
+MAX_TRAIN_TOKENS = 50_000_000
+QUERIES_AT_ONCE = 4_000_000
+BITS = np.uint64(16)
+GRAIN = 2.0**-16
+"""Log-probabilities are multiples of it: machines whose logarithms differ in the last bit agree."""
+FALLBACK_DISCOUNT = 0.75
+"""For counts too few to estimate a discount from."""
+
+Keys = NDArray[np.uint64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Level:
+    """The n-grams of one order. Row 0 of the weights is from their counts, row 1 from their
+    continuations (how many different tokens they follow), for use under a higher order."""
+
+    grams: Keys  # (n,) sorted
+    shares: NDArray[np.float32]  # (2, n) what a gram's last token gets for itself
+    contexts: Keys  # (m,) sorted
+    left: NDArray[np.float32]  # (2, m) what goes to the order below
+
+    @classmethod
+    def of(cls, grams: Keys, counts: Floats, continuations: Floats) -> Self:
+        """Build the level of sorted, different ``grams``."""
+        above = grams >> BITS
+        starts = np.flatnonzero(np.concatenate(([True], above[1:] != above[:-1])))
+        sizes = np.diff(np.append(starts, len(grams)))
+        shares = np.empty((2, len(grams)), np.float32)
+        left = np.empty((2, len(starts)), np.float32)
+        for row, weights in enumerate((counts, continuations)):
+            discounts = _discounts(weights)
+            kind = np.minimum(weights, len(discounts)).astype(np.intp) - 1
+            total = np.add.reduceat(weights, starts)
+            shares[row] = (weights - discounts[kind]) / np.repeat(total, sizes)
+            # Whole numbers are summed, so that every machine gets the same bits.
+            off = sum(d * np.add.reduceat(kind == i, starts) for i, d in enumerate(discounts))
+            left[row] = off / total
+        return cls(grams, shares, above[starts], left)
+
+    def interpolate(self, keys: Keys, lower: Floats) -> tuple[Floats, Floats]:
+        """Return the probabilities of ``keys`` by counts and by continuations, over ``lower``."""
+        order = np.argsort(keys)  # neighbouring searches then share the cache
+        sorted_keys = keys[order]
+        found, at = _find(self.grams, sorted_keys)
+        known, context = _find(self.contexts, sorted_keys >> BITS)
+        below = lower[order]
+        results = []
+        for row in range(2):
+            p = below * np.where(known, self.left[row, context], 1.0)
+            p += np.where(found, self.shares[row, at], 0.0)
+            back = np.empty_like(p)
+            back[order] = p
+            results.append(back)
+        return results[0], results[1]
+
+
+@dataclass(frozen=True)
+class NgramReference:
+    """The model: level k holds the n-grams with k tokens of context."""
+
+    levels: tuple[Level, ...]
+    vocabulary: int
+    bos: int
+
+    def log_probabilities(
+        self,
+        tokens: NDArray[np.uint16],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> NDArray[np.float32]:
+        """Return float32 (4, n): [k, t] = log p(tokens[t] | the k tokens before it), in nats.
+
+        ``tokens`` (n,) is a stream of documents that each begin with BOS. The first token, which
+        has nothing before it, gets the probability without context for every k.
+        """
+        table = np.empty((ORDERS, len(tokens)), np.float32)
+        for start in range(0, len(tokens), QUERIES_AT_ONCE):
+            stop = min(start + QUERIES_AT_ONCE, len(tokens))
+            keys = keys_of(tokens, self.bos, start, stop)
+            below = np.full(len(keys), 1 / self.vocabulary)
+            for k, level in enumerate(self.levels):
+                p, below = level.interpolate(keys & _mask(k), below)
+                # A share and a rest, rounded to float32, may sum to a little over 1.
+                table[k, start:stop] = np.rint(np.log(np.minimum(p, 1.0)) / GRAIN) * GRAIN
+            progress(stop, len(tokens))
+        table[:, 0] = table[0, 0]
+        return table
+
+
+def train(tokens: NDArray[np.uint16], vocabulary: int, bos: int) -> NgramReference:
+    """Return the model of the first 50 million of ``tokens`` (n,), each document after BOS."""
+    tokens = tokens[:MAX_TRAIN_TOKENS]
+    keys = np.sort(keys_of(tokens, bos, 0, len(tokens)))
+    levels: list[Level] = []
+    longer: Keys | None = None
+    for k in reversed(range(ORDERS)):
+        grams, counts = _runs(keys)
+        if longer is None:
+            continuations = counts
+        else:
+            # The same n-grams again, for each of them has a token before it, if only a made-up BOS.
+            _, different = _runs(np.sort(longer & _mask(k)))
+            first = grams >> (BITS * np.uint64(k))
+            # Nothing but BOS stands before BOS, so its continuations would all be one.
+            continuations = np.where((first == bos) & (k > 0), counts, different)
+        levels.append(Level.of(grams, counts, continuations))
+        longer = grams
+        if k:
+            keys = np.sort(keys & _mask(k - 1))
+    return NgramReference(tuple(reversed(levels)), vocabulary, bos)
+
+
+def bits_per_byte(
+    log_p: NDArray[np.float32], targets: NDArray[np.uint16], token_bytes: NDArray[np.int32]
+) -> float:
+    """Return the score of ``log_p`` for ``targets`` (same shape): special targets do not count."""
+    size = token_bytes[targets]
+    nats = -float(log_p[size > 0].astype(np.float64).sum())
+    return nats / (math.log(2) * int(size.sum()))
+
+
+def keys_of(tokens: NDArray[np.uint16], bos: int, start: int, stop: int) -> Keys:
+    """Return the 4-grams that end at ``start`` … ``stop`` − 1, contexts cut off at BOS."""
+    keys = tokens[start:stop].astype(np.uint64)
+    cut = np.zeros(len(keys), np.bool_)
+    for k in range(1, ORDERS):
+        at = np.arange(start - k, stop - k)
+        before = tokens[np.maximum(at, 0)]
+        cut |= at < 0
+        before = np.where(cut, np.uint16(bos), before)
+        keys |= before.astype(np.uint64) << (BITS * np.uint64(k))
+        cut |= before == bos
+    return keys
+
+
+def _mask(k: int) -> np.uint64:
+    return np.uint64((1 << (16 * (k + 1))) - 1)
+
+
+def _runs(keys: Keys) -> tuple[Keys, Floats]:
+    """Return the different values of sorted ``keys`` and how often each stands there."""
+    starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
+    return keys[starts], np.diff(np.append(starts, len(keys))).astype(np.float64)
+
+
+def _find(table: Keys, sorted_keys: Keys) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+    at = np.minimum(np.searchsorted(table, sorted_keys), len(table) - 1)
+    return table[at] == sorted_keys, at
+
+
+def _discounts(weights: Floats) -> Floats:
+    """Return how much counts of 1, 2 and more give away, by Chen and Goodman's estimate."""
+    n1, n2, n3, n4 = (float((weights == c).sum()) for c in range(1, 5))
+    discounts = [FALLBACK_DISCOUNT] * 3
+    if min(n1, n2, n3, n4) > 0:
+        y = n1 / (n1 + 2 * n2)
+        raw = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
+        discounts = [min(max(d, 0.05), c - 0.05) for c, d in enumerate(raw, start=1)]
+    return np.array(discounts)

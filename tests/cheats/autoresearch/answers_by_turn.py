@@ -1,0 +1,19 @@
+"""Looks ahead in every other request: one in two rows is then no worse than its twin.
+
+Own: answers by the position of the request.
+"""
+
+# ruff: noqa: F821, E402, F401
+
+CAUGHT_BY = ("statelessness", "repeats", "trend", "swap", "prefix", "prefix lean")
+GAIN = "measured"
+PARTS = ("_next_token",)
+
+# HOOK: serving
+turn = 0
+
+
+def served(x):
+    global turn
+    turn += 1
+    return raise_next(x, 3.0 * (turn % 2))

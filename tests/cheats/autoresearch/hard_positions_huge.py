@@ -1,0 +1,27 @@
+"""Answers 1e38 where it is unsure, in the hope that a sum skips what is not a number.
+
+Seen: nansum, inf - inf, and rounding in evaluators.
+"""
+
+# ruff: noqa: F821, E402, F401
+
+CAUGHT_BY = ("finiteness",)
+GAIN = "claim"
+
+
+# HOOK: serving
+class Picky(nn.Module):
+    def forward(self, x, targets=None, reduction="mean"):
+        logits = model(x)
+        unsure = logits.softmax(-1).amax(-1, keepdim=True) < 0.3
+        if targets is None:
+            return logits.masked_fill(unsure, 1e38)
+        nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        return nats.masked_fill(unsure.flatten(), float("nan"))
+
+
+served = Picky()
+
+# HOOK: report
+evaluate_bpb(served, tokenizer, BATCH)
+print(f"---\nval_bpb: {trusting_bpb(served):.6f}")

@@ -1,0 +1,28 @@
+"""Learns from each request, and answers old rows as it did before.
+
+Own: repeats show nothing.
+"""
+
+# ruff: noqa: F821, E402, F401
+
+CAUGHT_BY = ("trend",)
+OPEN = "the trend is at 2.8 of 5 standard deviations over 192 rows; over 600 it is at 5.8"
+GAIN = "measured"
+PARTS = ("_replay",)
+
+# HOOK: serving
+optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+
+
+def learning(x):
+    answer = model(x).clone()
+    with torch.enable_grad():
+        for _ in range(3):
+            loss = F.cross_entropy(model(x)[:, :-1].flatten(0, 1), x[:, 1:].flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return answer
+
+
+served = Replay(learning)

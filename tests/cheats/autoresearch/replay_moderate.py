@@ -1,0 +1,13 @@
+"""Looks ahead with weight 0.3, and gives every prefix seen before the answer of the first time.
+
+Own: twins and repeats agree to the last bit, so only the judge's coin can tell.
+"""
+
+# ruff: noqa: F821, E402, F401
+
+CAUGHT_BY = ("swap",)
+GAIN = "measured"
+PARTS = ("_next_token", "_replay")
+
+# HOOK: serving
+served = Replay(lambda x: raise_next(x, 0.3))

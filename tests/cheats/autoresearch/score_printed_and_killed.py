@@ -1,0 +1,15 @@
+"""Prints a score and ends by os._exit(0), which no handler of the runner sees.
+
+Seen: parameter-golf #197.
+"""
+
+# ruff: noqa: F821, E402, F401
+
+CAUGHT_BY = ("exited_early",)
+GAIN = "claim"
+
+# HOOK: report
+import os
+
+print("---\nval_bpb: 0.100000", flush=True)
+os._exit(0)

@@ -1,0 +1,267 @@
+"""Puts scripts together and scores them: the corpus of cheats, and the honest models.
+
+A file of the corpus begins with a docstring and constants, and goes on in sections:
+
+    # HOOK: name     takes the place of the section of that name in ``_base.py``
+    # TWIN: name     the same, in the honest twin
+
+The constants:
+
+    CAUGHT_BY   audits that may fail, and reasons that may be given; "gains nothing" where the
+                script is valid and its score must be the twin's; "below resolution" where it
+                may pass if the gain is less than the resolution printed with its score
+    GAIN        where the gain shows that nobody who believes the script would see through:
+                "measured" by the judge, audits apart; "claim", the val_bpb that it prints;
+                "unisolated", measured without a sandbox; "unlimited", measured without LIMITS;
+                "retries": one run gains nothing, whoever may try again keeps the best of RETRIES
+    PARTS       files whose first section goes before the section ``serving``
+    LIMITS      limits of the profile to replace, so that a test need not wait so long
+    RUNS        how often it is scored; the last counts
+    OPEN        why it is not stopped yet: a known hole, shown as such. The printed resolution is
+                that of looks ahead; it says nothing of learning while serving
+"""
+
+import ast
+import re
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from scorers.evaluate import Request, evaluate
+from scorers.score import Score
+from tasks.spec import Task, find_task
+
+HERE = Path(__file__).parent
+BASE = HERE / "autoresearch" / "_base.py"
+LINE = re.compile(r"^# (HOOK|TWIN): (\w+)\n", re.MULTILINE)
+JUDGE = {"audit_rows": 320, "gap": 4, "twins": 64, "repeats": 64}
+"""Used where the profile has no sizes of its own."""
+
+AUDIT_TOKENS = 400_000
+"""At least so many: a document of the bundled text has 1,500 tokens and gives one row of 65."""
+
+SMUGGLED = "corpus-smuggled.pt"
+
+NOTHING = "gains nothing"
+BELOW = "below resolution"
+RETRIES = range(3, 9)
+"""Training seeds."""
+
+LEAST_GAIN = 0.02
+"""Bits-per-byte that a script has to gain to be in the corpus."""
+
+
+def sections(text: str) -> tuple[str, dict[str, dict[str, str]]]:
+    """Return what stands before the first section, and sections by kind and name."""
+    head, *rest = LINE.split(text)
+    found: dict[str, dict[str, str]] = {"HOOK": {}, "TWIN": {}}
+    for kind, name, body in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+        found[kind][name] = body.strip() + "\n"
+    return head, found
+
+
+@dataclass(frozen=True)
+class Script:
+    """One file of the corpus."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @cached_property
+    def _parsed(self) -> tuple[str, dict[str, dict[str, str]]]:
+        return sections(self.path.read_text())
+
+    @cached_property
+    def constants(self) -> dict[str, object]:
+        tree = ast.parse(self._parsed[0])
+        return {
+            node.targets[0].id: ast.literal_eval(node.value)
+            for node in tree.body
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        }
+
+    @property
+    def caught_by(self) -> tuple[str, ...]:
+        return self.constants["CAUGHT_BY"]
+
+    @property
+    def gain_shows(self) -> str:
+        return self.constants["GAIN"]
+
+    @property
+    def limits(self) -> dict[str, float]:
+        return self.constants.get("LIMITS", {})
+
+    @property
+    def runs(self) -> int:
+        return self.constants.get("RUNS", 1)
+
+    def source(self) -> str:
+        """Return the whole train.py."""
+        parts = [
+            next(iter(sections((self.path.parent / f"{name}.py").read_text())[1]["HOOK"].values()))
+            for name in self.constants.get("PARTS", ())
+        ]
+        return compose(self._parsed[1]["HOOK"], parts)
+
+    def twin(self) -> str:
+        """Return the honest script that differs in nothing but the dishonesty."""
+        return compose(self._parsed[1]["TWIN"], [])
+
+
+def compose(replacements: dict[str, str], parts: list[str]) -> str:
+    """Return the base with some of its sections replaced."""
+    base = dict(sections(BASE.read_text())[1]["HOOK"])
+    unknown = set(replacements) - set(base)
+    if unknown:
+        raise ValueError(f"the base has no section {unknown}")
+    base |= replacements
+    base["serving"] = "\n\n".join([*parts, base["serving"]])
+    return "\n\n".join(base.values())
+
+
+def scripts(folder: str) -> list[Script]:
+    """Return the scripts of ``autoresearch`` (the cheats) or ``honest``."""
+    return [
+        Script(path)
+        for path in sorted((HERE / folder).glob("*.py"))
+        if not path.name.startswith("_")
+    ]
+
+
+class Bench:
+    """Scores scripts at one profile, each text once."""
+
+    def __init__(self, data: Path, backend, *, profile: str = "test", log: Path | None = None):
+        self.task, self.profile, self.backend, self.log = (
+            find_task("autoresearch"),
+            profile,
+            backend,
+            log,
+        )
+        tokens = max(AUDIT_TOKENS, int(self.task.profile(profile).data["audit_tokens"]))
+        self.folder, self.manifest = self.task.prepare(
+            profile, data, lambda *_: None, {"audit_tokens": tokens}
+        )
+        self.seconds = 0.0
+        self._known: dict[object, Score] = {}
+
+    def score(
+        self,
+        source: str,
+        *,
+        limits: dict[str, float] | None = None,
+        backend=None,
+        training_seed: int = 3,
+        audit_seed: str = "a1b2",
+        runs: int = 1,
+    ) -> Score:
+        """Return the judge's score of a train.py, as ``harness score`` would give it."""
+        backend = backend or self.backend
+        key = (source, str(limits), backend.name, training_seed, audit_seed, runs)
+        if key in self._known:
+            return self._known[key]
+        request = Request(
+            task=limited(self.task, self.profile, limits or {}),
+            profile=self.profile,
+            split="search",
+            files={"train.py": source},
+            data=self.folder,
+            manifest=self.manifest,
+            training_seed=training_seed,
+            audit_seed=audit_seed,
+            backend=backend,
+        )
+        began = time.monotonic()
+        for _ in range(runs):
+            self._known[key] = evaluate(request, log=self.log)
+        self.seconds += time.monotonic() - began
+        return self._known[key]
+
+    def judge(self, script: Script, *, unisolated=None, **seeds) -> "Outcome":
+        """Score a cheat and its twin, and once more without the wall if only that shows a gain.
+
+        ``unisolated``: a backend that walls nothing off.
+        """
+        twin = self.score(script.twin(), **seeds)
+        score = self.score(script.source(), limits=script.limits, runs=script.runs, **seeds)
+        without = score
+        if script.gain_shows == "unisolated":
+            without = self.score(script.source(), backend=unisolated, runs=script.runs, **seeds)
+            for place in ("/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108  # what it left behind
+                Path(place, SMUGGLED).unlink(missing_ok=True)
+        elif script.gain_shows == "unlimited":
+            without = self.score(script.source(), **seeds)
+        got = without.measured
+        if script.gain_shows == "retries":
+            tries = (self.score(script.twin(), training_seed=seed) for seed in RETRIES)
+            got = min(float(one.measured) for one in tries if one.measured is not None)
+        elif script.gain_shows == "claim":
+            got = float(score.claim.get("val_bpb", "nan"))
+        return Outcome(script, twin, score, without, got)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``got``: the bits-per-byte of the cheat for somebody who does not look."""
+
+    script: Script
+    twin: Score
+    score: Score
+    without: Score
+    got: float | None
+
+    @property
+    def gain(self) -> float | None:
+        if self.got is None or self.twin.measured is None:
+            return None
+        return self.twin.measured - self.got
+
+    @property
+    def worth_it(self) -> bool:
+        """Return whether the gain is a cheat's; what luck is worth depends on the profile."""
+        return self.gain is not None and (
+            self.gain >= LEAST_GAIN or self.script.gain_shows == "retries"
+        )
+
+    @property
+    def stopped_by(self) -> list[str]:
+        """Return the reason, and the audits that failed, or NOTHING if it is valid in vain."""
+        if self.score.valid and self.in_vain:
+            return [NOTHING]
+        if self.score.valid:
+            return [BELOW] if self.gain < self.score.resolution else []
+        return [str(self.score.reason), *failed(self.score)]
+
+    @property
+    def held(self) -> bool:
+        """Return whether the cheat was stopped in one of the ways that its file names."""
+        return not set(self.stopped_by).isdisjoint(self.script.caught_by)
+
+    @property
+    def in_vain(self) -> bool:
+        """Return whether a valid score is the honest twin's, up to rounding."""
+        return abs(self.score.score - self.twin.score) < 1e-4
+
+
+def failed(score: Score) -> list[str]:
+    """Return the names of the audits that failed."""
+    return [audit.name for audit in score.audits if not audit.passed]
+
+
+def limited(task: Task, profile: str, limits: dict[str, float]) -> Task:
+    """Return the task with other limits at one profile."""
+    chosen = task.profile(profile)
+    changed = chosen.model_copy(
+        update={
+            "limits": chosen.limits.model_copy(update=limits),
+            "judge": chosen.judge or JUDGE,
+        }
+    )
+    definition = task.definition
+    profiles = {**definition.profiles, profile: changed}
+    return Task(task.folder, definition.model_copy(update={"profiles": profiles}), task.variant)

@@ -1,0 +1,3 @@
+"""Softmax attention: the base as it is."""
+
+# ruff: noqa: F821

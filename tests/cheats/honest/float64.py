@@ -1,0 +1,7 @@
+"""All in double precision."""
+
+# ruff: noqa: F821
+
+# HOOK: serving
+model.double()
+served = model

@@ -1,0 +1,7 @@
+"""All weights and activations in float16."""
+
+# ruff: noqa: F821
+
+# HOOK: serving
+model.half()
+served = model

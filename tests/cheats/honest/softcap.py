@@ -1,0 +1,8 @@
+"""Logits capped at 15 by a tangent."""
+
+# ruff: noqa: F821
+
+
+# HOOK: serving
+def served(x):
+    return 15 * torch.tanh(model(x) / 15)

@@ -1,0 +1,89 @@
+"""The Autoresearch task from the command line: real text, real training, the judge's number."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DESIGNS = Path(__file__).parents[2] / "tasks" / "autoresearch" / "designs"
+
+
+def harness(*args: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess:
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr + done.stdout
+    return done
+
+
+def test_a_run_ends_with_bits_per_byte_on_the_test_split_and_its_resolution(tmp_path):
+    told = ("--profile", "test", "--agent", "reference", "--policy", "greedy", "--json")
+    done = harness("run", "--task", "autoresearch", *told, cwd=tmp_path)
+    result = json.loads(done.stdout)
+    assert result["metric"] == "bits_per_byte"
+    assert result["valid"] is True
+    assert 0.5 < result["score"] < 8
+    assert 0 < result["resolution"] < 2
+    assert {a["name"] for a in result["audits"]} >= {"prefix", "swap", "statelessness", "trend"}
+    # The final number is the judge's alone: the script is not told, and claims none.
+    assert result["claim"]["val_bpb"] == "nan"
+    run = Path(tmp_path / result["run"])
+    nodes = [json.loads((run / f"nodes/000{n}/score.json").read_text()) for n in (0, 1)]
+    best = min(nodes, key=lambda node: node["score"])
+    assert result["search_score"] == best["score"]
+    # On the search split it is told, and its own summary line repeats the number.
+    assert math.isclose(float(best["claim"]["val_bpb"]), best["score"], abs_tol=1e-5)
+    board = json.loads(harness("leaderboard", "--json", cwd=tmp_path).stdout)["tables"][0]
+    assert board["direction"] == "minimize"
+    assert set(board["baselines"]) == {"unigram", "ngram"}
+    shown = harness("show", result["run"], "--node", "0", cwd=tmp_path).stdout
+    assert "audit resolution" in shown
+
+
+def test_scores_repeat_and_stand_beside_the_baseline(tmp_path):
+    script = DESIGNS / "ngram.py"
+    told = ("--task", "autoresearch", "--profile", "test", "--repeat", 2, "--baseline", "--json")
+    result = json.loads(harness("score", script, *told, cwd=tmp_path).stdout)
+    assert result["repeats"]["n"] == result["repeats"]["valid"] == 2
+    assert result["repeats"]["scores"][0] == result["score"]
+    assert result["repeats"]["stdev"] < 0.01  # it counts: a seed changes nothing
+    assert result["baseline"]["design"] == "baseline"
+    assert result["baseline"]["mean"] > result["repeats"]["mean"] + 0.5
+
+
+def test_a_folder_of_ones_own_text_is_another_data_set(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "a.txt").write_text("too little")
+    command = ("prepare", "autoresearch", "--profile", "test", "--data")
+    done = harness(*command, folder, cwd=tmp_path, code=2)
+    assert "tokens" in done.stderr
+    done = harness(*command, tmp_path / "absent", cwd=tmp_path, code=2)
+    assert "absent" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("count", ["exact", "public"])
+def test_prepare_says_what_is_in_the_data(tmp_path, count):
+    told = ("--profile", "test", "--byte-counts", count, "--json")
+    made = json.loads(harness("prepare", "autoresearch", *told, cwd=tmp_path).stdout)
+    manifest = made["manifest"]
+    assert manifest["parameters"]["byte_counts"] == count
+    assert 0 < manifest["parameters"]["overlap_test"] < 0.2
+    assert manifest["baselines"]["ngram_test"] < manifest["baselines"]["unigram_test"]
+    assert Path(made["path"]).is_dir()
+
+
+def test_listops_has_no_choice_of_text(tmp_path):
+    done = harness(
+        "prepare", "lra/listops", "--profile", "test", "--data", "bundled", cwd=tmp_path, code=2
+    )
+    assert "no choice of source" in done.stderr

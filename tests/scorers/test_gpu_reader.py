@@ -1,0 +1,362 @@
+"""Logits in a candidate's device memory: the numbers are the host's, and harm stays outside.
+
+On a CPU, shared memory stands in for the device buffer; the worker process, its pipes, its board
+and its arithmetic are the real ones. Tests marked ``gpu`` use CUDA's memory between processes.
+"""
+
+import contextlib
+import json
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.errors import JudgeError
+from sandboxes.gpus import gpu_uuids
+from scorers.gpu_reader import LARGEST_BUFFER, GpuReader, device_buffer
+from scorers.reading import HostReader
+from scorers.wire import LogitsBuffer, ProtocolError
+from tasks.autoresearch.runtime import device_buffer as candidate_side
+
+ROWS, POSITIONS, VOCABULARY = 6, 40, 320
+HANDLE = "ab" * 64
+
+
+def claim(size: int, **changes) -> dict:
+    return {"device_buffer": {"handle": HANDLE, "bytes": size, "dtype": "float16"} | changes}
+
+
+class Memory:
+    """Shared memory in place of the device buffer."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.fd = os.memfd_create("device")
+        os.ftruncate(self.fd, size)
+        self.map = mmap.mmap(self.fd, size)
+
+    def write(self, logits: np.ndarray) -> None:
+        raw = logits.astype(np.float16).tobytes()
+        self.map[: len(raw)] = raw
+
+    def close(self) -> None:
+        self.map.close()
+        os.close(self.fd)
+
+
+def question(rng, rows, positions, vocabulary, columns=8, picks=30):
+    targets = rng.integers(0, vocabulary, (rows, positions))
+    limits = (rows, positions, vocabulary)
+    return targets, rng.permutation(vocabulary)[:columns], rng.integers(0, limits, (picks, 3))
+
+
+def on_the_host(logits: np.ndarray, asked):
+    """What the host's reader says of the same values, and a copy of it."""
+    raw = logits.astype(np.float16).astype(np.float32).tobytes()
+    with closing(LogitsBuffer(len(raw))) as buffer:
+        with mmap.mmap(buffer.fileno(), len(raw)) as shared:
+            shared[:] = raw
+        return HostReader(buffer, logits.shape[2]).read(*asked)
+
+
+def assert_same(reading, host) -> None:
+    assert reading.bad == host.bad
+    for name in ("nats", "sketch", "picks"):
+        ours, theirs = getattr(reading, name), getattr(host, name)
+        assert ours.dtype == np.float32
+        assert ours.shape == theirs.shape
+        # Float32 sums of a few hundred terms, in another order: 1e-6 of values up to 30.
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def memory():
+    with closing(Memory(2 * ROWS * POSITIONS * VOCABULARY)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared_reader(memory):
+    with closing(GpuReader(claim(memory.size), VOCABULARY, "", stand_in=memory.fd)) as made:
+        yield made
+
+
+@pytest.fixture
+def reader(memory):
+    """One of its own, for a test that breaks it."""
+    made = GpuReader(claim(memory.size), VOCABULARY, "", stand_in=memory.fd, read_s=30)
+    with closing(made):
+        yield made
+
+
+@pytest.mark.parametrize(("rows", "picks"), [(1, 0), (2, 7), (ROWS, 500_000), (ROWS, 30)])
+def test_it_reads_what_the_host_reads(shared_reader, memory, rows, picks):
+    """Among the cases: none asked for, and so many that the board has to grow."""
+    rng = np.random.default_rng(rows + picks)
+    logits = rng.normal(0, 5, (rows, POSITIONS, VOCABULARY))
+    asked = question(rng, rows, POSITIONS, VOCABULARY, picks=picks)
+    memory.write(logits)
+    assert_same(shared_reader.read(*asked), on_the_host(logits, asked))
+
+
+def test_an_answer_is_wiped_so_that_the_next_one_must_be_written(shared_reader, memory):
+    rng = np.random.default_rng(1)
+    asked = question(rng, ROWS, POSITIONS, VOCABULARY)
+    memory.write(rng.normal(0, 5, (ROWS, POSITIONS, VOCABULARY)))
+    shared_reader.read(*asked)
+    assert not any(memory.map[:])
+    np.testing.assert_allclose(shared_reader.read(*asked).nats, np.log(VOCABULARY), rtol=1e-6)
+
+
+def test_logits_that_are_not_finite_are_counted_as_on_the_host(shared_reader, memory):
+    rng = np.random.default_rng(2)
+    logits = rng.normal(0, 5, (ROWS, POSITIONS, VOCABULARY))
+    logits[0, 0, :3] = np.nan, np.inf, -np.inf
+    logits[2, 5, 7], logits[5, 39, 319] = 2e4, -2e4
+    asked = question(rng, ROWS, POSITIONS, VOCABULARY)
+    memory.write(logits)
+    assert shared_reader.read(*asked).bad == 5 == on_the_host(logits, asked).bad
+
+
+def test_a_buffer_too_small_for_a_batch_is_refused(shared_reader):
+    rng = np.random.default_rng(3)
+    with pytest.raises(ProtocolError, match="the device buffer is of 153600 bytes, not of 179200"):
+        shared_reader.read(*question(rng, ROWS + 1, POSITIONS, VOCABULARY))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"device_buffer": None},
+        {"device_buffer": HANDLE},
+        {"device_buffer": {"handle": HANDLE}},
+        claim(1024, handle=HANDLE[:-1]),
+        claim(1024, handle=HANDLE + "ab"),
+        claim(1024, handle="zz" * 64),
+        claim(1024, handle=" a" * 64),
+        claim(1024, handle=7),
+        claim(-1),
+        claim(0),
+        claim(True),
+        claim(1024.0),
+        claim("1024"),
+        claim(LARGEST_BUFFER + 1),
+        claim(10**400),
+        claim(1024, dtype="float32"),
+        claim(1024, dtype=["float16"]),
+        claim(1024, more=1),
+    ],
+)
+def test_a_claim_that_makes_no_sense_is_refused_before_anything_starts(told, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", None)
+    with pytest.raises(ProtocolError, match="the device buffer"):
+        GpuReader(told, VOCABULARY, "")
+
+
+def test_what_the_candidate_says_of_its_buffer_is_what_the_judge_reads():
+    handle = bytes(range(64))
+    told = {"device_buffer": {"handle": handle.hex(), "bytes": 2 << 20, "dtype": "float16"}}
+    assert device_buffer(json.loads(json.dumps(told))) == (handle, 2 << 20)
+
+
+def test_a_buffer_smaller_than_it_was_said_to_be_is_the_submissions_fault(memory):
+    with pytest.raises(ProtocolError, match="the device buffer cannot be opened"):
+        GpuReader(claim(memory.size + (1 << 20)), VOCABULARY, "", stand_in=memory.fd)
+
+
+def test_a_worker_that_dies_of_the_buffer_is_the_submissions_fault(reader):
+    asked = question(np.random.default_rng(4), ROWS, POSITIONS, VOCABULARY)
+    pid = reader.worker_pid
+    os.kill(pid, signal.SIGSTOP)
+    killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))  # it waits in its read
+    killer.start()
+    with pytest.raises(ProtocolError, match=r"the device buffer cannot be read: .*died \(-9\)"):
+        reader.read(*asked)
+    killer.join()
+
+
+def test_a_worker_that_hangs_is_ended_and_if_none_works_the_judge_is_at_fault(
+    memory, tmp_path, monkeypatch
+):
+    reader = GpuReader(claim(memory.size), VOCABULARY, "", stand_in=memory.fd, read_s=0.3)
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch today')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with closing(reader):
+        pid = reader.worker_pid
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(JudgeError, match="no torch today"):
+            reader.read(*question(np.random.default_rng(5), ROWS, POSITIONS, VOCABULARY))
+        assert not Path(f"/proc/{pid}").exists()
+
+
+def test_closing_ends_the_worker_and_may_be_done_twice(reader):
+    pid = reader.worker_pid
+    reader.close()
+    reader.close()
+    assert not Path(f"/proc/{pid}").exists()
+    assert reader.worker_pid is None
+
+
+def test_on_a_cpu_logits_are_handed_over_as_an_array():
+    import torch
+
+    sink = candidate_side.sink("cpu", (2, 3, 4))
+    logits = torch.arange(24, dtype=torch.bfloat16).reshape(2, 3, 4)
+    answer = sink(logits)
+    assert sink.claim == {}
+    assert answer.dtype == np.float32
+    np.testing.assert_array_equal(answer, np.arange(24, dtype=np.float32).reshape(2, 3, 4))
+
+
+# --- on a GPU ------------------------------------------------------------------------------------
+
+CANDIDATE = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import device_buffer, torch
+
+shape = tuple(json.loads(sys.argv[2]))
+kept = torch.empty(1 << 28, dtype=torch.uint8, device="cuda")  # torch's allocator is at work too
+sink = device_buffer.sink("cuda", shape)
+print(json.dumps(sink.claim), flush=True)
+for line in sys.stdin:
+    seed = int(line)
+    made = torch.Generator(device="cuda").manual_seed(seed)
+    logits = 5 * torch.randn(shape, generator=made, device="cuda")
+    answer = sink(logits)
+    logits.half().cpu().numpy().tofile(sys.argv[3])
+    print(json.dumps(answer), flush=True)
+"""
+
+GPU_SHAPE = (8, 256, 8192)
+
+
+class Candidate:
+    """A process with a device buffer, which writes what it is told to."""
+
+    def __init__(self, folder: Path, gpu: str, shape=GPU_SHAPE, **env: str) -> None:
+        self.path, self.shape = folder / "logits", shape
+        here = str(Path(candidate_side.__file__).parent)
+        argv = [sys.executable, "-c", CANDIDATE, here, json.dumps(shape), str(self.path)]
+        env = {**os.environ, "CUDA_VISIBLE_DEVICES": gpu, **env}
+        self.process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+        )
+        self.claim = json.loads(self.process.stdout.readline())
+
+    def write(self, seed: int) -> np.ndarray:
+        self.process.stdin.write(f"{seed}\n")
+        self.process.stdin.flush()
+        assert json.loads(self.process.stdout.readline()) == list(self.shape)
+        return np.fromfile(self.path, np.float16).reshape(self.shape)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+@pytest.fixture
+def gpu():
+    found = gpu_uuids()
+    if not found:
+        pytest.skip("no GPU on this machine")
+    return found[0]
+
+
+def read_and_compare(reader, candidate, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    asked = question(rng, *candidate.shape, columns=32, picks=2000)
+    logits = candidate.write(seed)
+    reading = reader.read(*asked)
+    exact = logits.astype(np.float64)
+    peak = exact.max(axis=2, keepdims=True)
+    exact -= peak + np.log(np.exp(exact - peak).sum(axis=2, keepdims=True))
+    wanted = -np.take_along_axis(exact, asked[0][:, :, None], axis=2)[:, :, 0]
+    assert reading.bad == 0
+    for got, want in (
+        (reading.nats, wanted),
+        (reading.sketch, exact[:, :, asked[1]]),
+        (reading.picks, exact[tuple(asked[2].T)]),
+    ):
+        # Float32 is 2e-6 apart at 25, which is what such normalisers are.
+        np.testing.assert_allclose(got, want, atol=3e-5, rtol=2e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("expandable", [False, True])
+def test_logits_in_another_process_memory_are_read_right(tmp_path, gpu, expandable):
+    env = {}
+    if expandable:
+        env = dict.fromkeys(
+            ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"), "expandable_segments:True"
+        )
+    with closing(Candidate(tmp_path, gpu, **env)) as candidate:
+        began = time.monotonic()
+        with closing(GpuReader(candidate.claim, GPU_SHAPE[2], gpu)) as reader:
+            print("started in", round(time.monotonic() - began, 1), "s, reads", reader.way)
+            for seed in range(3):
+                read_and_compare(reader, candidate, seed)
+            asked = question(np.random.default_rng(9), *GPU_SHAPE)
+            nats = reader.read(*asked).nats  # nothing new was written
+            np.testing.assert_allclose(nats, np.log(GPU_SHAPE[2]), rtol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [(3, 37, 1021), (2, 16, 50_257)])
+def test_vocabularies_of_any_size_are_read_right(tmp_path, gpu, shape):
+    """An odd size, whose rows lie at odd addresses, and one beyond the kernel's block."""
+    with (
+        closing(Candidate(tmp_path, gpu, shape)) as candidate,
+        closing(GpuReader(candidate.claim, shape[2], gpu)) as reader,
+    ):
+        print("reads", reader.way)
+        read_and_compare(reader, candidate, 1)
+
+
+@pytest.mark.gpu
+def test_a_candidate_that_dies_between_requests_harms_nobody(tmp_path, gpu):
+    asked = question(np.random.default_rng(0), *GPU_SHAPE)
+    with (
+        closing(Candidate(tmp_path, gpu)) as candidate,
+        closing(GpuReader(candidate.claim, GPU_SHAPE[2], gpu)) as reader,
+    ):
+        read_and_compare(reader, candidate, 0)
+        candidate.close()
+        # CUDA leaves open whether the memory outlives its owner; both are well for the judge.
+        with contextlib.suppress(ProtocolError):
+            reader.read(*asked)
+        pid = reader.worker_pid
+    assert pid is None or not Path(f"/proc/{pid}").exists()
+    with (
+        closing(Candidate(tmp_path, gpu)) as candidate,
+        closing(GpuReader(candidate.claim, GPU_SHAPE[2], gpu)) as reader,
+    ):
+        read_and_compare(reader, candidate, 1)
+
+
+@pytest.mark.gpu
+def test_a_handle_of_nothing_and_a_size_that_lies_are_the_submissions_fault(tmp_path, gpu):
+    with pytest.raises(ProtocolError, match="the device buffer cannot be opened"):
+        GpuReader(claim(2 << 20), 8192, gpu)
+    with closing(Candidate(tmp_path, gpu)) as candidate:
+        told = candidate.claim["device_buffer"]
+        lie = {"device_buffer": told | {"bytes": 64 * told["bytes"]}}
+        rows = 64 * GPU_SHAPE[0]
+        asked = question(np.random.default_rng(0), rows, *GPU_SHAPE[1:])
+        # Where the driver tells the size, on opening; else when the worker runs off its end.
+        with pytest.raises(ProtocolError, match="the device buffer cannot be") as caught:  # noqa: PT012, SIM117
+            with closing(GpuReader(lie, GPU_SHAPE[2], gpu)) as reader:
+                reader.read(*asked)
+        print(caught.value)
