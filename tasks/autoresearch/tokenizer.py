@@ -106,7 +106,7 @@ class Tokenizer:
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of ``tokens``; bytes that are not UTF-8 become U+FFFD."""
-        return self._encoding.decode([int(token) for token in tokens])
+        return self.encoding.decode([int(token) for token in tokens])
 
     def token_bytes(self, kind: ByteCounts) -> NDArray[np.int32]:
         """Return how many bytes each token counts for as a target, int32 (vocabulary,).
@@ -122,7 +122,8 @@ class Tokenizer:
         return counts
 
     @cached_property
-    def _encoding(self) -> "tiktoken.Encoding":
+    def encoding(self) -> "tiktoken.Encoding":
+        """The same tokenizer as a tiktoken Encoding."""
         import tiktoken
 
         return tiktoken.Encoding(
@@ -133,7 +134,7 @@ class Tokenizer:
         )
 
     def _encode(self, text: str) -> Tokens:
-        ids = self._encoding.encode_to_numpy(text, disallowed_special=())
+        ids = self.encoding.encode_to_numpy(text, disallowed_special=())
         tokens = np.empty(len(ids) + 1, np.uint16)
         tokens[0], tokens[1:] = self.bos, ids
         return tokens
