@@ -2,8 +2,8 @@
 
     python benchmarks/machine_text.py OUT [--characters 500000000]
 
-Writes OUT/part-*.jsonl, in the order of a hash of each file's content, so that what a limit keeps is
-a fair sample. Exact copies are dropped here; ``harness prepare --data OUT`` drops near-duplicates
+Writes OUT/part-*.jsonl, in the order of a hash of each file's content, so that what a limit keeps
+is a fair sample. Exact copies are dropped here; ``harness prepare --data OUT`` drops near-duplicates
 and reports the overlap. Source code is easy text: compare only scripts run on the same corpus.
 """
 
@@ -14,28 +14,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
-SUFFIXES = {
-    f".{s}"
-    for s in [
-        "py",
-        "pyi",
-        "pyx",
-        "h",
-        "hh",
-        "hpp",
-        "c",
-        "cc",
-        "cpp",
-        "cu",
-        "cuh",
-        "txt",
-        "md",
-        "rst",
-        "pl",
-        "pm",
-        "sh",
-    ]
-}
+KINDS = "py pyi pyx h hh hpp c cc cpp cu cuh txt md rst pl pm sh"
+SUFFIXES = {f".{kind}" for kind in KINDS.split()}
 LARGEST = 2_000_000
 """Bytes: what is longer is a table, not text."""
 DOCUMENT = 10_000

@@ -47,12 +47,11 @@ class Link:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.connect(path)
         fds = array("i")
-        message, ancillary, _, _ = sock.recvmsg(HEADER.size, socket.CMSG_SPACE(fds.itemsize))
+        _, ancillary, _, _ = sock.recvmsg(HEADER.size, socket.CMSG_SPACE(fds.itemsize))
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(data[: fds.itemsize])
-        size = HEADER.unpack(message)[4]
-        buffer = mmap.mmap(fds[0], size)
+        buffer = mmap.mmap(fds[0], os.fstat(fds[0]).st_size)
         os.close(fds[0])
         return cls(sock, buffer)
 

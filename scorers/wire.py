@@ -4,7 +4,7 @@ One unix stream socket and one buffer. The judge listens, accepts exactly one co
 and stops listening. It then sends a header with the buffer's descriptor attached. Frames:
 
     header   <4s H H I I>   magic "AIRA", kind, 0, sequence number, bytes that follow
-    HELLO    judge → candidate   carries the buffer (SCM_RIGHTS); "bytes" is its size
+    HELLO    judge → candidate   carries the buffer (SCM_RIGHTS); its size is the file's
     PROGRESS candidate → judge   JSON {step, total, loss}: a claim, shown to the user
     READY    candidate → judge   JSON: what the submission says of itself, kept as its claim
     BATCH    judge → candidate   <III> rows, length, classes; int32 token ids
@@ -147,7 +147,7 @@ class Wire:
 
     def greet(self, buffer: LogitsBuffer) -> None:
         """Hand out the buffer."""
-        header = HEADER.pack(MAGIC, HELLO, 0, 0, buffer.size)
+        header = HEADER.pack(MAGIC, HELLO, 0, 0, 0)
         socket.send_fds(self._socket, [header], [buffer.fileno()])
 
     def send(self, kind: int, sequence: int, body: bytes, deadline: float) -> None:
