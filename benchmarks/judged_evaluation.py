@@ -7,8 +7,12 @@ does: loss per target, summed over the bytes. The same process then serves its l
 judge over the real wire, from GPU memory. Same model, same rows, so bits-per-byte must agree to
 the rounding of float16. Judged evaluation also serves audited rows, twins and repeats: "for as
 many rows" compares with the same number of rows evaluated in the process (goal: 1.05), "in all"
-with the scored rows alone. Starting the judge's reader is shown apart. Without a GPU the sizes are
-small, and the logits go through the host.
+with the scored rows alone. "resolution" is what the audit buys: the smallest average gain by
+looking ahead, in bits-per-byte, that it sees with 95 % probability; of a model with random weights.
+
+Times are medians of RUNS judged evaluations. The judges are made first, as they are before a
+candidate trains, so their readers have started by then: "start s" is what is left to wait for.
+Without a GPU the sizes are small, and the logits go through the host.
 """
 
 import argparse
@@ -20,16 +24,21 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-AUDITS = [(8, 4, 4), (64, 16, 16), (256, 64, 64)]
-"""Audited rows, twins and repeats beside the scored rows."""
+Audit = tuple[int, int, int, int]
+"""Rows, tokens between places, twins, repeats: see ``scorers.language.Sizes``."""
 
-GAP = 32
+ON_GPU: list[Audit] = [(64, 32, 16, 16), (256, 32, 64, 64), (256, 8, 64, 64), (1024, 8, 64, 64)]
+ON_CPU: list[Audit] = [(8, 8, 4, 4), (64, 8, 16, 16), (64, 2, 16, 16)]
+RUNS = 3
+SETTLE_S = 8.0
+"""After the judges are made, until the last of their readers has started and disturbs nothing."""
+
 SPECIALS = 4
 
 
@@ -55,8 +64,12 @@ class Case:
         return self.batch, self.length, self.vocabulary
 
 
-def make_data(folder: Path, case: Case) -> None:
-    """Write a split in the Autoresearch format: words by Zipf's law in documents of about 400."""
+def make_data(folder: Path, case: Case, audited: int) -> Path:
+    """Write a split in the Autoresearch format: words by Zipf's law in documents of about 400.
+
+    What it costs to make a judge grows with the text to audit with: enough for ``audited`` rows.
+    """
+    folder.mkdir()
     rng = np.random.default_rng(0)
     chance = 1 / np.arange(1, case.bos + 1)
     chance /= chance.sum()
@@ -69,15 +82,16 @@ def make_data(folder: Path, case: Case) -> None:
         return tokens.astype(np.uint16)
 
     rows = text(case.rows * (case.length + 1)).reshape(case.rows, -1)
-    audit = text(2 * max(a[0] for a in AUDITS) * case.length)
+    sizes = rng.integers(1, 9, case.vocabulary).astype(np.int32)
+    sizes[case.bos :] = 0
+    audit = text(2 * audited * case.length)
     np.save(folder / "rows.npy", rows)
     np.save(folder / "rows_reference.npy", logs[rows[:, 1:]])
     np.save(folder / "audit_tokens.npy", audit)
     np.save(folder / "audit_starts.npy", np.append(np.flatnonzero(audit == case.bos), len(audit)))
     np.save(folder / "audit_reference.npy", np.tile(logs[audit], (4, 1)))
-    sizes = rng.integers(1, 9, case.vocabulary).astype(np.int32)
-    sizes[case.bos :] = 0
     np.save(folder / "token_bytes.npy", sizes)
+    return folder
 
 
 def make_model(case: Case):  # noqa: ANN201  # torch is not imported yet
@@ -126,7 +140,7 @@ def make_model(case: Case):  # noqa: ANN201  # torch is not imported yet
 
 
 def candidate(folder: Path, case: Case) -> None:
-    """Evaluate in the process and print the result; then serve on every socket named on stdin."""
+    """Told to, evaluate in the process and print the result; then serve on every socket named."""
     import torch
 
     from scorers.candidate import Link
@@ -150,41 +164,40 @@ def candidate(folder: Path, case: Case) -> None:
         return float(nats / total / np.log(2))
 
     with torch.no_grad(), context:
-        evaluate()
-        times = []
-        for _ in range(3):
-            began = time.perf_counter()
-            score = evaluate()
-            times.append(time.perf_counter() - began)
         sink = device_buffer.sink(case.device, case.shape)
 
         def predict(tokens: np.ndarray):  # noqa: ANN202  # an array, or a shape
             return sink(model(torch.from_numpy(tokens).to(case.device).long()))
 
+        evaluate()
         predict(rows[: case.batch, :-1].astype(np.int32))
+        sys.stdin.readline()
+        times = []
+        for _ in range(RUNS):
+            began = time.perf_counter()
+            score = evaluate()
+            times.append(time.perf_counter() - began)
         print(json.dumps({"seconds": statistics.median(times), "score": score}), flush=True)
         for path in sys.stdin:
             link = Link.connect(path.strip())
             link.serve(predict, claim={"batch_size": case.batch, **sink.claim})
 
 
-def judge(folder: Path, case: Case, process: subprocess.Popen, sizes, gpu: str | None) -> dict:  # noqa: ANN001
-    """Return the verdict of one judged evaluation, and seconds: all, and starting the reader."""
-    from scorers.judge import Times
+def make_judge(folder: Path, case: Case, audit: Audit, gpu: str | None):  # noqa: ANN201
     from scorers.language import Language, Sizes
-    from scorers.wire import Listener, LogitsBuffer
 
     shape = {"length": case.length, "vocabulary": case.vocabulary, "bos": case.bos}
-    audited, twins, repeats = sizes
-    language = Language(
-        folder,
-        shape,
-        Sizes(audit_rows=audited, gap=GAP, twins=twins, repeats=repeats),
-        max_batch=case.batch,
-        audit_seed="benchmark",
-        tell=True,
-        gpu=gpu,
+    sizes = Sizes(*audit)
+    return Language(
+        folder, shape, sizes, max_batch=case.batch, audit_seed="benchmark", tell=True, gpu=gpu
     )
+
+
+def judge(language, case: Case, process: subprocess.Popen) -> dict:  # noqa: ANN001
+    """Return the verdict of one judged evaluation, and seconds: all, and starting the reader."""
+    from scorers.judge import Times
+    from scorers.wire import Listener, LogitsBuffer
+
     at: dict[str, float] = {}
     served: list[int] = []
 
@@ -219,6 +232,21 @@ def judge(folder: Path, case: Case, process: subprocess.Popen, sizes, gpu: str |
     }
 
 
+def show(audit: Audit, found: list[dict], case: Case, own: dict) -> None:
+    """Print the line of one audit; ``own``: what the candidate measured in its process."""
+    verdict, rows = found[0]["verdict"], found[0]["rows"]
+    seconds = statistics.median(f["seconds"] for f in found)
+    judge_s = statistics.median(f["verdict"].judge_s for f in found)
+    start = statistics.median(f["start"] for f in found)
+    resolution = float("nan") if verdict.resolution is None else verdict.resolution
+    print(
+        f"{audit[0]:7} {audit[1]:3} {audit[2]:5} {audit[3]:7} {resolution:11.5f} {rows:6}"
+        f" {seconds:9.3f} {seconds / own['seconds'] * case.rows / rows:17.3f}"
+        f" {seconds / own['seconds']:7.3f} {judge_s:14.3f} {start:8.2f}"
+        f" {verdict.score - own['score']:12.2e}  {verdict.failed or ''}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1024, help="scored rows")
@@ -234,16 +262,25 @@ def main() -> None:
     gpu = next(iter(gpu_uuids()), None)
     sizes = (told.rows, told.batch, 2048, 8192, 8, 512) if gpu else (96, 8, 64, 512, 2, 64)
     case = Case("cuda" if gpu else "cpu", *sizes, told.compile)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        make_data(folder, case)
-        argv = [sys.executable, __file__, "--candidate", temporary, json.dumps(vars(case))]
+    audits = ON_GPU if gpu else ON_CPU
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as judges:
+        folders = {n: make_data(Path(temporary) / str(n), case, n) for n in {a[0] for a in audits}}
+        rows = str(folders[audits[0][0]])  # the same in all
+        argv = [sys.executable, __file__, "--candidate", rows, json.dumps(vars(case))]
         env = {**os.environ, "CUDA_VISIBLE_DEVICES": gpu or ""}
         process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
         with process:
             try:
+                runs: list[tuple[Audit, list]] = [(audit, []) for audit in audits]
+                for audit, made in runs:
+                    for _ in range(RUNS):
+                        language = make_judge(folders[audit[0]], case, audit, gpu)
+                        made.append(judges.enter_context(closing(language)))
+                time.sleep(SETTLE_S if gpu else 0)
+                process.stdin.write("measure\n")
+                process.stdin.flush()
                 said = process.stdout.readline()
                 while said and not said.startswith("{"):
                     print(said, end="")
@@ -257,20 +294,11 @@ def main() -> None:
                     f" In the process: {own['seconds']:.3f} s, {own['score']:.6f} bits per byte"
                 )
                 print(
-                    "audited twins repeats   rows   judged s  for as many rows   in all"
-                    "  judge's own s  start s  difference in bits per byte"
+                    "audited gap twins repeats  resolution   rows  judged s  for as many rows"
+                    "  in all  judge's own s  start s  difference in bits per byte"
                 )
-                for audit in AUDITS if gpu else AUDITS[:2]:
-                    found = judge(folder, case, process, audit, gpu)
-                    verdict, many = found["verdict"], found["rows"] / case.rows
-                    print(
-                        f"{audit[0]:7} {audit[1]:5} {audit[2]:7} {found['rows']:6}"
-                        f" {found['seconds']:10.3f}"
-                        f" {found['seconds'] / own['seconds'] / many:17.3f}"
-                        f" {found['seconds'] / own['seconds']:8.3f} {verdict.judge_s:14.3f}"
-                        f" {found['start']:8.1f} {verdict.score - own['score']:12.2e}"
-                        f"  {verdict.failed or ''}"
-                    )
+                for audit, made in runs:
+                    show(audit, [judge(language, case, process) for language in made], case, own)
             finally:
                 process.kill()
 

@@ -3,8 +3,9 @@
     python benchmarks/machine_text.py OUT [--characters 500000000]
 
 Writes OUT/part-*.jsonl, in the order of a hash of each file's content, so that what a limit keeps
-is a fair sample. Exact copies are dropped here; ``harness prepare --data OUT`` drops near-duplicates
-and reports the overlap. Source code is easy text: compare only scripts run on the same corpus.
+is a fair sample. Exact copies are dropped here; ``harness prepare --data OUT`` drops
+near-duplicates and reports the overlap. Source code is easy text: compare only scripts run on the
+same corpus.
 """
 
 import argparse

@@ -91,6 +91,18 @@ class Link:
             shape = answer if isinstance(answer, tuple) else self._write(answer)
             self._send(LOGITS, sequence, struct.pack("<III", *shape))
 
+    def lend(self, data: bytes) -> int:
+        """Lay a file into the buffer, for the judge to take before it asks; return its bytes.
+
+        Raises ValueError if it does not fit.
+        """
+        if len(data) > len(self._buffer):
+            raise ValueError(
+                f"{len(data):,} bytes are more than the buffer's {len(self._buffer):,}"
+            )
+        self._buffer[: len(data)] = data
+        return len(data)
+
     def _write(self, answer: np.ndarray) -> tuple[int, int, int]:
         """Put logits into the shared buffer; return their shape, all 0 if they have none."""
         logits = np.asarray(answer, dtype=np.float32)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from scorers.output import Output, clean
 from scorers.score import Conditions, Reason, Score
 from scorers.submission import Rejected, hash_files, settings_of
 from scorers.wire import Gone, Listener, LogitsBuffer, ProtocolError, Wire
-from tasks.spec import Definition, Manifest, Task, Value
+from tasks.spec import Definition, Manifest, Task
 
 OUTPUT_LIMIT = 256 << 20
 """A submission that prints more than this is stopped: no honest log is so long."""
@@ -35,8 +35,15 @@ OUTPUT_LIMIT = 256 << 20
 STAGE_PREFIX = "harness-eval-"
 """Folders of evaluations in the temporary folder, with the process that owns them."""
 
+FROZEN, MODEL = "frozen", "model.pt2"
+"""Folder and file of an exported model."""
+
 GRACE_S = 2.0
 """How long a candidate that is done, or hung up, may take to exit before it is killed."""
+
+
+JUDGES_OWN = ("device_buffer", "frozen")
+"""Parts of a claim that are told to the judge, and mean nothing to a reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,7 @@ class Request:
     audit_seed: str
     backend: Backend
     gpus: tuple[str, ...] = ()
+    strict: bool = False
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
@@ -75,7 +83,11 @@ def evaluate(
     began = time.monotonic()
     attempt = _Attempt(request, observe, cancel or threading.Event())
     try:
-        outcome = attempt.run(settings_of(request.task, request.profile, request.files))
+        settings = settings_of(request.task, request.profile, request.files)
+        with _stage(request) as stage, closing(_examiner(request, stage / FROZEN)) as examiner:
+            outcome = attempt.run(stage, examiner, {"settings": settings})
+            if isinstance(examiner, Language) and request.strict and outcome.verdict:
+                outcome = _strictly(attempt, stage, examiner, outcome)
     except Rejected as rejected:
         outcome = _Outcome(reason=rejected.reason, message=clean(rejected.message))
     if log is not None:
@@ -104,22 +116,34 @@ class _Attempt:
     unenforced: tuple[str, ...] = ()
     result: ExecResult | None = None
 
-    def run(self, settings: dict[str, Value]) -> _Outcome:
+    def run(
+        self,
+        stage: Path,
+        examiner: Examiner,
+        told: dict[str, Any],
+        *,
+        frozen: bool = False,
+    ) -> _Outcome:
+        """Start a candidate and examine it. ``told`` goes into its config.
+
+        ``frozen``: the exported model is served, and nothing of the submission is mounted.
+        """
         request = self.request
         limits = request.task.profile(request.profile).limits
-        with _stage(request) as stage, closing(Listener(stage / "link" / "judge.sock")) as door:
-            spec = _spec(request, stage)
+        definition = request.task.definition
+        entry = definition.frozen_entry if frozen else definition.entry
+        with closing(Listener(stage / "link" / "judge.sock")) as door:
+            spec = _spec(request, stage, frozen=frozen)
             self.unenforced = request.backend.unenforced(spec)
             with (
                 request.backend.open(spec) as sandbox,
-                closing(_examiner(request)) as examiner,
                 closing(LogitsBuffer(examiner.buffer_bytes)) as buffer,
             ):
                 config = stage / "task" / "config.json"
-                config.write_text(json.dumps(_config(request, settings, sandbox.inside)))
+                config.write_text(json.dumps({**_config(request, sandbox.inside), **told}))
                 config.chmod(0o644)
                 argv = [sandbox.python, "-I", "-B", "-u"]  # -I ignores PYTHONUNBUFFERED
-                argv += [sandbox.inside(f"/runner/{request.task.definition.entry}")]
+                argv += [sandbox.inside(f"/runner/{entry}")]
                 argv += [sandbox.inside("/task/config.json")]
                 times = Times(time.monotonic(), limits.train_s, limits.serve_s)
                 self.observe("training", {"limit_s": limits.train_s})
@@ -218,7 +242,33 @@ class _TooMuchOutput(Exception):
     pass
 
 
-def _examiner(request: Request) -> Examiner:
+def _strictly(attempt: _Attempt, stage: Path, examiner: Language, outcome: _Outcome) -> _Outcome:
+    """Serve the exported model by two fresh processes, and let that decide.
+
+    What stands against the submission already, stands. Where the model cannot be served so, the
+    score is as it was, and says why.
+    """
+    if outcome.verdict is None or outcome.reason is not None:
+        return outcome
+    why = examiner.not_frozen
+    if not why:
+        halves = examiner.halves()
+        with closing(halves[0]), closing(halves[1]):
+            for half in halves:
+                fresh = _Attempt(attempt.request, attempt.observe, attempt.cancel)
+                (stage / "link" / "judge.sock").unlink(missing_ok=True)
+                found = fresh.run(stage, half, {"batch_size": examiner.batch_size}, frozen=True)
+                if found.reason is not None:
+                    why = f"the exported model was not served ({found.reason}): {found.message}"
+                    break
+    if why:
+        verdict = replace(outcome.verdict, strict=f"unavailable: {clean(why, 500)}")
+        return _Outcome(verdict)
+    verdict = examiner.strict_verdict(outcome.verdict, halves)
+    return _Outcome(verdict, verdict.failed, verdict.message)
+
+
+def _examiner(request: Request, frozen_at: Path) -> Examiner:
     folder, shape = request.data / request.split, request.manifest.shape
     if request.task.definition.kind == "classification":
         return Classification(folder, shape["classes"], audit_seed=request.audit_seed)
@@ -231,6 +281,7 @@ def _examiner(request: Request) -> Examiner:
         audit_seed=request.audit_seed,
         tell=request.split == "search",
         gpu=request.gpus[0] if request.gpus else None,
+        strict=frozen_at / MODEL if request.strict else None,
     )
 
 
@@ -239,7 +290,7 @@ def _stage(request: Request) -> Iterator[Path]:
     """Lay out what is mounted: submission, runner, config, and the folder of the socket."""
     stage = Path(tempfile.mkdtemp(prefix=f"{STAGE_PREFIX}{os.getpid()}-"))
     try:
-        for folder in ("submission", "runner", "task", "link"):
+        for folder in ("submission", "runner", "task", "link", FROZEN):
             (stage / folder).mkdir()
         for name, text in request.files.items():
             (stage / "submission" / Path(name).name).write_text(text)
@@ -253,10 +304,14 @@ def _stage(request: Request) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def _spec(request: Request, stage: Path) -> SandboxSpec:
+def _spec(request: Request, stage: Path, *, frozen: bool) -> SandboxSpec:
     limits = request.task.profile(request.profile).limits
-    mounts = [Mount(stage / f, f"/{f}") for f in ("submission", "runner", "task", "link")]
-    mounts.append(Mount(request.data / "train", "/data/train"))
+    mounts = [Mount(stage / f, f"/{f}") for f in ("runner", "task", "link")]
+    if frozen:
+        mounts.append(Mount(stage / FROZEN, f"/{FROZEN}"))
+    else:
+        mounts.append(Mount(stage / "submission", "/submission"))
+        mounts.append(Mount(request.data / "train", "/data/train"))
     return SandboxSpec(
         memory_bytes=limits.memory_mb << 20,
         cpus=float(limits.cpus),
@@ -268,25 +323,24 @@ def _spec(request: Request, stage: Path) -> SandboxSpec:
     )
 
 
-def _config(
-    request: Request, settings: dict[str, Value], inside: Callable[[str], str]
-) -> dict[str, Any]:
+def _config(request: Request, inside: Callable[[str], str]) -> dict[str, Any]:
     limits = request.task.profile(request.profile).limits
     return {
         "task": request.task.name,
         "profile": request.profile,
         "variant": request.task.variant,
         "seed": request.training_seed,
-        "settings": settings,
         "shape": request.manifest.shape,
         "cpus": limits.cpus,
         "device": request.device,
         "max_parameters": limits.max_parameters,
+        "strict": request.strict,
         "paths": {
             "train": inside("/data/train"),
             "submission": inside("/submission"),
             "socket": inside("/link/judge.sock"),
             "scratch": inside("/work"),
+            "frozen": inside(f"/{FROZEN}/{MODEL}"),
         },
     }
 
@@ -314,6 +368,7 @@ def _score(request: Request, outcome: _Outcome, attempt: _Attempt, total_s: floa
         message=outcome.message,
         audits=verdict.audits if verdict else (),
         resolution=verdict.resolution if verdict else None,
+        strict=verdict.strict if verdict else None,
         claim=_bounded(_claim(definition, verdict, attempt.output)),
         submission=hash_files(request.files),
         conditions=Conditions(
@@ -343,7 +398,7 @@ def _claim(definition: Definition, verdict: Verdict | None, output: Output) -> M
     told = verdict.claim if verdict else {}
     if definition.kind != "language_modeling":
         return told
-    told = {name: value for name, value in told.items() if name != "device_buffer"}
+    told = {name: value for name, value in told.items() if name not in JUDGES_OWN}
     return {**told, **output.summary()}
 
 

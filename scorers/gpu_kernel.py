@@ -13,6 +13,8 @@ from scorers.reading import LARGEST
 if TYPE_CHECKING:
     import torch
 
+    Normalise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
+
 tl: Any = None
 """triton.language, from when ``fused`` is first called: Triton looks its names up here."""
 
@@ -41,14 +43,13 @@ def _rows(source, copy, normaliser, bad, V: "tl.constexpr", LIMIT: "tl.constexpr
     tl.store(bad + row, wrong)
 
 
-def fused() -> Callable[["torch.Tensor", "torch.Tensor"], tuple["torch.Tensor", "torch.Tensor"]]:
+def fused() -> "Normalise":
     """Return the function that ``scorers.gpu_worker.eager`` describes, as one Triton kernel.
 
     Raises ImportError without Triton; what Triton raises when it cannot compile comes with the
     first call.
     """
     global tl
-    import torch
     import triton  # type: ignore[import-not-found,import-untyped,unused-ignore]
     import triton.language  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
@@ -56,15 +57,15 @@ def fused() -> Callable[["torch.Tensor", "torch.Tensor"], tuple["torch.Tensor", 
     kernel = triton.jit(_rows)
 
     def normalise(
-        source: "torch.Tensor", copy: "torch.Tensor"
-    ) -> tuple["torch.Tensor", "torch.Tensor"]:
+        source: "torch.Tensor",
+        copy: "torch.Tensor",
+        normaliser: "torch.Tensor",
+        bad: "torch.Tensor",
+    ) -> None:
         rows, vocabulary = source.shape
-        normaliser = torch.empty(rows, dtype=torch.float32, device=source.device)
-        bad = torch.empty_like(normaliser)
         size = min(BLOCK, triton.next_power_of_2(vocabulary))
         kernel[(rows,)](
             source, copy, normaliser, bad, V=vocabulary, LIMIT=LARGEST, SIZE=size, num_warps=8
         )
-        return normaliser, bad.sum(dtype=torch.float64)
 
     return normalise

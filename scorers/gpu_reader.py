@@ -2,7 +2,8 @@
 
 The judge itself never touches the GPU: a throw-away worker (``scorers.gpu_worker``) opens the
 candidate's buffer, copies it and does the arithmetic. What goes wrong there is the submission's
-fault if a worker without it works, and ours if that fails too.
+fault if a worker without it works, and ours if that fails too. It takes seconds to start, so it
+starts while the candidate trains.
 """
 
 import os
@@ -13,15 +14,19 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import astuple
 from fcntl import F_ADD_SEALS, F_SEAL_SHRINK, fcntl
 from mmap import mmap
 from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
 
 from harness.errors import JudgeError
 from scorers import gpu_worker
-from scorers.gpu_worker import DONE, MAGIC, NO_MEMORY, OPEN, READ, REPLY, REQUEST, Sizes
+from scorers.gpu_worker import COPIED, DONE, MAGIC, NO_MEMORY, OPEN, READ, REPLY, REQUEST, Sizes
 from scorers.judge import Refused
-from scorers.reading import Ints, Reading
+from scorers.reading import Question, Reading
 from scorers.score import Reason
 from scorers.wire import ProtocolError
 from tasks.autoresearch.runtime.device_buffer import HANDLE_BYTES
@@ -36,60 +41,89 @@ LARGEST_BUFFER = 1 << 40
 BOARD_STEP = 16 << 20
 """The board grows by whole steps, so that it is mapped and pinned anew a few times at most."""
 
+UNREAD = "cannot be read"
 REMEDY = "harness doctor; nvidia-smi; then harness rescore"
 
 
 class GpuReader:
-    """Reads float16 logits (rows, positions, vocabulary) from the buffer that ``claim`` names.
+    """Reads float16 logits (rows, positions, vocabulary) from a buffer of the candidate's.
 
-    ``gpu``: UUID of the device. ``stand_in``: descriptor of shared memory that takes the
-    buffer's place, read on the CPU, for tests.
+    Making one starts the worker and waits for nothing; ``open`` says which buffer. ``gpu``: UUID
+    of the device. ``stand_in``: descriptor of shared memory that takes the buffer's place, read
+    on the CPU, for tests.
 
-    Making one takes seconds. Raises ProtocolError where the claim or the buffer is at fault,
-    Refused where the candidate leaves no memory to read it, JudgeError where the worker does
-    not work by itself.
+    Every method raises ProtocolError where the claim or the buffer is at fault, Refused where
+    the candidate leaves no memory to read it, JudgeError where the worker does not work by itself.
     """
 
     def __init__(
         self,
-        claim: Mapping[str, object],
         vocabulary: int,
         gpu: str,
         *,
         stand_in: int | None = None,
         read_s: float = READ_S,
     ) -> None:
-        handle, self._bytes = device_buffer(claim)
         self._vocabulary, self._read_s = vocabulary, read_s
         self._gpu, self._stand_in = gpu, stand_in
+        self._bytes, self.way = 0, ""
+        self._sizes: Sizes | None = None
+        self._answers = np.empty(0, np.float32)
         self._board_fd = os.memfd_create("board", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        fcntl(self._board_fd, F_ADD_SEALS, F_SEAL_SHRINK)  # a shrunk mapping kills the judge
         self._board: mmap | None = None
         self._worker: _Worker | None = None
         try:
-            self._worker, self.way = self._start()
-            self._ask("cannot be opened", OPEN, Sizes(0, 0, 0, 0), self._bytes, handle)
+            fcntl(self._board_fd, F_ADD_SEALS, F_SEAL_SHRINK)  # a shrunk mapping kills the judge
+            self._worker = self._spawn()
         except BaseException:
             self.close()
             raise
 
-    def read(self, targets: Ints, columns: Ints, picks: Ints) -> Reading:
-        """Read a batch; see ``scorers.reading.Reader``. The arrays last until the next read.
+    def open(self, claim: Mapping[str, object]) -> None:
+        """Open the buffer that ``claim`` names, once the worker has started."""
+        handle, self._bytes = device_buffer(claim)
+        try:
+            self.way = self._running.started()
+        except _Failure:  # it has touched nothing of the candidate's, and may fare better now
+            self._running.close()
+            self._worker, self.way = self._start()
+        failing = "cannot be opened"
+        self._send(failing, OPEN, Sizes(0, 0, 0, 0, 0), self._bytes, handle)
+        self._wait(failing, DONE)
 
-        Raises ProtocolError, Refused, JudgeError.
-        """
-        rows, positions = targets.shape
+    def begin(self, question: Question) -> None:
+        """See ``scorers.reading.Reader``."""
+        rows, positions = question.targets.shape
         wanted = rows * positions * self._vocabulary * 2
         if wanted > self._bytes:
             raise ProtocolError(f"the device buffer is of {self._bytes} bytes, not of {wanted}")
-        for tokens in (targets, columns, picks[:, 2]):
+        for tokens in (question.targets, question.columns, question.picks[:, 2]):
             if tokens.size and not 0 <= tokens.min() <= tokens.max() < self._vocabulary:
                 raise JudgeError("Hidden rows hold tokens outside of the vocabulary.")
-        sizes = Sizes(rows, positions, len(columns), len(picks))
-        board, size = self._fit(sizes)
-        board.targets[...], board.columns[...], board.picks[...] = targets, columns, picks
-        bad = self._ask("cannot be read", READ, sizes, size)
-        return Reading(nats=board.nats, sketch=board.sketch, picks=board.found, bad=bad)
+        self._sizes = Sizes(
+            rows, positions, len(question.columns), len(question.sketched), len(question.picks)
+        )
+        board = self._fit(self._sizes)
+        asked, _ = gpu_worker.flat(board, self._sizes)
+        given = (question.targets, question.columns, question.sketched, question.picks)
+        for room, array in zip(gpu_worker.cut(asked, self._sizes.asked), given, strict=True):
+            room[...] = array
+        self._send(UNREAD, READ, self._sizes, len(board))
+
+    def copied(self) -> int:
+        """See ``scorers.reading.Reader``."""
+        return self._wait(UNREAD, COPIED)
+
+    def reading(self) -> Reading:
+        """See ``scorers.reading.Reader``."""
+        self._wait(UNREAD, DONE)
+        if self._board is None or self._sizes is None:
+            raise AssertionError("asked before begin")
+        _, answered = gpu_worker.flat(self._board, self._sizes)
+        if len(self._answers) < len(answered):  # rarely: new pages cost more than the copy
+            self._answers = np.empty(len(self._board) // 4, np.float32)
+        self._answers[: len(answered)] = answered
+        return Reading(*gpu_worker.cut(self._answers, self._sizes.answered))
 
     def close(self) -> None:
         """End the worker and let go of the buffer. Idempotent."""
@@ -99,27 +133,36 @@ class GpuReader:
         if self._board_fd >= 0:
             os.close(self._board_fd)
             self._board_fd = -1
-        self._board = None  # unmapped with the last reading
+        self._board = None
 
     @property
     def worker_pid(self) -> int | None:
         """The worker's process id, None after ``close``."""
         return None if self._worker is None else self._worker.pid
 
-    def _fit(self, sizes: Sizes) -> tuple[gpu_worker.Arrays, int]:
-        """Return the board's arrays, in a board that is large enough, and its bytes."""
+    @property
+    def _running(self) -> "_Worker":
+        if self._worker is None:
+            raise AssertionError("asked after close")
+        return self._worker
+
+    def _fit(self, sizes: Sizes) -> mmap:
+        """Return a board that is large enough."""
         needed = gpu_worker.board_bytes(sizes)
         if self._board is None or len(self._board) < needed:
             size = -(-needed // BOARD_STEP) * BOARD_STEP
             os.ftruncate(self._board_fd, size)
             self._board = mmap(self._board_fd, size)
-        return gpu_worker.arrays(self._board, sizes), len(self._board)
+        return self._board
+
+    def _spawn(self) -> "_Worker":
+        return _Worker(self._vocabulary, self._gpu, self._board_fd, self._stand_in)
 
     def _start(self) -> tuple["_Worker", str]:
         """Return a worker that has passed its control, and how it reads."""
-        worker = _Worker(self._vocabulary, self._gpu, self._board_fd, self._stand_in)
+        worker = self._spawn()
         try:
-            _, text = worker.reply(START_S)
+            return worker, worker.started()
         except _Failure as failure:
             worker.close()
             if failure.no_memory:
@@ -130,25 +173,29 @@ class GpuReader:
         except BaseException:
             worker.close()
             raise
-        return worker, text
 
-    def _ask(self, failing: str, kind: int, sizes: Sizes, size: int, handle: bytes = b"") -> int:
-        if self._worker is None:
-            raise AssertionError("asked after close")
-        numbers = (sizes.rows, sizes.positions, sizes.columns, sizes.picks)
+    def _send(self, failing: str, kind: int, sizes: Sizes, size: int, handle: bytes = b"") -> None:
         try:
-            self._worker.send(REQUEST.pack(MAGIC, kind, *numbers, size, handle))
-            bad, _ = self._worker.reply(self._read_s)
+            self._running.send(REQUEST.pack(MAGIC, kind, *astuple(sizes), size, handle))
         except _Failure as failure:
-            self._worker.close()
-            if failure.no_memory:
-                raise self._starved(failure) from None
-            # The candidate is still there: only its buffer is left out.
-            control, _ = self._start()
-            control.close()
-            text = failure.cause.splitlines()[0] if failure.cause else "the reader died"
-            raise ProtocolError(f"the device buffer {failing}: {text}") from None
-        return bad
+            self._blame(failing, failure)
+
+    def _wait(self, failing: str, status: int) -> int:
+        """Return the number that the worker tells with ``status``."""
+        try:
+            return self._running.reply(status, self._read_s)[0]
+        except _Failure as failure:
+            self._blame(failing, failure)
+
+    def _blame(self, failing: str, failure: "_Failure") -> NoReturn:
+        self._running.close()
+        if failure.no_memory:
+            raise self._starved(failure) from None
+        # The candidate is still there: only its buffer is left out.
+        control, _ = self._start()
+        control.close()
+        text = failure.cause.splitlines()[0] if failure.cause else "the reader died"
+        raise ProtocolError(f"the device buffer {failing}: {text}") from None
 
     def _starved(self, failure: "_Failure") -> Refused:
         """The GPU is leased to the candidate alone: what fills its memory is the candidate's."""
@@ -220,15 +267,22 @@ class _Worker:
         except OSError:
             raise self._death() from None
 
-    def reply(self, timeout_s: float) -> tuple[int, str]:
-        """Return the number and the text of the next reply. Raises _Failure."""
+    def started(self) -> str:
+        """Wait until it has passed its control; return how it reads. Raises _Failure."""
+        _, way = self.reply(DONE, START_S)
+        if self._process.poll() is not None:  # since then
+            raise self._death()
+        return way
+
+    def reply(self, status: int, timeout_s: float) -> tuple[int, str]:
+        """Return the number and the text of the next reply, of ``status``. Raises _Failure."""
         deadline = time.monotonic() + timeout_s
-        magic, status, number, length = REPLY.unpack(self._receive(REPLY.size, deadline))
+        magic, said, number, length = REPLY.unpack(self._receive(REPLY.size, deadline))
         if magic != MAGIC or length > gpu_worker.MAX_TEXT:
             raise _Failure("the reader sent no reply")
         text = self._receive(length, deadline).decode(errors="replace")
-        if status != DONE:
-            raise _Failure(text, no_memory=status == NO_MEMORY)
+        if said != status:
+            raise _Failure(text, no_memory=said == NO_MEMORY)
         return number, text
 
     def close(self) -> None:

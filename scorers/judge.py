@@ -54,7 +54,10 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the judge measured. ``resolution``: the smallest look ahead it sees, in the metric."""
+    """What the judge measured. ``resolution``: the smallest theft it sees, in the metric.
+
+    ``strict``: see Score.
+    """
 
     score: float
     standard_error: float
@@ -66,6 +69,7 @@ class Verdict:
     serve_s: float
     judge_s: float
     resolution: float | None = None
+    strict: str | None = None
 
 
 class Examiner(Protocol):

@@ -7,14 +7,14 @@ some rows again; nothing marks which is which.
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scorers import audits, language_audits, serving_order, splice
+from scorers import audits, frozen, language_audits, serving_order, splice
 from scorers.gpu_reader import GpuReader
 from scorers.judge import (
     Observe,
@@ -27,7 +27,7 @@ from scorers.judge import (
     follow_training,
 )
 from scorers.language_audits import Pair, Swapped
-from scorers.reading import HostReader, Reader, Reading
+from scorers.reading import HostReader, Question, Reader, Reading
 from scorers.score import Audit, Reason
 from scorers.wire import Late, LogitsBuffer, ProtocolError, Wire
 
@@ -45,13 +45,29 @@ class Sizes:
     repeats: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One request. ``items``: of its rows. ``new``: rows whose item was never asked before.
+
+    tokens: int32 (rows, length), as they are sent. ``places``: numbers of the places that are
+    asked for, by row, in the order of rows.
+    """
+
+    sequence: int
+    tokens: NDArray[np.int32]
+    items: list[int]
+    new: set[int]
+    places: dict[int, NDArray[np.int64]]
+    question: Question
+
+
 @dataclass
 class _Seen:
     """What is kept of the answers, in the order in which they came."""
 
     nats: NDArray[np.float32]
     order: list[int] = field(default_factory=list)
-    kept: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=dict)
+    sketches: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     places: list[NDArray[np.int64]] = field(default_factory=list)
     preferences: list[NDArray[np.float64]] = field(default_factory=list)
     leans: dict[int, dict[int, float]] = field(default_factory=dict)
@@ -73,6 +89,7 @@ class Language:
         audit_seed: str,
         tell: bool,
         gpu: str | None = None,
+        strict: Path | None = None,
     ) -> None:
         def load(name: str) -> Any:  # noqa: ANN401 (arrays of several types)
             return np.load(folder / f"{name}.npy", allow_pickle=False)
@@ -114,14 +131,19 @@ class Language:
             self._scored + row: np.arange(edges[row], edges[row + 1])
             for row in range(len(spliced.rows))
         }
-        self._gpu = gpu
         self._reader: Reader | None = None
+        self._gpu, self._frozen_at, self.batch_size = gpu, strict, 0
+        self.not_frozen = "" if strict is None else "the submission was not served"
+        self._check = None if strict is None else self._frozen_check(stream, spliced)
+        # Last: it starts a process, which gets ready while the candidate trains.
+        self._on_gpu = None if gpu is None else GpuReader(self._vocabulary, gpu)
 
     def close(self) -> None:
         """Let go of the candidate's buffer."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        for reader in (self._on_gpu, self._reader):
+            if reader is not None:
+                reader.close()
+        self._on_gpu = self._reader = None
 
     def examine(
         self, wire: Wire, buffer: LogitsBuffer, *, times: Times, observe: Observe
@@ -129,12 +151,13 @@ class Language:
         """Serve every row and measure bits-per-byte."""
         train_deadline = times.spawned + times.train_s
         claim = follow_training(wire, train_deadline, observe)
-        size = self._batch_size(claim)
+        size = self.batch_size = self._batch_size(claim)
+        if self._frozen_at is not None:
+            told, self.not_frozen = frozen.taken(claim, buffer.size)
+            if told:
+                buffer.save(told, self._frozen_at)
         began = time.monotonic()
-        if self._gpu is not None and "device_buffer" in claim:
-            self._reader = GpuReader(claim, self._vocabulary, self._gpu)
-        else:
-            self._reader = HostReader(buffer, self._vocabulary)
+        self._reader = reader = self._open(claim, buffer)
         starting_s = time.monotonic() - began  # the judge's time is not the candidate's
         train_deadline += starting_s
         plan = serving_order.batches(
@@ -143,24 +166,38 @@ class Language:
         observe("serving", {"batches": len(plan)})
         seen = _Seen(np.full((len(self._items), self._length), np.nan, np.float32))
         met: set[int] = set()
+        asked, unread = self._asked(met, 0, plan[0]), None
         deadline, started, own_s = train_deadline, time.monotonic(), 0.0
         shape = (size, self._length, self._vocabulary)
         try:
-            for sequence, batch in enumerate(plan):
-                ask(wire, sequence, self._items[batch, :-1].astype(np.int32), shape, deadline)
+            for sequence in range(len(plan)):
+                ask(wire, sequence, asked.tokens, shape, deadline)
                 arrived = time.monotonic()
                 if sequence == 0:
                     started = arrived
                     deadline = started + times.serve_s
-                self._read(seen, met, sequence, batch)
-                own_s += time.monotonic() - arrived
-                deadline += time.monotonic() - arrived  # the judge's time is not the candidate's
+                left = None if unread is None else (unread, reader.reading())
+                reader.begin(asked.question)
+                # While the answer is copied: what is left of the last one, and the next request.
+                if left is not None:
+                    self._keep(seen, *left)
+                unread = asked
+                if sequence + 1 < len(plan):
+                    asked = self._asked(met, sequence + 1, plan[sequence + 1])
+                seen.bad += reader.copied()
                 observe("served", {"done": sequence + 1, "batches": len(plan)})
+                spent_s = time.monotonic() - arrived
+                own_s += spent_s
+                deadline += spent_s  # the judge's time is not the candidate's
                 if seen.bad:
                     break
         except Late:
-            raise (TrainLate if not met else ServeLate) from None
+            raise (ServeLate if sequence else TrainLate) from None
+        began = time.monotonic()
+        if unread is not None and not seen.bad:
+            self._keep(seen, unread, reader.reading())
         served = time.monotonic()
+        own_s += served - began
         verdict = self._verdict(
             seen, claim, started - times.spawned - starting_s, served - started, own_s
         )
@@ -176,59 +213,69 @@ class Language:
             )
         return size
 
-    def _read(self, seen: _Seen, met: set[int], sequence: int, batch: NDArray[np.int64]) -> None:
-        """Take from one answer all that will be needed of it."""
-        if self._reader is None:
-            raise AssertionError("read before examine")
-        targets = self._items[batch, 1:].astype(np.int64)
-        wanted: dict[int, NDArray[np.int64]] = {}
-        picks = [np.empty((0, 3), np.int64)]
-        for row, item in enumerate(int(i) for i in batch):
-            numbers = self._row_places.get(item, np.empty(0, np.int64))
-            if item in self._twin_place:
-                numbers = np.array([self._twin_place[item]])
-            if item in met or not len(numbers) or item in wanted:
-                continue
-            wanted[item] = numbers
-            at = self._places.position[numbers]
-            for tokens in (self._places.own[numbers], self._places.other[numbers]):
-                picks.append(np.stack([np.full(len(at), row), at, tokens], axis=1))
-        reading = self._reader.read(targets, self._columns, np.concatenate(picks))
-        seen.bad += reading.bad
-        self._keep(seen, met, sequence, batch, reading)
-        start = 0
-        for item, numbers in wanted.items():
-            own, other = reading.picks[start : start + 2 * len(numbers)].reshape(2, -1)
-            start += 2 * len(numbers)
-            preference = own.astype(np.float64) - other
-            self._note_preferences(seen, sequence, item, numbers, preference)
+    def _open(self, claim: dict[str, Any], buffer: LogitsBuffer) -> Reader:
+        """Return the reader of the buffer that the candidate uses."""
+        if self._on_gpu is not None and "device_buffer" in claim:
+            self._on_gpu.open(claim)
+            return self._on_gpu
+        if self._on_gpu is not None:
+            self._on_gpu.close()
+        return HostReader(buffer, self._vocabulary)
 
-    def _keep(
-        self,
-        seen: _Seen,
-        met: set[int],
-        sequence: int,
-        batch: NDArray[np.int64],
-        reading: Reading,
-    ) -> None:
-        for row, item in enumerate(int(i) for i in batch):
-            answer = (reading.nats[row], reading.sketch[row])
-            if item not in met:
-                met.add(item)
+    def _asked(self, met: set[int], sequence: int, batch: NDArray[np.int64]) -> _Asked:
+        """Return what is wanted of one request; its items are then ``met``."""
+        items: list[int] = batch.tolist()
+        new: set[int] = set()
+        places: dict[int, NDArray[np.int64]] = {}
+        sketched = []
+        for row, item in enumerate(items):
+            if item in self._again or item in self._twins:
+                sketched.append(row)
+            if item in met:
+                continue
+            met.add(item)
+            new.add(row)
+            if item in self._twin_place:
+                places[row] = np.array([self._twin_place[item]])
+            elif item in self._row_places:
+                places[row] = self._row_places[item]
+        lengths = [len(numbers) for numbers in places.values()]
+        numbers = np.concatenate([np.empty(0, np.int64), *places.values()])
+        picks = np.empty((len(numbers), 2, 3), np.int64)  # the place's own token, and the other
+        picks[:, :, 0] = np.repeat([*places], lengths)[:, None]
+        picks[:, :, 1] = self._places.position[numbers, None]
+        picks[:, 0, 2] = self._places.own[numbers]
+        picks[:, 1, 2] = self._places.other[numbers]
+        question = Question(
+            targets=self._items[batch, 1:],
+            columns=self._columns,
+            sketched=np.array(sketched, np.int64),
+            picks=picks.reshape(-1, 3),
+        )
+        tokens = self._items[batch, :-1].astype(np.int32)
+        return _Asked(sequence, tokens, items, new, places, question)
+
+    def _keep(self, seen: _Seen, asked: _Asked, reading: Reading) -> None:
+        """Take from one answer all that will be needed of it."""
+        sketches = dict(zip(asked.question.sketched.tolist(), reading.sketch, strict=True))
+        no_sketch = np.empty((self._length, 0), np.float32)
+        for row, item in enumerate(asked.items):
+            nats, sketch = reading.nats[row], sketches.get(row, no_sketch)
+            if row in asked.new:
                 seen.order.append(item)
-                seen.nats[item] = answer[0]
-                if item in self._again or item in self._twins:
-                    seen.kept[item] = (answer[0].copy(), answer[1].copy())
-            elif item in seen.kept:
-                seen.repeats.append(
-                    _pair(item, sequence, seen.kept[item], answer, self._length, self._length)
-                )
-            elif item < self._scored:  # asked again only to fill a batch
-                before = (seen.nats[item], answer[1][:, :0])
-                targets = (answer[0], answer[1][:, :0])
-                seen.repeats.append(
-                    _pair(item, sequence, before, targets, self._length, self._length)
-                )
+                seen.nats[item] = nats
+                seen.sketches[item] = sketch.copy()
+            elif item < self._scored or item in self._twins:
+                before = (seen.nats[item], seen.sketches[item])
+                pair = _pair(item, asked.sequence, before, (nats, sketch), self._length)
+                seen.repeats.append(pair)
+        own, other = reading.picks.reshape(-1, 2).T
+        preferences = own.astype(np.float64) - other
+        start = 0
+        for row, numbers in asked.places.items():
+            preference = preferences[start : start + len(numbers)]
+            start += len(numbers)
+            self._note_preferences(seen, asked.sequence, asked.items[row], numbers, preference)
 
     def _note_preferences(
         self,
@@ -239,27 +286,29 @@ class Language:
         preference: NDArray[np.float64],
     ) -> None:
         """File preferences for the swap test, and for the twin test where both twins were met."""
-        place = self._twin_place.get(item)
+        keep = np.ones(len(numbers), bool)
         sibling = self._twins.get(item)
         if sibling is not None:
-            if place is None:
-                place = self._twin_place[sibling]
-            value = float(preference[list(numbers).index(place)])
+            place = self._twin_place.get(item, self._twin_place.get(sibling, -1))
+            here = numbers == place
+            value = float(preference[here][0])
             # With sign: how much the place's own continuation is preferred where it stands.
             stands = int(self._places.sign[place]) * (-1 if item in self._twin_place else 1)
             seen.leans.setdefault(place, {})[stands] = value
             if len(seen.leans[place]) == 2:
                 at = int(self._places.position[place])
                 lean = (seen.leans[place][1] - seen.leans[place][-1]) / 2
-                pair = _pair(item, sequence, seen.kept[sibling], seen.kept[item], at, at + 1)
+                first = (seen.nats[sibling], seen.sketches[sibling])
+                second = (seen.nats[item], seen.sketches[item])
+                pair = _pair(item, sequence, first, second, at)
                 seen.prefixes.append(
                     Pair(pair.item, sequence, max(pair.spread, abs(lean)), pair.at, lean)
                 )
+                keep &= ~here
         if item in self._twin_place:
             # The place was met before, unless its twin is the first of the two: then the coin
             # is the twin's.
             return
-        keep = np.array([len(seen.leans.get(int(n), {})) < 2 for n in numbers])
         seen.places.append(numbers[keep])
         seen.preferences.append(preference[keep])
 
@@ -306,9 +355,10 @@ class Language:
         same, moved = language_audits.agreement("statelessness", seen.repeats)
         gain, gaining = language_audits.drift("repeats", seen.repeats)
         order = [i for i in seen.order if i < self._scored]
-        trend = language_audits.trend(
+        trend, learned = language_audits.trend(
             seen.nats[order].astype(np.float64).mean(axis=1), -self._reference[order]
         )
+        resolution = max(resolution, learned / np.log(2) / bytes_per_token)
         ahead = "Logits depend on tokens that come later: "
         state = "Logits depend on more than their row: "
         # What changes between two askings also changes twins: the first that fails is the cause.
@@ -324,6 +374,50 @@ class Language:
                 f"Rows become cheaper while serving ({trend.value:.1f} standard deviations).",
             ),
         ], resolution
+
+    def halves(self) -> tuple[frozen.Half, frozen.Half]:
+        """Return the two examinations of the frozen model, made of other rows and coins."""
+        if self._check is None:
+            raise AssertionError("not asked to be strict")
+        return self._check.halves(self.batch_size, self._vocabulary, self._rng, self._gpu)
+
+    def strict_verdict(self, verdict: Verdict, halves: tuple[frozen.Half, frozen.Half]) -> Verdict:
+        """Return the verdict on the frozen model, with the audits of both."""
+        if self._check is None:
+            raise AssertionError("not asked to be strict")
+        score, error, bytes_per_token = self._bits_per_byte(halves[0].nats[: self._scored])
+        checks, nats = self._check.compare(*halves)
+        failed = next(((reason, words) for a, reason, words in checks if not a.passed), None)
+        return replace(
+            verdict,
+            score=score,
+            standard_error=error,
+            audits=(*verdict.audits, *(audit for audit, _, _ in checks)),
+            failed=failed[0] if failed else None,
+            message=failed[1] if failed else "",
+            resolution=nats / float(np.log(2)) / bytes_per_token,
+            strict=frozen.HELD,
+        )
+
+    def _frozen_check(self, stream: splice.Stream, spliced: splice.Spliced) -> frozen.Check:
+        """Give every audited row a twin that goes on differently from one of its places on."""
+        places = spliced.places
+        _, chosen = np.unique(
+            places.row[order := self._rng.permutation(len(places.row))], return_index=True
+        )
+        number = order[chosen]
+        twins = [splice.twin(stream, spliced, int(place)) for place in number]
+        at = (places.position[number], places.own[number], places.other[number])
+        scored, again = self._items[: self._scored], np.array(sorted(self._again), np.int64)
+        audited = frozen.Rows(spliced.rows[places.row[number]], *at)
+        twin_rows = frozen.Rows(np.array(twins).reshape(-1, scored.shape[1]), *at)
+        return frozen.Check(
+            first=frozen.Rows.plain(scored).and_then(audited),
+            second=twin_rows.and_then(frozen.Rows.plain(scored[again])),
+            scored=self._scored,
+            again=again,
+            sign=places.sign[number],
+        )
 
     def _bits_per_byte(self, nats: NDArray[np.float32]) -> tuple[float, float, float]:
         """Return bits-per-byte, its standard error over rows, and bytes per counted token."""
@@ -344,12 +438,14 @@ def _pair(
     before: tuple[NDArray[np.float32], NDArray[np.float32]],
     after: tuple[NDArray[np.float32], NDArray[np.float32]],
     targets: int,
-    positions: int,
 ) -> Pair:
-    """Compare two answers over their first ``targets`` targets and ``positions`` positions."""
+    """Compare two answers, nats and sketch, over their first ``targets`` targets.
+
+    The columns are compared at the position after those too: it has seen the same tokens.
+    """
     gain = before[0][:targets].astype(np.float64) - after[0][:targets]
-    columns = before[1][:positions].astype(np.float64) - after[1][:positions]
-    square = np.square(columns).sum(axis=1)
+    columns = before[1][: targets + 1] - after[1][: targets + 1]
+    square = np.einsum("pk,pk->p", columns, columns).astype(np.float64)
     square[:targets] += gain**2
     spread = np.sqrt(square / (columns.shape[1] + 1))
     at = int(spread.argmax()) if len(spread) else 0

@@ -85,9 +85,10 @@ class Score(Strict):
 
     ``score`` is the metric on the split named in the conditions; None when invalid. What an
     audit then made of no account stands in ``measured``.
-    ``resolution`` is the smallest gain by looking ahead, in the metric, that would have been
-    seen with 95 % probability; it says nothing of learning while serving. None where the
-    task's audits have no such number.
+    ``resolution`` is the smallest gain by looking ahead or by learning while serving, in the
+    metric, that would have been seen with 95 % probability. None where the task's audits have no
+    such number. ``strict`` is "held" where the score is of the exported model in fresh processes,
+    "unavailable: why" where that was asked for in vain, None where it was not.
     ``claim`` is what the submission says of itself; nothing is decided by it.
     ``seconds``: ``train`` from spawn to the first served prediction, ``serve`` from there
     to the last, ``judge`` the judge's own work, ``total`` everything.
@@ -104,6 +105,7 @@ class Score(Strict):
     message: str
     audits: tuple[Audit, ...]
     resolution: float | None = None
+    strict: str | None = None
     claim: dict[str, Any]
     submission: str
     conditions: Conditions

@@ -103,6 +103,11 @@ class LogitsBuffer:
         self._map[:size] = bytes(size)
         return copy
 
+    def save(self, size: int, path: Path) -> None:
+        """Write the first ``size`` bytes to a file."""
+        with memoryview(self._map) as view, path.open("wb") as file:
+            file.write(view[:size])
+
     def close(self) -> None:
         """Unmap and close."""
         self._map.close()

@@ -107,7 +107,11 @@ class Reference(Strict):
 
 
 class Definition(Strict):
-    """``task.toml`` as it is on disk."""
+    """``task.toml`` as it is on disk.
+
+    ``entry`` is the runner's file that trains and serves; ``frozen_entry`` the one that serves
+    an exported model in a process of its own, where the task has such a way.
+    """
 
     format: Literal[1]
     name: str
@@ -119,6 +123,7 @@ class Definition(Strict):
     files: tuple[str, ...]
     runner: tuple[str, ...]
     entry: str
+    frozen_entry: str | None = None
     variants: tuple[Literal["fixed", "configurable"], ...] = ("fixed",)
     bounds: dict[str, Knob] = Field(default_factory=dict)
     knobs: dict[str, Knob] = Field(default_factory=dict)

@@ -28,6 +28,12 @@ def command(
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Score the task's first reference design beside it.")
     ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Score the exported model in fresh processes that share no memory."
+        ),
+    ] = False,
     log: Annotated[Path | None, typer.Option(help="Keep what it prints in this file.")] = None,
     json: AsJson = False,
 ) -> int:
@@ -39,7 +45,7 @@ def command(
     chosen = find_task(task)
     files = read_submission(path, chosen)
     with ScoreScreen() as screen:
-        bench = ByHand(chosen, profile, split, sandbox, chosen_data(data), screen)
+        bench = ByHand(chosen, profile, split, sandbox, chosen_data(data), screen, strict=strict)
         scores = bench.score(files, seed=seed, repeat=repeat, log=log)
         beside = None
         if baseline:

@@ -72,10 +72,9 @@ def describe(score: Score) -> str:
             f"  {audit.name}: {verdict}, {value} (limit {audit.threshold:g}); {audit.power}"
         )
     if score.resolution is not None:
-        lines.append(
-            f"  audit resolution: {score.resolution:.2g} {score.metric}, for looking ahead; "
-            "less could pass"
-        )
+        lines.append(f"  audit resolution: {score.resolution:.2g} {score.metric}; less could pass")
+    if score.strict is not None:
+        lines.append(f"  strict: {score.strict}")
     if score.claim:
         lines.append("  its own claims: " + ", ".join(f"{k} {v}" for k, v in score.claim.items()))
     spent = ", ".join(f"{name} {value:.1f} s" for name, value in score.seconds.items())

@@ -1,6 +1,7 @@
 """Score one submission outside any run: what a person does who writes a mechanism."""
 
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal, Protocol
@@ -60,8 +61,17 @@ class ByHand:
         sandbox: str,
         data: dict[str, str],
         screen: Watcher,
+        *,
+        strict: bool = False,
     ) -> None:
         self.task, self.profile, self.split, self.screen = task, profile, split, screen
+        if strict and task.definition.frozen_entry is None:
+            raise ConfigError(
+                f"{task.name} has no strict check.",
+                cause="its submissions are not exported",
+                remedy="leave --strict out",
+            )
+        self._strict = strict
         self._ready = get_ready(
             task, profile, sandbox, trusted=True, progress=screen.progress, overrides=data
         )
@@ -78,9 +88,8 @@ class ByHand:
             job = Job(
                 "submission", files, self.split, seed + index, secrets.token_hex(8), place or Path()
             )
-            scores.append(
-                evaluate(self._ready.request(job), log=place, observe=self.screen.observe)
-            )
+            request = replace(self._ready.request(job), strict=self._strict)
+            scores.append(evaluate(request, log=place, observe=self.screen.observe))
             if repeat > 1:
                 last = scores[-1]
                 outcome = last.reason if last.score is None else f"{last.score:.4f}"

@@ -17,8 +17,6 @@ The constants:
     PARTS       files whose first section goes before the section ``serving``
     LIMITS      limits of the profile to replace, so that a test need not wait so long
     RUNS        how often it is scored; the last counts
-    OPEN        why it is not stopped yet: a known hole, shown as such. The printed resolution is
-                that of looks ahead; it says nothing of learning while serving
 """
 
 import ast
@@ -35,12 +33,6 @@ from tasks.spec import Task, find_task
 HERE = Path(__file__).parent
 BASE = HERE / "autoresearch" / "_base.py"
 LINE = re.compile(r"^# (HOOK|TWIN): (\w+)\n", re.MULTILINE)
-JUDGE = {"audit_rows": 320, "gap": 4, "twins": 64, "repeats": 64}
-"""Used where the profile has no sizes of its own."""
-
-AUDIT_TOKENS = 400_000
-"""At least so many: a document of the bundled text has 1,500 tokens and gives one row of 65."""
-
 SMUGGLED = "corpus-smuggled.pt"
 
 NOTHING = "gains nothing"
@@ -143,10 +135,7 @@ class Bench:
             backend,
             log,
         )
-        tokens = max(AUDIT_TOKENS, int(self.task.profile(profile).data["audit_tokens"]))
-        self.folder, self.manifest = self.task.prepare(
-            profile, data, lambda *_: None, {"audit_tokens": tokens}
-        )
+        self.folder, self.manifest = self.task.prepare(profile, data, lambda *_: None)
         self.seconds = 0.0
         self._known: dict[object, Score] = {}
 
@@ -256,12 +245,7 @@ def failed(score: Score) -> list[str]:
 def limited(task: Task, profile: str, limits: dict[str, float]) -> Task:
     """Return the task with other limits at one profile."""
     chosen = task.profile(profile)
-    changed = chosen.model_copy(
-        update={
-            "limits": chosen.limits.model_copy(update=limits),
-            "judge": chosen.judge or JUDGE,
-        }
-    )
+    changed = chosen.model_copy(update={"limits": chosen.limits.model_copy(update=limits)})
     definition = task.definition
     profiles = {**definition.profiles, profile: changed}
     return Task(task.folder, definition.model_copy(update={"profiles": profiles}), task.variant)

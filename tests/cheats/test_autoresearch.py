@@ -16,16 +16,9 @@ SEEDS = ((3, "a1b2"), (4, "c3d4"), (5, "e5f6"))
 
 def chosen(every, often):
     return [
-        pytest.param(script, id=name, marks=marks(script, name in often))
+        pytest.param(script, id=name, marks=[] if name in often else [pytest.mark.slow])
         for name, script in every.items()
     ]
-
-
-def marks(script, often):
-    """A known hole is expected to fail, and its test says so on the day when it is closed."""
-    hole = script.constants.get("OPEN")
-    found = [] if often else [pytest.mark.slow]
-    return found + ([pytest.mark.xfail(reason=hole, strict=True)] if hole else [])
 
 
 @pytest.mark.parametrize("script", chosen(CHEATS, OFTEN))

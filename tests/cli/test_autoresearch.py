@@ -87,3 +87,18 @@ def test_listops_has_no_choice_of_text(tmp_path):
         "prepare", "lra/listops", "--profile", "test", "--data", "bundled", cwd=tmp_path, code=2
     )
     assert "no choice of source" in done.stderr
+
+
+def test_a_strict_score_is_of_the_exported_model_or_says_why_not(tmp_path):
+    told = ("--task", "autoresearch", "--profile", "test", "--strict", "--json")
+    held = json.loads(harness("score", DESIGNS / "baseline.py", *told, cwd=tmp_path).stdout)
+    assert held["strict"].startswith("held")
+    assert {a["name"] for a in held["audits"]} >= {"swap", "frozen twins", "frozen repeats"}
+    assert held["resolution"] < 0.05
+    assert "frozen" not in held["claim"]
+    counted = json.loads(harness("score", DESIGNS / "ngram.py", *told, cwd=tmp_path).stdout)
+    assert counted["valid"] is True
+    assert counted["strict"].startswith("unavailable: ")
+    (tmp_path / "model.py").write_text("")
+    told = ("model.py", "--task", "lra/listops", "--strict")
+    assert "no strict check" in harness("score", *told, cwd=tmp_path, code=2).stderr

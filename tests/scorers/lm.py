@@ -86,10 +86,19 @@ def _at(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     return np.take_along_axis(logits, tokens.astype(np.int64)[:, :, None], axis=2)[:, :, 0]
 
 
+def make_judge(folder: Path, sizes: Sizes = SIZES, seed: str = "a1", strict: Path | None = None):
+    """Return the real judge of a split."""
+    shape = {"length": LENGTH, "vocabulary": VOCABULARY, "bos": BOS}
+    return Language(folder, shape, sizes, max_batch=64, audit_seed=seed, tell=True, strict=strict)
+
+
 def examine(folder: Path, predict, *, batch: int = 16, sizes: Sizes = SIZES, seed: str = "a1"):
     """Return the verdict of the real judge on ``predict``, which runs in a thread."""
-    shape = {"length": LENGTH, "vocabulary": VOCABULARY, "bos": BOS}
-    judge = Language(folder, shape, sizes, max_batch=64, audit_seed=seed, tell=True)
+    return serve(make_judge(folder, sizes, seed), predict, {"batch_size": batch})
+
+
+def serve(judge, predict, claim: dict, lend: bytes = b""):
+    """Return an examiner's verdict on ``predict``, and the judge's last words."""
     told: list[dict] = []
     with TemporaryDirectory() as place, closing(LogitsBuffer(judge.buffer_bytes)) as buffer:
         path = Path(place) / "judge.sock"
@@ -98,7 +107,9 @@ def examine(folder: Path, predict, *, batch: int = 16, sizes: Sizes = SIZES, see
             link = Link.connect(str(path))
             # A judge that hangs up has decided.
             with closing(link._sock), contextlib.suppress(ConnectionError):
-                told.append(link.serve(predict, claim={"batch_size": batch}))
+                if lend:
+                    link.lend(lend)
+                told.append(link.serve(predict, claim=claim))
 
         listener = Listener(path)
         thread = threading.Thread(target=candidate, daemon=True)

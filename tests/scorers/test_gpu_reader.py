@@ -5,9 +5,11 @@ and its arithmetic are the real ones. Tests marked ``gpu`` use CUDA's memory bet
 """
 
 import contextlib
+import functools
 import json
 import mmap
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -16,13 +18,16 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import lm
 import numpy as np
 import pytest
 
 from harness.errors import JudgeError
 from sandboxes.gpus import gpu_uuids
+from scorers import gpu_worker
+from scorers.candidate import Link
 from scorers.gpu_reader import LARGEST_BUFFER, GpuReader, device_buffer
-from scorers.reading import HostReader
+from scorers.reading import HostReader, Question, Reading
 from scorers.wire import LogitsBuffer, ProtocolError
 from tasks.autoresearch.runtime import device_buffer as candidate_side
 
@@ -52,10 +57,36 @@ class Memory:
         os.close(self.fd)
 
 
-def question(rng, rows, positions, vocabulary, columns=8, picks=30):
-    targets = rng.integers(0, vocabulary, (rows, positions))
+def question(rng, rows, positions, vocabulary, columns=8, picks=30, sketched=None):
     limits = (rows, positions, vocabulary)
-    return targets, rng.permutation(vocabulary)[:columns], rng.integers(0, limits, (picks, 3))
+    asked = rng.integers(0, limits, (picks, 3))
+    if sketched is None:
+        sketched = rng.permutation(rows)[: (rows + 1) // 2]
+    return Question(
+        targets=rng.integers(0, vocabulary, (rows, positions)).astype(np.uint16),
+        columns=rng.permutation(vocabulary)[:columns],
+        sketched=np.sort(np.array(sketched, np.int64)),
+        picks=asked[np.argsort(asked[:, 0], kind="stable")],
+    )
+
+
+def read(reader, asked):
+    """Return a reading and how many logits are bad, as the judge asks for them."""
+    reader.begin(asked)
+    bad = reader.copied()
+    reading = reader.reading()
+    return Reading(reading.nats.copy(), reading.sketch.copy(), reading.picks.copy()), bad
+
+
+def opened(told, vocabulary, gpu, **options):
+    """Return a reader of the buffer that ``told`` names."""
+    reader = GpuReader(vocabulary, gpu, **options)
+    try:
+        reader.open(told)
+    except BaseException:
+        reader.close()
+        raise
+    return reader
 
 
 def on_the_host(logits: np.ndarray, asked):
@@ -64,11 +95,12 @@ def on_the_host(logits: np.ndarray, asked):
     with closing(LogitsBuffer(len(raw))) as buffer:
         with mmap.mmap(buffer.fileno(), len(raw)) as shared:
             shared[:] = raw
-        return HostReader(buffer, logits.shape[2]).read(*asked)
+        return read(HostReader(buffer, logits.shape[2]), asked)
 
 
-def assert_same(reading, host) -> None:
-    assert reading.bad == host.bad
+def assert_same(answer, of_the_host) -> None:
+    (reading, bad), (host, bad_there) = answer, of_the_host
+    assert bad == bad_there
     for name in ("nats", "sketch", "picks"):
         ours, theirs = getattr(reading, name), getattr(host, name)
         assert ours.dtype == np.float32
@@ -85,14 +117,14 @@ def memory():
 
 @pytest.fixture(scope="module")
 def shared_reader(memory):
-    with closing(GpuReader(claim(memory.size), VOCABULARY, "", stand_in=memory.fd)) as made:
+    with closing(opened(claim(memory.size), VOCABULARY, "", stand_in=memory.fd)) as made:
         yield made
 
 
 @pytest.fixture
 def reader(memory):
     """One of its own, for a test that breaks it."""
-    made = GpuReader(claim(memory.size), VOCABULARY, "", stand_in=memory.fd, read_s=30)
+    made = opened(claim(memory.size), VOCABULARY, "", stand_in=memory.fd, read_s=30)
     with closing(made):
         yield made
 
@@ -104,16 +136,57 @@ def test_it_reads_what_the_host_reads(shared_reader, memory, rows, picks):
     logits = rng.normal(0, 5, (rows, POSITIONS, VOCABULARY))
     asked = question(rng, rows, POSITIONS, VOCABULARY, picks=picks)
     memory.write(logits)
-    assert_same(shared_reader.read(*asked), on_the_host(logits, asked))
+    assert_same(read(shared_reader, asked), on_the_host(logits, asked))
+
+
+@pytest.mark.parametrize("sketched", [[], [0], [1, 2, 5], range(ROWS)])
+def test_columns_are_read_in_the_rows_that_are_named(shared_reader, memory, sketched):
+    rng = np.random.default_rng(len(sketched))
+    logits = rng.normal(0, 5, (ROWS, POSITIONS, VOCABULARY))
+    asked = question(rng, ROWS, POSITIONS, VOCABULARY, sketched=sketched)
+    memory.write(logits)
+    answer = read(shared_reader, asked)
+    assert answer[0].sketch.shape == (len(sketched), POSITIONS, 8)
+    assert_same(answer, on_the_host(logits, asked))
+
+
+@pytest.mark.parametrize("rows_a_chunk", [1, 4, ROWS, 100])
+def test_how_much_is_copied_at_a_time_changes_no_number(rows_a_chunk):
+    """And nothing does that is written once the copy is said to be made."""
+    import torch
+
+    rng = np.random.default_rng(6)
+    logits = rng.normal(0, 5, (ROWS, POSITIONS, VOCABULARY)).astype(np.float16)
+    asked = question(rng, ROWS, POSITIONS, VOCABULARY)
+    given = [getattr(asked, name) for name in ("targets", "columns", "sketched", "picks")]
+    sizes = gpu_worker.Sizes(ROWS, POSITIONS, *map(len, given[1:]))
+    board = bytearray(gpu_worker.board_bytes(sizes))
+    there, answered = gpu_worker.flat(board, sizes)
+    there[:] = np.concatenate([array.ravel() for array in given])
+    source = torch.from_numpy(logits.ravel().copy())
+    size = rows_a_chunk * POSITIONS * VOCABULARY * 2
+    arithmetic = gpu_worker.Arithmetic("cpu", VOCABULARY, gpu_worker.eager, chunk_bytes=size)
+    said = []
+
+    def copied(bad):
+        said.append(bad)
+        assert not source.any()
+        source.fill_(7)
+
+    arithmetic.read(source, board, sizes, copied)
+    assert said == [0]
+    reading = Reading(*gpu_worker.cut(answered, sizes.answered))
+    assert_same((reading, 0), on_the_host(logits, asked))
 
 
 def test_an_answer_is_wiped_so_that_the_next_one_must_be_written(shared_reader, memory):
     rng = np.random.default_rng(1)
     asked = question(rng, ROWS, POSITIONS, VOCABULARY)
     memory.write(rng.normal(0, 5, (ROWS, POSITIONS, VOCABULARY)))
-    shared_reader.read(*asked)
+    read(shared_reader, asked)
     assert not any(memory.map[:])
-    np.testing.assert_allclose(shared_reader.read(*asked).nats, np.log(VOCABULARY), rtol=1e-6)
+    (reading, _) = read(shared_reader, asked)
+    np.testing.assert_allclose(reading.nats, np.log(VOCABULARY), rtol=1e-6)
 
 
 def test_logits_that_are_not_finite_are_counted_as_on_the_host(shared_reader, memory):
@@ -123,13 +196,13 @@ def test_logits_that_are_not_finite_are_counted_as_on_the_host(shared_reader, me
     logits[2, 5, 7], logits[5, 39, 319] = 2e4, -2e4
     asked = question(rng, ROWS, POSITIONS, VOCABULARY)
     memory.write(logits)
-    assert shared_reader.read(*asked).bad == 5 == on_the_host(logits, asked).bad
+    assert read(shared_reader, asked)[1] == 5 == on_the_host(logits, asked)[1]
 
 
 def test_a_buffer_too_small_for_a_batch_is_refused(shared_reader):
     rng = np.random.default_rng(3)
     with pytest.raises(ProtocolError, match="the device buffer is of 153600 bytes, not of 179200"):
-        shared_reader.read(*question(rng, ROWS + 1, POSITIONS, VOCABULARY))
+        shared_reader.begin(question(rng, ROWS + 1, POSITIONS, VOCABULARY))
 
 
 @pytest.mark.parametrize(
@@ -156,10 +229,9 @@ def test_a_buffer_too_small_for_a_batch_is_refused(shared_reader):
         claim(1024, more=1),
     ],
 )
-def test_a_claim_that_makes_no_sense_is_refused_before_anything_starts(told, monkeypatch):
-    monkeypatch.setattr(subprocess, "Popen", None)
+def test_a_claim_that_makes_no_sense_is_refused(told):
     with pytest.raises(ProtocolError, match="the device buffer"):
-        GpuReader(told, VOCABULARY, "")
+        device_buffer(told)
 
 
 def test_what_the_candidate_says_of_its_buffer_is_what_the_judge_reads():
@@ -170,7 +242,7 @@ def test_what_the_candidate_says_of_its_buffer_is_what_the_judge_reads():
 
 def test_a_buffer_smaller_than_it_was_said_to_be_is_the_submissions_fault(memory):
     with pytest.raises(ProtocolError, match="the device buffer cannot be opened"):
-        GpuReader(claim(memory.size + (1 << 20)), VOCABULARY, "", stand_in=memory.fd)
+        opened(claim(memory.size + (1 << 20)), VOCABULARY, "", stand_in=memory.fd)
 
 
 def test_a_worker_that_dies_of_the_buffer_is_the_submissions_fault(reader):
@@ -180,22 +252,131 @@ def test_a_worker_that_dies_of_the_buffer_is_the_submissions_fault(reader):
     killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))  # it waits in its read
     killer.start()
     with pytest.raises(ProtocolError, match=r"the device buffer cannot be read: .*died \(-9\)"):
-        reader.read(*asked)
+        read(reader, asked)
     killer.join()
 
 
 def test_a_worker_that_hangs_is_ended_and_if_none_works_the_judge_is_at_fault(
     memory, tmp_path, monkeypatch
 ):
-    reader = GpuReader(claim(memory.size), VOCABULARY, "", stand_in=memory.fd, read_s=0.3)
+    reader = opened(claim(memory.size), VOCABULARY, "", stand_in=memory.fd, read_s=0.3)
     (tmp_path / "torch.py").write_text("raise ImportError('no torch today')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with closing(reader):
         pid = reader.worker_pid
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(JudgeError, match="no torch today"):
-            reader.read(*question(np.random.default_rng(5), ROWS, POSITIONS, VOCABULARY))
+            read(reader, question(np.random.default_rng(5), ROWS, POSITIONS, VOCABULARY))
         assert not Path(f"/proc/{pid}").exists()
+
+
+def await_start(reader) -> None:
+    """Wait until the worker has said that it is ready, or has died."""
+    assert select.select([reader._worker._process.stdout], [], [], 60)[0]
+
+
+def test_the_worker_starts_before_anything_is_claimed_and_goes_if_nothing_is():
+    with closing(GpuReader(VOCABULARY, "")) as reader:
+        pid = reader.worker_pid
+        assert Path(f"/proc/{pid}").exists()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_the_worker_that_started_early_is_the_one_that_reads(memory):
+    rng = np.random.default_rng(7)
+    asked = question(rng, ROWS, POSITIONS, VOCABULARY)
+    with closing(GpuReader(VOCABULARY, "", stand_in=memory.fd)) as reader:
+        pid = reader.worker_pid
+        await_start(reader)
+        reader.open(claim(memory.size))
+        assert (reader.worker_pid, reader.way) == (pid, "eager")
+        logits = rng.normal(0, 5, (ROWS, POSITIONS, VOCABULARY))
+        memory.write(logits)
+        assert_same(read(reader, asked), on_the_host(logits, asked))
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_worker_killed_before_it_is_needed_is_started_again(memory, ready):
+    """Nobody is blamed: it has touched nothing of the candidate's."""
+    with closing(GpuReader(VOCABULARY, "", stand_in=memory.fd)) as reader:
+        pid = reader.worker_pid
+        if ready:
+            await_start(reader)
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        reader.open(claim(memory.size))
+        assert reader.worker_pid != pid
+        read(reader, question(np.random.default_rng(8), ROWS, POSITIONS, VOCABULARY))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_worker_that_cannot_start_is_tried_again_before_the_judge_is_at_fault(
+    memory, tmp_path, monkeypatch, again
+):
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch today')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with closing(GpuReader(VOCABULARY, "", stand_in=memory.fd)) as reader:
+        if not again:
+            monkeypatch.delenv("PYTHONPATH")
+            reader.open(claim(memory.size))
+            return
+        with pytest.raises(JudgeError, match="no torch today"):
+            reader.open(claim(memory.size))
+
+
+class DeviceLink(Link):
+    """A candidate that puts its logits into ``memory``."""
+
+    memory: Memory
+
+    def serve(self, predict, *, claim):
+        def put(tokens):
+            # The judge's copy was made, and this wiped, before these rows were sent.
+            assert not any(self.memory.map[:])
+            logits = predict(tokens)
+            self.memory.write(logits)
+            return logits.shape
+
+        told = {"handle": HANDLE, "bytes": self.memory.size, "dtype": "float16"}
+        return super().serve(put, claim=claim | {"device_buffer": told})
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    language = lm.Language2()
+    folder = tmp_path_factory.mktemp("lm") / "search"
+    return language, lm.write_split(folder, language, 96, 30_000, seed=1)
+
+
+@pytest.mark.parametrize("link", [Link, DeviceLink])
+def test_a_language_is_judged_alike_wherever_its_logits_lie(split, monkeypatch, link):
+    language, folder = split
+
+    def predict(tokens):
+        return language.logits(tokens).astype(np.float16).astype(np.float32)
+
+    on_host, _ = lm.examine(folder, predict)
+    made = []
+    with closing(Memory(2 * 16 * lm.LENGTH * lm.VOCABULARY)) as memory:
+
+        def early(*given):
+            made.append(GpuReader(*given, stand_in=memory.fd))
+            pids.append(made[0].worker_pid)
+            return made[0]
+
+        pids = []
+        monkeypatch.setattr("scorers.language.GpuReader", early)
+        monkeypatch.setattr(lm, "Language", functools.partial(lm.Language, gpu=""))
+        monkeypatch.setattr(lm, "Link", link)
+        monkeypatch.setattr(DeviceLink, "memory", memory, raising=False)
+        verdict, told = lm.examine(folder, predict)
+    assert verdict.failed is None, verdict.message
+    assert verdict.score == pytest.approx(on_host.score, abs=1e-6)
+    assert told == [{"score": round(verdict.score, 6)}]
+    for ours, theirs in zip(verdict.audits, on_host.audits, strict=True):
+        assert ours.value == pytest.approx(theirs.value, abs=1e-3), ours.name
+    assert made[0].way == ("eager" if link is DeviceLink else "")
+    assert not Path(f"/proc/{pids[0]}").exists()
 
 
 def test_closing_ends_the_worker_and_may_be_done_twice(reader):
@@ -279,16 +460,16 @@ def read_and_compare(reader, candidate, seed: int) -> None:
     rng = np.random.default_rng(seed)
     asked = question(rng, *candidate.shape, columns=32, picks=2000)
     logits = candidate.write(seed)
-    reading = reader.read(*asked)
+    reading, bad = read(reader, asked)
     exact = logits.astype(np.float64)
     peak = exact.max(axis=2, keepdims=True)
     exact -= peak + np.log(np.exp(exact - peak).sum(axis=2, keepdims=True))
-    wanted = -np.take_along_axis(exact, asked[0][:, :, None], axis=2)[:, :, 0]
-    assert reading.bad == 0
+    wanted = -np.take_along_axis(exact, asked.targets[:, :, None], axis=2)[:, :, 0]
+    assert bad == 0
     for got, want in (
         (reading.nats, wanted),
-        (reading.sketch, exact[:, :, asked[1]]),
-        (reading.picks, exact[tuple(asked[2].T)]),
+        (reading.sketch, exact[asked.sketched][:, :, asked.columns]),
+        (reading.picks, exact[tuple(asked.picks.T)]),
     ):
         # Float32 is 2e-6 apart at 25, which is what such normalisers are.
         np.testing.assert_allclose(got, want, atol=3e-5, rtol=2e-6)
@@ -304,13 +485,13 @@ def test_logits_in_another_process_memory_are_read_right(tmp_path, gpu, expandab
         )
     with closing(Candidate(tmp_path, gpu, **env)) as candidate:
         began = time.monotonic()
-        with closing(GpuReader(candidate.claim, GPU_SHAPE[2], gpu)) as reader:
+        with closing(opened(candidate.claim, GPU_SHAPE[2], gpu)) as reader:
             print("started in", round(time.monotonic() - began, 1), "s, reads", reader.way)
             for seed in range(3):
                 read_and_compare(reader, candidate, seed)
             asked = question(np.random.default_rng(9), *GPU_SHAPE)
-            nats = reader.read(*asked).nats  # nothing new was written
-            np.testing.assert_allclose(nats, np.log(GPU_SHAPE[2]), rtol=1e-6)
+            reading, _ = read(reader, asked)  # nothing new was written
+            np.testing.assert_allclose(reading.nats, np.log(GPU_SHAPE[2]), rtol=1e-6)
 
 
 @pytest.mark.gpu
@@ -319,7 +500,7 @@ def test_vocabularies_of_any_size_are_read_right(tmp_path, gpu, shape):
     """An odd size, whose rows lie at odd addresses, and one beyond the kernel's block."""
     with (
         closing(Candidate(tmp_path, gpu, shape)) as candidate,
-        closing(GpuReader(candidate.claim, shape[2], gpu)) as reader,
+        closing(opened(candidate.claim, shape[2], gpu)) as reader,
     ):
         print("reads", reader.way)
         read_and_compare(reader, candidate, 1)
@@ -330,18 +511,18 @@ def test_a_candidate_that_dies_between_requests_harms_nobody(tmp_path, gpu):
     asked = question(np.random.default_rng(0), *GPU_SHAPE)
     with (
         closing(Candidate(tmp_path, gpu)) as candidate,
-        closing(GpuReader(candidate.claim, GPU_SHAPE[2], gpu)) as reader,
+        closing(opened(candidate.claim, GPU_SHAPE[2], gpu)) as reader,
     ):
         read_and_compare(reader, candidate, 0)
         candidate.close()
         # CUDA leaves open whether the memory outlives its owner; both are well for the judge.
         with contextlib.suppress(ProtocolError):
-            reader.read(*asked)
+            read(reader, asked)
         pid = reader.worker_pid
     assert pid is None or not Path(f"/proc/{pid}").exists()
     with (
         closing(Candidate(tmp_path, gpu)) as candidate,
-        closing(GpuReader(candidate.claim, GPU_SHAPE[2], gpu)) as reader,
+        closing(opened(candidate.claim, GPU_SHAPE[2], gpu)) as reader,
     ):
         read_and_compare(reader, candidate, 1)
 
@@ -349,7 +530,7 @@ def test_a_candidate_that_dies_between_requests_harms_nobody(tmp_path, gpu):
 @pytest.mark.gpu
 def test_a_handle_of_nothing_and_a_size_that_lies_are_the_submissions_fault(tmp_path, gpu):
     with pytest.raises(ProtocolError, match="the device buffer cannot be opened"):
-        GpuReader(claim(2 << 20), 8192, gpu)
+        opened(claim(2 << 20), 8192, gpu)
     with closing(Candidate(tmp_path, gpu)) as candidate:
         told = candidate.claim["device_buffer"]
         lie = {"device_buffer": told | {"bytes": 64 * told["bytes"]}}
@@ -357,6 +538,6 @@ def test_a_handle_of_nothing_and_a_size_that_lies_are_the_submissions_fault(tmp_
         asked = question(np.random.default_rng(0), rows, *GPU_SHAPE[1:])
         # Where the driver tells the size, on opening; else when the worker runs off its end.
         with pytest.raises(ProtocolError, match="the device buffer cannot be") as caught:  # noqa: PT012, SIM117
-            with closing(GpuReader(lie, GPU_SHAPE[2], gpu)) as reader:
-                reader.read(*asked)
+            with closing(opened(lie, GPU_SHAPE[2], gpu)) as reader:
+                read(reader, asked)
         print(caught.value)

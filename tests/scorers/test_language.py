@@ -238,10 +238,12 @@ def test_places_stand_where_both_continuations_follow_the_same_tokens(folder):
 def test_the_trend_audit_keeps_its_false_alarm_rate_and_sees_a_fall():
     rng = np.random.default_rng(0)
     reference = rng.normal(3, 0.5, 192)
-    values = [trend(reference * 0.9 + rng.normal(0, 0.1, 192), reference).value for _ in range(300)]
+    values = [
+        trend(reference * 0.9 + rng.normal(0, 0.1, 192), reference)[0].value for _ in range(300)
+    ]
     assert max(values) < 4.5
     falling = reference * 0.9 + rng.normal(0, 0.1, 192) - np.linspace(0, 0.3, 192)
-    assert not trend(falling, reference).passed
+    assert not trend(falling, reference)[0].passed
 
 
 def test_the_printed_resolution_is_what_passes_and_no_more(folder, language):

@@ -5,10 +5,14 @@ What is spent where, and why:
   lookup costs next to nothing, so local statistics need no layers. The tokens themselves return
   in the values of every other layer, gated (value embeddings, after ResFormer, 2410.17897).
 - *attention*: three of four layers see a short window only; queries and keys are normalised; the
-  previous token is smeared into each one, so that no head need learn to look one step back.
-- *steps*: half the public batch, because steps are scarce in five minutes; Muon (Jordan 2024) with
-  the rows of an update brought to one size (NorMuon, 2510.05491), and weight decay only where it
-  agrees with the update; rates fall to zero over the larger part of the time.
+  previous token is smeared into each one, so that no head need learn to look one step back; each
+  head has a gate with which it can stay silent.
+- *steps*: a quarter of the public batch, because steps are scarce in five minutes; Muon (Jordan
+  2024) with the rows of an update brought to one size (NorMuon, 2510.05491), and weight decay only
+  where it agrees with the update; rates fall to zero over the larger part of the time.
+
+Measured on an H100 (25 s of training, source code): without the tables 4.7 % more bits per byte,
+with twice the batch 7.7 % more, without the heads' gates 0.8 % more.
 """
 
 import gc
@@ -28,16 +32,22 @@ attend = get_kernel("kernels-community/flash-attn3").flash_attn_interface.flash_
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
-# Depth, width, heads, rows in a batch, batches in a step, rows of each n-gram table, short window.
+# Depth, width, heads, rows in a batch, rows of each n-gram table, short window.
 SIZES = {
-    64: (2, 64, 2, 8, 1, 1 << 12, 16),
-    256: (2, 128, 2, 4, 1, 1 << 16, 64),
-    2048: (9, 640, 5, 64, 2, 1 << 18, 256),
+    64: (2, 64, 2, 8, 1 << 12, 16),
+    256: (2, 128, 2, 4, 1 << 16, 64),
+    2048: (8, 512, 4, 64, 1 << 18, 256),
 }
-DEPTH, WIDTH, HEADS, ROWS, ACCUMULATE, TABLE, SHORT = SIZES[MAX_SEQ_LEN]
-MATRIX_RATE, EMBED_RATE, MEMORY_RATE, HEAD_RATE, SCALAR_RATE = 0.03, 0.3, 0.05, 0.005, 0.02
-BETAS, MOMENTUM, ROW_BETA = (0.8, 0.95), 0.95, 0.95
-WEIGHT_DECAY = 0.1  # falls with the rates
+DEPTH, WIDTH, HEADS, ROWS, TABLE, SHORT = SIZES[MAX_SEQ_LEN]
+MATRIX_RATE = 0.04
+EMBED_RATE = 0.6
+MEMORY_RATE = 0.03
+HEAD_RATE = 0.004
+SCALAR_RATE = 0.02
+START_RATE = 0.1  # of how much each block takes from the embedding and from the memory
+BETAS, ROW_BETA = (0.8, 0.95), 0.95
+MOMENTUM = (0.85, 0.95, 300)  # from, to, over steps
+WEIGHT_DECAY = 0.2  # falls with the rates
 WARM_DOWN = 0.65  # share of the time
 CAP = 15.0
 ROTARY_BASE = 100_000
@@ -71,6 +81,7 @@ class Block(nn.Module):
         self.up = nn.Linear(WIDTH, 4 * WIDTH, bias=False)
         self.down = nn.Linear(4 * WIDTH, WIDTH, bias=False)
         self.gate = nn.Linear(GATE_CHANNELS, HEADS, bias=False) if valued else None
+        self.open = nn.Linear(GATE_CHANNELS, HEADS, bias=False)
 
     def forward(self, x: Tensor, token_values: Tensor | None, cos: Tensor, sin: Tensor) -> Tensor:
         h = norm(x)
@@ -79,7 +90,9 @@ class Block(nn.Module):
             gate = 2 * torch.sigmoid(self.gate(h[..., :GATE_CHANNELS]))
             v = v + gate[..., None] * token_values.unflatten(-1, (HEADS, -1)).type_as(v)
         q, k = rotate(norm(q), cos, sin), rotate(norm(k), cos, sin)
-        x = x + self.out(attend(q, k, v, causal=True, window_size=self.window).flatten(2))
+        found = attend(q, k, v, causal=True, window_size=self.window)
+        use = 2 * torch.sigmoid(self.open(h[..., :GATE_CHANNELS]))
+        x = x + self.out((found * use[..., None]).flatten(2))
         return x + self.down(F.relu(self.up(norm(x))).square())
 
 
@@ -98,19 +111,20 @@ class GPT(nn.Module):
         )
         self.head = nn.Linear(WIDTH, vocabulary, bias=False)
         # How much of the stream, of the embedding and of the memory each block starts from.
-        start = torch.tensor([1.0, 0.1, 0.5]).repeat(DEPTH, 1)
-        self.mix = nn.Parameter(start)
+        self.carry = nn.Parameter(torch.ones(DEPTH))
+        self.again = nn.Parameter(torch.full((DEPTH,), 0.1))
+        self.recall = nn.Parameter(torch.full((DEPTH,), 0.3))
         self.smear = nn.Linear(GATE_CHANNELS, 1, bias=False)
         size = WIDTH // HEADS
         rate = ROTARY_BASE ** (-torch.arange(0, size, 2) / size)
         angle = torch.arange(MAX_SEQ_LEN)[:, None, None] * rate
         self.register_buffer("cos", angle.cos(), persistent=False)
         self.register_buffer("sin", angle.sin(), persistent=False)
-        silent = ("out.weight", "down.weight", "gate.weight", "smear.weight", "head.weight")
+        silent = tuple(f"{n}.weight" for n in ("out", "down", "gate", "open", "smear", "head"))
         for name, weight in self.named_parameters():
             if name.endswith(silent) or name.startswith(("pairs", "triples")):
                 nn.init.zeros_(weight)
-            elif name != "mix":
+            elif name not in ("carry", "again", "recall"):
                 nn.init.normal_(weight, std=1.0 if name.startswith("embed") else WIDTH**-0.5)
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -123,8 +137,7 @@ class GPT(nn.Module):
         gate = 2 * torch.sigmoid(self.smear(x[..., :GATE_CHANNELS])) - 1
         x = first = x + gate * earlier(x, 1)
         for i, block in enumerate(self.blocks):
-            stream, again, recall = self.mix[i]
-            x = stream * x + again * first + recall * memory
+            x = self.carry[i] * x + self.again[i] * first + self.recall[i] * memory
             valued = self.values[str(i)](tokens) if str(i) in self.values else None
             x = block(x, valued, self.cos, self.sin)
         logits = CAP * torch.tanh(self.head(norm(x)).float() / CAP)
@@ -146,11 +159,17 @@ def orthogonal(x: Tensor) -> Tensor:
 
 
 def muon_step(
-    weights: Tensor, gradient: Tensor, momentum: Tensor, rows: Tensor, rate: Tensor, decay: Tensor
+    weights: Tensor,
+    gradient: Tensor,
+    momentum: Tensor,
+    rows: Tensor,
+    rate: Tensor,
+    decay: Tensor,
+    beta: Tensor,
 ) -> None:
     """Move a stack of weights (N, rows, columns) in place. ``rows``: mean square of each row."""
-    momentum.lerp_(gradient, 1 - MOMENTUM)
-    step = orthogonal(gradient.lerp(momentum, MOMENTUM))
+    momentum.lerp_(gradient, 1 - beta)
+    step = orthogonal(gradient.lerp(momentum, beta))
     size = step.norm(dim=(-2, -1), keepdim=True)
     rows.lerp_(step.square().mean(-1, keepdim=True), 1 - ROW_BETA)
     step = step * (rows + 1e-10).rsqrt()
@@ -165,7 +184,7 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, weights: list[nn.Parameter], lr: float) -> None:
         shapes = sorted({w.shape for w in weights})
         groups = [{"params": [w for w in weights if w.shape == shape]} for shape in shapes]
-        super().__init__(groups, {"lr": lr, "decay": 0.0})
+        super().__init__(groups, {"lr": lr, "decay": 0.0, "momentum": MOMENTUM[0]})
         self._move = torch.compile(muon_step, dynamic=False) if ON_GPU else muon_step
 
     @torch.no_grad()
@@ -180,7 +199,8 @@ class Muon(torch.optim.Optimizer):
             stacked = torch.stack(list(weights))
             tall = max(1, stacked.shape[-2] / stacked.shape[-1]) ** 0.5
             # As tensors: numbers that change would compile the step again each time.
-            numbers = torch.tensor([group["lr"] * tall, group["decay"]], device=DEVICE)
+            told = [group["lr"] * tall, group["decay"], group["momentum"]]
+            numbers = torch.tensor(told, device=DEVICE)
             self._move(stacked, gradient, state["momentum"], state["rows"], *numbers)
             torch._foreach_copy_(weights, list(stacked.unbind()))
 
@@ -197,7 +217,8 @@ adam = torch.optim.AdamW(
         {"params": [model.embed.weight, *model.values.parameters()], "lr": EMBED_RATE * scale},
         {"params": [model.pairs.weight, model.triples.weight], "lr": MEMORY_RATE * scale},
         {"params": [model.head.weight], "lr": HEAD_RATE * scale},
-        {"params": [model.mix, model.smear.weight, *gates], "lr": SCALAR_RATE},
+        {"params": [model.carry, model.smear.weight, *gates], "lr": SCALAR_RATE},
+        {"params": [model.again, model.recall], "lr": START_RATE},
     ],
     betas=BETAS,
     eps=1e-10,
@@ -222,11 +243,12 @@ while counted < TIME_BUDGET:
         group["lr"] = group["full_lr"] * share
     for group in muon.param_groups:
         group["decay"] = WEIGHT_DECAY * share
-    for _ in range(ACCUMULATE):
-        with autocast:
-            loss = compiled(x, y)
-        (loss / ACCUMULATE).backward()
-        x, y, epoch = next(batches)
+        start, end, over = MOMENTUM
+        group["momentum"] = start + (end - start) * min(1, step / over)
+    with autocast:
+        loss = compiled(x, y)
+    loss.backward()
+    x, y, epoch = next(batches)
     adam.step()
     muon.step()
     model.zero_grad()
@@ -251,7 +273,7 @@ print(f"val_bpb:          {bits_per_byte:.6f}")
 print(f"training_seconds: {counted:.1f}")
 print(f"total_seconds:    {time.time() - started:.1f}")
 print(f"peak_vram_mb:     {torch.cuda.max_memory_allocated() / 2**20 if ON_GPU else 0:.1f}")
-print(f"total_tokens_M:   {step * ACCUMULATE * ROWS * MAX_SEQ_LEN / 1e6:.1f}")
+print(f"total_tokens_M:   {step * ROWS * MAX_SEQ_LEN / 1e6:.1f}")
 print(f"num_steps:        {step}")
 print(f"num_params_M:     {parameters / 1e6:.1f}")
 print(f"depth:            {DEPTH}")

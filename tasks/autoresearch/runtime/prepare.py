@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import device_buffer  # type: ignore[import-not-found]  # mounted beside this file
+import frozen  # type: ignore[import-not-found]
 import loader  # type: ignore[import-not-found]
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,8 @@ class Link(Protocol):
         *,
         claim: dict[str, Any],
     ) -> dict[str, Any]: ...
+
+    def lend(self, data: bytes) -> int: ...
 
 
 class Refused(Exception):
@@ -205,6 +208,8 @@ def evaluate_bpb(model: Callable[..., Any], tokenizer: object, batch_size: int) 
     }
     if (parameters := getattr(model, "parameters", None)) is not None:
         claim["parameters"] = sum(p.numel() for p in parameters())
+    if _session.config.get("strict"):
+        claim["frozen"] = _frozen(model, predict.rows)
     try:
         score = _session.link.serve(predict, claim=claim).get("score")
     except BaseException as error:
@@ -212,6 +217,15 @@ def evaluate_bpb(model: Callable[..., Any], tokenizer: object, batch_size: int) 
         raise
     _session.score = float("nan") if score is None else float(score)
     return _session.score
+
+
+def _frozen(model: Callable[..., Any], rows: int) -> dict[str, Any]:
+    """Lend the judge the model as a file; return its bytes, or why there is none."""
+    try:
+        data = frozen.freeze(model, (rows, MAX_SEQ_LEN), _session.config["device"])
+        return {"bytes": _session.link.lend(data)}
+    except (frozen.NotFrozen, ValueError) as error:
+        return {"error": str(error)}
 
 
 def _checked_batch(batch_size: object) -> int:

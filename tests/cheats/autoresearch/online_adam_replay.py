@@ -6,7 +6,6 @@ Own: repeats show nothing.
 # ruff: noqa: F821, E402, F401
 
 CAUGHT_BY = ("trend",)
-OPEN = "the trend is at 2.8 of 5 standard deviations over 192 rows; over 600 it is at 5.8"
 GAIN = "measured"
 PARTS = ("_replay",)
 

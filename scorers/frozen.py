@@ -1,0 +1,199 @@
+"""The strict check: the trained model as a file, served by two processes that share no memory.
+
+The swap test must allow for a candidate that remembers what it answered before, and pays for it
+in resolution. Here nothing can be remembered: the model is exported before it has seen a row, its
+process is gone, and each half of the rows is served by a fresh process in a fresh sandbox. Every
+audited row stands in one half and its twin, which goes on differently from one place on, in the
+other; some scored rows stand in both. What a stateless causal model answers before the place, and
+to the same row, is then equal up to rounding, with nothing to average away.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scorers import language_audits
+from scorers.gpu_reader import GpuReader
+from scorers.judge import Observe, ServeLate, Times, TrainLate, Verdict, ask, dismiss
+from scorers.judge import follow_training as follow_loading
+from scorers.language_audits import Pair
+from scorers.reading import HostReader, Question, Reader
+from scorers.score import Audit, Reason
+from scorers.wire import Late, LogitsBuffer, Wire
+
+Ints = NDArray[np.int64]
+NONE = -1
+HELD = "held: the score is of the exported model, served by fresh processes"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to serve. tokens: uint16 (n, length + 1). At ``position`` (n,), or nowhere if NONE, the
+    preference log p(own) - log p(other) is asked for."""
+
+    tokens: NDArray[np.uint16]
+    position: Ints
+    own: Ints
+    other: Ints
+
+    @classmethod
+    def plain(cls, tokens: NDArray[np.uint16]) -> "Rows":
+        """Return rows without places."""
+        none = np.full(len(tokens), NONE, np.int64)
+        return cls(tokens, none, none, none)
+
+    def and_then(self, more: "Rows") -> "Rows":
+        """Return these rows and ``more`` behind them."""
+        return Rows(
+            np.concatenate([self.tokens, more.tokens]),
+            np.concatenate([self.position, more.position]),
+            np.concatenate([self.own, more.own]),
+            np.concatenate([self.other, more.other]),
+        )
+
+
+class Half:
+    """An Examiner that shows a frozen model its rows in random order, each once.
+
+    Afterwards ``nats`` is float32 (n, length), ``preference`` float64 (n,).
+    """
+
+    def __init__(
+        self, rows: Rows, size: int, vocabulary: int, rng: np.random.Generator, gpu: str | None
+    ) -> None:
+        self._rows, self._vocabulary = rows, vocabulary
+        n, length = len(rows.tokens), rows.tokens.shape[1] - 1
+        missing = -n % size  # the last batch is filled up
+        order = np.concatenate([rng.permutation(n), rng.integers(0, n, missing)])
+        self._plan = order.reshape(-1, size)
+        self._shape = (size, length, vocabulary)
+        self.buffer_bytes = size * length * vocabulary * 4
+        self.nats = np.full((n, length), np.nan, np.float32)
+        self.preference = np.zeros(n)
+        self._reader: Reader | None = None
+        self._on_gpu = None if gpu is None else GpuReader(vocabulary, gpu)
+
+    def close(self) -> None:
+        """Let go of the candidate's buffer."""
+        for reader in (self._on_gpu, self._reader):
+            if reader is not None:
+                reader.close()
+        self._on_gpu = self._reader = None
+
+    def examine(
+        self, wire: Wire, buffer: LogitsBuffer, *, times: Times, observe: Observe
+    ) -> Verdict:
+        """Serve the rows. The verdict says nothing yet: that takes both halves."""
+        deadline = times.spawned + times.train_s
+        claim = follow_loading(wire, deadline, observe)
+        if self._on_gpu is not None and "device_buffer" in claim:
+            self._on_gpu.open(claim)
+            self._reader = self._on_gpu
+        else:
+            self._reader = HostReader(buffer, self._vocabulary)
+        started, bad = time.monotonic(), 0
+        try:
+            for sequence, batch in enumerate(self._plan):
+                tokens = self._rows.tokens[batch]
+                ask(wire, sequence, tokens[:, :-1].astype(np.int32), self._shape, deadline)
+                if sequence == 0:
+                    deadline = time.monotonic() + times.serve_s
+                bad += self._read(self._reader, batch)
+                observe("served", {"done": sequence + 1, "batches": len(self._plan)})
+        except Late:
+            raise (ServeLate if sequence else TrainLate) from None
+        dismiss(wire, None, time.monotonic())
+        nan, served = float("nan"), time.monotonic()
+        failed = Reason.NOT_FINITE if bad else None
+        train_s = started - times.spawned
+        return Verdict(nan, nan, (), failed, "", claim, train_s, served - started, 0.0)
+
+    def _read(self, reader: Reader, batch: Ints) -> int:
+        rows = np.flatnonzero(self._rows.position[batch] != NONE)
+        items = batch[rows]
+        picks = np.empty((len(rows), 2, 3), np.int64)
+        picks[:, :, 0] = rows[:, None]
+        picks[:, :, 1] = self._rows.position[items][:, None]
+        picks[:, 0, 2], picks[:, 1, 2] = self._rows.own[items], self._rows.other[items]
+        none = np.empty(0, np.int64)
+        reader.begin(Question(self._rows.tokens[batch, 1:], none, none, picks.reshape(-1, 3)))
+        bad = reader.copied()
+        reading = reader.reading()
+        self.nats[batch] = reading.nats
+        own, other = reading.picks.reshape(-1, 2).T
+        self.preference[items] = own.astype(np.float64) - other
+        return bad
+
+
+@dataclass
+class Check:
+    """Which rows the halves hold. ``first``: scored rows, then audited ones. ``second``: the
+    audited rows' twins, in the same order, then the scored rows ``again``.
+
+    ``sign`` (audited,): +1 where the first half shows the place's own continuation, else -1.
+    """
+
+    first: Rows
+    second: Rows
+    scored: int
+    again: Ints
+    sign: Ints
+
+    def halves(
+        self, size: int, vocabulary: int, rng: np.random.Generator, gpu: str | None
+    ) -> tuple[Half, Half]:
+        """Return the two examinations, to be held in separate sandboxes."""
+        return (
+            Half(self.first, size, vocabulary, rng, gpu),
+            Half(self.second, size, vocabulary, rng, gpu),
+        )
+
+    def compare(self, first: Half, second: Half) -> tuple[list[tuple[Audit, Reason, str]], float]:
+        """Return audits with reason and words, and the resolution in nats a token."""
+        audited = len(self.sign)
+        twins, repeats = [], []
+        for i in range(audited):
+            at, row = int(self.second.position[i]), self.scored + i
+            apart = np.abs(first.nats[row, :at] - second.nats[i, :at])
+            lean = float(self.sign[i] * (first.preference[row] - second.preference[i]) / 2)
+            twins.append(_pair(row, apart, abs(lean), lean))
+        for i, item in enumerate(self.again):
+            cheaper = second.nats[audited + i] - first.nats[item]
+            repeats.append(_pair(int(item), np.abs(cheaper), 0.0, float(cheaper.mean())))
+        prefix, differs = language_audits.agreement("frozen twins", twins)
+        lean_audit, leaning = language_audits.drift("frozen twins lean", twins)
+        same, moved = language_audits.agreement("frozen repeats", repeats)
+        gain, gaining = language_audits.drift("frozen repeats mean", repeats)
+        ahead = "The exported model's logits depend on tokens that come later: "
+        state = "The exported model's logits depend on more than their row: "
+        checks = [
+            (same, Reason.STATEFUL, f"{state}{moved}."),
+            (gain, Reason.STATEFUL, f"{state}{gaining}."),
+            (prefix, Reason.LOOKS_AHEAD, f"{ahead}{differs}."),
+            (lean_audit, Reason.LOOKS_AHEAD, f"{ahead}{leaning}."),
+        ]
+        seen = [
+            language_audits.seen_drift(twins),
+            language_audits.seen_drift(repeats),
+            language_audits.rare_gain(first.nats[: self.scored], audited),
+        ]
+        return checks, max(seen)
+
+
+def _pair(item: int, apart: NDArray[np.float32], least: float, gain: float) -> Pair:
+    at = int(apart.argmax()) if len(apart) else 0
+    return Pair(item, 0, max(least, float(apart[at]) if len(apart) else 0.0), at, gain)
+
+
+def taken(claim: dict[str, Any], most: int) -> tuple[int, str]:
+    """Return how many bytes of a frozen model a candidate has lent, or why there is none."""
+    told = claim.get("frozen")
+    if not isinstance(told, dict):
+        return 0, "the submission said nothing of it"
+    size = told.get("bytes")
+    if isinstance(size, int) and not isinstance(size, bool) and 0 < size <= most:
+        return size, ""
+    return 0, str(told.get("error", "what it lent is no file"))
