@@ -146,7 +146,9 @@ class _Attempt:
                 argv += [sandbox.inside(f"/runner/{entry}")]
                 argv += [sandbox.inside("/task/config.json")]
                 times = Times(time.monotonic(), limits.train_s, limits.serve_s)
-                self.observe("training", {"limit_s": limits.train_s})
+                self.observe(
+                    "exported model" if frozen else "training", {"limit_s": limits.train_s}
+                )
                 env = {"OMP_NUM_THREADS": str(limits.cpus)}
                 process = sandbox.start(argv, env=env, on_output=self._listen)
                 try:

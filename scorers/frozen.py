@@ -22,6 +22,7 @@ from scorers.judge import follow_training as follow_loading
 from scorers.language_audits import Pair
 from scorers.reading import HostReader, Question, Reader
 from scorers.score import Audit, Reason
+from scorers.splice import Spliced, Stream, twin
 from scorers.wire import Late, LogitsBuffer, Wire
 
 Ints = NDArray[np.int64]
@@ -181,6 +182,30 @@ class Check:
             language_audits.rare_gain(first.nats[: self.scored], audited),
         ]
         return checks, max(seen)
+
+
+def check(
+    stream: Stream,
+    spliced: Spliced,
+    scored: NDArray[np.uint16],
+    again: Ints,
+    rng: np.random.Generator,
+) -> Check:
+    """Give every audited row a twin that goes on differently from one of its places on."""
+    places = spliced.places
+    _, chosen = np.unique(places.row[order := rng.permutation(len(places.row))], return_index=True)
+    number = order[chosen]
+    twins = [twin(stream, spliced, int(place)) for place in number]
+    at = (places.position[number], places.own[number], places.other[number])
+    audited = Rows(spliced.rows[places.row[number]], *at)
+    twin_rows = Rows(np.array(twins).reshape(-1, scored.shape[1]), *at)
+    return Check(
+        first=Rows.plain(scored).and_then(audited),
+        second=twin_rows.and_then(Rows.plain(scored[again])),
+        scored=len(scored),
+        again=again,
+        sign=places.sign[number],
+    )
 
 
 def _pair(item: int, apart: NDArray[np.float32], least: float, gain: float) -> Pair:

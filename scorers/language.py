@@ -134,7 +134,8 @@ class Language:
         self._reader: Reader | None = None
         self._gpu, self._frozen_at, self.batch_size = gpu, strict, 0
         self.not_frozen = "" if strict is None else "the submission was not served"
-        self._check = None if strict is None else self._frozen_check(stream, spliced)
+        again = np.array(sorted(self._again), np.int64)
+        self._check = frozen.check(stream, spliced, rows, again, self._rng) if strict else None
         # Last: it starts a process, which gets ready while the candidate trains.
         self._on_gpu = None if gpu is None else GpuReader(self._vocabulary, gpu)
 
@@ -397,26 +398,6 @@ class Language:
             message=failed[1] if failed else "",
             resolution=nats / float(np.log(2)) / bytes_per_token,
             strict=frozen.HELD,
-        )
-
-    def _frozen_check(self, stream: splice.Stream, spliced: splice.Spliced) -> frozen.Check:
-        """Give every audited row a twin that goes on differently from one of its places on."""
-        places = spliced.places
-        _, chosen = np.unique(
-            places.row[order := self._rng.permutation(len(places.row))], return_index=True
-        )
-        number = order[chosen]
-        twins = [splice.twin(stream, spliced, int(place)) for place in number]
-        at = (places.position[number], places.own[number], places.other[number])
-        scored, again = self._items[: self._scored], np.array(sorted(self._again), np.int64)
-        audited = frozen.Rows(spliced.rows[places.row[number]], *at)
-        twin_rows = frozen.Rows(np.array(twins).reshape(-1, scored.shape[1]), *at)
-        return frozen.Check(
-            first=frozen.Rows.plain(scored).and_then(audited),
-            second=twin_rows.and_then(frozen.Rows.plain(scored[again])),
-            scored=self._scored,
-            again=again,
-            sign=places.sign[number],
         )
 
     def _bits_per_byte(self, nats: NDArray[np.float32]) -> tuple[float, float, float]:

@@ -9,7 +9,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any, Literal, ParamSpec
 
 import typer
 
@@ -27,6 +27,13 @@ Data = Annotated[
         "--data",
         metavar="bundled|climbmix|DIR",
         help="Where the text comes from [default: the profile's].",
+    ),
+]
+ByteCounts = Annotated[
+    Literal["exact", "public"] | None,
+    typer.Option(
+        help="What a token that is a piece of a character counts for: its bytes, or 3 as in the "
+        "public task [default: the profile's]."
     ),
 ]
 RUNS_DIR = Path("runs")
@@ -72,12 +79,15 @@ def complain(error: HarnessError) -> None:
         sys.stderr.write(f"  try:   {error.remedy}\n")
 
 
-def chosen_data(data: str | None) -> dict[str, str]:
-    """Return what ``--data`` replaces in a profile's data; a folder becomes absolute."""
-    if data is None:
-        return {}
-    known = data in ("bundled", "climbmix")
-    return {"source": data if known else str(Path(data).expanduser().resolve())}
+def chosen_data(data: str | None, byte_counts: str | None) -> dict[str, str]:
+    """Return what the options replace in a profile's data; a folder becomes absolute."""
+    chosen = {}
+    if data is not None:
+        known = data in ("bundled", "climbmix")
+        chosen["source"] = data if known else str(Path(data).expanduser().resolve())
+    if byte_counts is not None:
+        chosen["byte_counts"] = byte_counts
+    return chosen
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -1,11 +1,11 @@
 """harness prepare"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.common import AsJson, Data, chosen_data, guarded, print_json
+from harness.cli.common import AsJson, ByteCounts, Data, chosen_data, guarded, print_json
 
 if TYPE_CHECKING:
     from tasks.spec import Manifest, Value
@@ -16,10 +16,7 @@ def command(
     task: Annotated[str, typer.Argument(help="Whose data, e.g. autoresearch.")],
     profile: Annotated[str, typer.Option(help="The size: smoke, short, paper, test.")] = "smoke",
     data: Data = None,
-    byte_counts: Annotated[
-        Literal["exact", "public"] | None,
-        typer.Option(help="How many bytes a piece of a character counts for."),
-    ] = None,
+    byte_counts: ByteCounts = None,
     shards: Annotated[
         int | None, typer.Option(min=1, help="How many climbmix shards to train on.")
     ] = None,
@@ -33,9 +30,7 @@ def command(
     from harness.runs.launch import data_root
     from tasks.spec import find_task
 
-    overrides: dict[str, Value] = {**chosen_data(data)}
-    if byte_counts is not None:
-        overrides["byte_counts"] = byte_counts
+    overrides: dict[str, Value] = {**chosen_data(data, byte_counts)}
     if shards is not None:
         overrides["shards"] = shards
     chosen = find_task(task)

@@ -8,6 +8,7 @@ import typer
 from harness.cli.common import (
     RUNS_DIR,
     AsJson,
+    ByteCounts,
     Data,
     RunsDir,
     chosen_data,
@@ -38,6 +39,7 @@ def command(
         list[str] | None, typer.Option("--set", help="A policy parameter: greedy.num_drafts=3.")
     ] = None,
     data: Data = None,
+    byte_counts: ByteCounts = None,
     runs_dir: RunsDir = RUNS_DIR,
     json: AsJson = False,
 ) -> int:
@@ -56,7 +58,7 @@ def command(
         seed=seed,
         sandbox=sandbox,
         settings=tuple(setting or ()),
-        data=chosen_data(data),
+        data=chosen_data(data, byte_counts),
     )
     with Screen() as screen:
         result = start(options, progress=screen.progress, observe=screen.observe)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.common import AsJson, Data, chosen_data, guarded, print_json
+from harness.cli.common import AsJson, ByteCounts, Data, chosen_data, guarded, print_json
 
 
 @guarded
@@ -22,6 +22,7 @@ def command(
         typer.Option(help="Where it runs; process does not isolate."),
     ] = "auto",
     data: Data = None,
+    byte_counts: ByteCounts = None,
     repeat: Annotated[
         int, typer.Option(min=1, help="Train and score it so often, with seeds from --seed on.")
     ] = 1,
@@ -45,7 +46,9 @@ def command(
     chosen = find_task(task)
     files = read_submission(path, chosen)
     with ScoreScreen() as screen:
-        bench = ByHand(chosen, profile, split, sandbox, chosen_data(data), screen, strict=strict)
+        bench = ByHand(
+            chosen, profile, split, sandbox, chosen_data(data, byte_counts), screen, strict=strict
+        )
         scores = bench.score(files, seed=seed, repeat=repeat, log=log)
         beside = None
         if baseline:

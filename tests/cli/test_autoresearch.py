@@ -48,6 +48,16 @@ def test_a_run_ends_with_bits_per_byte_on_the_test_split_and_its_resolution(tmp_
     assert "audit resolution" in shown
 
 
+def test_byte_counts_of_the_public_task_make_another_score_of_other_data(tmp_path):
+    told = ("--task", "autoresearch", "--profile", "test", "--json")
+    exact, public = (
+        json.loads(harness("score", DESIGNS / "ngram.py", *told, *more, cwd=tmp_path).stdout)
+        for more in ((), ("--byte-counts", "public"))
+    )
+    assert public["score"] < exact["score"]  # a piece of a character counts for 3 bytes
+    assert public["conditions"]["data_hash"] != exact["conditions"]["data_hash"]
+
+
 def test_scores_repeat_and_stand_beside_the_baseline(tmp_path):
     script = DESIGNS / "ngram.py"
     told = ("--task", "autoresearch", "--profile", "test", "--repeat", 2, "--baseline", "--json")
