@@ -22,7 +22,7 @@ from scorers.judge import follow_training as follow_loading
 from scorers.language_audits import Pair
 from scorers.reading import HostReader, Question, Reader
 from scorers.score import Audit, Reason
-from scorers.splice import Spliced, Stream, twin
+from scorers.splice import Spliced, Stream, one_a_row, twin
 from scorers.wire import Late, LogitsBuffer, Wire
 
 Ints = NDArray[np.int64]
@@ -193,8 +193,7 @@ def check(
 ) -> Check:
     """Give every audited row a twin that goes on differently from one of its places on."""
     places = spliced.places
-    _, chosen = np.unique(places.row[order := rng.permutation(len(places.row))], return_index=True)
-    number = order[chosen]
+    number = one_a_row(places, rng)
     twins = [twin(stream, spliced, int(place)) for place in number]
     at = (places.position[number], places.own[number], places.other[number])
     audited = Rows(spliced.rows[places.row[number]], *at)

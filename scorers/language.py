@@ -107,10 +107,7 @@ class Language:
         )
         spliced = splice.splice(stream, sizes.audit_rows, self._length, sizes.gap, self._rng)
         self._places = places = spliced.places
-        n = len(places.row)
-        # One twin a row at most, at a place picked evenly among all.
-        _, chosen = np.unique(places.row[order := self._rng.permutation(n)], return_index=True)
-        twinned = self._rng.permutation(order[chosen])[: sizes.twins]
+        twinned = self._rng.permutation(splice.one_a_row(places, self._rng))[: sizes.twins]
         twins = [splice.twin(stream, spliced, int(place)) for place in twinned]
         self._items = np.concatenate(
             [rows, spliced.rows, np.array(twins).reshape(-1, rows.shape[1])]
@@ -157,6 +154,7 @@ class Language:
             told, self.not_frozen = frozen.taken(claim, buffer.size)
             if told:
                 buffer.save(told, self._frozen_at)
+                self._frozen_at.chmod(0o644)  # whatever the umask: the candidate is another user
         began = time.monotonic()
         self._reader = reader = self._open(claim, buffer)
         starting_s = time.monotonic() - began  # the judge's time is not the candidate's

@@ -142,6 +142,13 @@ def splice(stream: Stream, rows: int, length: int, gap: int, rng: np.random.Gene
     return Spliced(out[:count], _places(stream, found, agree))
 
 
+def one_a_row(places: Places, rng: np.random.Generator) -> Ints:
+    """Return the number of one place of each row that has any, picked evenly, in row order."""
+    order = rng.permutation(len(places.row))
+    chosen: Ints = order[np.unique(places.row[order], return_index=True)[1]]
+    return chosen
+
+
 def twin(stream: Stream, spliced: Spliced, place: int) -> NDArray[np.uint16]:
     """Return the row of a place as it would be had the coin fallen the other way."""
     places = spliced.places
