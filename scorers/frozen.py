@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scorers import language_audits
-from scorers.gpu_reader import GpuReader
+from scorers.gpu_reader import Readers
 from scorers.judge import Observe, ServeLate, Times, TrainLate, Verdict, ask, dismiss
 from scorers.judge import follow_training as follow_loading
 from scorers.language_audits import Pair
-from scorers.reading import HostReader, Question, Reader
+from scorers.reading import Question, Reader
 from scorers.score import Audit, Reason
 from scorers.splice import Spliced, Stream, one_a_row, twin
 from scorers.wire import Late, LogitsBuffer, Wire
@@ -74,15 +74,11 @@ class Half:
         self.buffer_bytes = size * length * vocabulary * 4
         self.nats = np.full((n, length), np.nan, np.float32)
         self.preference = np.zeros(n)
-        self._reader: Reader | None = None
-        self._on_gpu = None if gpu is None else GpuReader(vocabulary, gpu)
+        self._readers = Readers(vocabulary, gpu)
 
     def close(self) -> None:
         """Let go of the candidate's buffer."""
-        for reader in (self._on_gpu, self._reader):
-            if reader is not None:
-                reader.close()
-        self._on_gpu = self._reader = None
+        self._readers.close()
 
     def examine(
         self, wire: Wire, buffer: LogitsBuffer, *, times: Times, observe: Observe
@@ -90,11 +86,7 @@ class Half:
         """Serve the rows. The verdict says nothing yet: that takes both halves."""
         deadline = times.spawned + times.train_s
         claim = follow_loading(wire, deadline, observe)
-        if self._on_gpu is not None and "device_buffer" in claim:
-            self._on_gpu.open(claim)
-            self._reader = self._on_gpu
-        else:
-            self._reader = HostReader(buffer, self._vocabulary)
+        reader = self._readers.open(claim, buffer)
         started, bad = time.monotonic(), 0
         try:
             for sequence, batch in enumerate(self._plan):
@@ -102,7 +94,7 @@ class Half:
                 ask(wire, sequence, tokens[:, :-1].astype(np.int32), self._shape, deadline)
                 if sequence == 0:
                     deadline = time.monotonic() + times.serve_s
-                bad += self._read(self._reader, batch)
+                bad += self._read(reader, batch)
                 observe("served", {"done": sequence + 1, "batches": len(self._plan)})
         except Late:
             raise (ServeLate if sequence else TrainLate) from None

@@ -26,9 +26,9 @@ from harness.errors import JudgeError
 from scorers import gpu_worker
 from scorers.gpu_worker import COPIED, DONE, MAGIC, NO_MEMORY, OPEN, READ, REPLY, REQUEST, Sizes
 from scorers.judge import Refused
-from scorers.reading import Question, Reading
+from scorers.reading import HostReader, Question, Reader, Reading
 from scorers.score import Reason
-from scorers.wire import ProtocolError
+from scorers.wire import LogitsBuffer, ProtocolError
 from tasks.autoresearch.runtime.device_buffer import HANDLE_BYTES
 
 START_S = 120.0
@@ -201,6 +201,34 @@ class GpuReader:
         """The GPU is leased to the candidate alone: what fills its memory is the candidate's."""
         text = f"It left too little GPU memory to read its logits: {failure.cause}"
         return Refused(Reason.OUT_OF_MEMORY, text)
+
+
+class Readers:
+    """The reader of whichever buffer a candidate turns out to use.
+
+    With a ``gpu``, its reader starts at once, to be ready when the candidate is.
+    """
+
+    def __init__(self, vocabulary: int, gpu: str | None) -> None:
+        self._vocabulary = vocabulary
+        self._on_gpu = None if gpu is None else GpuReader(vocabulary, gpu)
+
+    def open(self, claim: Mapping[str, object], buffer: LogitsBuffer) -> Reader:
+        """Return the open reader; ``claim`` is what the candidate said when it was ready.
+
+        Raises what GpuReader does.
+        """
+        if self._on_gpu is not None and "device_buffer" in claim:
+            self._on_gpu.open(claim)
+            return self._on_gpu
+        self.close()
+        return HostReader(buffer, self._vocabulary)
+
+    def close(self) -> None:
+        """End what was started. Idempotent."""
+        if self._on_gpu is not None:
+            self._on_gpu.close()
+            self._on_gpu = None
 
 
 def device_buffer(claim: Mapping[str, object]) -> tuple[bytes, int]:

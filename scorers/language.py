@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scorers import audits, frozen, language_audits, serving_order, splice
-from scorers.gpu_reader import GpuReader
+from scorers.gpu_reader import Readers
 from scorers.judge import (
     Observe,
     ServeLate,
@@ -27,7 +27,7 @@ from scorers.judge import (
     follow_training,
 )
 from scorers.language_audits import Pair, Swapped
-from scorers.reading import HostReader, Question, Reader, Reading
+from scorers.reading import Question, Reading
 from scorers.score import Audit, Reason
 from scorers.wire import Late, LogitsBuffer, ProtocolError, Wire
 
@@ -128,20 +128,16 @@ class Language:
             self._scored + row: np.arange(edges[row], edges[row + 1])
             for row in range(len(spliced.rows))
         }
-        self._reader: Reader | None = None
         self._gpu, self._frozen_at, self.batch_size = gpu, strict, 0
         self.not_frozen = "" if strict is None else "the submission was not served"
         again = np.array(sorted(self._again), np.int64)
         self._check = frozen.check(stream, spliced, rows, again, self._rng) if strict else None
         # Last: it starts a process, which gets ready while the candidate trains.
-        self._on_gpu = None if gpu is None else GpuReader(self._vocabulary, gpu)
+        self._readers = Readers(self._vocabulary, gpu)
 
     def close(self) -> None:
         """Let go of the candidate's buffer."""
-        for reader in (self._on_gpu, self._reader):
-            if reader is not None:
-                reader.close()
-        self._on_gpu = self._reader = None
+        self._readers.close()
 
     def examine(
         self, wire: Wire, buffer: LogitsBuffer, *, times: Times, observe: Observe
@@ -156,7 +152,7 @@ class Language:
                 buffer.save(told, self._frozen_at)
                 self._frozen_at.chmod(0o644)  # whatever the umask: the candidate is another user
         began = time.monotonic()
-        self._reader = reader = self._open(claim, buffer)
+        reader = self._readers.open(claim, buffer)
         starting_s = time.monotonic() - began  # the judge's time is not the candidate's
         train_deadline += starting_s
         plan = serving_order.batches(
@@ -211,15 +207,6 @@ class Language:
                 f"a batch of {size!r} rows; evaluate_bpb takes 1 to {self._max_batch}"
             )
         return size
-
-    def _open(self, claim: dict[str, Any], buffer: LogitsBuffer) -> Reader:
-        """Return the reader of the buffer that the candidate uses."""
-        if self._on_gpu is not None and "device_buffer" in claim:
-            self._on_gpu.open(claim)
-            return self._on_gpu
-        if self._on_gpu is not None:
-            self._on_gpu.close()
-        return HostReader(buffer, self._vocabulary)
 
     def _asked(self, met: set[int], sequence: int, batch: NDArray[np.int64]) -> _Asked:
         """Return what is wanted of one request; its items are then ``met``."""

@@ -365,7 +365,7 @@ def test_a_language_is_judged_alike_wherever_its_logits_lie(split, monkeypatch, 
             return made[0]
 
         pids = []
-        monkeypatch.setattr("scorers.language.GpuReader", early)
+        monkeypatch.setattr("scorers.gpu_reader.GpuReader", early)
         monkeypatch.setattr(lm, "Language", functools.partial(lm.Language, gpu=""))
         monkeypatch.setattr(lm, "Link", link)
         monkeypatch.setattr(DeviceLink, "memory", memory, raising=False)
