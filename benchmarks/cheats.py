@@ -1,6 +1,7 @@
 """The table of the cheat corpus: what each would gain, and what stopped it.
 
-    python benchmarks/cheats.py [--profile test] [--honest] [--workers 2] [NAME ...]
+    python benchmarks/cheats.py [--profile test] [--honest [--gpu] [--strict]] [--workers 2]
+        [NAME ...]
 
 Gain: bits-per-byte below the honest twin, for somebody who believes the script. "audits" is what
 the judge measured, the audits apart; "claim" what it printed; "unisolated" and "unlimited" what
@@ -19,6 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from cheats.corpus import Bench, failed, scripts  # noqa: E402
 
+from sandboxes.gpus import gpu_uuids  # noqa: E402
 from sandboxes.registry import BACKENDS, choose  # noqa: E402
 
 SEEDS = ((3, "a1b2"), (4, "c3d4"), (5, "e5f6"))
@@ -29,13 +31,22 @@ def main() -> int:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--profile", default="test")
     parser.add_argument("--honest", action="store_true")
+    parser.add_argument("--gpu", action="store_true", help="train and judge on the first GPU")
+    parser.add_argument("--strict", action="store_true", help="judge exported models too")
+    parser.add_argument("--seeds", type=int, choices=(1, 2, 3), default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--data", type=Path, default=Path.home() / ".cache/aira-harness/cheats")
     told = parser.parse_args()
-    bench = Bench(told.data, choose("auto", trusted=False)[0], profile=told.profile)
+    gpus = gpu_uuids()[:1] if told.gpu else ()
+    if told.gpu and not gpus:
+        sys.exit("--gpu: this machine has none")
+    backend = choose("auto", trusted=False)[0]
+    bench = Bench(told.data, backend, profile=told.profile, gpus=gpus, strict=told.strict)
     began = time.monotonic()
-    table = honest if told.honest else cheats
-    wrong = table(bench, set(told.names), told.workers)
+    if told.honest:
+        wrong = honest(bench, set(told.names), told.workers, SEEDS[: told.seeds])
+    else:
+        wrong = cheats(bench, set(told.names), told.workers)
     print(f"{wrong} wrong; {time.monotonic() - began:.0f} s with {told.workers} workers")
     return wrong > 0
 
@@ -64,10 +75,10 @@ def cheats(bench: Bench, names: set[str], workers: int) -> int:
     return wrong
 
 
-def honest(bench: Bench, names: set[str], workers: int) -> int:
+def honest(bench: Bench, names: set[str], workers: int, every_seed) -> int:
     """Print a line for each honest model; return how many evaluations failed."""
     chosen = [s for s in scripts("honest") if not names or s.name in names]
-    jobs = [(s, *seeds) for s in chosen for seeds in SEEDS]
+    jobs = [(s, *seeds) for s in chosen for seeds in every_seed]
 
     def score(job):
         return bench.score(job[0].source(), training_seed=job[1], audit_seed=job[2])
@@ -79,7 +90,8 @@ def honest(bench: Bench, names: set[str], workers: int) -> int:
         values = "  ".join(f"{a.name} {a.value:.3g}" for a in s.audits)
         what = "" if s.valid else f"   <-- {s.reason} {failed(s)}: {s.message[-300:]}"
         bpb = "-" if s.measured is None else f"{s.measured:.4f}"
-        print(f"{script.name:<22}{seed}{bpb:>9}  {values}{what}", flush=True)
+        strict = f"  strict: {s.strict}, resolution {s.resolution}" if s.strict else ""
+        print(f"{script.name:<22}{seed}{bpb:>9}  {values}{strict}{what}", flush=True)
         for a in s.audits:
             here = (a.value, f"{script.name}, limit {a.threshold:.3g}")
             largest[a.name] = max(largest.get(a.name, here), here)

@@ -1,7 +1,8 @@
 """The public training script, alone and under the harness, against other scripts, on real GPUs.
 
     python benchmarks/public_script.py PUBLIC --data DIR [--seconds 60] [--seeds 2] [--alone]
-        [--script best --script my/train.py] [--sandbox process] [--parallel] [--out FILE]
+        [--script best --script my/train.py] [--sandbox process] [--parallel] [--strict]
+        [--out FILE]
 
 PUBLIC is a checkout of karpathy/autoresearch (or its train.py and prepare.py alone), read and run
 from where it lies. DIR is any text (benchmarks/machine_text.py makes some). Every script trains on
@@ -117,6 +118,7 @@ class Bench:
             audit_seed=secrets.token_hex(8),
             backend=self.backend,
             gpus=(self.gpus[gpu],),
+            strict=self.told.strict,
         )
         log = Path(self.told.logs) / f"{name}-{seed}.log"
         try:
@@ -240,6 +242,14 @@ def compare(rows: list[Row]) -> None:
         fast = [a.tokens_per_second() / b.tokens_per_second() for a, b in pairs]
         print(f"{name}: tokens/s against public: {', '.join(f'{x:.3f}' for x in fast)}")
         gains = [100 * (1 - a.score / b.score) for a, b in pairs if a.score and b.score]
+        if name.startswith("public"):
+            judged = [
+                float(b.claim["judged_seconds"]) / a.seconds["eval"]
+                for a, b in pairs
+                if "judged_seconds" in b.claim and "eval" in a.seconds
+            ]
+            text = ", ".join(f"{x:.3f}" for x in judged)
+            print(f"judged evaluation with its audits / the public one, wall clock: {text}")
         if name.startswith("public") or not gains:
             continue  # alone is evaluated on other rows
         middle, n = statistics.mean(gains), len(gains)
@@ -260,6 +270,7 @@ def main() -> None:
     parser.add_argument("--script", action="append", default=[], help="a design, or a file")
     parser.add_argument("--alone", action="store_true")
     parser.add_argument("--parallel", action="store_true")
+    parser.add_argument("--strict", action="store_true", help="judge exported models")
     parser.add_argument("--sandbox", default="auto")
     parser.add_argument("--logs", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--out", type=Path, help="keep the rows as JSON lines")

@@ -125,16 +125,25 @@ def scripts(folder: str) -> list[Script]:
     ]
 
 
+ON_GPU = "import torch; torch.set_default_device('cuda')\n"
+"""Before a script: those of this corpus name no device."""
+
+
 class Bench:
     """Scores scripts at one profile, each text once."""
 
-    def __init__(self, data: Path, backend, *, profile: str = "test", log: Path | None = None):
-        self.task, self.profile, self.backend, self.log = (
-            find_task("autoresearch"),
-            profile,
-            backend,
-            log,
-        )
+    def __init__(
+        self,
+        data: Path,
+        backend,
+        *,
+        profile: str = "test",
+        log: Path | None = None,
+        gpus: tuple[str, ...] = (),
+        strict: bool = False,
+    ):
+        self.task, self.profile, self.backend = find_task("autoresearch"), profile, backend
+        self.log, self.gpus, self.strict = log, gpus, strict
         self.folder, self.manifest = self.task.prepare(profile, data, lambda *_: None)
         self.seconds = 0.0
         self._known: dict[object, Score] = {}
@@ -158,12 +167,14 @@ class Bench:
             task=limited(self.task, self.profile, limits or {}),
             profile=self.profile,
             split="search",
-            files={"train.py": source},
+            files={"train.py": (ON_GPU if self.gpus else "") + source},
             data=self.folder,
             manifest=self.manifest,
             training_seed=training_seed,
             audit_seed=audit_seed,
             backend=backend,
+            gpus=self.gpus,
+            strict=self.strict,
         )
         began = time.monotonic()
         for _ in range(runs):

@@ -205,10 +205,12 @@ class HostArray:
         self.claim: dict[str, Any] = {}
         self._on_gpu = torch.device(device).type == "cuda"
         if self._on_gpu:
-            self._host = torch.empty(shape, dtype=torch.float32)
+            self._host = torch.empty(shape, dtype=torch.float32, device="cpu")
             row = shape[1] * shape[2]
             rows = max(1, min(shape[0], STAGING_BYTES // (4 * row)))
-            self._staging = torch.empty((rows, *shape[1:]), dtype=torch.float32, pin_memory=True)
+            self._staging = torch.empty(
+                (rows, *shape[1:]), dtype=torch.float32, device="cpu", pin_memory=True
+            )
 
     def __call__(self, logits: "torch.Tensor") -> NDArray[np.float32]:
         """Return a batch, float32 (rows, positions, vocabulary); the next one overwrites it."""

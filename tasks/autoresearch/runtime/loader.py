@@ -79,7 +79,11 @@ def batches(
     import torch
 
     on_gpu = torch.device(device).type == "cuda"
-    ring = [torch.empty(2, rows, length, dtype=torch.long, pin_memory=on_gpu) for _ in range(AHEAD)]
+    # The device by name: a submission may have set another default.
+    ring = [
+        torch.empty(2, rows, length, dtype=torch.long, device="cpu", pin_memory=on_gpu)
+        for _ in range(AHEAD)
+    ]
     current = torch.empty(2, rows, length, dtype=torch.long, device=device)
     # Reused like the pinned buffers: a batch's copy has ended when its event says so.
     copied = [torch.cuda.Event() if on_gpu else None for _ in range(AHEAD)]  # type: ignore[no-untyped-call]

@@ -210,12 +210,14 @@ def evaluate_bpb(model: Callable[..., Any], tokenizer: object, batch_size: int) 
         claim["parameters"] = sum(p.numel() for p in parameters())
     if _session.config.get("strict"):
         claim["frozen"] = _frozen(model, predict.rows)
+    began = time.monotonic()
     try:
         score = _session.link.serve(predict, claim=claim).get("score")
     except BaseException as error:
         _session.failure = error
         raise
     _session.score = float("nan") if score is None else float(score)
+    print(f"judged_seconds:   {time.monotonic() - began:.2f}", flush=True)
     return _session.score
 
 
