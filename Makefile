@@ -8,12 +8,13 @@ DEMO_RUNS ?= runs
 DEMO_PROFILE ?= smoke
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check fmt lint type arrows bench setup system clean
+.PHONY: help demo test test-slow test-docker check fmt lint type arrows bench setup system clean
 
 help:
 	@echo "make demo    set up, run the reference agent on Autoresearch (about 3 minutes), show the leaderboard"
 	@echo "make test    set up, run all tests that this machine can run"
 	@echo "make test-slow  the tests that train for minutes"
+	@echo "make test-docker  the tests that need a Docker engine and \`harness image build\`"
 	@echo "make check   lint, format, types, import arrows, tests: what CI runs"
 	@echo "make fmt     format and mend what can be mended"
 	@echo "make bench   print the measured claims"
@@ -27,6 +28,9 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow -n 2
+
+test-docker: setup
+	$(BIN)/python -m pytest -m docker -n 2
 
 check: lint type arrows test
 
@@ -54,7 +58,7 @@ $(VENV)/ready: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "installing torch and the harness: a few minutes, several gigabytes where pip takes the CUDA build"
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) 'torch>=2.9,<2.14'
-	$(BIN)/python -m pip install --quiet --editable '.[torch,tpe,autoresearch,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[torch,tpe,autoresearch,docker,dev]'
 	@touch $@
 
 # What pip cannot bring. Without root it is only named: the harness runs without it, but

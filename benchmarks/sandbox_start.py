@@ -1,12 +1,14 @@
-"""What a sandbox costs: /bin/true bare, as a plain process, and under bubblewrap.
+"""What a sandbox costs: /bin/true bare, as a plain process, in bubblewrap, in a container.
 
     python benchmarks/sandbox_start.py [ROUNDS]
 
 Medians of 20 rounds; the kinds take turns, so that a busy moment hits all of them.
 ``start`` is one exec in an open sandbox; ``fresh`` adds opening and closing it, which is
-what an evaluation pays, once.
+what an evaluation pays, once. ``docker run`` is the floor: the command line's own time for a
+container with the engine's defaults, of the same image.
 """
 
+import shutil
 import statistics
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sandboxes.base import SandboxSpec  # noqa: E402
+from sandboxes.image import recipe  # noqa: E402
 from sandboxes.registry import BACKENDS  # noqa: E402
 
 TRUE = "/bin/true"
@@ -28,10 +31,16 @@ def main() -> None:
     boxes = {backend.name: backend.open(SandboxSpec(cpus=2.0)) for backend in usable}
     for box in boxes.values():
         box.exec([TRUE], timeout=10)  # the first one imports and fills caches
+    floor = ["docker", "run", "--rm", "--network=none", recipe.name(), TRUE]
+    with_floor = shutil.which("docker") and "docker" in boxes
     for _ in range(rounds):
         begun = time.perf_counter()
         subprocess.run([TRUE], capture_output=True, check=True)
         seconds["bare subprocess"].append(time.perf_counter() - begun)
+        if with_floor:
+            begun = time.perf_counter()
+            subprocess.run(floor, capture_output=True, check=True)
+            seconds.setdefault("docker run", []).append(time.perf_counter() - begun)
         for backend in usable:
             begun = time.perf_counter()
             boxes[backend.name].exec([TRUE], timeout=10)

@@ -169,6 +169,49 @@ class Group:
             _remove(folder)
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The memory counters of one group, whoever made it."""
+
+    folder: Path
+    version: Literal[1, 2]
+
+    def oom_kills(self) -> int:
+        """How many processes of the group itself the kernel shot for want of memory."""
+        name = "memory.oom_control" if self.version == 1 else "memory.events"
+        with contextlib.suppress(OSError):
+            for line in (self.folder / name).read_text().splitlines():
+                key, _, value = line.partition(" ")
+                if key == "oom_kill":
+                    return int(value)
+        return 0
+
+    def peak_bytes(self) -> int | None:
+        """The most memory charged at once, page cache included. None: the kernel keeps none."""
+        name = "memory.max_usage_in_bytes" if self.version == 1 else "memory.peak"
+        with contextlib.suppress(OSError, ValueError):
+            return int((self.folder / name).read_text())
+        return None
+
+
+def memory_of(pid: int) -> Memory | None:
+    """Return the memory group that holds this process. None: it cannot be seen from here."""
+    mounts = _mounts()
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            version: Literal[1, 2] = 1 if controllers else 2
+            top = mounts.get("memory" if controllers else "cgroup2")
+            if top is None or (controllers and "memory" not in controllers.split(",")):
+                continue
+            folder = top / path.strip("/")
+            name = "memory.oom_control" if version == 1 else "memory.events"
+            # ``/../x`` is outside our cgroup namespace; a hybrid host's cgroup2 has no memory.
+            if ".." not in folder.parts and (folder / name).exists():
+                return Memory(folder, version)
+    return None
+
+
 class Leaf:
     """The part of a group that belongs to one start."""
 
@@ -188,24 +231,11 @@ class Leaf:
 
     def oom_kills(self) -> int:
         """How many processes of this leaf the kernel shot for want of memory."""
-        if self._memory is None:
-            return 0
-        name = "memory.oom_control" if self._version == 1 else "memory.events"
-        with contextlib.suppress(OSError):
-            for line in (self._memory / name).read_text().splitlines():
-                key, _, value = line.partition(" ")
-                if key == "oom_kill":
-                    return int(value)
-        return 0
+        return Memory(self._memory, self._version).oom_kills() if self._memory else 0
 
     def peak_bytes(self) -> int | None:
         """The most memory charged at once, page cache included. None: the kernel keeps none."""
-        if self._memory is None:
-            return None
-        name = "memory.max_usage_in_bytes" if self._version == 1 else "memory.peak"
-        with contextlib.suppress(OSError, ValueError):
-            return int((self._memory / name).read_text())
-        return None
+        return Memory(self._memory, self._version).peak_bytes() if self._memory else None
 
     def remove(self) -> None:
         if self._memory is not None:
@@ -213,10 +243,14 @@ class Leaf:
 
 
 def remove_named(name: str) -> bool:
-    """Kill what lives in a dead harness's group ``name`` and remove it. True if there was one."""
+    """Kill what lives in a dead harness's group ``name`` and remove it. True if there was one.
+
+    In every hierarchy: a container engine that is told of a group makes it in all of them.
+    """
     hierarchy = find()
     there = False
-    for folder in {base / name for base in hierarchy.bases.values()} if hierarchy else ():
+    bases = {*_mounts().values(), *(hierarchy.bases.values() if hierarchy else ())}
+    for folder in {base / name for base in bases}:
         if folder.is_dir():
             there = True
             _remove(folder)

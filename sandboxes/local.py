@@ -1,4 +1,4 @@
-"""What the two backends on this machine share: the body of a sandbox around its processes."""
+"""What the backends on this machine share: the body of a sandbox around its processes."""
 
 import itertools
 import re
@@ -18,7 +18,7 @@ from sandboxes.state import StateDir
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TAKEN = (
-    *("/work", "/tmp", "/var", "/dev", "/proc", "/sys", "/usr", "/etc", "/venv"),  # noqa: S108
+    *("/work", "/tmp", "/var", "/dev", "/proc", "/sys", "/usr", "/etc", "/venv", "/run"),  # noqa: S108
     *("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/oldroot", "/newroot"),
 )
 

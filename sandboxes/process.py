@@ -19,7 +19,7 @@ from harness.errors import SandboxStartError
 from sandboxes import state, watchdog
 from sandboxes.base import Probe, SandboxSpec
 from sandboxes.local import LocalSandbox, check_spec, shell
-from sandboxes.running import End
+from sandboxes.running import End, close_pipes, pipes
 
 _KIND = "process"
 
@@ -108,6 +108,10 @@ class _Plain:
             )
         except OSError as error:
             raise SandboxStartError("A process could not be started", cause=str(error)) from error
+        self.outputs = pipes(self.popen)
+
+    def pidfd(self) -> int:
+        return os.pidfd_open(self.popen.pid)
 
     def kill(self) -> None:
         with self._lock:
@@ -127,4 +131,6 @@ class _Plain:
 
     def finish(self) -> End:
         with self._lock:
-            return End(self.popen.wait())
+            code = self.popen.wait()
+        close_pipes(self.popen)
+        return End(code)

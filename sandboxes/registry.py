@@ -3,9 +3,11 @@
 from harness.errors import ConfigError
 from sandboxes.base import Backend
 from sandboxes.bubblewrap import Bubblewrap
+from sandboxes.docker_engine import Docker
 from sandboxes.process import ProcessBackend
 
 BACKENDS: dict[str, Backend] = {
+    "docker": Docker(),
     "bubblewrap": Bubblewrap(),
     "process": ProcessBackend(),
 }
@@ -46,7 +48,8 @@ def choose(name: str, trusted: bool) -> tuple[Backend, str | None]:
     raise ConfigError(
         "No sandbox that isolates works here, and this code did not ship with the harness",
         cause=cause,
-        remedy="apt-get install bubblewrap; or --sandbox process, if you trust the code",
+        remedy="apt-get install bubblewrap; with Docker, harness image build; "
+        "or --sandbox process, if you trust the code",
     )
 
 

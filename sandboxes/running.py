@@ -17,7 +17,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -45,10 +45,18 @@ class End:
 
 
 class Child(Protocol):
-    """What a backend started. ``popen`` has pipes for stdout and stderr."""
+    """What a backend started."""
 
-    popen: subprocess.Popen[bytes]
     watches_memory: bool
+
+    @property
+    def outputs(self) -> Mapping[int, Stream]:
+        """Descriptors to read its output from. ``finish`` closes them."""
+        ...
+
+    def pidfd(self) -> int:
+        """Return a new descriptor that becomes readable when the process has ended."""
+        ...
 
     def kill(self) -> None:
         """Kill it with all it started. From any thread, at any time, more than once."""
@@ -59,8 +67,22 @@ class Child(Protocol):
         ...
 
     def finish(self) -> End:
-        """Wait for ``popen``, which is dead or dying, and clear away. Called once."""
+        """Wait for the process, which is dead or dying, and clear away. Called once."""
         ...
+
+
+def pipes(popen: subprocess.Popen[bytes]) -> dict[int, Stream]:
+    """Return the ``outputs`` of a child process that was started with two pipes."""
+    if popen.stdout is None or popen.stderr is None:
+        raise AssertionError("started without pipes")
+    return {popen.stdout.fileno(): "stdout", popen.stderr.fileno(): "stderr"}
+
+
+def close_pipes(popen: subprocess.Popen[bytes]) -> None:
+    """Close what ``pipes`` returned."""
+    for pipe in (popen.stdout, popen.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 class Tail:
@@ -86,7 +108,7 @@ class Tail:
 
 
 class Running:
-    """The Process of both local backends. ``launch`` runs in the watching thread."""
+    """The Process of all backends. ``launch`` runs in the watching thread."""
 
     def __init__(
         self,
@@ -168,8 +190,8 @@ class Running:
 
     def _main(self) -> None:
         try:
-            begun = time.monotonic()
             child = self._launch()
+            begun = time.monotonic()  # not before: a container takes a second to stand
             with self._lock:
                 self._child = child
                 stopped = self._reason is not None
@@ -189,13 +211,7 @@ class Running:
 
     def _watch(self, child: Child, begun: float) -> None:
         deadline = None if self._lifetime_s is None else begun + self._lifetime_s
-        popen = child.popen
-        if popen.stdout is None or popen.stderr is None:
-            raise AssertionError("started without pipes")
-        streams: dict[int, Stream] = {
-            popen.stdout.fileno(): "stdout",
-            popen.stderr.fileno(): "stderr",
-        }
+        streams = dict(child.outputs)
         for fd in streams:
             os.set_blocking(fd, False)
             # Larger pipes, fewer switches. Refused beyond a user's quota, and then no matter.
@@ -203,7 +219,7 @@ class Running:
                 fcntl.fcntl(fd, _F_SETPIPE_SZ, _CHUNK)
         dead_at: float | None = None
         look_again = begun
-        pidfd = os.pidfd_open(popen.pid)
+        pidfd = child.pidfd()
         try:
             with selectors.DefaultSelector() as selector:
                 for fd in (*streams, pidfd):
@@ -256,14 +272,9 @@ class Running:
         return True
 
     def _finish(self, child: Child, begun: float) -> None:
-        popen = child.popen
-        if popen.poll() is None:  # only when watching itself failed
-            child.kill()
+        child.kill()  # for when watching itself failed
         seconds = time.monotonic() - begun
         end = child.finish()
-        for pipe in (popen.stdout, popen.stderr):
-            if pipe is not None:
-                pipe.close()
         with self._lock:
             reason = self._reason
         killed = reason is not None and end.exit_code in (None, -signal.SIGKILL)

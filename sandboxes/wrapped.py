@@ -15,12 +15,13 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from harness.errors import SandboxStartError
 from sandboxes import seccomp, watchdog
+from sandboxes.base import Stream
 from sandboxes.cgroup import Leaf
-from sandboxes.running import End
+from sandboxes.running import End, close_pipes, pipes
 from sandboxes.tree import CANDIDATE_UID
 
 _START_S = 30.0
@@ -101,6 +102,10 @@ class Wrapped:
             except BaseException as error:
                 self._abandon(error)
                 raise
+        self.outputs: Mapping[int, Stream] = pipes(self.popen)
+
+    def pidfd(self) -> int:
+        return os.pidfd_open(self.popen.pid)
 
     def kill(self) -> None:
         with self._lock:
@@ -124,6 +129,7 @@ class Wrapped:
         if self._leaf is not None:
             oom_killed, peak = self._leaf.oom_kills() > 0, self._leaf.peak_bytes()
             self._leaf.remove()
+        close_pipes(self.popen)
         return End(self._reported("exit-code"), oom_killed, peak)
 
     def _shake_hands(self, ours: socket.socket) -> None:

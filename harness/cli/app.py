@@ -8,6 +8,7 @@ from harness import __version__
 from harness.cli import (
     doctor,
     gc,
+    image,
     leaderboard,
     ls,
     new,
@@ -38,6 +39,7 @@ app = typer.Typer(
 for module in (prepare, run, resume, score, rescore, new, show, ls, leaderboard, doctor, gc):
     name = module.__name__.rpartition(".")[2]
     app.command(name)(module.command)
+app.add_typer(image.app, name="image")
 
 
 def _version(wanted: bool) -> None:

@@ -186,9 +186,9 @@ BAD = {
     "no such run": (("show", "runs/none"), "harness ls"),
     "not a run": (("show", "."), "run.toml"),
     "no such folder": (("leaderboard", "nowhere"), "nowhere"),
-    "sandbox that is not here yet": (
+    "sandbox without its engine": (
         ("run", "--task", "toy", "--profile", "test", "--sandbox", "docker"),
-        "docker",
+        "try:   start Docker",
     ),
     "bad size": (("gc", "--runs-beyond", "much"), "10GB"),
     "new into a full folder": (
@@ -199,7 +199,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_exits_2_with_one_clear_sentence_and_a_remedy(tmp_path, name):
+def test_bad_input_exits_2_with_one_clear_sentence_and_a_remedy(tmp_path, name, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-engine")
     (tmp_path / "binary.py").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep me")

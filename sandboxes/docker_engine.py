@@ -1,0 +1,263 @@
+"""Containers of a Docker engine: isolation with an image of its own.
+
+One container for each start, on a scratch disk that all starts of a sandbox share. What is
+different from bubblewrap: the code sees the image's files and none of the host's ``/usr``,
+and the engine, not we, holds the walls. ``contained`` tells how a container lives and dies.
+
+Where the harness is root and the engine drives control groups of version 1 by itself, all
+containers of a sandbox share one group with the limits, too. Elsewhere each start has the
+limits for itself; an evaluation makes one start.
+
+Without root the scratch disk has no size, and the code runs under our own uid: whoever may
+talk to the engine is root in all but name, but files made by a stranger could not be deleted.
+
+Not covered: bugs in the kernel (one kernel serves all) and in the engine, side channels, the
+GPU's driver. With ``network=True`` the network is the host's, abstract sockets included.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from harness.errors import (
+    ConfigError,
+    InfrastructureError,
+    SandboxStartError,
+)
+from sandboxes import cgroup, state
+from sandboxes.base import Probe, SandboxSpec
+from sandboxes.contained import HANDSHAKE, Contained
+from sandboxes.engine import (
+    LABEL,
+    STATE_LABEL,
+    Engine,
+    EngineGoneError,
+    bind,
+    gpu_request,
+    ulimit,
+)
+from sandboxes.image import recipe
+from sandboxes.local import LocalSandbox, check_spec, shell
+from sandboxes.tree import CANDIDATE_UID, gpu_nodes
+
+_KIND = "docker"
+_BUILD = "harness image build"
+_REMEDY = "see the engine's log (journalctl -u docker); or --sandbox bubblewrap"
+_OWN_PIDS = 3
+"""The engine's init, the shell that waits for our death, and a moment's runc."""
+_OPEN_FILES = 4096
+_UNLIMITED = 1 << 50
+_TRIAL_S = 60.0
+
+
+class Docker:
+    """The backend. One connection serves all its sandboxes."""
+
+    name = "docker"
+    isolates = True
+
+    def __init__(self) -> None:
+        self._probing = threading.Lock()
+        self._probe: Probe | None = None
+        self._engine: Engine | None = None
+        self._image = ""
+
+    def probe(self) -> Probe:
+        """Run ``/bin/true`` once: an engine may answer and yet be of another machine."""
+        with self._probing:
+            self._probe = self._probe or self._try()
+            return self._probe
+
+    def unenforced(self, spec: SandboxSpec) -> tuple[str, ...]:
+        info = self._connect().info
+        missing = set()
+        if os.geteuid() != 0:
+            missing.add("separate-user")
+            if spec.disk_bytes is not None:
+                missing.add("disk")
+        held = {
+            "memory": (spec.memory_bytes, info.get("MemoryLimit")),
+            "pids": (spec.pids, info.get("PidsLimit")),
+            "cpus": (spec.cpus, info.get("CpuCfsQuota")),
+        }
+        missing |= {wall for wall, (limit, can) in held.items() if limit is not None and not can}
+        if not any(option.startswith("name=seccomp") for option in info["SecurityOptions"]):
+            missing.add("seccomp")
+        return tuple(sorted(missing))
+
+    def open(self, spec: SandboxSpec) -> "DockerSandbox":
+        check_spec(spec)
+        engine = self._connect()
+        return DockerSandbox(spec, engine, self._image or self._find_image(engine))
+
+    def sweep(self) -> tuple[str, ...]:
+        """Remove containers, disks and folders of dead owners.
+
+        Where no engine answers its containers wait for the next sweep; nothing lives in them.
+        """
+        place = state.root()
+        removed = set(state.sweep(_KIND))
+        try:
+            engine = self._connect()
+            for container, sandbox in engine.labelled(STATE_LABEL, str(place)).items():
+                # Its folder is made before the first container and removed after the last.
+                if not (place / sandbox).exists():
+                    engine.remove(container)
+                    removed.add(sandbox)
+        except (SandboxStartError, EngineGoneError):
+            pass
+        return tuple(sorted(removed))
+
+    def close(self) -> None:
+        """Close the connection to the engine; the next use opens another."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def _connect(self) -> Engine:
+        if self._engine is None:
+            self._engine = Engine()
+        return self._engine
+
+    def _find_image(self, engine: Engine) -> str:
+        """Return the image's own id, so that a name given anew does not change a run."""
+        name = recipe.name()
+        image = engine.image(name)
+        if image is None:
+            raise ConfigError(f"the image {name} is missing", remedy=_BUILD)
+        if wrong := recipe.stale(image):
+            raise ConfigError(f"the image {name} is out of date", cause=wrong, remedy=_BUILD)
+        self._image = str(image["Id"])
+        return self._image
+
+    def _try(self) -> Probe:
+        if sys.platform != "linux":
+            return Probe(False, "sandboxes need an engine on Linux itself", "use a Linux machine")
+        try:
+            engine = self._connect()
+            if engine.rootless:
+                return Probe(
+                    False,
+                    "the Docker engine maps user ids (rootless, or userns-remap)",
+                    "use an engine that does not, or --sandbox bubblewrap",
+                )
+            image = self._find_image(engine)
+            with self.open(SandboxSpec()) as sandbox:
+                result = sandbox.exec([sandbox.python, "-I", "-c", ""], timeout=_TRIAL_S)
+        except (InfrastructureError, ConfigError) as error:
+            detail = f"{error.message} ({error.cause})" if error.cause else error.message
+            return Probe(False, detail, error.remedy or _REMEDY)
+        if result.exit_code != 0:
+            said = result.stderr.decode(errors="replace").strip()
+            return Probe(
+                False, f"python in the image ended with {result.exit_code}: {said}", _BUILD
+            )
+        return Probe(True, f"engine {engine.version}, image {image.removeprefix('sha256:')[:12]}")
+
+
+class DockerSandbox(LocalSandbox):
+    """One sandbox. ``open`` of the backend makes it."""
+
+    def __init__(self, spec: SandboxSpec, engine: Engine, image: str) -> None:
+        gpu_nodes(spec.gpus)  # raises for one that is not here; the engine's words are worse
+        super().__init__(spec, state.StateDir(_KIND), recipe.PYTHON)
+        root = os.geteuid() == 0
+        self._engine = engine
+        self._image = image
+        self._owner = CANDIDATE_UID if root else None
+        self._uid = CANDIDATE_UID if root else os.geteuid()
+        self._group: cgroup.Group | None = None
+        try:
+            if root and spec.disk_bytes is not None:
+                self.state.mount_disk(spec.disk_bytes)
+            for name in ("work", "tmp"):
+                (self.state.disk / name).mkdir(mode=0o755)
+                os.chown(self.state.disk / name, self._uid, -1)
+            groups = cgroup.find()
+            if root and groups and groups.version == 1 and engine.drives_groups:
+                self._group = cgroup.Group(self.state.name, spec, groups)
+        except BaseException:
+            self._release()
+            self.state.remove()
+            raise
+
+    def inside(self, target: str) -> str:
+        return target
+
+    def _release(self) -> None:
+        if self._group is not None:
+            self._group.remove()
+            cgroup.remove_named(self.state.name)  # the engine made it in other hierarchies too
+            self._group = None
+
+    def _launch(
+        self, number: int, argv: Sequence[str], cwd: str, env: Mapping[str, str]
+    ) -> Contained:
+        command = shell(argv, cwd, env, handshake=HANDSHAKE)
+        # The engine's own variables and the image's are not asked for.
+        return Contained(
+            self._engine,
+            self._options,
+            self._host(),
+            ["/usr/bin/env", "-i", *command],
+            folder=self.state.path / f"start-{number}",
+            uid=self._uid,
+        )
+
+    @cached_property
+    def _options(self) -> dict[str, Any]:
+        return {
+            "image": self._image,
+            "hostname": "sandbox",
+            "entrypoint": [],
+            "working_dir": "/",
+            "healthcheck": {"test": ["NONE"]},
+            "labels": {
+                LABEL: self.state.name,
+                STATE_LABEL: str(self.state.path.parent),
+                "aira-harness.owner": str(os.getpid()),
+            },
+        }
+
+    def _host(self) -> dict[str, Any]:
+        """Every wall, by the names of the SDK. What is not named keeps the engine's default."""
+        spec = self.spec
+        mounts = [
+            bind(str(self.state.disk / "work"), "/work", writable=True),
+            bind(str(self.state.disk / "tmp"), "/tmp", writable=True),  # noqa: S108
+        ]
+        for mount in spec.mounts:
+            if not mount.source.exists():
+                raise SandboxStartError(f"Nothing to mount at {mount.target}: {mount.source}")
+            source = str(mount.source.resolve())
+            mounts.append(bind(source, mount.target, writable=mount.writable))
+        host: dict[str, Any] = {
+            "mounts": mounts,
+            "init": True,
+            "network_mode": "host" if spec.network else "none",
+            "ipc_mode": "private",
+            "cgroupns": "private",
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges"],
+            "read_only": True,
+            # The engine shows the container's own control groups here; nobody needs them.
+            "tmpfs": {"/sys/fs/cgroup": "ro,size=4k,mode=0555"},
+            "shm_size": spec.shm_bytes or _UNLIMITED,
+            "ulimits": [ulimit("nofile", _OPEN_FILES), ulimit("core", 0)],
+            "log_config": {"type": "none"},
+            "restart_policy": {"Name": "no"},
+        }
+        if spec.pids is not None:
+            host["pids_limit"] = spec.pids + _OWN_PIDS
+        if spec.memory_bytes is not None:
+            host |= {"mem_limit": spec.memory_bytes, "memswap_limit": spec.memory_bytes}
+        if spec.cpus is not None:
+            host["nano_cpus"] = max(10_000_000, round(spec.cpus * 1e9))
+        if spec.gpus:
+            host["device_requests"] = gpu_request(spec.gpus)
+        if self._group is not None:
+            host["cgroup_parent"] = f"/{self.state.name}"
+        return host

@@ -1,0 +1,228 @@
+"""A Docker engine through the official SDK: what is asked of it, and its errors as ours.
+
+The SDK is imported late: it takes 0.2 s, and ``harness --help`` needs none of it.
+"""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from harness.errors import SandboxLostError, SandboxStartError
+
+LABEL = "aira-harness.sandbox"
+"""Label of every container: the sandbox's name. ``STATE_LABEL`` says in which state folder."""
+STATE_LABEL = "aira-harness.state"
+
+_API = "1.41"
+_OLDEST = "20.10"
+"""The first engine with that API: cgroup version 2, private cgroup namespaces."""
+_CALL_S = 60.0
+_CONNECTIONS = 64
+"""Connections kept; with more sandboxes at once the rest are opened and closed anew."""
+_START_REMEDY = (
+    "start Docker (systemctl start docker), or name its socket in DOCKER_HOST; "
+    "where permission is denied, join the group docker"
+)
+
+
+class EngineGoneError(SandboxLostError):
+    """The engine does not answer any more."""
+
+
+class Engine:
+    """One connection to an engine. May be used from several threads.
+
+    Every method raises EngineGoneError when the engine does not answer, and SandboxLostError,
+    or what it documents, when it refuses.
+    """
+
+    def __init__(self, *, patience_s: float = _CALL_S) -> None:
+        """Connect by ``DOCKER_HOST``, else the default socket. Raises SandboxStartError.
+
+        ``patience_s``: how long the engine may be silent during one call.
+        """
+        try:
+            import docker
+        except ImportError as error:
+            raise SandboxStartError(
+                "the Python package docker is not installed",
+                cause=str(error),
+                remedy="pip install 'aira-harness[docker]'",
+            ) from error
+        where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+        try:
+            _knock(where)
+            # Unversioned first: an engine too old for our version refuses even /version.
+            with contextlib.closing(docker.APIClient(**_by_environment(), timeout=10)) as first:
+                told = first.version(api_version=False)
+            self.version: str = told["Version"]
+            if _numbers(told["ApiVersion"]) < _numbers(_API):
+                raise SandboxStartError(
+                    f"the Docker engine {self.version} is too old",
+                    cause=f"it speaks API {told['ApiVersion']}, and {_API} is needed",
+                    remedy=f"install Docker {_OLDEST} or newer",
+                )
+            self.api = docker.APIClient(
+                **_by_environment(), version=_API, timeout=patience_s, max_pool_size=_CONNECTIONS
+            )
+            self.info: Mapping[str, Any] = self.api.info()
+        except (docker.errors.DockerException, OSError, ValueError) as error:
+            raise SandboxStartError(
+                f"no Docker engine answers at {where}",
+                cause=_words(error),
+                remedy=_START_REMEDY,
+            ) from error
+
+    def close(self) -> None:
+        """Close the connection. Containers go on."""
+        self.api.close()
+
+    @property
+    def rootless(self) -> bool:
+        """Whether a uid inside is another one outside."""
+        options = self.info.get("SecurityOptions") or []
+        return any(o.startswith(("name=rootless", "name=userns")) for o in options)
+
+    @property
+    def drives_groups(self) -> bool:
+        """Whether containers can be put under a control group of ours."""
+        return bool(self.info.get("CgroupDriver") == "cgroupfs")
+
+    def image(self, name: str) -> Mapping[str, Any] | None:
+        """Return what the engine knows of an image, or None where it has none of that name."""
+        import docker
+
+        with answered(f"look at the image {name}"):
+            try:
+                found: Mapping[str, Any] = self.api.inspect_image(name)
+            except docker.errors.ImageNotFound:
+                return None
+            return found
+
+    def host_config(self, **options: Any) -> dict[str, Any]:  # noqa: ANN401 - the SDK's own
+        """Return the SDK's host configuration for ``create``."""
+        return dict(self.api.create_host_config(**options))
+
+    def create(self, **options: Any) -> str:  # noqa: ANN401 - the SDK's own
+        """Create a container; return its id. Raises SandboxStartError if refused."""
+        with answered("create the container", start=True):
+            return str(self.api.create_container(**options)["Id"])
+
+    def start(self, container: str) -> int:
+        """Start it; return the host's number of its first process. Raises SandboxStartError."""
+        with answered("start the container", start=True):
+            self.api.start(container)
+            return int(self.api.inspect_container(container)["State"]["Pid"])
+
+    def run_inside(self, container: str, command: list[str], user: str) -> str:
+        """Start a program in a running container; return a handle for ``looked_at``."""
+        with answered("start the program", start=True):
+            handle = self.api.exec_create(
+                container, command, user=user, workdir="/", stdout=False, stderr=False
+            )["Id"]
+            self.api.exec_start(handle, detach=True)
+            return str(handle)
+
+    def looked_at(self, handle: str) -> tuple[int, int | None]:
+        """Return a program's process number and, once it has ended, its exit code."""
+        with answered("look at the program"):
+            told = self.api.exec_inspect(handle)
+        return int(told["Pid"]), None if told["Running"] else told["ExitCode"]
+
+    def exit_code(self, container: str, *, patience_s: float = _CALL_S) -> int:
+        """Wait for a container's end; return its exit code."""
+        with answered("look at the container"):
+            return int(self.api.wait(container, timeout=patience_s)["StatusCode"])
+
+    def remove(self, container: str, *, patience_s: float = 20.0) -> None:
+        """Kill and remove a container. It may be gone already, or on its way out."""
+        import docker
+
+        deadline = time.monotonic() + patience_s
+        with answered(f"remove the container {container[:12]}"):
+            while True:
+                try:
+                    self.api.remove_container(container, force=True, v=True)
+                except docker.errors.NotFound:
+                    return
+                except docker.errors.APIError:
+                    # "removal is already in progress", or a mount that is busy for a moment
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.1)
+
+    def labelled(self, key: str, value: str) -> dict[str, str]:
+        """Return the containers with this label, running or not: id -> sandbox name."""
+        with answered("list containers"):
+            found = self.api.containers(all=True, filters={"label": f"{key}={value}"})
+        return {c["Id"]: c["Labels"].get(LABEL, "") for c in found}
+
+
+def gpu_request(uuids: tuple[str, ...]) -> list[Any]:
+    """Return the SDK's request for exactly these GPUs (a count would mean the first ones)."""
+    import docker
+
+    return [docker.types.DeviceRequest(device_ids=list(uuids), capabilities=[["gpu"]])]
+
+
+def bind(source: str, target: str, *, writable: bool) -> Any:  # noqa: ANN401 - the SDK's own
+    """Return the SDK's bind mount. Unlike ``-v`` it never makes a missing source."""
+    import docker
+
+    return docker.types.Mount(
+        target, source, type="bind", read_only=not writable, propagation="rprivate"
+    )
+
+
+def ulimit(name: str, value: int) -> Any:  # noqa: ANN401 - the SDK's own
+    """Return the SDK's limit, soft and hard alike."""
+    import docker
+
+    return docker.types.Ulimit(name=name, soft=value, hard=value)
+
+
+@contextlib.contextmanager
+def answered(what: str, *, start: bool = False) -> Iterator[None]:
+    """Turn the SDK's errors into ours. ``start``: a refusal is a SandboxStartError."""
+    import docker
+    import requests
+
+    try:
+        yield
+    except docker.errors.APIError as error:
+        kind = SandboxStartError if start else SandboxLostError
+        raise kind(
+            f"The Docker engine could not {what}", cause=_words(error), remedy="harness doctor"
+        ) from error
+    except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+        raise EngineGoneError(
+            "The Docker engine went away", cause=_words(error), remedy=_START_REMEDY
+        ) from error
+
+
+def _knock(where: str) -> None:
+    """Raise OSError if nobody listens at a ``unix://`` address: the SDK leaks its socket then."""
+    if where.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as knocking:
+            knocking.settimeout(10)
+            knocking.connect(where.removeprefix("unix://"))
+
+
+def _by_environment() -> dict[str, Any]:
+    from docker.utils import kwargs_from_env
+
+    return dict(kwargs_from_env())
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def _words(error: BaseException) -> str:
+    explanation = getattr(error, "explanation", None) or str(error)
+    if isinstance(explanation, bytes):
+        explanation = explanation.decode(errors="replace")
+    return str(explanation)

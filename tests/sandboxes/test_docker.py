@@ -1,0 +1,585 @@
+"""What only docker promises: its walls tried from inside, its engine's death, its image."""
+
+import gc
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+import uuid
+from pathlib import Path
+
+import pytest
+from hostview import gone_within, living
+from private_engine import PrivateEngine
+
+from harness.errors import ConfigError, GpuUnavailableError, InfrastructureError, SandboxLostError
+from sandboxes import engine as engine_module
+from sandboxes import registry
+from sandboxes.base import Mount, SandboxSpec
+from sandboxes.docker_engine import Docker
+from sandboxes.engine import LABEL, STATE_LABEL
+from sandboxes.image import recipe
+from sandboxes.tree import CANDIDATE_UID
+
+pytestmark = pytest.mark.docker
+
+REPO = Path(__file__).parents[2]
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def backend():
+    found = registry.BACKENDS["docker"]
+    probe = found.probe()
+    if not probe.available:
+        pytest.skip(f"docker: {probe.detail}. Try: {probe.remedy}")
+    return found
+
+
+@pytest.fixture
+def box(backend):
+    with backend.open(SandboxSpec(memory_bytes=512 * MIB, pids=64)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def fresh():
+    """A backend that has not looked for its engine yet."""
+    made = Docker()
+    yield made
+    made.close()
+
+
+def ours(backend, place):
+    return backend._connect().labelled(STATE_LABEL, str(place))
+
+
+def unwalled(backend, command, **host):
+    """Run a command in a container with the engine's own defaults; return what it prints."""
+    engine = backend._connect()
+    config = engine.host_config(network_mode="none", **host)
+    container = engine.create(
+        image=recipe.name(), command=command, user=host.pop("user", None), host_config=config
+    )
+    try:
+        engine.start(container)
+        engine.exit_code(container)
+        return engine.api.logs(container).decode()
+    finally:
+        engine.remove(container)
+
+
+# ---- the walls as the engine holds them
+
+
+def test_the_engine_was_told_of_every_wall(backend, state_folder):
+    spec = SandboxSpec(memory_bytes=300 * MIB, cpus=0.5, pids=40, shm_bytes=3 * MIB)
+    with backend.open(spec) as box:
+        box.start(["/bin/sleep", "9"])
+        (container,) = ours(backend, state_folder)
+        told = backend._connect().api.inspect_container(container)
+    host = told["HostConfig"]
+    assert host["NetworkMode"] == "none"
+    assert host["CapDrop"] == ["ALL"]
+    assert not host["CapAdd"]
+    assert not host["Privileged"]
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["ReadonlyRootfs"]
+    assert host["Init"]
+    assert (host["Memory"], host["MemorySwap"]) == (300 * MIB, 300 * MIB)
+    assert (host["NanoCpus"], host["PidsLimit"], host["ShmSize"]) == (500_000_000, 43, 3 * MIB)
+    assert {(u["Name"], u["Hard"]) for u in host["Ulimits"]} == {("nofile", 4096), ("core", 0)}
+    assert (host["IpcMode"], host["CgroupnsMode"], host["PidMode"]) == ("private", "private", "")
+    assert told["Config"]["User"] == "10003:10003"
+    assert told["Config"]["Labels"][LABEL].startswith("harness-docker-")
+    assert not any("docker.sock" in mount["Source"] for mount in told["Mounts"])
+
+
+def test_shared_limits_hold_over_all_starts(backend, run_python):
+    if not backend._connect().drives_groups or os.geteuid() != 0:
+        pytest.skip("no common group on this machine")
+    hog = "import time; x = b'x' * (150 << 20); print('have', flush=True); time.sleep(3)"
+    with backend.open(SandboxSpec(memory_bytes=256 * MIB)) as box:
+        having = threading.Event()
+        first = box.start([box.python, "-I", "-c", hog], on_output=lambda *_: having.set())
+        assert having.wait(20)
+        second = run_python(box, hog)
+        ends = {first.wait(20).ended, second.ended}
+    assert "oom" in ends or "lost" in ends
+
+
+# ---- ways out, tried from inside
+
+WAYS_OUT = """
+    import ctypes, os, socket, subprocess
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def attempt(name, function):
+        try:
+            function()
+            print("done", name)
+        except (OSError, subprocess.SubprocessError):
+            pass
+
+    def call(function, *args):
+        if function(*args) == -1:
+            raise OSError(ctypes.get_errno())
+
+    def opened(path):
+        os.close(os.open(path, os.O_WRONLY))
+
+    attempt("mknod", lambda: os.mknod("/dev/shm/sda", 0o60600, os.makedev(254, 0)))
+    attempt("mount", lambda: call(libc.mount, b"none", b"/tmp", b"tmpfs", 0, None))
+    attempt("unshare", lambda: call(libc.unshare, 0x10000000))
+    attempt("mount namespace", lambda: call(libc.unshare, 0x00020000))
+    attempt("chroot", lambda: os.chroot("/"))
+    attempt("setuid", lambda: os.setuid(0))
+    attempt("setgroups", lambda: os.setgroups([0]))
+    attempt("ptrace init", lambda: call(libc.ptrace, 16, 1, 0, 0))
+    attempt("init's memory", lambda: os.close(os.open("/proc/1/mem", os.O_RDONLY)))
+    attempt("init's environment", lambda: open("/proc/1/environ", "rb").read(1))
+    attempt("init's root", lambda: os.listdir("/proc/1/root"))
+    attempt("init's files", lambda: os.listdir("/proc/1/fd"))
+    attempt("core pattern", lambda: opened("/proc/sys/kernel/core_pattern"))
+    attempt("sysrq", lambda: opened("/proc/sysrq-trigger"))
+    attempt("kernel log", lambda: open("/dev/kmsg", "rb").read(1))
+    attempt("kernel memory", lambda: open("/proc/kcore", "rb").read(1))
+    attempt("raw socket", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))
+    attempt("packet socket", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+    attempt("hostname", lambda: socket.sethostname("x"))
+    attempt("bpf", lambda: call(libc.syscall, 321, 0, 0, 0))
+    attempt("keys", lambda: call(libc.syscall, 250, 0, -3, 1))
+    attempt("handle", lambda: call(libc.syscall, 304, -100, b"0" * 64, 0))
+    attempt("reboot", lambda: call(libc.reboot, 0))
+    attempt("life", lambda: opened("/run/harness/life"))
+    print("over")
+"""
+
+
+def test_no_way_out_is_open(box, run_python):
+    result = run_python(box, WAYS_OUT)
+    assert (result.stdout, result.stderr) == (b"over\n", b"")
+
+
+def test_without_the_walls_there_are_ways_out(backend):
+    """The attempts are real: root with the engine's own defaults has some of them."""
+    script = [recipe.PYTHON, "-I", "-c", textwrap.dedent(WAYS_OUT)]
+    done = set(unwalled(backend, script).splitlines())
+    assert {"done mknod", "done chroot", "done setgroups", "done raw socket"} <= done
+    assert "done init's memory" in done
+    opened = {"cap_add": ["SYS_ADMIN"], "security_opt": ["seccomp=unconfined"]}
+    admin = set(unwalled(backend, script, **opened).splitlines())
+    assert {"done mount", "done unshare", "done mount namespace"} <= admin
+
+
+def test_only_scratch_can_be_written(box, run_python):
+    source = """
+        import os
+        skip = ("/proc/", "/sys/")
+        for top, folders, names in os.walk("/"):
+            folders[:] = [f for f in folders if not os.path.join(top, f).startswith(skip)]
+            for path in [top, *(os.path.join(top, n) for n in names)]:
+                if os.access(path, os.W_OK) and not os.path.islink(path):
+                    print(path)
+        for top in "/proc/sys", "/proc/irq", "/proc/bus", "/sys":
+            for folder, _, names in os.walk(top):
+                for path in (os.path.join(folder, name) for name in names):
+                    if os.access(path, os.W_OK) and not os.path.islink(path):
+                        print(path)
+    """
+    seen = set(run_python(box, source).stdout.decode().split())
+    devices = {f"/dev/{n}" for n in ("null", "zero", "full", "random", "urandom", "tty", "ptmx")}
+    # The engine hides files of /proc behind /dev/null.
+    devices |= {"/proc/keys", "/proc/timer_list", "/proc/kcore", "/proc/latency_stats"}
+    devices |= {"/proc/sched_debug", "/proc/timer_stats"}
+    allowed = {"/work", "/tmp", "/dev/shm", "/dev/mqueue", "/proc/sys/kernel/ns_last_pid"}
+    assert {"/work", "/tmp"} <= seen
+    left = {path for path in seen - allowed - devices if not path.startswith("/dev/pts/")}
+    assert left == set()
+
+
+def test_no_device_beyond_the_usual(box):
+    listed = box.exec(["/bin/ls", "/dev"], timeout=10).stdout.decode().split()
+    usual = {"core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr"}
+    assert set(listed) <= usual | {"stdin", "stdout", "tty", "urandom", "zero"}
+
+
+def test_no_socket_of_the_host_is_inside(box, run_python):
+    source = """
+        import os, stat
+        for top, folders, names in os.walk("/"):
+            folders[:] = [f for f in folders if os.path.join(top, f) not in ("/proc", "/sys")]
+            for path in (os.path.join(top, name) for name in names):
+                if stat.S_ISSOCK(os.lstat(path).st_mode) or stat.S_ISFIFO(os.lstat(path).st_mode):
+                    print(path)
+    """
+    assert run_python(box, source).stdout == b""
+
+
+def test_a_setuid_program_gains_without_the_wall(backend, tmp_path):
+    tmp_path.chmod(0o755)
+    program = tmp_path / "id"
+    program.write_bytes(Path("/usr/bin/id").read_bytes())
+    program.chmod(0o4755)
+    mount = engine_module.bind(str(tmp_path), "/programs", writable=False)
+    command = ["/usr/bin/setpriv", f"--reuid={CANDIDATE_UID}", "/programs/id", "-u"]
+    assert unwalled(backend, command, mounts=[mount]) == "0\n"
+    with backend.open(SandboxSpec(mounts=(Mount(tmp_path, "/programs"),))) as box:
+        result = box.exec(["/programs/id", "-u"], timeout=10)
+    assert result.stdout == f"{CANDIDATE_UID}\n".encode()
+
+
+def test_everything_killed_by_the_code_leaves_the_sandbox_usable(box):
+    killed = box.exec(["/bin/sh", "-c", "sleep 9 & kill -9 -1; echo alive"], timeout=10)
+    assert killed.ended == "exited"
+    assert box.exec(["/bin/echo", "x"], timeout=10).stdout == b"x\n"
+
+
+def test_open_files_and_cores_are_bounded(box, run_python):
+    source = """
+        import os, resource
+        print(resource.getrlimit(resource.RLIMIT_CORE))
+        made = 0
+        try:
+            while True:
+                os.dup(0)
+                made += 1
+        except OSError:
+            print(made < 4096)
+    """
+    assert run_python(box, source).stdout == b"(0, 0)\nTrue\n"
+
+
+def test_messages_and_shared_memory_end_with_the_start(box, run_python):
+    make = """
+        import ctypes
+        libc = ctypes.CDLL(None)
+        print(libc.shmget(4711, 4096, 0o1666) >= 0)
+        open("/dev/shm/left", "w").write("x")
+    """
+    look = """
+        import ctypes, os
+        print(ctypes.CDLL(None).shmget(4711, 4096, 0o666) >= 0, os.path.exists("/dev/shm/left"))
+    """
+    assert run_python(box, make).stdout == b"True\n"
+    assert run_python(box, look).stdout == b"False False\n"
+
+
+@pytest.mark.parametrize("network", [True, False])
+def test_two_sandboxes_cannot_talk(backend, network):
+    """By a port of the loopback, an abstract socket, a file in shared memory, a segment."""
+    word = uuid.uuid4().hex
+    serve = f"""
+        import ctypes, socket, time
+        tcp = socket.create_server(("127.0.0.1", 0))
+        abstract = socket.socket(socket.AF_UNIX)
+        abstract.bind("\\x00{word}")
+        abstract.listen()
+        open("/dev/shm/{word}", "w").write("x")
+        ctypes.CDLL(None).shmget(4712, 4096, 0o1666)
+        print(tcp.getsockname()[1], flush=True)
+        time.sleep(20)
+    """
+    call = f"""
+        import ctypes, os, socket, sys
+        for family, address in (2, ("127.0.0.1", int(sys.argv[1]))), (1, "\\x00{word}"):
+            try:
+                socket.socket(family).connect(address)
+                print("connected")
+            except OSError:
+                print("refused")
+        print(os.path.exists("/dev/shm/{word}"))
+        print(ctypes.CDLL(None).shmget(4712, 4096, 0o666) >= 0)
+    """
+    spec = SandboxSpec(network=network)
+    said, ready = [], threading.Event()
+    with backend.open(spec) as one, backend.open(spec) as two:
+
+        def hear(stream, chunk):
+            said.append(chunk)
+            ready.set()
+
+        argv = [one.python, "-I", "-c", textwrap.dedent(serve)]
+        one.start(argv, on_output=hear)
+        assert ready.wait(20)
+        port = said[0].decode().strip()
+        argv = [two.python, "-I", "-c", textwrap.dedent(call), port]
+        told = two.exec(argv, timeout=20).stdout.decode().split()
+    # With the host's network the wall is off; memory is apart all the same.
+    assert told == [*(["connected"] * 2 if network else ["refused"] * 2), "False", "False"]
+
+
+# ---- limits
+
+
+def test_a_full_disk_of_memory_is_an_oom_not_a_loss(backend, run_python):
+    source = """
+        f = open("big", "wb", buffering=0)
+        for _ in range(300):
+            f.write(b"x" * (1 << 20))
+    """
+    with backend.open(SandboxSpec(memory_bytes=128 * MIB, disk_bytes=400 * MIB)) as box:
+        assert run_python(box, source).ended == "oom"
+
+
+def test_cpus_are_shared_out(backend):
+    burn = "import time; end = time.monotonic() + 1\nwhile time.monotonic() < end: pass\n"
+    with backend.open(SandboxSpec(cpus=0.2)) as box:
+        argv = [box.python, "-I", "-c", f"{burn}print(time.process_time())"]
+        assert float(box.exec(argv, timeout=20).stdout) < 0.5
+
+
+def test_a_gpu_that_is_not_there_is_named(backend):
+    with pytest.raises(GpuUnavailableError, match="GPU-nowhere"):
+        backend.open(SandboxSpec(gpus=("GPU-nowhere",)))
+
+
+# ---- lives and deaths
+
+
+def test_twenty_at_once_leave_nothing(backend, state_folder):
+    ends, names = {}, set()
+
+    def one(number):
+        with backend.open(SandboxSpec(memory_bytes=128 * MIB, pids=20)) as box:
+            names.add(box.state.name)
+            daemon = "setsid sleep 60 & echo $$"
+            ends[number] = box.exec(["/bin/sh", "-c", daemon], timeout=60).exit_code
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ends == dict.fromkeys(range(20), 0)
+    assert ours(backend, state_folder) == {}
+    assert [p.name for p in state_folder.iterdir()] == ["lock"]
+    assert not names & {p.name for p in Path("/sys/fs/cgroup").glob("*/harness-docker-*")}
+
+
+def test_a_container_killed_from_outside_is_lost(backend, box, state_folder):
+    process = box.start(["/bin/sleep", "30"])
+    (container,) = ours(backend, state_folder)
+    backend._connect().api.kill(container)
+    result = process.wait(10)
+    assert (result.ended, result.exit_code) == ("lost", None)
+    assert box.exec(["/bin/true"], timeout=10).exit_code == 0
+
+
+def test_sweep_strikes_out_containers_without_a_folder(backend, state_folder):
+    engine = backend._connect()
+    labels = {LABEL: "harness-docker-dead", STATE_LABEL: str(state_folder)}
+    engine.create(image=recipe.name(), command=["/bin/true"], labels=labels)
+    with backend.open(SandboxSpec()) as box:
+        process = box.start(["/bin/sleep", "30"])
+        assert backend.sweep() == ("harness-docker-dead",)
+        assert list(ours(backend, state_folder).values()) == [box.state.name]
+        assert not process.poll()
+    assert ours(backend, state_folder) == {}
+
+
+# The SDK leaves the socket of a connection that failed to the collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run an engine")
+@pytest.mark.parametrize("how", ["KILL", "TERM"])
+def test_an_engine_that_dies_is_a_loss_and_leaves_nothing_alive(
+    how, fresh, tmp_path, monkeypatch, state_folder
+):
+    """SIGKILL leaves its containers running, SIGTERM takes them along."""
+    _lose_an_engine(how, fresh, tmp_path, monkeypatch)
+    assert [p.name for p in state_folder.iterdir()] == ["lock"]
+    fresh.close()
+    gc.collect()  # while the warnings are ignored
+
+
+def _lose_an_engine(how, fresh, tmp_path, monkeypatch):
+    word = f"marker-{uuid.uuid4().hex}"
+    with PrivateEngine(tmp_path) as private:
+        monkeypatch.setenv("DOCKER_HOST", private.host)
+        monkeypatch.setenv("HARNESS_IMAGE", private.image())
+        with fresh.open(SandboxSpec()) as box:
+            assert box.exec(["/bin/sh", "-c", "exit 3"], timeout=10).exit_code == 3
+            short = box.start(["/bin/sh", "-c", f"sleep 1; : {word}"])
+            long = box.start(["/bin/sh", "-c", f"sleep 60; : {word}"])
+            private.stop(how)
+            with pytest.raises(SandboxLostError, match="went away"):
+                short.wait(20)
+            with pytest.raises(InfrastructureError):
+                box.exec(["/bin/true"], timeout=10)
+            box.close()
+        assert long.poll()
+        assert gone_within(2, word)
+        assert not living(word)
+
+
+NOBODY = """
+    import json, os, sys
+    from pathlib import Path
+    from sandboxes.base import SandboxSpec
+    from sandboxes.docker_engine import Docker
+    backend = Docker()
+    told = {"probe": [backend.probe().available, backend.probe().detail]}
+    spec = SandboxSpec(memory_bytes=200 << 20, pids=40, disk_bytes=8 << 20)
+    told["unenforced"] = backend.unenforced(spec)
+    if backend.probe().available:
+        with backend.open(spec) as box:
+            run = lambda source, t=20: box.exec([box.python, "-I", "-c", source], timeout=t)
+            told["uid"] = run("import os; print(os.getuid())").stdout.decode()
+            shot = "kill -9 1; kill -9 -1; echo x 2>/dev/null >/run/harness/life; echo alive"
+            told["init"] = box.exec(["/bin/sh", "-c", shot], timeout=9).stdout.decode()
+            told["work"] = run("open('f', 'w').write('hello')").exit_code
+            box.get("/work/f", Path(sys.argv[1], "f"), max_bytes=10)
+            told["got"] = Path(sys.argv[1], "f").read_text()
+            told["hog"] = run("x = b'x' * (400 << 20)").ended
+            told["code"] = run("import os; os.kill(os.getpid(), 9)").exit_code
+            told["late"] = run("import time; time.sleep(20)", 0.5).ended
+            run("import os; os.makedirs('a/b'); os.chmod('a', 0)")
+    backend.close()
+    told["left"] = [p.name for p in Path(os.environ["HARNESS_STATE"]).iterdir()]
+    print(json.dumps(told))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the suite itself then runs without root")
+def test_without_root_the_rest_still_holds(backend):
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    socket_file = Path(host.removeprefix("unix://"))
+    python = shutil.which("python3", path="/usr/bin")
+    if python is None or not host.startswith("unix://") or not socket_file.parent.exists():
+        pytest.skip("needs an interpreter that everybody may run, and a socket with a group")
+    place = Path("/tmp", f"harness-nobody-{uuid.uuid4().hex[:8]}")  # tmp_path is root's alone
+    place.mkdir(mode=0o755)
+    try:
+        code = place / "code"
+        shutil.copytree(REPO / "sandboxes", code / "sandboxes")
+        (code / "harness").mkdir()
+        (code / "harness" / "__init__.py").write_text("")
+        shutil.copy(REPO / "harness" / "errors.py", code / "harness")
+        for name in "docker", "requests", "urllib3", "idna", "certifi", "charset_normalizer":
+            found = Path(importlib.import_module(name).__file__).parent
+            shutil.copytree(found, code / name)
+        (place / "driver.py").write_text(textwrap.dedent(NOBODY))
+        for name in "state", "out":
+            (place / name).mkdir(mode=0o700)
+            os.chown(place / name, 65534, 65534)
+        subprocess.run(["chmod", "-R", "a+rX", code, place / "driver.py"], check=True)
+        group = socket_file.stat().st_gid
+        done = subprocess.run(
+            ["setpriv", "--reuid=65534", "--regid=65534", f"--groups={group}", python, "-B"]
+            + [place / "driver.py", place / "out"],
+            env={
+                "PATH": "/usr/bin:/bin",
+                "PYTHONPATH": str(code),
+                "HARNESS_STATE": str(place / "state"),
+                "HARNESS_IMAGE": recipe.name(),
+                "DOCKER_HOST": host,
+            },
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    assert told["probe"][0], told["probe"][1]
+    assert told["unenforced"] == ["disk", "separate-user"]
+    assert (told["uid"], told["init"]) == ("65534\n", "alive\n")
+    assert (told["work"], told["got"]) == (0, "hello")
+    assert (told["hog"], told["code"], told["late"]) == ("oom", -9, "timeout")
+    assert told["left"] == ["lock"]
+
+
+# ---- what is not there
+
+
+def _harness(*args, **env):
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *args],
+        capture_output=True, text=True, cwd=REPO, timeout=60, env={**os.environ, **env},
+    )  # fmt: skip
+
+
+RUN = ("run", "--task", "toy", "--profile", "test", "--agent", "reference", "--policy", "one_shot")
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        (
+            {"DOCKER_HOST": "unix:///nowhere/docker.sock"},
+            ("no Docker engine answers", "DOCKER_HOST"),
+        ),
+        ({"DOCKER_HOST": "nonsense://"}, ("no Docker engine answers", "DOCKER_HOST")),
+        ({"HARNESS_IMAGE": "no-such:image"}, ("no-such:image is missing", "harness image build")),
+    ],
+)
+def test_what_is_absent_is_named_with_a_remedy(backend, env, words, tmp_path):
+    done = _harness(*RUN, "--sandbox", "docker", "--runs-dir", str(tmp_path), **env)
+    assert done.returncode == 2
+    for word in words:
+        assert word in done.stderr
+    told = json.loads(_harness("doctor", "--json", **env).stdout)["findings"]
+    (line,) = [f for f in told if f["what"] == "sandbox docker"]
+    assert not line["good"]
+    assert words[0] in line["detail"]
+    assert words[1] in line["remedy"]
+
+
+def test_an_engine_too_old_is_named(backend, fresh, monkeypatch):
+    monkeypatch.setattr(engine_module, "_API", "9.99")  # to which every real engine is old
+    probe = fresh.probe()
+    assert not probe.available
+    assert "too old" in probe.detail
+    assert "install Docker" in probe.remedy
+
+
+def test_an_image_of_other_versions_is_refused(backend, fresh, monkeypatch):
+    if os.environ.get("HARNESS_IMAGE"):
+        pytest.skip("an image of one's own is one's own business")
+    monkeypatch.setattr(recipe, "EXTRA", ("einops==0.0.1",))
+    probe = fresh.probe()
+    assert "out of date" in probe.detail
+    assert "einops==0.0.1" in probe.detail
+    with pytest.raises(ConfigError):
+        fresh.open(SandboxSpec())
+
+
+def test_auto_prefers_docker(backend):
+    assert registry.choose("auto", trusted=False) == (backend, None)
+
+
+# ---- the image
+
+
+def test_the_image_holds_what_submissions_import(box, run_python):
+    source = """
+        import einops, numpy, torch
+        print((torch.ones(300, 300) @ torch.ones(300, 300)).sum().item())
+        print(torch.__version__.partition("+")[0], numpy.__version__)
+    """
+    result = run_python(box, source, timeout=60)
+    from importlib.metadata import version
+
+    torch = version("torch").partition("+")[0]
+    assert result.stdout.decode() == f"27000000.0\n{torch} {version('numpy')}\n"
+    assert result.stderr == b""
+
+
+def test_an_image_that_is_there_is_not_built_again(backend):
+    done = _harness("image", "build", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "is there already" in done.stderr
+    assert json.loads(done.stdout)["image"].startswith("aira-harness:")
+
+
+def test_a_base_that_does_not_exist_is_refused():
+    done = _harness("image", "build", "--base", "no-such-base-anywhere:1")
+    assert done.returncode == 2
+    assert "no-such-base-anywhere:1" in done.stderr
