@@ -24,37 +24,25 @@ import os
 import platform
 import shutil
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 
-from harness.errors import ConfigError, InfrastructureError, SandboxStartError
 from sandboxes import cgroup, seccomp, state
 from sandboxes.base import Probe, SandboxSpec
-from sandboxes.local import LocalSandbox, check_spec, shell
+from sandboxes.local import LocalBackend, LocalSandbox, check_spec, shell
 from sandboxes.tree import CANDIDATE_UID, gpu_nodes, interpreter, tree_arguments, write_etc
 from sandboxes.wrapped import HANDSHAKE, Wrapped
 
 _KIND = "bwrap"
 _TOOLS = ("bwrap", "setpriv")
-_REMEDY = "apt-get install bubblewrap; where user namespaces are forbidden, run as root"
 _START_S = 30.0
 
 
-class Bubblewrap:
+class Bubblewrap(LocalBackend):
     """The backend."""
 
     name = "bubblewrap"
     isolates = True
-
-    def __init__(self) -> None:
-        self._probing = threading.Lock()
-        self._probe: Probe | None = None
-
-    def probe(self) -> Probe:
-        """Run ``/bin/true`` once: an installed bwrap may still be forbidden its namespaces."""
-        with self._probing:
-            self._probe = self._probe or self._try()
-            return self._probe
+    _remedy = "apt-get install bubblewrap; where user namespaces are forbidden, run as root"
 
     def unenforced(self, spec: SandboxSpec) -> tuple[str, ...]:
         groups = cgroup.find()
@@ -86,15 +74,12 @@ class Bubblewrap:
             return Probe(False, "bubblewrap needs Linux", "use a Linux machine")
         for tool in _TOOLS:
             if shutil.which(tool) is None:
-                return Probe(False, f"{tool} is not installed", _REMEDY)
-        try:
-            with self.open(SandboxSpec(memory_bytes=None, pids=None)) as sandbox:
-                result = sandbox.exec(["/bin/true"], timeout=_START_S)
-        except (InfrastructureError, ConfigError) as error:
-            return Probe(False, f"{error.message} ({error.cause})", error.remedy or _REMEDY)
+                return Probe(False, f"{tool} is not installed", self._remedy)
+        with self.open(SandboxSpec(memory_bytes=None, pids=None)) as sandbox:
+            result = sandbox.exec(["/bin/true"], timeout=_START_S)
         if result.exit_code != 0:
             detail = result.stderr.decode(errors="replace").strip()
-            return Probe(False, f"/bin/true ended with {result.exit_code}: {detail}", _REMEDY)
+            return Probe(False, f"/bin/true ended with {result.exit_code}: {detail}", self._remedy)
         return Probe(True, "bubblewrap, namespaces work")
 
 
@@ -109,25 +94,11 @@ class BubblewrapSandbox(LocalSandbox):
         self._owner = CANDIDATE_UID if self._root else None
         self._group: cgroup.Group | None = None
         try:
-            if self._root and spec.disk_bytes is not None:
-                self.state.mount_disk(spec.disk_bytes)
-            # Two folders on one disk, under a folder that the submission cannot write: it
-            # can never put a link where bwrap will next mount from.
-            for name in ("work", "tmp"):
-                (self.state.disk / name).mkdir(mode=0o755)
-                if self._owner is not None:
-                    os.chown(self.state.disk / name, self._owner, self._owner)
+            self._make_scratch()
             write_etc(self.state.path / "etc", network=spec.network)
             groups = cgroup.find()
             if groups is not None:
-                try:
-                    self._group = cgroup.Group(self.state.name, spec, groups)
-                except OSError as error:
-                    raise SandboxStartError(
-                        "The sandbox's control group could not be made",
-                        cause=str(error),
-                        remedy="look for leftovers of the harness in /sys/fs/cgroup",
-                    ) from error
+                self._group = cgroup.Group(self.state.name, spec, groups)
             self._held = groups.bases if groups else {}
             # Per-process limits where the real ones are missing: they are better than none.
             self._processes = None

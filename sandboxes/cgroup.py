@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from harness.errors import SandboxLostError
+from harness.errors import SandboxLostError, SandboxStartError
 from sandboxes.base import SandboxSpec
 
 _CONTROLLERS = ("memory", "pids", "cpu")
@@ -122,11 +122,24 @@ def _usable(base: Path, version: Literal[1, 2]) -> bool:
 
 
 class Group:
-    """The limits of one sandbox. ``name`` is unique on the machine."""
+    """The limits of one sandbox. ``name`` is unique on the machine.
+
+    Raises SandboxStartError.
+    """
 
     def __init__(self, name: str, spec: SandboxSpec, hierarchy: Hierarchy) -> None:
         self.version = hierarchy.version
         self.folders = {c: base / name for c, base in hierarchy.bases.items()}
+        try:
+            self._make(spec)
+        except OSError as error:
+            raise SandboxStartError(
+                "The sandbox's control group could not be made",
+                cause=str(error),
+                remedy="look for leftovers of the harness in /sys/fs/cgroup",
+            ) from error
+
+    def _make(self, spec: SandboxSpec) -> None:
         for folder in set(self.folders.values()):
             folder.mkdir()
         try:
@@ -216,30 +229,23 @@ class Leaf:
     """The part of a group that belongs to one start."""
 
     def __init__(self, group: Group, number: int) -> None:
-        self._version = group.version
         folders = dict(group.folders)
-        self._memory = None
+        self.memory: Memory | None = None
+        """Its counters, where memory is controlled."""
         if "memory" in folders:
-            self._memory = folders["memory"] / f"start-{number}"
-            self._memory.mkdir()
+            own = folders["memory"] / f"start-{number}"
+            own.mkdir()
+            self.memory = Memory(own, group.version)
             if group.version == 2:
-                folders = dict.fromkeys(folders, self._memory)
+                folders = dict.fromkeys(folders, own)
             else:
-                folders["memory"] = self._memory
+                folders["memory"] = own
         self.joins = sorted({str(f / "cgroup.procs") for f in folders.values()})
         """The files into which a process writes ``0`` to enter."""
 
-    def oom_kills(self) -> int:
-        """How many processes of this leaf the kernel shot for want of memory."""
-        return Memory(self._memory, self._version).oom_kills() if self._memory else 0
-
-    def peak_bytes(self) -> int | None:
-        """The most memory charged at once, page cache included. None: the kernel keeps none."""
-        return Memory(self._memory, self._version).peak_bytes() if self._memory else None
-
     def remove(self) -> None:
-        if self._memory is not None:
-            _remove(self._memory)
+        if self.memory is not None:
+            _remove(self.memory.folder)
 
 
 def remove_named(name: str) -> bool:

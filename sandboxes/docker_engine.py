@@ -17,16 +17,11 @@ GPU's driver. With ``network=True`` the network is the host's, abstract sockets 
 
 import os
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from harness.errors import (
-    ConfigError,
-    InfrastructureError,
-    SandboxStartError,
-)
+from harness.errors import ConfigError, SandboxStartError
 from sandboxes import cgroup, state
 from sandboxes.base import Probe, SandboxSpec
 from sandboxes.contained import HANDSHAKE, Contained
@@ -40,12 +35,11 @@ from sandboxes.engine import (
     ulimit,
 )
 from sandboxes.image import recipe
-from sandboxes.local import LocalSandbox, check_spec, shell
+from sandboxes.local import LocalBackend, LocalSandbox, check_spec, shell
 from sandboxes.tree import CANDIDATE_UID, gpu_nodes
 
 _KIND = "docker"
 _BUILD = "harness image build"
-_REMEDY = "see the engine's log (journalctl -u docker); or --sandbox bubblewrap"
 _OWN_PIDS = 3
 """The engine's init, the shell that waits for our death, and a moment's runc."""
 _OPEN_FILES = 4096
@@ -53,23 +47,17 @@ _UNLIMITED = 1 << 50
 _TRIAL_S = 60.0
 
 
-class Docker:
+class Docker(LocalBackend):
     """The backend. One connection serves all its sandboxes."""
 
     name = "docker"
     isolates = True
+    _remedy = "see the engine's log (journalctl -u docker); or --sandbox bubblewrap"
 
     def __init__(self) -> None:
-        self._probing = threading.Lock()
-        self._probe: Probe | None = None
+        super().__init__()
         self._engine: Engine | None = None
         self._image = ""
-
-    def probe(self) -> Probe:
-        """Run ``/bin/true`` once: an engine may answer and yet be of another machine."""
-        with self._probing:
-            self._probe = self._probe or self._try()
-            return self._probe
 
     def unenforced(self, spec: SandboxSpec) -> tuple[str, ...]:
         info = self._connect().info
@@ -136,20 +124,16 @@ class Docker:
     def _try(self) -> Probe:
         if sys.platform != "linux":
             return Probe(False, "sandboxes need an engine on Linux itself", "use a Linux machine")
-        try:
-            engine = self._connect()
-            if engine.rootless:
-                return Probe(
-                    False,
-                    "the Docker engine maps user ids (rootless, or userns-remap)",
-                    "use an engine that does not, or --sandbox bubblewrap",
-                )
-            image = self._find_image(engine)
-            with self.open(SandboxSpec()) as sandbox:
-                result = sandbox.exec([sandbox.python, "-I", "-c", ""], timeout=_TRIAL_S)
-        except (InfrastructureError, ConfigError) as error:
-            detail = f"{error.message} ({error.cause})" if error.cause else error.message
-            return Probe(False, detail, error.remedy or _REMEDY)
+        engine = self._connect()
+        if engine.rootless:
+            return Probe(
+                False,
+                "the Docker engine maps user ids (rootless, or userns-remap)",
+                "use an engine that does not, or --sandbox bubblewrap",
+            )
+        image = self._find_image(engine)
+        with self.open(SandboxSpec()) as sandbox:
+            result = sandbox.exec([sandbox.python, "-I", "-c", ""], timeout=_TRIAL_S)
         if result.exit_code != 0:
             said = result.stderr.decode(errors="replace").strip()
             return Probe(
@@ -171,11 +155,7 @@ class DockerSandbox(LocalSandbox):
         self._uid = CANDIDATE_UID if root else os.geteuid()
         self._group: cgroup.Group | None = None
         try:
-            if root and spec.disk_bytes is not None:
-                self.state.mount_disk(spec.disk_bytes)
-            for name in ("work", "tmp"):
-                (self.state.disk / name).mkdir(mode=0o755)
-                os.chown(self.state.disk / name, self._uid, -1)
+            self._make_scratch()
             groups = cgroup.find()
             if root and groups and groups.version == 1 and engine.drives_groups:
                 self._group = cgroup.Group(self.state.name, spec, groups)

@@ -44,6 +44,8 @@ class Engine:
 
         ``patience_s``: how long the engine may be silent during one call.
         """
+        where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+        _knock(where)
         try:
             import docker
         except ImportError as error:
@@ -52,9 +54,7 @@ class Engine:
                 cause=str(error),
                 remedy="pip install 'aira-harness[docker]'",
             ) from error
-        where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
         try:
-            _knock(where)
             # Unversioned first: an engine too old for our version refuses even /version.
             with contextlib.closing(docker.APIClient(**_by_environment(), timeout=10)) as first:
                 told = first.version(api_version=False)
@@ -70,11 +70,7 @@ class Engine:
             )
             self.info: Mapping[str, Any] = self.api.info()
         except (docker.errors.DockerException, OSError, ValueError) as error:
-            raise SandboxStartError(
-                f"no Docker engine answers at {where}",
-                cause=_words(error),
-                remedy=_START_REMEDY,
-            ) from error
+            raise _silent(where, error) from error
 
     def close(self) -> None:
         """Close the connection. Containers go on."""
@@ -204,11 +200,23 @@ def answered(what: str, *, start: bool = False) -> Iterator[None]:
 
 
 def _knock(where: str) -> None:
-    """Raise OSError if nobody listens at a ``unix://`` address: the SDK leaks its socket then."""
+    """Raise SandboxStartError if nobody listens at a ``unix://`` address.
+
+    The SDK would leak its socket then; and where there is no engine it need not be imported.
+    """
     if where.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as knocking:
             knocking.settimeout(10)
-            knocking.connect(where.removeprefix("unix://"))
+            try:
+                knocking.connect(where.removeprefix("unix://"))
+            except OSError as error:
+                raise _silent(where, error) from error
+
+
+def _silent(where: str, error: Exception) -> SandboxStartError:
+    return SandboxStartError(
+        f"no Docker engine answers at {where}", cause=_words(error), remedy=_START_REMEDY
+    )
 
 
 def _by_environment() -> dict[str, Any]:

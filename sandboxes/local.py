@@ -1,6 +1,7 @@
 """What the backends on this machine share: the body of a sandbox around its processes."""
 
 import itertools
+import os
 import re
 import shlex
 import threading
@@ -10,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
 
-from harness.errors import ConfigError, SandboxStartError
+from harness.errors import ConfigError, InfrastructureError, SandboxStartError
 from sandboxes import transfer
-from sandboxes.base import ExecResult, OnOutput, SandboxSpec
+from sandboxes.base import ExecResult, OnOutput, Probe, SandboxSpec
 from sandboxes.running import Child, Running
 from sandboxes.state import StateDir
 
@@ -21,6 +22,31 @@ _TAKEN = (
     *("/work", "/tmp", "/var", "/dev", "/proc", "/sys", "/usr", "/etc", "/venv", "/run"),  # noqa: S108
     *("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/oldroot", "/newroot"),
 )
+
+
+class LocalBackend(ABC):
+    """A backend that finds out by a trial, once, whether it works here."""
+
+    _remedy: str
+    """What to do where an error of the trial does not say."""
+
+    def __init__(self) -> None:
+        self._probing = threading.Lock()
+        self._probe: Probe | None = None
+
+    def probe(self) -> Probe:
+        """Run one program: what is installed may still be forbidden, or be of another machine."""
+        with self._probing:
+            if self._probe is None:
+                try:
+                    self._probe = self._try()
+                except (InfrastructureError, ConfigError) as error:
+                    detail = f"{error.message} ({error.cause})" if error.cause else error.message
+                    self._probe = Probe(False, detail, error.remedy or self._remedy)
+            return self._probe
+
+    @abstractmethod
+    def _try(self) -> Probe: ...
 
 
 class LocalSandbox(ABC):
@@ -38,6 +64,19 @@ class LocalSandbox(ABC):
         self._running: list[Running] = []
         self._closing = False
         self._closed = False
+
+    def _make_scratch(self) -> None:
+        """Make ``/work`` and ``/tmp`` for the owner: two folders on one disk, sized if root.
+
+        The folder above them is not the submission's: it can never put a link where a backend
+        will next mount from.
+        """
+        if self._owner is not None and self.spec.disk_bytes is not None:
+            self.state.mount_disk(self.spec.disk_bytes)
+        for name in ("work", "tmp"):
+            (self.state.disk / name).mkdir(mode=0o755)
+            if self._owner is not None:
+                os.chown(self.state.disk / name, self._owner, self._owner)
 
     @abstractmethod
     def inside(self, target: str) -> str: ...

@@ -127,7 +127,8 @@ class Wrapped:
         self._close()
         oom_killed, peak = False, None
         if self._leaf is not None:
-            oom_killed, peak = self._leaf.oom_kills() > 0, self._leaf.peak_bytes()
+            if (memory := self._leaf.memory) is not None:
+                oom_killed, peak = memory.oom_kills() > 0, memory.peak_bytes()
             self._leaf.remove()
         close_pipes(self.popen)
         return End(self._reported("exit-code"), oom_killed, peak)
@@ -171,7 +172,8 @@ class Wrapped:
                 pipe.close()
         self._close()
         if isinstance(error, SandboxStartError):
-            if self._leaf is not None and self._leaf.oom_kills():
+            memory = None if self._leaf is None else self._leaf.memory
+            if memory is not None and memory.oom_kills():
                 error.cause = "its memory limit is too small even for bubblewrap"
             else:
                 error.cause = said.decode(errors="replace").strip() or (

@@ -32,7 +32,6 @@ _BASE = f"{recipe.NAME}-base:{_SUITE}"
 _PACKAGES = "python3,python3-venv,ca-certificates"
 _PATH = "/opt/venv/bin:/usr/local/bin:/usr/bin:/bin"
 _PATIENCE_S = 1800.0
-_GPU_BASE = "nvidia/cuda:12.8.1-runtime-ubuntu22.04"
 
 
 def build(*, base: str | None, tag: str | None, torch_index: str | None, say: Say) -> str:
@@ -58,16 +57,19 @@ def build(*, base: str | None, tag: str | None, torch_index: str | None, say: Sa
 
 
 def with_dockerfile(*, base: str | None, tag: str | None, say: Say) -> str:
-    """Build the Dockerfile beside this module, for a GPU. Needs a registry and a network."""
+    """Build the Dockerfile beside this module, for a GPU. Needs a registry and a network.
+
+    ``base`` replaces the one that it names.
+    """
     engine = _engine()
-    base = base or _GPU_BASE
-    name = f"{recipe.NAME}:{tag or recipe.digest(base)}"
-    with _step(say, f"Dockerfile on {base}"), answered("build the image", start=True):
+    name = f"{recipe.NAME}:{tag or recipe.digest(base or 'Dockerfile')}"
+    arguments = {"REQUIREMENTS": " ".join(recipe.wanted()), **({"BASE": base} if base else {})}
+    with _step(say, "image by the Dockerfile"), answered("build the image", start=True):
         last = ""
         for line in engine.api.build(
             path=str(Path(__file__).parent),
             tag=name,
-            buildargs={"BASE": base, "REQUIREMENTS": " ".join(recipe.wanted())},
+            buildargs=arguments,
             labels={recipe.LABEL: " ".join(recipe.wanted())},
             rm=True,
             forcerm=True,

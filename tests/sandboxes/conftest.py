@@ -4,6 +4,8 @@ import textwrap
 
 import pytest
 
+from sandboxes.base import SandboxSpec
+
 
 def pytest_configure(config):
     config.addinivalue_line(
@@ -18,6 +20,13 @@ def state_folder(monkeypatch, tmp_path_factory):
     place.chmod(0o700)
     monkeypatch.setenv("HARNESS_STATE", str(place))
     return place
+
+
+@pytest.fixture
+def box(backend):
+    """A sandbox of the module's ``backend``."""
+    with backend.open(SandboxSpec(memory_bytes=512 << 20, pids=64, disk_bytes=64 << 20)) as opened:
+        yield opened
 
 
 @pytest.fixture

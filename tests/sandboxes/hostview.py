@@ -1,8 +1,21 @@
-"""What of a sandbox can be seen from the host: processes, by a word in their command line."""
+"""The host's side: which backends work on it, and processes by a word in their command line."""
 
 import os
 import time
 from pathlib import Path
+
+import pytest
+
+from sandboxes.registry import BACKENDS
+
+
+def usable(name):
+    """Return the backend of this name, or skip and say why it does not work here."""
+    found = BACKENDS[name]
+    probe = found.probe()
+    if not probe.available:
+        pytest.skip(f"{name}: {probe.detail}. Try: {probe.remedy}")
+    return found
 
 
 def living(marker):

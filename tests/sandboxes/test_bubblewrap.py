@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from hostview import gone_within, living
+from hostview import gone_within, living, usable
 
 from harness.errors import ConfigError, GpuUnavailableError, SandboxStartError
 from sandboxes import cgroup, registry, seccomp
@@ -25,17 +25,7 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def backend():
-    found = registry.BACKENDS["bubblewrap"]
-    probe = found.probe()
-    if not probe.available:
-        pytest.skip(f"bubblewrap: {probe.detail}. Try: {probe.remedy}")
-    return found
-
-
-@pytest.fixture
-def box(backend):
-    with backend.open(SandboxSpec(memory_bytes=512 * MIB, pids=64)) as opened:
-        yield opened
+    return usable("bubblewrap")
 
 
 # Each line ends in "done" or an errno's name. Arguments are chosen so that the call would

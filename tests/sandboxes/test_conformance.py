@@ -19,7 +19,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from hostview import gone_within, living
+from hostview import gone_within, living, usable
 
 from harness.errors import ConfigError, SandboxStartError, TransferError
 from sandboxes.base import Mount, SandboxSpec
@@ -58,10 +58,7 @@ NEEDS = {"docker": [pytest.mark.docker]}
 
 @pytest.fixture(params=[pytest.param(name, marks=NEEDS.get(name, [])) for name in BACKENDS])
 def backend(request):
-    found = BACKENDS[request.param]
-    probe = found.probe()
-    if not probe.available:
-        pytest.skip(f"{found.name}: {probe.detail}. Try: {probe.remedy}")
+    found = usable(request.param)
     wall = request.node.get_closest_marker("wall")
     if wall and found.isolates and set(wall.args) & set(found.unenforced(SandboxSpec())):
         pytest.skip(f"{found.name} cannot hold {wall.args} for this user")
@@ -69,12 +66,6 @@ def backend(request):
     if reason:
         request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     return found
-
-
-@pytest.fixture
-def box(backend):
-    with backend.open(SandboxSpec(memory_bytes=512 * MIB, pids=64, disk_bytes=64 * MIB)) as opened:
-        yield opened
 
 
 @pytest.fixture

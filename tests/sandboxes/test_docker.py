@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from hostview import gone_within, living
+from hostview import gone_within, living, usable
 from private_engine import PrivateEngine
 
 from harness.errors import ConfigError, GpuUnavailableError, InfrastructureError, SandboxLostError
@@ -33,17 +33,7 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def backend():
-    found = registry.BACKENDS["docker"]
-    probe = found.probe()
-    if not probe.available:
-        pytest.skip(f"docker: {probe.detail}. Try: {probe.remedy}")
-    return found
-
-
-@pytest.fixture
-def box(backend):
-    with backend.open(SandboxSpec(memory_bytes=512 * MIB, pids=64)) as opened:
-        yield opened
+    return usable("docker")
 
 
 @pytest.fixture
@@ -62,9 +52,7 @@ def unwalled(backend, command, **host):
     """Run a command in a container with the engine's own defaults; return what it prints."""
     engine = backend._connect()
     config = engine.host_config(network_mode="none", **host)
-    container = engine.create(
-        image=recipe.name(), command=command, user=host.pop("user", None), host_config=config
-    )
+    container = engine.create(image=recipe.name(), command=command, host_config=config)
     try:
         engine.start(container)
         engine.exit_code(container)
