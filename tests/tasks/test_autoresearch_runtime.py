@@ -182,6 +182,19 @@ def test_batches_are_those_of_a_plain_loader_in_the_same_order(
     assert len(epochs) > 1 or rows == 1
 
 
+def test_another_default_device_of_the_script_changes_nothing(sandbox: Sandbox) -> None:
+    link = FakeLink()
+    prepare = sandbox.prepare(link)
+    table = torch.nn.Embedding(VOCABULARY, VOCABULARY)
+    with torch.device("meta"):  # stands for "cuda": what lands there has no memory
+        loader = prepare.make_dataloader(None, 2, 16, "train")
+        x, y, _ = next(loader)
+        assert torch.equal(x[:, 1:], y[:, :-1])
+        loader.close()
+        prepare.evaluate_bpb(table, None, 2)
+    assert len(link.answers) == 2
+
+
 def test_every_batch_comes_in_the_same_buffer(sandbox: Sandbox) -> None:
     loader = sandbox.prepare().make_dataloader(None, 2, 16, "train")
     first, targets, _ = next(loader)
