@@ -166,6 +166,8 @@ class Backend(Protocol):
     name: str
     isolates: bool
     """False where the code can do whatever its user can: only for code we ship."""
+    image: str
+    """The digest of the image that sandboxes are made of; empty where there is none."""
 
     def probe(self) -> Probe: ...
 

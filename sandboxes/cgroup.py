@@ -226,7 +226,7 @@ def memory_of(pid: int) -> Memory | None:
 
 
 class Leaf:
-    """The part of a group that belongs to one start."""
+    """The part of a group that belongs to one start. Raises SandboxStartError."""
 
     def __init__(self, group: Group, number: int) -> None:
         folders = dict(group.folders)
@@ -234,7 +234,14 @@ class Leaf:
         """Its counters, where memory is controlled."""
         if "memory" in folders:
             own = folders["memory"] / f"start-{number}"
-            own.mkdir()
+            try:
+                own.mkdir()
+            except OSError as error:  # version 2 charges the folder itself to the memory limit
+                raise SandboxStartError(
+                    "The control group of a start could not be made",
+                    cause=str(error),
+                    remedy="the memory limit may be too small even for that",
+                ) from error
             self.memory = Memory(own, group.version)
             if group.version == 2:
                 folders = dict.fromkeys(folders, own)

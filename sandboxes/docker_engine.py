@@ -18,6 +18,7 @@ GPU's driver. With ``network=True`` the network is the host's, abstract sockets 
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -57,7 +58,6 @@ class Docker(LocalBackend):
     def __init__(self) -> None:
         super().__init__()
         self._engine: Engine | None = None
-        self._image = ""
 
     def unenforced(self, spec: SandboxSpec) -> tuple[str, ...]:
         info = self._connect().info
@@ -79,7 +79,7 @@ class Docker(LocalBackend):
     def open(self, spec: SandboxSpec) -> "DockerSandbox":
         check_spec(spec)
         engine = self._connect()
-        return DockerSandbox(spec, engine, self._image or self._find_image(engine))
+        return DockerSandbox(spec, engine, self.image or self._find_image(engine))
 
     def sweep(self) -> tuple[str, ...]:
         """Remove containers, disks and folders of dead owners.
@@ -118,8 +118,8 @@ class Docker(LocalBackend):
             raise ConfigError(f"the image {name} is missing", remedy=_BUILD)
         if wrong := recipe.stale(image):
             raise ConfigError(f"the image {name} is out of date", cause=wrong, remedy=_BUILD)
-        self._image = str(image["Id"])
-        return self._image
+        self.image = str(image["Id"])
+        return self.image
 
     def _try(self) -> Probe:
         if sys.platform != "linux":
@@ -154,6 +154,7 @@ class DockerSandbox(LocalSandbox):
         self._owner = CANDIDATE_UID if root else None
         self._uid = CANDIDATE_UID if root else os.geteuid()
         self._group: cgroup.Group | None = None
+        self._later = ThreadPoolExecutor(1, thread_name_prefix="remove-container")
         try:
             self._make_scratch()
             groups = cgroup.find()
@@ -168,6 +169,7 @@ class DockerSandbox(LocalSandbox):
         return target
 
     def _release(self) -> None:
+        self._later.shutdown(wait=True)
         if self._group is not None:
             self._group.remove()
             cgroup.remove_named(self.state.name)  # the engine made it in other hierarchies too
@@ -185,6 +187,7 @@ class DockerSandbox(LocalSandbox):
             ["/usr/bin/env", "-i", *command],
             folder=self.state.path / f"start-{number}",
             uid=self._uid,
+            later=self._later.submit,
         )
 
     @cached_property
@@ -237,7 +240,7 @@ class DockerSandbox(LocalSandbox):
         if spec.cpus is not None:
             host["nano_cpus"] = max(10_000_000, round(spec.cpus * 1e9))
         if spec.gpus:
-            host["device_requests"] = gpu_request(spec.gpus)
+            host["device_requests"] = gpu_request(spec.gpus, self._engine.info)
         if self._group is not None:
             host["cgroup_parent"] = f"/{self.state.name}"
         return host

@@ -157,10 +157,16 @@ class Engine:
         return {c["Id"]: c["Labels"].get(LABEL, "") for c in found}
 
 
-def gpu_request(uuids: tuple[str, ...]) -> list[Any]:
-    """Return the SDK's request for exactly these GPUs (a count would mean the first ones)."""
+def gpu_request(uuids: tuple[str, ...], info: Mapping[str, Any]) -> list[Any]:
+    """Return the SDK's request for exactly these GPUs (a count would mean the first ones).
+
+    By the container device interface where the engine (``info``) has that and no NVIDIA runtime.
+    """
     import docker
 
+    if info.get("CDISpecDirs") and "nvidia" not in (info.get("Runtimes") or {}):
+        names = [f"nvidia.com/gpu={uuid}" for uuid in uuids]
+        return [docker.types.DeviceRequest(driver="cdi", device_ids=names)]
     return [docker.types.DeviceRequest(device_ids=list(uuids), capabilities=[["gpu"]])]
 
 

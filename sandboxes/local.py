@@ -27,6 +27,7 @@ _TAKEN = (
 class LocalBackend(ABC):
     """A backend that finds out by a trial, once, whether it works here."""
 
+    image = ""
     _remedy: str
     """What to do where an error of the trial does not say."""
 

@@ -29,6 +29,7 @@ class ProcessBackend:
 
     name = "process"
     isolates = False
+    image = ""
 
     def probe(self) -> Probe:
         if not hasattr(os, "pidfd_open"):
@@ -79,6 +80,11 @@ class ProcessSandbox(LocalSandbox):
 
     def inside(self, target: str) -> str:
         return str(self.state.disk / PurePosixPath(target).relative_to("/"))
+
+    def _environment(self) -> dict[str, str]:
+        # A request, not a wall (``unenforced`` says so): the code can ask for others. Empty
+        # where nothing was leased, which hides them all.
+        return {**super()._environment(), "CUDA_VISIBLE_DEVICES": ",".join(self.spec.gpus)}
 
     def _release(self) -> None:
         pass

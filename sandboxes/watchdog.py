@@ -9,14 +9,34 @@ from pathlib import Path
 
 
 def family(pid: int) -> list[int]:
-    """Return ``pid`` and its living descendants."""
+    """Return ``pid`` and its living descendants; nobody where it is gone."""
+    found: list[int] = []
+    ahead = [pid]
+    while ahead:
+        one = ahead.pop()
+        try:
+            # The kernel's own list of children (Linux 3.5, CONFIG_PROC_CHILDREN): to look for
+            # them through all processes of the machine costs sixty times as much.
+            lists = [file.read_text() for file in Path(f"/proc/{one}/task").glob("*/children")]
+        except OSError:
+            lists = []  # it ended while we looked
+        if not lists:
+            if not Path(f"/proc/{one}").exists():
+                continue
+            return _family_by_search(pid)  # a kernel without such lists
+        found.append(one)
+        ahead += [int(child) for text in lists for child in text.split()]
+    return found
+
+
+def _family_by_search(pid: int) -> list[int]:
     import psutil  # not at the top: it costs 15 ms, and few need it
 
     try:
-        process = psutil.Process(pid)
-        return [pid, *(child.pid for child in process.children(recursive=True))]
+        children = psutil.Process(pid).children(recursive=True)
     except psutil.Error:
         return []
+    return [pid, *(child.pid for child in children)]
 
 
 def over(pid: int, limit_bytes: int) -> bool:

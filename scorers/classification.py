@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +26,10 @@ SERVE_ROWS = 64
 
 
 class Classification:
-    """An Examiner. tokens: uint8 (rows, length), padded with 0; labels: uint8 (rows,)."""
+    """An Examiner. tokens: ids of a small type, (rows, width); labels: uint8 (rows,)."""
 
     def __init__(self, folder: Path, classes: int, *, audit_seed: str) -> None:
-        self.tokens: NDArray[np.uint8] = np.load(folder / "tokens.npy", allow_pickle=False)
+        self.tokens: NDArray[np.integer[Any]] = np.load(folder / "tokens.npy", allow_pickle=False)
         self.labels: NDArray[np.uint8] = np.load(folder / "labels.npy", allow_pickle=False)
         self.classes = classes
         self._rng = np.random.default_rng(list(audit_seed.encode()))

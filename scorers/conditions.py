@@ -7,17 +7,24 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from sandboxes import nvml
 from sandboxes.gpus import gpu_models
 from scorers.score import SCORER_VERSION
 
 
-@cache
 def hardware(gpus: tuple[str, ...] = ()) -> dict[str, str | int]:
-    """Return the processor's name, the number of usable cores, and the models of ``gpus``."""
+    """Return the processor's name, the number of usable cores, and the models of ``gpus``.
+
+    And their power caps, where NVML tells: a card that may draw less computes less. Asked anew
+    each time: an administrator can change it while a run lasts.
+    """
     found: dict[str, str | int] = {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0))}
     if gpus:
         models = gpu_models()
         found["gpu"] = ", ".join(models.get(uuid, "unknown") for uuid in gpus)
+        caps = [facts.power_cap_w for facts in nvml.snapshot(gpus)]
+        if None not in caps:
+            found["gpu_power_cap"] = ", ".join(f"{cap:.0f} W" for cap in caps)
     return found
 
 
@@ -42,6 +49,7 @@ def scorer() -> str:
     return f"{SCORER_VERSION}+{source.hexdigest()[:12]}"
 
 
+@cache
 def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -24,8 +24,9 @@ from scorers.classification import Classification
 from scorers.judge import Examiner, Observe, Refused, ServeLate, Times, TrainLate, Verdict
 from scorers.language import Language, Sizes
 from scorers.output import Output, clean
-from scorers.score import Conditions, Reason, Score
-from scorers.submission import Rejected, hash_files, settings_of
+from scorers.score import Audit, Conditions, Reason, Score
+from scorers.sentinel import Sentinel
+from scorers.submission import Rejected, hash_files, read
 from scorers.wire import Gone, Listener, LogitsBuffer, ProtocolError, Wire
 from tasks.spec import Definition, Manifest, Task
 
@@ -81,15 +82,20 @@ def evaluate(
     Cancelled.
     """
     began = time.monotonic()
-    attempt = _Attempt(request, observe, cancel or threading.Event())
+    attempt = _Attempt(request, observe, cancel or threading.Event(), Sentinel(request.gpus))
     try:
-        settings = settings_of(request.task, request.profile, request.files)
-        with _stage(request) as stage, closing(_examiner(request, stage / FROZEN)) as examiner:
-            outcome = attempt.run(stage, examiner, {"settings": settings})
+        reading = read(request.task, request.profile, request.files)
+        with (
+            _stage(request) as stage,
+            attempt.sentinel,
+            closing(_examiner(request, stage / FROZEN)) as examiner,
+        ):
+            outcome = attempt.run(stage, examiner, {"settings": reading.settings})
             if isinstance(examiner, Language) and request.strict and outcome.verdict:
                 outcome = _strictly(attempt, stage, examiner, outcome)
+        outcome = replace(outcome, text=reading.audits)
     except Rejected as rejected:
-        outcome = _Outcome(reason=rejected.reason, message=clean(rejected.message))
+        outcome = _Outcome(None, rejected.reason, clean(rejected.message), rejected.audits)
     if log is not None:
         log.write_bytes(attempt.output.text())
     return _score(request, outcome, attempt, time.monotonic() - began)
@@ -97,11 +103,15 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """How an evaluation ended: a verdict, or a reason with words for its author."""
+    """How an evaluation ended: a verdict, or a reason with words for its author.
+
+    ``text``: the audits of what was written, before any of it ran.
+    """
 
     verdict: Verdict | None = None
     reason: Reason | None = None
     message: str = ""
+    text: tuple[Audit, ...] = ()
 
 
 @dataclass
@@ -111,6 +121,7 @@ class _Attempt:
     request: Request
     observe: Observe
     cancel: threading.Event
+    sentinel: Sentinel
     output: Output = field(default_factory=Output)
     peer_uid: int | None = None
     unenforced: tuple[str, ...] = ()
@@ -257,7 +268,7 @@ def _strictly(attempt: _Attempt, stage: Path, examiner: Language, outcome: _Outc
         halves = examiner.halves()
         with closing(halves[0]), closing(halves[1]):
             for half in halves:
-                fresh = _Attempt(attempt.request, attempt.observe, attempt.cancel)
+                fresh = _Attempt(attempt.request, attempt.observe, attempt.cancel, attempt.sentinel)
                 (stage / "link" / "judge.sock").unlink(missing_ok=True)
                 found = fresh.run(stage, half, {"batch_size": examiner.batch_size}, frozen=True)
                 if found.reason is not None:
@@ -368,7 +379,7 @@ def _score(request: Request, outcome: _Outcome, attempt: _Attempt, total_s: floa
         rows=request.manifest.rows[request.split],
         reason=outcome.reason,
         message=outcome.message,
-        audits=verdict.audits if verdict else (),
+        audits=outcome.text + (verdict.audits if verdict else ()),
         resolution=verdict.resolution if verdict else None,
         strict=verdict.strict if verdict else None,
         claim=_bounded(_claim(definition, verdict, attempt.output)),
@@ -381,11 +392,13 @@ def _score(request: Request, outcome: _Outcome, attempt: _Attempt, total_s: floa
             ranked=request.task.profile(request.profile).ranked,
             split=request.split,
             sandbox=request.backend.name,
+            image=request.backend.image,
             isolated=request.backend.isolates,
             unenforced=attempt.unenforced,
             judge_uid=os.getuid(),
             candidate_uid=attempt.peer_uid,
             hardware=conditions.hardware(request.gpus),
+            gpus=attempt.sentinel.records,
             versions=conditions.versions(),
             training_seed=request.training_seed,
             audit_seed=request.audit_seed,

@@ -3,9 +3,9 @@
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-SCORER_VERSION = "2"
+SCORER_VERSION = "3"
 """Raised by hand whenever a change here may move a score or a verdict; see CHANGELOG, Scores."""
 
 
@@ -26,6 +26,8 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     BAD_HYPERPARAMETERS = "bad_hyperparameters"
     MISSING_FILE = "missing_file"
+    FORBIDDEN = "forbidden"
+    BROUGHT_ALONG = "brought_along"
     EXITED_EARLY = "exited_early"
     CRASHED = "crashed"
     TRAIN_TIMEOUT = "train_timeout"
@@ -47,6 +49,25 @@ class Audit(Strict):
     power: str
 
 
+class GpuRecord(Strict):
+    """What was seen of one GPU during an evaluation: evidence, never compared.
+
+    ``verdict``: "undisturbed", "disturbed: who or what", or "cannot tell: why". Ranges are lowest
+    and highest sample; ``power_w`` the highest; ``throttled`` the share of samples; None or empty
+    where the card or the machine does not say.
+    """
+
+    uuid: str
+    verdict: str
+    samples: int
+    sm_mhz: tuple[int, int] | None = None
+    memory_mhz: tuple[int, int] | None = None
+    power_w: float | None = None
+    power_cap_w: float | None = None
+    throttled: dict[str, float] = Field(default_factory=dict)
+    neighbours: tuple[int, ...] = ()
+
+
 class Conditions(Strict):
     """Under what a score was made. Scores compare only where ``key`` agrees."""
 
@@ -57,11 +78,14 @@ class Conditions(Strict):
     ranked: bool
     split: Literal["search", "test"]
     sandbox: str
+    image: str = ""
+    """The digest of the sandbox's image, where it has one."""
     isolated: bool
     unenforced: tuple[str, ...]
     judge_uid: int
     candidate_uid: int | None
     hardware: dict[str, str | int]
+    gpus: tuple[GpuRecord, ...] = ()
     versions: dict[str, str]
     training_seed: int
     audit_seed: str

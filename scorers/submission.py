@@ -4,19 +4,41 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
-from scorers.score import Reason
+from scorers import source
+from scorers.score import Audit, Reason
 from tasks.spec import Task, Value
+
+CONSTANTS_LIMIT = 1024
+"""Bytes that a mechanism's constants may come to when compressed.
+
+The reference designs have 50 to 300. A kilobyte holds the labels of some hundred rows, or
+nothing of the weights of a model worth having.
+"""
+
+READ_S = 20
+"""Seconds that reading a source may take: a megabyte takes less than two."""
 
 
 class Rejected(Exception):
     """The submission breaks a rule that its text alone shows."""
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: Reason, message: str, audits: tuple[Audit, ...] = ()) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.audits = audits
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The runner's settings, the submission's own merged in, and the audits of its text."""
+
+    settings: dict[str, Value]
+    audits: tuple[Audit, ...] = ()
 
 
 def hash_files(files: Mapping[str, str]) -> str:
@@ -24,11 +46,8 @@ def hash_files(files: Mapping[str, str]) -> str:
     return sha256(json.dumps(dict(sorted(files.items()))).encode()).hexdigest()
 
 
-def settings_of(task: Task, profile: str, files: Mapping[str, str]) -> dict[str, Value]:
-    """Return the runner's settings, the submission's own merged in where it may choose.
-
-    Raises Rejected.
-    """
+def read(task: Task, profile: str, files: Mapping[str, str]) -> Reading:
+    """Return what the runner is told, and the audits of the text. Raises Rejected."""
     definition = task.definition
     missing = [name for name in definition.files if name not in files]
     if missing:
@@ -39,7 +58,69 @@ def settings_of(task: Task, profile: str, files: Mapping[str, str]) -> dict[str,
         message = f"The source is {size:,} bytes; the limit is {limits.source_kb} KiB."
         raise Rejected(Reason.TOO_LARGE, message)
     settings = dict(task.profile(profile).settings)
-    chosen = _hyperparameters(files[definition.files[0]])
+    main, text = definition.files[0], files[definition.files[0]]
+    is_mechanism = definition.writes == "mechanism"
+    if not (is_mechanism or "HYPERPARAMETERS" in text):
+        return Reading(settings)
+    found = _look_into(text)
+    if "syntax" in found:
+        if is_mechanism:
+            raise Rejected(Reason.SYNTAX_ERROR, f"{main} cannot be parsed: {found['syntax']}")
+        return Reading(settings)  # the runner names the line
+    audits = _audits(main, found) if is_mechanism else ()
+    return Reading({**settings, **_chosen(task, found["hyperparameters"] or {})}, audits)
+
+
+def _look_into(text: str) -> dict[str, Any]:
+    """Read a source in a throw-away process; see ``source.py``."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", source.__file__],
+        input=text.encode(),
+        capture_output=True,
+        timeout=READ_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        return {"syntax": "it is nested too deeply"}
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _audits(main: str, found: dict[str, Any]) -> tuple[Audit, ...]:
+    reaches, constants = found["reaches"], found["constant_bytes"]
+    audits = (
+        Audit(
+            name="mechanism only",
+            passed=not reaches,
+            value=float(len(reaches)),
+            threshold=0.0,
+            power="names of files, processes, gradients, optimisers and Python's insides; no wall",
+        ),
+        Audit(
+            name="constants",
+            passed=constants <= CONSTANTS_LIMIT,
+            value=float(constants),
+            threshold=float(CONSTANTS_LIMIT),
+            power="bytes of the source's constants, compressed: labels or weights brought along",
+        ),
+    )
+    if reaches:
+        places = "; ".join(f"line {line}: {what}" for line, what in reaches[:5])
+        more = f"; and {len(reaches) - 5} more" if len(reaches) > 5 else ""
+        message = f"{main} reaches for what a mechanism has no use for: {places}{more}."
+        raise Rejected(Reason.FORBIDDEN, message, audits)
+    if not audits[1].passed:
+        message = (
+            f"The constants of {main} come to {constants:,} bytes when compressed; "
+            f"{CONSTANTS_LIMIT:,} are allowed: what a model knows comes from its training rows."
+        )
+        raise Rejected(Reason.BROUGHT_ALONG, message, audits)
+    return audits
+
+
+def _chosen(task: Task, chosen: dict[str, Value] | str) -> dict[str, Value]:
+    """Return the HYPERPARAMETERS if the task allows them. Raises Rejected."""
+    definition = task.definition
     if isinstance(chosen, str):
         raise Rejected(Reason.BAD_HYPERPARAMETERS, chosen)
     if chosen and not task.configurable:
@@ -56,41 +137,4 @@ def settings_of(task: Task, profile: str, files: Mapping[str, str]) -> dict[str,
             )
             message = f"HYPERPARAMETERS[{name!r}] = {value!r}: {allowed}."
             raise Rejected(Reason.BAD_HYPERPARAMETERS, message)
-    return {**settings, **chosen}
-
-
-_EXTRACT = """
-import ast, json, sys
-for node in ast.parse(sys.stdin.read()).body:
-    targets = node.targets if isinstance(node, ast.Assign) else []
-    if any(isinstance(t, ast.Name) and t.id == "HYPERPARAMETERS" for t in targets):
-        value = ast.literal_eval(node.value)
-        assert isinstance(value, dict) and all(isinstance(k, str) for k in value)
-        print(json.dumps(value))
-        break
-else:
-    print("{}")
-"""
-
-
-def _hyperparameters(source: str) -> dict[str, Value] | str:
-    """Return the literal HYPERPARAMETERS of a source, {} if there is none, or what is wrong.
-
-    Parsed in a throw-away process: deep nesting can crash the parser, and agent text must
-    not be able to take the judge along.
-    """
-    if "HYPERPARAMETERS" not in source:
-        return {}
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", _EXTRACT],
-        input=source.encode(),
-        capture_output=True,
-        timeout=20,
-        check=False,
-    )
-    if done.returncode == 0:
-        value: dict[str, Value] = json.loads(done.stdout)
-        return value
-    if b"SyntaxError" in done.stderr:
-        return {}  # the runner names the line
-    return "HYPERPARAMETERS must be one literal dict with string keys at the top level."
+    return chosen

@@ -119,7 +119,12 @@ class Listener:
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.bind(str(path))
+        # A socket's path has room for 108 bytes, and a cluster's TMPDIR alone can be longer.
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._socket.bind(f"/proc/self/fd/{folder}/{path.name}")
+        finally:
+            os.close(folder)
         path.chmod(0o666)  # the candidate is another user; the folder decides who sees it
         self._socket.listen(1)
 

@@ -26,6 +26,9 @@ from harness.errors import ConfigError
 
 TASKS_DIR = Path(__file__).parent
 KNOBS_MARK = "KNOBS = "
+OURS = "harness:"
+"""A path in a task's files that begins so is looked for among our own tasks."""
+_INCLUDE = re.compile(r"^<!-- include (\S+) -->$", re.MULTILINE)
 
 Value = int | float | str | bool
 Progress = Callable[[str, int, int], None]
@@ -97,26 +100,41 @@ class Knob(Strict):
 
 
 class Reference(Strict):
-    """A published value to stand beside ours."""
+    """A published value to stand beside ours. ``disputed``: there is reason not to believe it."""
 
     name: str
     value: float
     source: str
     profile: str = "paper"
     note: str = ""
+    disputed: bool = False
+
+
+class Shortcut(Strict):
+    """What a guess scores that does not do the task: a model no better has learned no more."""
+
+    name: str
+    value: float
+    source: str
+    profile: str = "paper"
 
 
 class Definition(Strict):
     """``task.toml`` as it is on disk.
 
+    ``writes`` is what a submission is: a whole "program", or a "mechanism" inside a fixed shell,
+    whose text is held to what a mechanism needs (``scorers/source.py``).
     ``entry`` is the runner's file that trains and serves; ``frozen_entry`` the one that serves
-    an exported model in a process of its own, where the task has such a way.
+    an exported model in a process of its own, where the task has such a way. ``chance`` is what a
+    blind guess scores. ``stands_in_for`` names the task whose data this one replaces where they
+    cannot be had; scores of the two never compare.
     """
 
     format: Literal[1]
     name: str
     title: str
     kind: Literal["classification", "language_modeling"]
+    writes: Literal["program", "mechanism"] = "program"
     metric: Literal["accuracy", "bits_per_byte"]
     direction: Literal["maximize", "minimize"]
     module: str
@@ -128,6 +146,9 @@ class Definition(Strict):
     bounds: dict[str, Knob] = Field(default_factory=dict)
     knobs: dict[str, Knob] = Field(default_factory=dict)
     designs: tuple[str, ...] = ()
+    chance: float | None = None
+    shortcuts: tuple[Shortcut, ...] = ()
+    stands_in_for: str | None = None
     references: tuple[Reference, ...] = ()
     profiles: dict[str, Profile]
 
@@ -199,9 +220,12 @@ class Task:
         return profiles[name]
 
     def description(self, profile: str) -> str:
-        """Return the text that tells an agent what to write, with this profile's numbers."""
+        """Return the text that tells an agent what to write, with this profile's numbers.
+
+        A line ``<!-- include FILE -->`` stands for the text of that file; see ``located``.
+        """
         chosen = self.profile(profile)
-        text = (self.folder / "description.md").read_text()
+        text = _with_includes(self.folder / "description.md")
         numbers = {**chosen.data, **chosen.settings, **chosen.limits.model_dump()}
         for key, value in numbers.items():
             text = text.replace("{" + key + "}", str(value))
@@ -264,7 +288,14 @@ class Task:
 
     def runner_files(self) -> dict[str, Path]:
         """Return our own code that goes into the sandbox: name there → path here."""
-        return {Path(f).name: (self.folder / f).resolve() for f in self.definition.runner}
+        paths = [located(self.folder, name).resolve() for name in self.definition.runner]
+        for path in paths:
+            if not path.is_file():
+                raise ConfigError(
+                    f"Task {self.name} names a runner that is not there: {path}.",
+                    remedy=f"runner takes paths from {self.folder}, or {OURS}PATH",
+                )
+        return {path.name: path for path in paths}
 
     def hash(self, profile: str) -> str:
         """Hash of all that defines the task at this profile; scores compare when it agrees."""
@@ -274,14 +305,27 @@ class Task:
             self.profile(profile).model_dump_json(),
             json.dumps({k: v.model_dump() for k, v in self.definition.bounds.items()}),
             self.description(profile),
+            self.definition.writes,
         ]
         parts += [path.read_text() for _, path in sorted(self.runner_files().items())]
         return digest("\0".join(parts))
 
     def _design(self, name: str) -> Design:
-        text = (self.folder / "designs" / f"{name}.py").read_text()
-        summary = text.split('"""')[1].strip().splitlines()[0]
-        return Design(name=name, summary=summary, files={self.definition.files[0]: text})
+        path = self.folder / "designs" / f"{name}.py"
+        if name.startswith(OURS):
+            path = located(self.folder, f"{name}.py")
+        elif not path.is_file():  # the designs that a family of tasks shares
+            path = self.folder.parent / "designs" / f"{name}.py"
+        try:
+            text = path.read_text()
+            summary = text.split('"""')[1].strip().splitlines()[0]
+        except (OSError, UnicodeDecodeError, IndexError) as error:
+            raise ConfigError(
+                f"Task {self.name} has no design {name}.",
+                cause=f"{path} cannot be read, or does not begin with a docstring",
+                remedy=f"mend it, or take it out of {self.folder / 'task.toml'}",
+            ) from error
+        return Design(name=path.stem, summary=summary, files={self.definition.files[0]: text})
 
     def _module(self) -> TaskModule:
         if TASKS_DIR in self.folder.parents:
@@ -290,12 +334,37 @@ class Task:
         if name not in sys.modules:
             path = self.folder / f"{self.definition.module}.py"
             spec = importlib.util.spec_from_file_location(name, path)
-            if spec is None or spec.loader is None:
-                raise ConfigError(f"{path} cannot be loaded as the module of task {self.name}.")
+            if spec is None or spec.loader is None or not path.is_file():
+                raise ConfigError(
+                    f"Task {self.name} has no module {path}.",
+                    remedy="module in task.toml is the name of a Python file beside it",
+                )
             module = importlib.util.module_from_spec(spec)
             sys.modules[name] = module
-            spec.loader.exec_module(module)
+            try:
+                spec.loader.exec_module(module)
+            except Exception as error:
+                del sys.modules[name]
+                raise ConfigError(
+                    f"{path}, the module of task {self.name}, cannot be imported.",
+                    cause=f"{type(error).__name__}: {error}",
+                ) from error
         return cast(TaskModule, sys.modules[name])
+
+
+def located(folder: Path, name: str) -> Path:
+    """Return the path of a file that a task names: from its folder, or ``harness:`` from ours."""
+    return TASKS_DIR / name.removeprefix(OURS) if name.startswith(OURS) else folder / name
+
+
+def _with_includes(file: Path) -> str:
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read as a task's text.", cause=str(error)) from error
+    return _INCLUDE.sub(
+        lambda match: _with_includes(located(file.parent, match[1])).rstrip("\n"), text
+    )
 
 
 def _set_modes(data: Path) -> None:
@@ -344,6 +413,12 @@ def all_tasks() -> dict[str, Task]:
             definition = _load(file)
             for variant in definition.variants:
                 task = Task(file.parent, definition, variant)
+                if task.name in found:
+                    raise ConfigError(
+                        f"Two tasks are called {task.name}.",
+                        cause=f"{found[task.name].folder} and {task.folder}",
+                        remedy="give the second another name: scores of one name compare",
+                    )
                 found[task.name] = task
     return found
 
@@ -352,5 +427,8 @@ def find_task(name: str) -> Task:
     """Return the task of that name. Raises ConfigError naming the nearest one."""
     tasks = all_tasks()
     if name not in tasks:
-        raise ConfigError(f"There is no task {name!r}.", remedy=did_you_mean(name, tasks))
+        raise ConfigError(
+            f"There is no task {name!r}.",
+            remedy=did_you_mean(name, tasks) + "; --tasks-dir DIR adds your own",
+        )
     return tasks[name]

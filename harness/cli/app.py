@@ -6,24 +6,39 @@ import typer
 
 from harness import __version__
 from harness.cli import (
+    agents,
+    baseline,
+    bench,
+    bundle,
+    check,
+    compare,
     doctor,
+    export,
+    features,
     gc,
     image,
     leaderboard,
     ls,
     new,
+    policies,
     prepare,
+    report,
     rescore,
     resume,
     run,
     score,
     show,
+    stop,
+    sweep,
+    tasks,
+    verify,
+    watch,
 )
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 ran, and the answer is no (no valid submission); 2 usage, bad input, "
-    "or something asked for is absent; 3 infrastructure broke; 4 a model's provider failed; "
-    "5 cannot tell; 70 unforeseen (a crash file is named); 130 interrupted."
+    "Exit codes: 0 done; 1 ran, and the answer is no (no valid submission, a regression); 2 usage, "
+    "bad input, or something asked for is absent; 3 infrastructure broke; 4 a model's provider "
+    "failed; 5 cannot tell; 70 unforeseen (a crash file is named); 130 interrupted."
 )
 
 app = typer.Typer(
@@ -36,9 +51,36 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (prepare, run, resume, score, rescore, new, show, ls, leaderboard, doctor, gc):
+for module in (
+    prepare,
+    run,
+    resume,
+    stop,
+    sweep,
+    watch,
+    score,
+    rescore,
+    new,
+    show,
+    ls,
+    leaderboard,
+    compare,
+    baseline,
+    check,
+    report,
+    features,
+    export,
+    bundle,
+    verify,
+    policies,
+    agents,
+    doctor,
+    gc,
+):
     name = module.__name__.rpartition(".")[2]
     app.command(name)(module.command)
+app.add_typer(tasks.app, name="tasks")
+app.add_typer(bench.app, name="bench")
 app.add_typer(image.app, name="image")
 
 

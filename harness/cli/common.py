@@ -25,18 +25,47 @@ Data = Annotated[
     str | None,
     typer.Option(
         "--data",
-        metavar="bundled|climbmix|DIR",
-        help="Where the text comes from [default: the profile's].",
+        metavar="SOURCE|DIR",
+        help="Where the data come from: a source that the task knows, or a folder with a copy "
+        "(default: the profile's).",
     ),
 ]
 ByteCounts = Annotated[
     Literal["exact", "public"] | None,
     typer.Option(
         help="What a token that is a piece of a character counts for: its bytes, or 3 as in the "
-        "public task [default: the profile's]."
+        "public task (default: the profile's)."
     ),
 ]
+Across = Annotated[
+    list[str] | None,
+    typer.Option(help="A condition that may differ (hardware, torch, scorer …); repeatable."),
+]
 RUNS_DIR = Path("runs")
+
+SOURCES = ("bundled", "climbmix", "generated", "imdb", "lra", "cifar10", "fashion-mnist")
+"""What --data takes by name; a folder that is called so is meant by ./NAME."""
+
+
+def _look_in(folder: Path | None) -> Path | None:
+    # By the environment, so that the processes that a sweep starts look there, too.
+    if folder is not None:
+        os.environ["HARNESS_TASKS_DIR"] = str(folder.expanduser().resolve())
+    return folder
+
+
+TasksDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--tasks-dir",
+        metavar="DIR",
+        envvar="HARNESS_TASKS_DIR",
+        exists=True,
+        file_okay=False,
+        callback=_look_in,
+        help="A folder with tasks of your own (docs/tasks-own.md).",
+    ),
+]
 
 
 def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
@@ -83,11 +112,24 @@ def chosen_data(data: str | None, byte_counts: str | None) -> dict[str, str]:
     """Return what the options replace in a profile's data; a folder becomes absolute."""
     chosen = {}
     if data is not None:
-        known = data in ("bundled", "climbmix")
+        known = data in SOURCES
         chosen["source"] = data if known else str(Path(data).expanduser().resolve())
     if byte_counts is not None:
         chosen["byte_counts"] = byte_counts
     return chosen
+
+
+def checked_across(names: list[str] | None) -> frozenset[str]:
+    """Return the conditions that may differ. Raises ConfigError for one that there is not."""
+    from harness.report.comparison import CONDITIONS
+    from tasks.spec import did_you_mean
+
+    for name in names or ():
+        if name not in CONDITIONS:
+            raise ConfigError(
+                f"Scores have no condition {name!r}.", remedy=did_you_mean(name, list(CONDITIONS))
+            )
+    return frozenset(names or ())
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json
 @guarded
 def command(
     places: Annotated[
-        list[Path] | None, typer.Argument(help="Runs, or folders of runs [default: runs].")
+        list[Path] | None, typer.Argument(help="Runs, or folders of runs (default: runs).")
     ] = None,
     json: AsJson = False,
 ) -> int:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import guarded
+from harness.cli.common import TasksDir, guarded
 
 
 @guarded
@@ -13,6 +13,7 @@ def command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
     task: Annotated[str, typer.Option(help="What it is for, e.g. lra/listops.")],
     profile: Annotated[str, typer.Option(help="Whose numbers the description gives.")] = "smoke",
+    tasks_dir: TasksDir = None,
 ) -> None:
     """Write a working skeleton submission, with the task's description beside it."""
     from harness.errors import ConfigError

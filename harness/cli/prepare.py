@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.common import AsJson, ByteCounts, Data, chosen_data, guarded, print_json
+from harness.cli.common import (
+    AsJson,
+    ByteCounts,
+    Data,
+    TasksDir,
+    chosen_data,
+    guarded,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from tasks.spec import Manifest, Value
@@ -13,18 +21,20 @@ if TYPE_CHECKING:
 
 @guarded
 def command(
-    task: Annotated[str, typer.Argument(help="Whose data, e.g. autoresearch.")],
+    task: Annotated[str, typer.Argument(help="Whose data, e.g. lra/text.")],
     profile: Annotated[str, typer.Option(help="The size: smoke, short, paper, test.")] = "smoke",
     data: Data = None,
     byte_counts: ByteCounts = None,
     shards: Annotated[
         int | None, typer.Option(min=1, help="How many climbmix shards to train on.")
     ] = None,
+    tasks_dir: TasksDir = None,
     json: AsJson = False,
 ) -> int:
     """Make a task's data ahead of time, and say what is in them.
 
-    A folder given as --data holds .txt, .md, .jsonl or .parquet files.
+    A folder given as --data holds the data as they are published (docs/tasks.md), or, for
+    autoresearch, .txt, .md, .jsonl or .parquet files.
     """
     from harness.cli.screen import Screen
     from harness.runs.launch import data_root
@@ -55,6 +65,8 @@ def command(
 
 def _facts(path: Path, manifest: "Manifest") -> list[tuple[str, str]]:
     """Return what is worth knowing of prepared data, as (name, text)."""
+    from tasks.hidden import PARAMETER
+
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     unit = {"train": "tokens"} if "bos" in manifest.shape else {}
     facts = [
@@ -68,6 +80,9 @@ def _facts(path: Path, manifest: "Manifest") -> list[tuple[str, str]]:
             split = name.removeprefix("overlap_")
             text = f"{100 * float(value):.2f} % of the runs of 13 words in {split} are in train"
             facts.append(("overlap", text))
+        elif name == PARAMETER:
+            text = f"{value}: search and test are drawn with it (docs/threat-model.md)"
+            facts.append(("hidden key", text))
         elif name not in manifest.shape and name not in manifest.rows:
             facts.append((name, str(value)))
     unit_of_score = " bits per byte" if "bos" in manifest.shape else ""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import AsJson, guarded, print_json
+from harness.cli.common import AsJson, TasksDir, guarded, print_json
 from harness.cli.run import run_path
 
 
@@ -13,8 +13,9 @@ from harness.cli.run import run_path
 def command(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     node: Annotated[
-        int | None, typer.Option(help="A node, on the search split [default: the final one, test].")
+        int | None, typer.Option(help="A node, on the search split (default: the final one, test).")
     ] = None,
+    tasks_dir: TasksDir = None,
     json: AsJson = False,
 ) -> int:
     """Score the same files with the same seed under today's judge, beside the old score."""

@@ -5,13 +5,15 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import AsJson, guarded
+from harness.cli.common import AsJson, TasksDir, guarded
 from harness.cli.run import report, run_path
 
 
 @guarded
 def command(
-    run: Annotated[Path, typer.Argument(help="A run directory.")], json: AsJson = False
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    tasks_dir: TasksDir = None,
+    json: AsJson = False,
 ) -> int:
     """Take an interrupted run to its end; nothing that was finished is done again."""
     from harness.cli.screen import Screen

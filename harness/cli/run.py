@@ -5,32 +5,42 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from harness.cli.agents import AgentsFile
 from harness.cli.common import (
     RUNS_DIR,
     AsJson,
     ByteCounts,
     Data,
     RunsDir,
+    TasksDir,
     chosen_data,
     guarded,
     parse_duration,
     print_json,
 )
 
+BUDGETS, MODEL = "Budgets", "Agents with a model"
+
 
 @guarded
 def command(
     task: Annotated[str, typer.Option(help="What is to be written, e.g. lra/listops.")],
-    agent: Annotated[str, typer.Option(help="Who writes: reference, random, tpe.")] = "reference",
-    policy: Annotated[str, typer.Option(help="The search: greedy, one_shot.")] = "greedy",
+    agent: Annotated[
+        str, typer.Option(help="Who writes: a model (harness agents), reference, replay:RUN …")
+    ] = "reference",
+    policy: Annotated[str, typer.Option(help="The search (harness policies).")] = "greedy",
     profile: Annotated[
         str, typer.Option(help="The size: smoke (2 CPU cores), short (a GPU), paper, test.")
     ] = "smoke",
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Nodes to evaluate [default: the profile's].")
+        int | None, typer.Option(min=1, help="Nodes to evaluate (default: the profile's).")
     ] = None,
     time: Annotated[str, typer.Option(help="Start no node after this long.")] = "24h",
     seed: Annotated[int, typer.Option(min=0, help="Decides everything random.")] = 0,
+    parallel: Annotated[
+        int,
+        typer.Option(min=1, max=64, help="Nodes written and evaluated at once, a GPU for each."),
+    ] = 1,
     sandbox: Annotated[
         Literal["auto", "docker", "bubblewrap", "process"],
         typer.Option(help="Where submissions run; process does not isolate."),
@@ -38,12 +48,101 @@ def command(
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="A policy parameter: greedy.num_drafts=3.")
     ] = None,
+    max_dollars: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0001, help="Send no call that could cost more in all.", rich_help_panel=BUDGETS
+        ),
+    ] = None,
+    max_input_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="The same for tokens in, cached ones included.", rich_help_panel=BUDGETS
+        ),
+    ] = None,
+    max_output_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="The same for tokens out, reasoning included.", rich_help_panel=BUDGETS
+        ),
+    ] = None,
+    gpu_hours: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0001, help="Start no node after this much evaluation.", rich_help_panel=BUDGETS
+        ),
+    ] = None,
+    charge_waiting: Annotated[
+        bool,
+        typer.Option(
+            "--charge-waiting",
+            help="Waiting for GPUs and providers is time too.",
+            rich_help_panel=BUDGETS,
+        ),
+    ] = False,
+    on_divergence: Annotated[
+        Literal["stop", "live"],
+        typer.Option(help="Where a replay differs: stop, or ask the real model from there on."),
+    ] = "stop",
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="A server of your own: http://127.0.0.1:8000/v1.", rich_help_panel=MODEL),
+    ] = None,
+    effort: Annotated[
+        str | None,
+        typer.Option(help="How hard the model thinks (harness agents).", rich_help_panel=MODEL),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Where the model takes one.", rich_help_panel=MODEL)
+    ] = None,
+    max_answer_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Tokens of one answer, reasoning included.", rich_help_panel=MODEL
+        ),
+    ] = None,
+    agents_file: AgentsFile = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="A folder with prompt templates of your own.", rich_help_panel=MODEL),
+    ] = None,
+    literature: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|shipped",
+            help="Notes on papers that the model may draw from.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    answer_format: Annotated[
+        Literal["whole", "edits"],
+        typer.Option(help="How files are improved and debugged.", rich_help_panel=MODEL),
+    ] = "whole",
+    analyze: Annotated[
+        bool,
+        typer.Option(
+            "--analyze", help="One more short call a node: what it teaches.", rich_help_panel=MODEL
+        ),
+    ] = False,
+    complexity: Annotated[
+        bool,
+        typer.Option(
+            "--complexity",
+            help="Ask for simple ideas first, then for richer ones.",
+            rich_help_panel=MODEL,
+        ),
+    ] = False,
     data: Data = None,
     byte_counts: ByteCounts = None,
+    tasks_dir: TasksDir = None,
     runs_dir: RunsDir = RUNS_DIR,
+    name: Annotated[
+        str, typer.Option(help="The run directory's name (default: date, task, agent …).")
+    ] = "",
     json: AsJson = False,
 ) -> int:
     """Search: an agent writes submissions, a blind judge scores them, the best is tested once."""
+    from harness.agents.writing import Writing
     from harness.cli.screen import Screen
     from harness.runs.launch import Options, start
 
@@ -56,13 +155,51 @@ def command(
         steps=steps,
         time_s=parse_duration(time),
         seed=seed,
+        workers=parallel,
         sandbox=sandbox,
         settings=tuple(setting or ()),
         data=chosen_data(data, byte_counts),
+        gpu_hours=gpu_hours,
+        input_tokens=max_input_tokens,
+        output_tokens=max_output_tokens,
+        dollars=max_dollars,
+        charge_waiting=charge_waiting,
+        on_divergence=on_divergence,
+        writing=Writing(
+            base_url=base_url,
+            effort=effort,
+            temperature=temperature,
+            max_answer_tokens=max_answer_tokens,
+            agents_file=_absolute(agents_file),
+            prompts=_absolute(prompts),
+            literature=_notes(literature, task),
+            answer_format=answer_format,
+            analyze=analyze,
+            complexity=complexity,
+        ),
+        name=name,
     )
     with Screen() as screen:
         result = start(options, progress=screen.progress, observe=screen.observe)
     return report(result, as_json=json)
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.expanduser().resolve()
+
+
+def _notes(literature: str | None, task: str) -> Path | None:
+    """Return the folder of notes that is meant; ``shipped`` are the task's own."""
+    from harness.errors import ConfigError
+    from harness.operators import shipped
+    from tasks.spec import find_task
+
+    if literature != "shipped":
+        return _absolute(Path(literature)) if literature else None
+    found = shipped(find_task(task))
+    if found is None:
+        raise ConfigError(f"Task {task} comes with no notes.", remedy="--literature DIR")
+    return found
 
 
 def report(result: dict[str, Any], *, as_json: bool) -> int:

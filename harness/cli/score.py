@@ -1,11 +1,20 @@
 """harness score"""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.common import AsJson, ByteCounts, Data, chosen_data, guarded, print_json
+from harness.cli.common import (
+    AsJson,
+    ByteCounts,
+    Data,
+    TasksDir,
+    chosen_data,
+    guarded,
+    print_json,
+)
 
 
 @guarded
@@ -35,6 +44,7 @@ def command(
             "--strict", help="Score the exported model in fresh processes that share no memory."
         ),
     ] = False,
+    tasks_dir: TasksDir = None,
     log: Annotated[Path | None, typer.Option(help="Keep what it prints in this file.")] = None,
     json: AsJson = False,
 ) -> int:
@@ -45,10 +55,20 @@ def command(
 
     chosen = find_task(task)
     files = read_submission(path, chosen)
-    with ScoreScreen() as screen:
-        bench = ByHand(
-            chosen, profile, split, sandbox, chosen_data(data, byte_counts), screen, strict=strict
-        )
+    with (
+        ScoreScreen() as screen,
+        closing(
+            ByHand(
+                chosen,
+                profile,
+                split,
+                sandbox,
+                chosen_data(data, byte_counts),
+                screen,
+                strict=strict,
+            )
+        ) as bench,
+    ):
         scores = bench.score(files, seed=seed, repeat=repeat, log=log)
         beside = None
         if baseline:

@@ -27,6 +27,9 @@ from scorers.score import Score
 OTHER_COLUMNS = 62
 """Characters that everything but the column ``what`` needs, borders included."""
 
+OTHER_LINES = 7
+"""Lines that everything but the rows needs: title, head, borders, footer."""
+
 SURE_AFTER = 0.05
 """Share of a training after which its speed is used to guess the time left."""
 
@@ -57,6 +60,8 @@ class Screen:
         self._rows: dict[str, _Row] = {}
         self._run: Run | None = None
         self._steps = 0
+        self._slots = 1
+        self._ended = False
         self._pick: Callable[..., Any] = max
         self._began = time.monotonic()
         self._said = ""
@@ -79,6 +84,7 @@ class Screen:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
+        self._ended = True
         if self._live is not None:
             self._live.__exit__(exc_type, exc, tb)
 
@@ -109,6 +115,7 @@ class Screen:
     def _on_run(self, label: str, details: dict[str, Any]) -> None:
         self._run = details["run"]
         self._steps = details["run"].asked.steps
+        self._slots = details["run"].asked.workers
         self._pick = details["run"].lock.best
         self._said = ""
         ready = details["ready"]
@@ -116,10 +123,15 @@ class Screen:
         walls = "" if ready.backend.isolates else " (no isolation: scores are not ranked)"
         self._line(f"run {details['run'].path}, sandbox {ready.backend.name}{walls}")
 
+    def _on_waiting(self, label: str, details: dict[str, Any]) -> None:
+        self._said = details["message"]
+        self.console.print(Text(self._said), soft_wrap=True)
+
     def _on_writing(self, label: str, details: dict[str, Any]) -> None:
         row = self._row(label)
         row.operator = details["operator"]
         row.parents = ", ".join(str(p) for p in details["parents"]) or "–"
+        row.began = time.monotonic()
         row.state = "writing"
 
     def _on_evaluating(self, label: str, details: dict[str, Any]) -> None:
@@ -152,6 +164,17 @@ class Screen:
     def _on_retry(self, label: str, details: dict[str, Any]) -> None:
         self._row(label).state = "retrying"
         self._line(f"{label}: our side broke, trying again: {clean(details['cause'], 300)}")
+
+    def _on_failing(self, label: str, details: dict[str, Any]) -> None:
+        self._rows.pop(label, None)
+        others = ", ".join(row.label for row in self._rows.values() if row.seconds is None)
+        self.console.print(
+            Text(
+                f"node {label} failed: {clean(details['cause'], 300)}\n"
+                f"No other is begun; waiting for {others}, which Ctrl-C would stop."
+            ),
+            soft_wrap=True,
+        )
 
     def _on_exhausted(self, label: str, details: dict[str, Any]) -> None:
         self._rows.pop(label, None)
@@ -209,7 +232,7 @@ class Screen:
         table.add_column("score", justify="right", no_wrap=True, min_width=16)
         table.add_column("time", justify="right", no_wrap=True)
         best = self._best()
-        for row in self._rows.values():
+        for row in self._visible(best):
             mark = " ◀" if row is best else ""
             table.add_row(
                 row.label,
@@ -220,6 +243,17 @@ class Screen:
                 show_duration(_spent(row)) if row.began or row.seconds else "",
             )
         return table
+
+    def _visible(self, best: _Row | None) -> list[_Row]:
+        """Return the rows that fit: those that run, the best, and the newest of the others."""
+        rows = list(self._rows.values())
+        room = self.console.height - OTHER_LINES
+        if self._ended or len(rows) <= room:
+            return rows
+        must = {row.label for row in rows if row is best or row.seconds is None}
+        others = [row.label for row in rows if row.label not in must]
+        must.update(others[len(others) - max(0, room - len(must)) :])
+        return [row for row in rows if row.label in must]
 
     def _footer(self) -> str:
         best = self._best()
@@ -241,11 +275,11 @@ class Screen:
         if not done and not guesses:
             return None
         each = sum(done + guesses) / len(done + guesses)
-        running = [r for r in self._rows.values() if not r.seconds and r.began]
-        begun = len([r for r in self._rows.values() if r.label != FINAL])
-        final = 0 if FINAL in self._rows else 1
-        ahead = max(0, self._steps - begun) + final
-        return ahead * each + sum(max(0.0, each - _spent(r)) for r in running)
+        begun = [r for r in self._rows.values() if r.state != "writing"]
+        nodes_ahead = max(0, self._steps - len([r for r in begun if r.label != FINAL]))
+        running = sum(max(0.0, each - _spent(r)) for r in begun if not r.seconds)
+        final = 0.0 if FINAL in self._rows else each
+        return (nodes_ahead * each + running) / self._slots + final
 
 
 def _short(note: str) -> str:

@@ -2,16 +2,20 @@
 
 from harness.errors import ConfigError
 from harness.policies.base import Decision, Parameters, Policy
+from harness.policies.evolve import Evolve
 from harness.policies.greedy import Greedy
+from harness.policies.mcts import Mcts
 from harness.policies.one_shot import OneShot
 from tasks.spec import did_you_mean
 
-POLICIES: dict[str, type[OneShot] | type[Greedy]] = {p.name: p for p in (OneShot, Greedy)}
+AnyPolicy = OneShot | Greedy | Mcts | Evolve
+
+POLICIES: dict[str, type[AnyPolicy]] = {p.name: p for p in (OneShot, Greedy, Mcts, Evolve)}
 
 __all__ = ["POLICIES", "Decision", "Parameters", "Policy", "make_policy"]
 
 
-def make_policy(name: str, settings: list[str]) -> OneShot | Greedy:
+def make_policy(name: str, settings: list[str]) -> AnyPolicy:
     """Return the policy of that name; ``settings`` are ``policy.parameter=value`` texts.
 
     Raises ConfigError, naming the nearest name.

@@ -1,17 +1,21 @@
 """What a policy is: a pure function of the tree and a random stream."""
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass, field, fields
 from random import Random
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, get_args, get_origin
+from typing import get_type_hints as type_hints
 
 from harness.errors import ConfigError
 from harness.search.tree import Operator, Tree
 from tasks.spec import did_you_mean
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The next thing to ask an agent for."""
+    """The next thing to ask an agent for. A crossover has two parents, a draft has none."""
 
     operator: Operator
     parents: tuple[int, ...] = ()
@@ -25,43 +29,97 @@ class Policy(Protocol):
     def choose(self, tree: Tree, rng: Random) -> Decision | None:
         """Return what to do next, or None if there is nothing to do for now.
 
-        ``tree`` holds the running nodes too (their state is not "scored"). ``rng`` derives
-        from the run's seed and the number that the next node will have.
+        ``tree`` holds the running nodes too (their state is not "scored"). None while some run
+        means: ask again when one has finished. ``rng`` derives from the run's seed and the
+        number that the next node will have.
         """
         ...
 
 
+def parameter(default: T, about: str, *, low: float = -math.inf, high: float = math.inf) -> T:
+    """Declare a policy's parameter: its default, what it does, and the range it must lie in."""
+    metadata = {"about": about, "low": low, "high": high}
+    return field(default=default, metadata=metadata)
+
+
 @dataclass(frozen=True)
 class Parameters:
-    """Base of policies: builds one from ``--set`` values, with errors that name the parameter."""
+    """Base of policies: their parameters, from ``--set`` values and always in range.
+
+    A parameter is an integer, a float, or a ``Literal`` of texts.
+    """
 
     name: ClassVar[str]
+    source: ClassVar[str]
+    """Whence the defaults."""
 
     @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> Self:
+    def from_settings(cls, settings: dict[str, str]) -> Self:
         """Return a policy with ``settings`` over its defaults. Raises ConfigError."""
-        known = {f.name: f for f in fields(cls)}
-        values: dict[str, Any] = {}
+        kinds = _kinds(cls)
+        values = {}
         for key, text in settings.items():
-            if key not in known:
+            if key not in kinds:
                 raise ConfigError(
                     f"Policy {cls.name} has no parameter {key!r}.",
-                    remedy=did_you_mean(key, known) if known else f"{cls.name} takes none",
+                    remedy=did_you_mean(key, kinds) if kinds else f"{cls.name} takes none",
                 )
-            kind: type[int] | type[float] = type(known[key].default)  # type: ignore[assignment]
-            try:
-                values[key] = kind(text)
-            except ValueError as error:
-                raise ConfigError(
-                    f"{cls.name}.{key} = {text!r} is not {_article(kind)}."
-                ) from error
-        policy = cls(**values)
-        policy.validate()
-        return policy
+            values[key] = _parse(f"{cls.name}.{key}", kinds[key], text)
+        return cls(**values)
 
-    def validate(self) -> None:
-        """Raise ConfigError where a parameter is out of its range."""
+    def __post_init__(self) -> None:
+        """Raise ConfigError where a number is out of its range."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, str):
+                continue
+            low, high = f.metadata["low"], f.metadata["high"]
+            # Infinity is refused everywhere: lock.json could not hold it.
+            if not (math.isfinite(value) and low <= value <= high):
+                raise ConfigError(f"{self.name}.{f.name} must {_range(low, high)}.")
+
+    @classmethod
+    def describe(cls) -> list[dict[str, Any]]:
+        """Return each parameter's name, default, allowed values in words, and what it does."""
+        kinds = _kinds(cls)
+        return [
+            {
+                "name": f.name,
+                "default": f.default,
+                "allowed": _allowed(kinds[f.name], f.metadata["low"], f.metadata["high"]),
+                "about": f.metadata["about"],
+            }
+            for f in fields(cls)
+        ]
 
 
-def _article(kind: type) -> str:
-    return "an integer" if kind is int else "a number"
+def _kinds(cls: type[Parameters]) -> dict[str, Any]:
+    hints = type_hints(cls)
+    return {f.name: hints[f.name] for f in fields(cls)}
+
+
+def _parse(name: str, kind: Any, text: str) -> int | float | str:  # noqa: ANN401 (a type)
+    if get_origin(kind) is Literal:
+        choices = list(get_args(kind))
+        if text not in choices:
+            raise ConfigError(
+                f"{name} = {text!r} is not a choice.", remedy=did_you_mean(text, choices)
+            )
+        return text
+    try:
+        return int(text) if kind is int else float(text)
+    except ValueError:
+        what = "an integer" if kind is int else "a number"
+        raise ConfigError(f"{name} = {text[:40]!r} is not {what}.") from None
+
+
+def _allowed(kind: Any, low: float, high: float) -> str:  # noqa: ANN401 (a type)
+    if get_origin(kind) is Literal:
+        return " or ".join(get_args(kind))
+    return f"{'integer' if kind is int else 'number'}, {_range(low, high).partition(' ')[2]}"
+
+
+def _range(low: float, high: float) -> str:
+    if high < math.inf:
+        return f"lie between {low:g} and {high:g}"
+    return f"be at least {low:g}"

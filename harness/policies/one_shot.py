@@ -1,4 +1,4 @@
-"""one_shot: one draft, one solution, no feedback (AIRA-Design, section 2)."""
+"""one_shot: one draft, one solution, no feedback. docs/policies/one_shot.md"""
 
 from dataclasses import dataclass
 from random import Random
@@ -13,6 +13,7 @@ class OneShot(Parameters):
     """Drafts once and stops."""
 
     name: ClassVar[str] = "one_shot"
+    source: ClassVar[str] = "AIRA-Design (arXiv 2605.15871), section 2"
 
     def choose(self, tree: Tree, rng: Random) -> Decision | None:  # noqa: ARG002
         """Draft if nothing was drafted yet."""

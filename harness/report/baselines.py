@@ -6,8 +6,12 @@ from harness.errors import ConfigError
 from harness.runs.rundir import Run, read_json
 
 NAMES = {
+    "chance": "chance",
     "majority": "majority class",
     "first_token": "first token alone",
+    "word_counts": "word counts",
+    "shared_pieces": "shared pieces of text",
+    "nearest_mean": "nearest mean image",
     "unigram": "unigram",
     "ngram": "4-gram",
 }

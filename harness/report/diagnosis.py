@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from harness.errors import ConfigError
 from harness.runs.launch import data_root
 from sandboxes.base import SandboxSpec
-from sandboxes.gpus import gpu_uuids
+from sandboxes.gpu_pool import GpuPool
 from sandboxes.registry import BACKENDS
+from tasks import hidden
 
 ENOUGH_DISK_GB = 5
 
@@ -39,7 +41,7 @@ class Finding:
 
 def diagnose() -> list[Finding]:
     """Look at everything that a run needs."""
-    return [*_python(), *_backends(), *_gpu(), *_disk(), *_leftovers()]
+    return [*_python(), *_backends(), *_gpu(), *_disk(), *_hidden_key(), *_leftovers()]
 
 
 def _python() -> Iterator[Finding]:
@@ -83,11 +85,20 @@ def _backends() -> Iterator[Finding]:
 
 
 def _gpu() -> Iterator[Finding]:
-    found = gpu_uuids()
-    if found:
-        yield Finding("gpu", True, ", ".join(found))
-    else:
-        yield Finding("gpu", False, "none: profiles test and smoke only", "a machine with a GPU")
+    pool = GpuPool()
+    if not pool.gpus:
+        detail = f"none: profiles test and smoke only ({pool.reason})"
+        yield Finding("gpu", False, detail, pool.remedy or "a machine with a GPU")
+        return
+    for use in pool.usage():
+        yield Finding(
+            f"gpu {use.gpu.minor}",
+            use.free,
+            f"{use.gpu.name}, {use.gpu.uuid}: {use.by}",
+            "wait for it; a run waits by itself",
+        )
+    if pool.reason:
+        yield Finding("nvml", False, pool.reason, pool.remedy)
 
 
 def _disk() -> Iterator[Finding]:
@@ -96,6 +107,26 @@ def _disk() -> Iterator[Finding]:
     free = shutil.disk_usage(existing).free / 1e9
     good = free > ENOUGH_DISK_GB and os.access(existing, os.W_OK)
     yield Finding("data", good, f"{root}, {free:.0f} GB free", "set HARNESS_DATA to another folder")
+
+
+def _hidden_key() -> Iterator[Finding]:
+    given, file = os.environ.get(hidden.VARIABLE), data_root() / hidden.FILE
+    try:
+        key = hidden.known_key(data_root())
+    except ConfigError as error:
+        yield Finding("hidden key", False, error.message, error.remedy)
+        return
+    if given == hidden.PUBLIC:
+        detail = f"none: ${hidden.VARIABLE} asks for hidden rows as published"
+        yield Finding("hidden key", False, detail, f"unset {hidden.VARIABLE} to hide them")
+    elif key is None:
+        yield Finding("hidden key", True, f"none yet: the first prepare makes {file}")
+    elif given:
+        yield Finding("hidden key", True, f"{key.fingerprint}, from ${hidden.VARIABLE}")
+    else:
+        closed = not file.stat().st_mode & 0o077
+        detail = f"{key.fingerprint}, in {file}{'' if closed else ', which others may read'}"
+        yield Finding("hidden key", closed, detail, f"chmod 600 {file}")
 
 
 def _leftovers() -> Iterator[Finding]:

@@ -1,145 +1,332 @@
-"""A plain leaderboard: one table for each set of equal conditions, a row an agent x policy.
+"""Leaderboards: a row an agent with its policy, a column a task, one table for equal conditions.
 
-Numbers are the test split's. Invalid runs count against the valid submission rate and are
-left out of the mean; unfinished and damaged runs are named apart.
+Numbers are the hidden test split's. Invalid runs count against the valid submission rate, have a
+normalised score of 0 and lose every match; medians are of valid runs. A run that our side or a
+provider broke is counted as planned and never graded. Replays do not rank.
 """
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from statistics import fmean, median
+from typing import Any, Literal
 
 from harness.errors import ConfigError
-from harness.report.baselines import NAMES, baselines
-from harness.runs.rundir import Locked, Run
+from harness.report.baselines import baselines
+from harness.report.samples import By, Contender, Sample, contenders, samples
+from harness.report.sheets import Sheet, sheets
+from harness.report.stats import (
+    Marks,
+    Player,
+    holm,
+    marks_of,
+    normalized,
+    over_seeds,
+    paired,
+    ratings,
+    wilson,
+)
+from harness.runs.index import Entry, Spent
+from harness.runs.rundir import Run
+from tasks.spec import find_task
+
+Metric = Literal["score", "normalized", "vsr", "elo", "cost"]
+
+HUMAN = "human (published)"
+LEVEL = 0.05
 
 
-def build(paths: Iterable[Path]) -> dict[str, Any]:
-    """Return the tables as JSON values: ``tables``, ``unfinished``, ``damaged``."""
-    groups: dict[str, list[tuple[Run, dict[str, Any]]]] = defaultdict(list)
-    unfinished: list[str] = []
-    damaged: dict[str, str] = {}
-    orphans: list[tuple[Run, dict[str, Any]]] = []
-    for path in paths:
-        try:
-            run = Run.open(path)
-            result = run.result
-        except ConfigError as error:
-            damaged[str(path)] = str(error)
-            continue
-        if result is None:
-            unfinished.append(str(path))
-        elif result["key"] is None:
-            orphans.append((run, result))  # nothing valid: no conditions of a final score
-        else:
-            groups[_title(result)].append((run, result))
-    for run, result in orphans:
-        homes = [t for t, members in groups.items() if _fits(run, members[0][0])]
-        groups[homes[0] if homes else _bare_title(run, result)].append((run, result))
-    tables = [_table(title, members) for title, members in sorted(groups.items())]
-    return {"format": 1, "tables": tables, "unfinished": unfinished, "damaged": damaged}
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One contender's runs in one table."""
+
+    who: Contender
+    runs: tuple[Entry, ...]
+    cells: Mapping[str, Sample]
+
+    @property
+    def graded(self) -> int:
+        return sum(sample.graded for sample in self.cells.values())
+
+    @property
+    def valid(self) -> int:
+        return sum(len(sample.valid) for sample in self.cells.values())
 
 
-def _title(result: dict[str, Any]) -> str:
-    return json.dumps([result["task"], result["profile"], result["key"]])
+def build(
+    entries: Iterable[Entry], *, metric: Metric = "score", by: By = "agent"
+) -> dict[str, Any]:
+    """Return the tables as JSON values, with what was left out of them and why."""
+    found = sorted(entries, key=lambda e: e.path)  # so that their order changes no digit
+    ranking = [e for e in found if e.asked is not None and not e.is_replay]
+    return {
+        "format": 2,
+        "metric": metric,
+        "by": by,
+        "tables": [_table(sheet, metric, by) for sheet in sheets(ranking) if _has_result(sheet)],
+        "not_graded": [
+            {"run": e.path, "state": e.state, "message": e.problem}
+            for e in ranking
+            if e.outcome is None
+        ],
+        "replays": [
+            {"run": e.path, "agent": e.asked.agent} for e in found if e.asked and e.is_replay
+        ],
+        "skipped": {e.path: e.problem for e in found if e.asked is None},
+    }
 
 
-def _bare_title(run: Run, result: dict[str, Any]) -> str:
-    lock = run.lock
-    key = {"task": lock.task_hash, "data": lock.data_hash, "scorer": lock.scorer}
-    return json.dumps([result["task"], result["profile"], key])
+def _has_result(sheet: Sheet) -> bool:
+    return any(entry.outcome is not None for entry in sheet.runs)
 
 
-def _fits(run: Run, other: Run) -> bool:
-    names = ("task_hash", "data_hash", "scorer", "sandbox", "versions", "hardware")
-    return all(getattr(run.lock, n) == getattr(other.lock, n) for n in names)
+def _table(sheet: Sheet, metric: Metric, by: By) -> dict[str, Any]:
+    owner = contenders(sheet.runs, by)
+    rows = _rows(sheet, owner)
+    tasks = {task: _task(sheet, task) for task in sheet.tasks if any(task in r.cells for r in rows)}
+    marks = {task: marks_of(task, sheet.shared.get("profile", "")) for task in tasks}
+    rated = _rated(rows, tasks, marks)
+    worth = {row.who: _worth(row, tasks, marks) for row in rows}
+    built = {row.who: _row(row, marks, worth[row.who], rated.get(str(row.who))) for row in rows}
+    for values in built.values():
+        values["value"] = _value(values, metric)
+    order = sorted(rows, key=lambda row: _place(built[row.who]))
+    if metric in ("score", "normalized", "elo"):
+        told = _told(order, worth)
+        for row in order:
+            built[row.who]["against_leader"] = told[row.who]
+    return {
+        "conditions": sheet.shared,
+        "reason": sheet.reason,
+        "ranked": all(
+            e.outcome.conditions.ranked for e in sheet.runs if e.outcome and e.outcome.conditions
+        ),
+        "tasks": [tasks[task] for task in sorted(tasks)],
+        "rows": [built[row.who] for row in order],
+        "human": _elo_json(rated.get(HUMAN)),
+    }
 
 
-def _table(title: str, members: list[tuple[Run, dict[str, Any]]]) -> dict[str, Any]:
-    task, profile, key = json.loads(title)
-    agents: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for _, result in members:
-        agents[result["agent"], result["policy"]].append(result)
-    lock = members[0][0].lock
-    rows = [_row(agent, policy, results, lock) for (agent, policy), results in agents.items()]
-    worse = -1.0 if lock.maximize else 1.0
-    rows.sort(key=lambda r: (r["mean"] is None, worse * (r["mean"] or 0.0), r["agent"]))
-    ranked = all(r["conditions"]["ranked"] for _, r in members if r["conditions"])
+def _rows(sheet: Sheet, owner: Mapping[str, Contender]) -> list[Row]:
+    cells: dict[Contender, dict[str, Sample]] = defaultdict(dict)
+    for sample in samples(sheet.runs, owner):
+        cells[sample.contender][sample.task] = sample
+    members: dict[Contender, list[Entry]] = defaultdict(list)
+    for entry in sheet.runs:
+        members[owner[entry.path]].append(entry)
+    return [Row(who, tuple(runs), cells[who]) for who, runs in sorted(members.items())]
+
+
+def _task(sheet: Sheet, task: str) -> dict[str, Any]:
+    profile = sheet.shared.get("profile", "")
+    entry = next(e for e in sheet.runs if e.asked and e.asked.task == task and e.outcome and e.lock)
+    outcome, lock = entry.outcome, entry.lock
+    assert outcome is not None  # noqa: S101
+    assert lock is not None  # noqa: S101
+    marks = marks_of(task, profile)
+    try:
+        references = find_task(task).definition.references
+    except ConfigError:
+        references = ()  # a task that is not here: its runs came from elsewhere
     return {
         "task": task,
-        "profile": profile,
-        "ranked": ranked,
-        "key": key,
-        "metric": members[0][1]["metric"],
+        "metric": outcome.metric,
         "direction": lock.direction,
-        "baselines": baselines(members[0][0]),
-        "rows": rows,
+        **{f"{name}_hash": value for name, value in sheet.tasks[task].items()},
+        "baselines": baselines(Run(Path(entry.path))),
+        "references": [r.model_dump() for r in references if r.profile == profile],
+        "marks": marks.model_dump() if marks else None,
     }
 
 
-def _row(agent: str, policy: str, results: list[dict[str, Any]], lock: Locked) -> dict[str, Any]:
-    scores = [r["score"] for r in results if r["valid"]]
+def _rated(
+    rows: list[Row], tasks: Mapping[str, dict[str, Any]], marks: Mapping[str, Marks | None]
+) -> dict[str, Player]:
+    scores: dict[str, dict[str, list[float | None]]] = {}
+    for task in tasks:
+        scores[task] = {
+            str(row.who): list(row.cells[task].by_seed.values())
+            for row in rows
+            if task in row.cells
+        }
+        known = marks[task]
+        if known is not None and known.human:
+            scores[task][HUMAN] = [known.best]
+    return ratings(scores, {name: task["direction"] for name, task in tasks.items()})
+
+
+def _worth(
+    row: Row, tasks: Mapping[str, dict[str, Any]], marks: Mapping[str, Marks | None]
+) -> dict[str, dict[int, float]] | None:
+    """Return what a row's runs are worth by task and seed, more being better.
+
+    On one task that is the score itself, an invalid run counted as the worst there is; on several
+    the normalised score, and None where a task has no constants for one.
+    """
+    worth: dict[str, dict[int, float]] = {}
+    for task, sample in row.cells.items():
+        known = marks[task]
+        if len(tasks) == 1:
+            worth[task] = {seed: sample.sign * value for seed, value in sample.values.items()}
+        elif known is None:
+            return None
+        else:
+            worth[task] = _normalized(sample, known)
+    return worth
+
+
+def _normalized(sample: Sample, marks: Marks) -> dict[int, float]:
     return {
-        "agent": agent,
-        "policy": policy,
-        "runs": len(results),
-        "valid": len(scores),
-        "valid_submission_rate": len(scores) / len(results),
-        "mean": mean(scores) if scores else None,
-        "stdev": stdev(scores) if len(scores) > 1 else None,
-        "best": lock.best(scores, default=None),
-        "scores": scores,
-        "seconds": sum(r["seconds"]["total"] for r in results),
+        seed: fmean(normalized(s, marks, sample.metric) for s in runs)
+        for seed, runs in sample.scores.items()
     }
 
 
-def render(board: dict[str, Any]) -> None:
-    """Print the tables on stdout."""
-    console = Console(highlight=False)
-    for table in board["tables"]:
-        console.print(_drawn(table))
-        key = table["key"]
-        rest = ", ".join(f"{k} {v}" for k, v in key.items() if k not in ("isolation",))
-        console.print(Text(f"  {key.get('isolation', '')}; {rest}", style="dim"))
-        if not table["ranked"]:
-            console.print(Text("  profile test is for test suites: not a ranking", style="yellow"))
-        console.print()
-    if len(board["tables"]) > 1:
-        console.print("Different tables were made under different conditions and do not compare.")
-    for path in board["unfinished"]:
-        console.print(Text(f"not finished, left out: {path}"))
-    for path, problem in board["damaged"].items():
-        console.print(Text(f"damaged, left out: {path}: {problem.splitlines()[0]}", style="red"))
-    if not board["tables"]:
-        console.print("No finished runs here. Start one: harness run --task lra/listops")
+def _row(
+    row: Row,
+    marks: Mapping[str, Marks | None],
+    worth: dict[str, dict[int, float]] | None,
+    player: Player | None,
+) -> dict[str, Any]:
+    own: dict[str, list[Entry]] = defaultdict(list)
+    for entry in row.runs:
+        if entry.asked is not None:
+            own[entry.asked.task].append(entry)
+    cells = {
+        task: {
+            "planned": len(own[task]),
+            **_cell(sample, marks[task]),
+            "cost": _cost(own[task]),
+        }
+        for task, sample in row.cells.items()
+    }
+    means = [cell["normalized"] for cell in cells.values()]
+    return {
+        "agent": row.who.agent,
+        "policy": row.who.policy,
+        "setup": row.who.setup,
+        "planned": len(row.runs),
+        "graded": row.graded,
+        "valid": row.valid,
+        "vsr": _share(row.valid, row.graded),
+        "cells": cells,
+        "worth": fmean(fmean(w.values()) for w in worth.values()) if worth else None,
+        "normalized": fmean(means) if means and None not in means else None,
+        "elo": _elo_json(player),
+        "cost": _cost(row.runs),
+        "against_leader": None,
+    }
 
 
-def _drawn(table: dict[str, Any]) -> Table:
-    drawn = Table(
-        title=f"{table['task']} · {table['profile']} · test {table['metric']}", title_justify="left"
-    )
-    drawn.add_column("agent", overflow="fold")
-    drawn.add_column("policy")
-    for name in ("valid", "mean", "stdev", "best", "hours"):
-        drawn.add_column(name, justify="right", no_wrap=True)
-    for row in table["rows"]:
-        drawn.add_row(
-            row["agent"],
-            row["policy"],
-            f"{row['valid']} of {row['runs']}",
-            *(_number(row[n]) for n in ("mean", "stdev", "best")),
-            f"{row['seconds'] / 3600:.2f}",
-        )
-    for name, value in table["baselines"].items():
-        drawn.add_row(Text(NAMES[name], style="dim"), Text("–", style="dim"), "", _number(value))
-    return drawn
+def _cell(sample: Sample, marks: Marks | None) -> dict[str, Any]:
+    valid = sample.valid
+    seeds = [score for score in sample.by_seed.values() if score is not None]
+    interval = over_seeds(seeds)
+    return {
+        "graded": sample.graded,
+        "valid": len(valid),
+        "vsr": _share(len(valid), sample.graded),
+        "median": median(seeds) if seeds else None,
+        "mean": fmean(seeds) if seeds else None,
+        "best": (max if sample.sign > 0 else min)(valid, default=None),
+        "interval": asdict(interval) if interval else None,
+        "scores": {str(seed): list(runs) for seed, runs in sample.scores.items()},
+        "normalized": fmean(_normalized(sample, marks).values()) if marks else None,
+    }
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+def _share(hits: int, n: int) -> dict[str, Any]:
+    interval = wilson(hits, n)
+    return {"share": hits / n if n else None, "interval": asdict(interval) if interval else None}
+
+
+def _elo_json(player: Player | None) -> dict[str, Any] | None:
+    return asdict(player) if player else None
+
+
+def _cost(runs: Iterable[Entry]) -> dict[str, Any]:
+    """Return what graded runs used in all; None is unknown, never 0."""
+    spent = [entry.outcome.spent for entry in runs if entry.outcome is not None]
+    known = [s for s in spent if s is not None]
+    whole = len(known) == len(spent)
+    dollars = [_dollars(s) for s in known]
+    return {
+        "runs": len(spent),
+        "input_tokens": _tokens(known, "input_tokens", "cached_tokens", "cache_write_tokens")
+        if whole
+        else None,
+        "output_tokens": _tokens(known, "output_tokens") if whole else None,
+        "dollars": sum(d for d in dollars if d is not None)
+        if whole and None not in dollars
+        else None,
+        "dollars_known": sum(s.model.dollars_known + s.lost.dollars_known for s in known),
+        "gpu_hours": sum(s.gpu_hours for s in known) if whole else None,
+    }
+
+
+def _dollars(spent: Spent) -> float | None:
+    if spent.model.dollars is None or spent.lost.dollars is None:
+        return None
+    return spent.model.dollars + spent.lost.dollars
+
+
+def _tokens(spent: Iterable[Spent], *names: str) -> int:
+    return sum(getattr(tally, name) for s in spent for tally in (s.model, s.lost) for name in names)
+
+
+def _value(row: dict[str, Any], metric: Metric) -> float | None:
+    """Return what a row is ordered by, more being better; None where it has none."""
+    elo: float | None = (row["elo"] or {}).get("elo")
+    found: float | None
+    match metric:
+        case "score":
+            found = elo if row["worth"] is None else row["worth"]
+        case "normalized":
+            found = row["normalized"]
+        case "vsr":
+            found = row["vsr"]["share"]
+        case "elo":
+            found = elo
+        case "cost":
+            dollars = row["cost"]["dollars"]
+            found = None if dollars is None else -dollars
+    return found
+
+
+def _place(row: dict[str, Any]) -> tuple[bool, float, str]:
+    """Return where a row stands: those without a value last, then by name."""
+    value = row["value"]
+    return value is None, -(value or 0.0), f"{row['agent']} {row['policy']} {row['setup']}"
+
+
+def _told(
+    order: list[Row], worth: Mapping[Contender, dict[str, dict[int, float]] | None]
+) -> dict[Contender, dict[str, Any] | None]:
+    """Test each row against the first: paired by seed, corrected over the rows.
+
+    ``same`` is True where they cannot be told apart. None where there is no common scale.
+    """
+    leader = worth[order[0].who]
+    tests = {}
+    for row in order[1:]:
+        mine = worth[row.who]
+        tests[row.who] = None if not mine or not leader else _by_seed(leader, mine)
+    known = {who: d for who, d in tests.items() if d is not None}
+    p_values = {who: paired(d).p if d else None for who, d in known.items()}
+    adjusted = holm([1.0 if p is None else p for p in p_values.values()])
+    told: dict[Contender, dict[str, Any] | None] = {row.who: None for row in order}
+    for (who, differences), p in zip(known.items(), adjusted, strict=True):
+        told[who] = {"same": p > LEVEL, "p": p, "pairs": len(differences)}
+    return told
+
+
+def _by_seed(
+    leader: dict[str, dict[int, float]], other: dict[str, dict[int, float]]
+) -> list[float]:
+    """Return a difference a seed: the mean over the tasks that both ran with it."""
+    found: dict[int, list[float]] = defaultdict(list)
+    for task in leader.keys() & other.keys():
+        for seed in leader[task].keys() & other[task].keys():
+            found[seed].append(other[task][seed] - leader[task][seed])
+    return [fmean(found[seed]) for seed in sorted(found)]

@@ -5,6 +5,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from harness.report.baselines import baselines_of
+from harness.report.spending import describe_spent
+from scorers.output import clean
 from scorers.score import Score
 
 
@@ -30,6 +32,15 @@ def summarize(result: dict[str, Any]) -> str:
         f"  {counts['valid']} of {counts['scored']} nodes valid; "
         f"{result['seconds']['total']:.0f} s in all",
     ]
+    lines += [f"  {line}" for line in describe_spent(result.get("spent", {}))]
+    replay = result.get("replay")
+    if replay:
+        lines.append(f"  a replay of {replay['of']}")
+        if replay["other_scores"]:
+            nodes = ", ".join(map(str, replay["other_scores"]))
+            lines.append(f"  scored otherwise than when it was recorded: nodes {nodes}")
+        if replay["diverged"]:
+            lines.append(f"  IT WENT ON LIVE: {clean(replay['diverged'], 2000, keep='head')}")
     conditions = result["conditions"]
     if conditions and not conditions["isolated"]:
         lines.append("  NOT ISOLATED: this score never ranks beside isolated ones")
@@ -81,6 +92,8 @@ def describe(score: Score) -> str:
     lines.append(f"  time: {spent}")
     if score.peak_memory_mb is not None:
         lines.append(f"  peak memory: {score.peak_memory_mb:,} MiB")
+    for gpu in score.conditions.gpus:
+        lines.append(f"  gpu: {gpu.verdict}")
     held = "isolated" if score.conditions.isolated else "NOT ISOLATED"
     walls = score.conditions.unenforced
     lines.append(

@@ -11,6 +11,8 @@ from rich.text import Text
 from rich.tree import Tree as Drawn
 
 from harness.errors import ConfigError
+from harness.report.sound import check
+from harness.report.spending import describe_spent, spent_by
 from harness.report.summary import describe
 from harness.runs.rundir import Run, read_json
 from harness.search.journal import read
@@ -23,10 +25,21 @@ LOG_LINES = 40
 
 
 def load(path: Path) -> tuple[Run, State]:
-    """Return a run and its state, without touching it."""
+    """Return a run and its state, without touching it. Raises ConfigError where it is damaged."""
     run = Run.open(path)
-    events, _, _ = read(run.path / "events.jsonl")
-    return run, rebuild(events, run.path / "nodes", maximize=run.lock.maximize)
+    journal = run.path / "events.jsonl"
+    if journal.exists() and not journal.is_file():
+        raise ConfigError(f"{journal} is no regular file.")
+    events, _, _ = read(journal)
+    try:
+        state = rebuild(events, run.path / "nodes", maximize=run.lock.maximize)
+        check(state)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"The journal of {path} holds what no run writes.",
+            cause=f"{type(error).__name__}: {str(error)[:300]}",
+        ) from error
+    return run, state
 
 
 def as_json(path: Path, number: int | None) -> dict[str, Any]:
@@ -41,6 +54,7 @@ def as_json(path: Path, number: int | None) -> dict[str, Any]:
             "final": state.final,
             "finalist": state.finalist,
             "result": run.result,
+            "spent": spent_by(run, state.tree),
         }
     node = _node(state, number, path)
     file = run.node_dir(number) / "score.json"
@@ -68,7 +82,9 @@ def show_tree(path: Path) -> None:
         verdict = state.final["score"]
         shown = f"{verdict:.4f}" if verdict is not None else f"invalid: {state.final['reason']}"
         console.print(Text(f"final: node {state.finalist} retrained, hidden test split: {shown}"))
-    elif run.result is None and not run.is_held():
+    for line in describe_spent(spent_by(run, state.tree)):
+        console.print(Text(line))
+    if state.final is None and run.result is None and not run.is_held():
         console.print(Text(f"not finished: harness resume {run.path}"))
 
 

@@ -51,7 +51,10 @@ def read_submission(path: Path, task: Task) -> dict[str, str]:
 
 
 class ByHand:
-    """Evaluations of one task, profile and split by hand. The user's own code is trusted."""
+    """Evaluations of one task, profile and split by hand. The user's own code is trusted.
+
+    Has the GPU, where there is one, until ``close``.
+    """
 
     def __init__(
         self,
@@ -73,10 +76,20 @@ class ByHand:
             )
         self._strict = strict
         self._ready = get_ready(
-            task, profile, sandbox, trusted=True, progress=screen.progress, overrides=data
+            task,
+            profile,
+            sandbox,
+            trusted=True,
+            progress=screen.progress,
+            overrides=data,
+            say=screen.say,
         )
         if self._ready.warning:
             screen.say(f"warning: {self._ready.warning}")
+
+    def close(self) -> None:
+        """Give the GPU back. Idempotent."""
+        self._ready.close()
 
     def score(
         self, files: dict[str, str], *, seed: int, repeat: int = 1, log: Path | None = None

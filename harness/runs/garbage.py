@@ -27,6 +27,8 @@ def collect() -> list[str]:
     removed = []
     for backend in BACKENDS.values():
         removed += list(backend.sweep())
+    # GPU locks are left: the kernel has freed them, and their files cannot be removed without
+    # a race (see sandboxes.gpu_locks).
     for path in stale_stages():
         shutil.rmtree(path, ignore_errors=True)
         removed.append(str(path))

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,8 +19,13 @@ from scorers.score import Score
 from tasks.spec import find_task
 
 
-def rescore(path: Path, node: int | None, screen: Watcher) -> tuple[Score, Score, Path]:
-    """Score a node again (the final one by default); return old score, new score, its file."""
+def rescore(
+    path: Path, node: int | None, screen: Watcher, *, sandbox: str = ""
+) -> tuple[Score, Score, Path]:
+    """Score a node again (the final one by default); return old score, new score, its file.
+
+    ``sandbox``: another one than the run's.
+    """
     run = Run.open(path)
     task = find_task(run.asked.task)
     folder = run.path / FINAL if node is None else run.node_dir(node)
@@ -36,10 +42,11 @@ def rescore(path: Path, node: int | None, screen: Watcher) -> tuple[Score, Score
     ready = get_ready(
         task,
         run.asked.profile,
-        run.lock.sandbox,
+        sandbox or run.lock.sandbox,
         trusted=False,
         progress=screen.progress,
         overrides=run.asked.data,
+        say=screen.say,
     )
     if ready.warning:
         screen.say(f"warning: {ready.warning}")
@@ -54,6 +61,7 @@ def rescore(path: Path, node: int | None, screen: Watcher) -> tuple[Score, Score
         file.with_suffix(".log"),
     )
     file.parent.mkdir(exist_ok=True)
-    new = evaluate(ready.request(job), log=job.log, observe=screen.observe)
+    with closing(ready):
+        new = evaluate(ready.request(job), log=job.log, observe=screen.observe)
     write_whole(file, new.model_dump_json(indent=2) + "\n")
     return old, new, file

@@ -22,11 +22,20 @@ class Result:
 
 
 def compose(
-    run: Run, state: State, final: Score | None, *, metric: str, elapsed_s: float
+    run: Run,
+    state: State,
+    final: Score | None,
+    *,
+    metric: str,
+    elapsed_s: float,
+    ended: str,
+    spent: dict[str, Any],
+    replay: dict[str, Any] | None,
 ) -> Result:
     """Return a run's result. ``score`` is the test split's; it is null when the run is invalid.
 
     ``search_score`` is the chosen node's score on the search split, by which it was chosen.
+    ``ended`` says why the search ended, ``spent`` what it used (``Budget.to_json``).
     """
     asked = run.asked
     best = state.tree.best()
@@ -58,6 +67,9 @@ def compose(
             "resolution": final.resolution if final else None,
             "audits": [a.model_dump() for a in final.audits] if final else [],
             "claim": final.claim if final else {},
+            "ended": ended,
+            "spent": spent,
+            "replay": replay,
             "conditions": final.conditions.model_dump(mode="json") if final else None,
             "key": final.conditions.key if final else None,
             "seconds": {

@@ -2,12 +2,15 @@
 
     run.toml       what was asked                     lock.json    what it resolved to
     events.jsonl   the journal, the only state        result.json  written once, at the end
-    nodes/0007/    the submission's files, submission.json, stdout.log, score.json
+    nodes/0007/    the submission's files, submission.json, stdout.log, score.json, calls/
+    prompts/       system texts that the recorded calls share
     final/         the same for the final retraining
+    stop           there once somebody asked the run to end well
 
 Files are written whole (temporary name, fsync, rename), so that a reader never sees half.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -22,10 +25,20 @@ import tomlkit
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from harness.agents.writing import Writing
 from harness.errors import ConfigError
+from harness.search.budget import Limits
 from harness.search.journal import Journal
 
 FORMAT = 1
+
+LOCK, STOP, SWEEP = ".lock", "stop", "sweep.toml"
+
+When = Literal["step", "now"]
+"""When a run that was asked to stop does so: after the evaluations under way, or without them."""
+
+PROBE_S = 0.5
+"""How long ``hold`` is patient: whoever looks whether a run is held locks it for an instant."""
 
 
 class Asked(BaseModel):
@@ -45,6 +58,18 @@ class Asked(BaseModel):
     workers: int = 1
     data: dict[str, str] = Field(default_factory=dict)
     """What replaces values of the profile's ``data``: source, byte_counts."""
+    gpu_hours: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    dollars: float | None = None
+    charge_waiting: bool = False
+    on_divergence: Literal["stop", "live"] = "stop"
+    writing: Writing = Field(default_factory=Writing)
+
+    @property
+    def limits(self) -> Limits:
+        """The budgets."""
+        return Limits.model_validate({name: getattr(self, name) for name in Limits.model_fields})
 
 
 class Locked(BaseModel):
@@ -55,10 +80,18 @@ class Locked(BaseModel):
     harness: str
     task_hash: str
     data_hash: str
+    hidden_key: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")
+    """Of the key that hidden rows were drawn with, the fingerprint; empty for published rows."""
     data: str
     scorer: str
     sandbox: str
+    image: str = ""
+    """The digest of the sandbox's image, where it has one."""
     policy: dict[str, float | int | str]
+    agent: dict[str, Any] = Field(default_factory=dict)
+    """What decides the answers of an agent with a model: settings, hashes of its prompts."""
+    prices: tuple[dict[str, Any], ...] = ()
+    """Dollars per million tokens when the run began."""
     versions: dict[str, str]
     hardware: dict[str, str | int]
     direction: Literal["maximize", "minimize"] = "maximize"
@@ -84,14 +117,17 @@ class Run:
         self.name = path.name
 
     @classmethod
-    def create(cls, runs_dir: Path, asked: Asked, lock: Locked) -> "Run":
-        """Make a new run directory under a name of its own."""
-        stem = "_".join(
+    def create(cls, runs_dir: Path, asked: Asked, lock: Locked, *, name: str = "") -> "Run":
+        """Make a new run directory, under a name of its own unless one is given.
+
+        Raises ConfigError where that name is taken.
+        """
+        stem = name or "_".join(
             (
                 f"{datetime.now(UTC):%Y%m%d-%H%M%S}",
                 asked.task.replace("/", "-"),
                 asked.profile,
-                asked.agent,
+                asked.agent.partition(":")[0],  # of a replay not what it repeats: names are short
                 asked.policy,
                 str(asked.seed),
             )
@@ -105,15 +141,21 @@ class Run:
                     path.mkdir()
                     break
                 except FileExistsError:
+                    if name:
+                        raise ConfigError(
+                            f"There is a run at {path} already.",
+                            remedy=f"harness resume {path}, or another --name",
+                        ) from None
                     path = runs_dir / f"{stem}.{attempt}"
         except OSError as error:
             raise ConfigError(
                 f"{runs_dir} cannot hold runs.", cause=str(error), remedy="--runs-dir DIR"
             ) from error
         (path / "nodes").mkdir()
+        values = asked.model_dump(mode="json", exclude_none=True)  # TOML knows no null
         # lock.json first: a directory with a run.toml can be resumed.
         write_whole(path / "lock.json", lock.model_dump_json(indent=2) + "\n")
-        write_whole(path / "run.toml", tomlkit.dumps(asked.model_dump(mode="json")))
+        write_whole(path / "run.toml", tomlkit.dumps(values))
         return cls(path)
 
     @classmethod
@@ -158,6 +200,11 @@ class Run:
         """Return the folder of a node."""
         return self.path / "nodes" / f"{number:04d}"
 
+    def log(self, number: int) -> str:
+        """Return what a node's submission printed: of nodes, and so of the search split, only."""
+        file = self.node_dir(number) / "stdout.log"
+        return file.read_bytes().decode(errors="replace") if file.exists() else ""
+
     def journal(self) -> Journal:
         """Open the journal for appending."""
         return Journal(self.path / "events.jsonl")
@@ -167,9 +214,9 @@ class Run:
 
         Raises ConfigError if another process holds it.
         """
-        lock = FileLock(self.path / ".lock")
+        lock = FileLock(self.path / LOCK)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=PROBE_S)
         except Timeout:
             raise ConfigError(
                 f"Another process is working on {self.path}.",
@@ -179,37 +226,62 @@ class Run:
         return lock
 
     def is_held(self) -> bool:
-        """Return whether a live process works on this run."""
-        lock = FileLock(self.path / ".lock")
+        """Return whether a live process works on this run. Writes nothing."""
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
+            descriptor = os.open(self.path / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            # Shared: of two who look at once neither takes the other for the run.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
             return True
-        lock.release()
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
         return False
+
+    def ask_to_stop(self, when: When) -> None:
+        """Leave word for whoever works on this run, or next will, to end it well."""
+        write_whole(self.path / STOP, f"{when}\n")
+
+    @property
+    def stop_asked(self) -> When | None:
+        """When the run is to stop, if somebody asked for that. Whatever is no "now" is a "step"."""
+        try:
+            with (self.path / STOP).open("rb") as file:
+                return "now" if file.read(4).startswith(b"now") else "step"
+        except OSError:
+            return None
 
 
 def find_runs(places: list[Path]) -> Iterator[Path]:
-    """Yield the run directories at or directly under each place, oldest name first."""
+    """Yield the run directories at or under each place, those of its sweeps too, by name."""
     for place in places:
         if (place / "run.toml").exists():
             yield place
         elif place.is_dir():
-            yield from sorted(p.parent for p in place.glob("*/run.toml"))
+            sweeps = [p.parent for p in place.glob(f"*/{SWEEP}")]
+            yield from sorted(p.parent for f in (place, *sweeps) for p in f.glob("*/run.toml"))
         else:
             raise ConfigError(
                 f"There is no run and no folder of runs at {place}.", remedy="harness ls"
             )
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole, or not at all."""
+def write_whole(path: Path, text: str, *, sync: bool = True) -> None:
+    """Write a file so that it is there whole, or not at all.
+
+    Without ``sync`` a loss of power may take it; a kill never does.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with temporary.open("w") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
     temporary.replace(path)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Literal, Protocol
 
 from harness.errors import HarnessError, JudgeError
@@ -36,6 +37,10 @@ class Evaluator(Protocol):
         """Start an evaluation."""
         ...
 
+    def abandon(self) -> None:
+        """Stop what runs: its futures raise Cancelled. What is submitted later runs."""
+        ...
+
     def cancel(self) -> None:
         """Stop all that runs; returns when nothing of it is alive."""
         ...
@@ -46,7 +51,7 @@ class LocalEvaluator:
 
     def __init__(
         self,
-        make_request: Callable[[Job], Request],
+        make_request: Callable[[Job, int], Request],
         *,
         workers: int,
         observe: Callable[[str, str, dict[str, Any]], None],
@@ -54,35 +59,45 @@ class LocalEvaluator:
         self._make_request = make_request
         self._observe = observe
         self._cancel = threading.Event()
+        # Which worker one is decides whose GPU one has: no two evaluations share a number.
+        self._idle: SimpleQueue[int] = SimpleQueue()
+        for worker in range(workers):
+            self._idle.put(worker)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="evaluate")
 
     def submit(self, job: Job) -> "Future[Score]":
         """Start an evaluation."""
-        return self._threads.submit(self._evaluate, job)
+        return self._threads.submit(self._evaluate, job, self._cancel)
+
+    def abandon(self) -> None:
+        """Stop what runs: its futures raise Cancelled. What is submitted later runs."""
+        before, self._cancel = self._cancel, threading.Event()
+        before.set()
 
     def cancel(self) -> None:
         """Stop all that runs; returns when nothing of it is alive."""
         self._cancel.set()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _evaluate(self, job: Job) -> Score:
+    def _evaluate(self, job: Job, cancel: threading.Event) -> Score:
         for attempt in range(RETRIES + 1):
             try:
-                return self._once(job)
+                return self._once(job, cancel)
             except HarnessError as error:
-                if not error.retryable or attempt == RETRIES or self._cancel.is_set():
+                if not error.retryable or attempt == RETRIES or cancel.is_set():
                     raise
                 self._observe("retry", job.label, {"cause": str(error)})
-                self._cancel.wait(BACK_OFF_S * 2**attempt)
+                cancel.wait(BACK_OFF_S * 2**attempt)
         raise AssertionError("unreachable")
 
-    def _once(self, job: Job) -> Score:
+    def _once(self, job: Job, cancel: threading.Event) -> Score:
+        worker = self._idle.get()
         try:
             return evaluate(
-                self._make_request(job),
+                self._make_request(job, worker),
                 log=job.log,
                 observe=lambda what, details: self._observe(what, job.label, details),
-                cancel=self._cancel,
+                cancel=cancel,
             )
         except HarnessError:
             raise
@@ -93,3 +108,5 @@ class LocalEvaluator:
                 cause=f"{type(error).__name__}: {error}",
                 remedy="harness resume, once it is mended; the submission was not graded",
             ) from error
+        finally:
+            self._idle.put(worker)

@@ -5,6 +5,7 @@ that is torn (the harness was killed while writing) is dropped on load; anything
 does not read back is damage, and is never overwritten.
 """
 
+import errno
 import json
 import os
 import time
@@ -18,6 +19,10 @@ from typing import Any
 from harness.errors import ConfigError
 
 FORMAT = 1
+
+_DERIVED = ("written", "evaluating", "scored")
+"""What a loss of power may take until the next other line: it follows from files that are on disk
+by then (the answer of the model, the submission, score.json), and is found again in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +39,12 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.events, self._chain, whole = read(path)
+        self.events: list[Event] = []
+        # One attribute, set last: an interrupt cannot come between its parts.
+        self._end = ("", 0)
+        self._load()
         self._before_s = self.events[-1].elapsed_s if self.events else 0.0
         self._opened = time.monotonic()
-        if path.exists() and path.stat().st_size > whole:
-            os.truncate(path, whole)  # the torn last line
         # Unbuffered: one write a line, so that a kill tears at most the last one.
         self._file = path.open("ab", buffering=0)
 
@@ -48,21 +54,39 @@ class Journal:
         return self._before_s + time.monotonic() - self._opened
 
     def append(self, kind: str, **data: Any) -> Event:  # noqa: ANN401 (JSON values)
-        """Write one event; when this returns it is on disk."""
-        event = Event(kind, round(self.elapsed_s, 3), data)
+        """Write one event; no kill can take it once this returns (``_DERIVED``).
+
+        Ctrl-C or a full disk may end this anywhere: the next line then continues from what was
+        really written.
+        """
+        if self.path.stat().st_size != self._end[1]:
+            self._load()
+        chain, whole = self._end
+        # As it will be read back, where an enum is a text: a resumed run must not differ.
+        event = Event(kind, round(self.elapsed_s, 3), json.loads(json.dumps(data)))
         body = {
             "format": FORMAT,
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "elapsed_s": event.elapsed_s,
             "event": kind,
-            **data,
+            **event.data,
         }
-        self._chain = _link(self._chain, body)
-        line = json.dumps({**body, "chain": self._chain}) + "\n"
-        self._file.write(line.encode())
-        os.fsync(self._file.fileno())
+        chain = _link(chain, body)
+        line = (json.dumps({**body, "chain": chain}) + "\n").encode()
+        if self._file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, "only a part of a line could be written", str(self.path))
+        if kind not in _DERIVED:
+            os.fsync(self._file.fileno())
         self.events.append(event)
+        self._end = (chain, whole + len(line))
         return event
+
+    def _load(self) -> None:
+        """Read what is on disk, and cut off a torn last line."""
+        self.events, chain, whole = read(self.path)
+        if self.path.exists() and self.path.stat().st_size > whole:
+            os.truncate(self.path, whole)
+        self._end = (chain, whole)
 
     def close(self) -> None:
         """Close the file. Idempotent."""

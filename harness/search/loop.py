@@ -1,20 +1,30 @@
 """The search loop: choose, write, score, record, until the budget is spent.
 
-One loop for every policy and any number of workers. Each step is journalled before the next
-begins; ``State`` is only ever advanced by the events that are also written, so a resumed run
-cannot differ from one that was never killed.
+    choose ──► write (a thread asks the agent) ──► evaluate (the evaluator's threads) ──► record
+      ▲                                                                                     │
+      └──────────────────────── wait for the first that finishes ◄──────────────────────────┘
+
+One loop for every policy and any number of slots; a node has a slot from its choice to its
+score. Only the main thread decides, and only it writes to the journal. Each step is journalled
+before the next begins; ``State`` is only ever advanced by the events that are also written, so
+a resumed run cannot differ from one that was never killed.
 """
 
 import json
+import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from harness.agents import Agent, Ask, Exhausted
-from harness.policies import Policy
+from harness.agents import Agent, Answer, Ask, Exhausted
+from harness.agents.calls import Calls
+from harness.agents.model import BudgetSpent
+from harness.agents.replay import Recording
+from harness.policies import Decision, Policy
 from harness.runs.rundir import Run, read_json, write_whole
+from harness.search.budget import Budget, Progress
 from harness.search.evaluator import Evaluator, Job
 from harness.search.journal import Journal
 from harness.search.state import rebuild
@@ -27,6 +37,14 @@ Observe = Callable[[str, str, dict[str, Any]], None]
 """Called as ``observe(what, label, details)`` for whoever watches; from several threads."""
 
 FINAL = "final"
+
+LOOK_S = 1.0
+"""How often a run whose steps take long looks whether it was asked to stop at once."""
+
+STOPPED = "Stopped by the user."
+
+GRACE_S = 1.0
+"""How long a cancelled agent is waited for; then it is left behind, to end with the process."""
 
 
 class Search:
@@ -42,6 +60,9 @@ class Search:
         evaluator: Evaluator,
         journal: Journal,
         observe: Observe,
+        budget: Budget | None = None,
+        calls: Calls | None = None,
+        recording: Recording | None = None,
     ) -> None:
         self.run = run
         self.task = task
@@ -51,26 +72,62 @@ class Search:
         self.journal = journal
         self.observe = observe
         self.asked = run.asked
+        self.budget = budget or Budget(self.asked.limits, workers=self.asked.workers)
+        self.calls = calls
+        self._recording = recording
         self._audit_key = run.lock.audit_key
         self.state = rebuild(journal.events, run.path / "nodes", maximize=run.lock.maximize)
-        self._running: dict[Future[Score], int] = {}
+        # An answer while the node's state is "chosen", a score while it is "written".
+        self._running: dict[Future[Any], int] = {}
+        self._failure: BaseException | None = None
+        self._cancel = threading.Event()
 
     def search(self) -> None:
-        """Fill the tree until the budget is spent or there is nothing more to do."""
-        for node in list(self.state.tree):
+        """Fill the tree until the budget is spent or there is nothing more to do.
+
+        Where one step fails for good no other begins; those begun are finished and kept, and
+        then the failure is raised.
+        """
+        begun = [] if self.run.stop_asked else list(self.state.tree)
+        for node in begun:  # what was under way when the last process ended
             if node.state == "chosen":
                 self._write(node.number)
-            if node.number in self.state.tree and self.state.tree[node.number].state == "written":
+            elif node.state == "written":
                 self._evaluate(node.number)
         while True:
             while len(self._running) < self.asked.workers and self._choose():
                 pass
             if not self._running:
-                return
-            done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+                break
+            done, _ = wait(self._running, timeout=LOOK_S, return_when=FIRST_COMPLETED)
+            if self.run.stop_asked == "now":
+                self._abandon()
+                break
             # In order of their numbers: the journal must not depend on a set's order.
             for future in sorted(done, key=self._running.__getitem__):
-                self._scored(self._running.pop(future), future.result())
+                self._finish(self._running.pop(future), future)
+        if self._failure is not None:
+            raise self._failure
+
+    def _abandon(self) -> None:
+        """Drop what is under way, but for evaluations that have just ended."""
+        evaluated = [f for f, n in self._running.items() if self.state.tree[n].state == "written"]
+        self._cancel.set()
+        self.evaluator.abandon()
+        wait(evaluated)
+        wait(self._running, timeout=GRACE_S)
+        for future in sorted(evaluated, key=self._running.__getitem__):
+            if future.exception() is None:
+                self._scored(self._running[future], future.result())
+        self._running.clear()
+        self._stopped()
+
+    def cancel(self) -> None:
+        """Stop all that runs. Nothing of an evaluation is alive when this returns. Idempotent."""
+        self._cancel.set()
+        self.evaluator.cancel()
+        state = self.state.tree
+        wait([f for f, n in self._running.items() if state[n].state == "chosen"], timeout=GRACE_S)
 
     def finalize(self) -> Score | None:
         """Retrain the best node once, in a fresh sandbox, and serve it the test split.
@@ -98,29 +155,54 @@ class Search:
         self.observe("final", FINAL, {"score": score, "node": best.number})
         return score
 
+    @property
+    def progress(self) -> Progress:
+        """How far the run is, for its budgets."""
+        return Progress.of(self.journal.events, self.state.tree, self.journal.elapsed_s)
+
+    @property
+    def ended(self) -> str:
+        """Why no other node is begun, in words."""
+        spent = self.budget.spent(self.progress)
+        return self.state.exhausted or spent or "the policy has nothing more to do"
+
+    def _stopped(self) -> bool:
+        """Return whether the search is over before its budget; note it if somebody asked for it."""
+        if not self.state.exhausted and self.run.stop_asked:
+            self._record("stopped", message=STOPPED)
+            self.observe("exhausted", "", {"message": STOPPED})
+        return bool(self.state.exhausted)
+
     def _choose(self) -> bool:
-        """Take one more step if the budget and the policy allow it."""
-        number = len(self.state.tree)
-        if (
-            self.state.exhausted
-            or number >= self.asked.steps
-            or self.journal.elapsed_s >= self.asked.time_s
-        ):
+        """Begin one more node if the budgets and the policy allow it."""
+        if self._failure or self._stopped() or self.budget.spent(self.progress):
             return False
-        decision = self.policy.choose(self.state.tree, stream(self.asked.seed, "choose", number))
+        number = len(self.state.tree)
+        decision: Decision | None
+        recorded = self._recording.node(number) if self._recording is not None else None
+        if recorded is not None:
+            decision = Decision(recorded.operator, recorded.parents)
+            left = dict(recorded.left)
+        else:
+            rng = stream(self.asked.seed, "choose", number)
+            decision = self.policy.choose(self.state.tree, rng)
+            left = self.budget.left(self.progress)
         if decision is None:
             return False
         self._record(
-            "chosen", node=number, operator=decision.operator, parents=list(decision.parents)
+            "chosen",
+            node=number,
+            operator=decision.operator,
+            parents=list(decision.parents),
+            left=left,
         )
-        if not self._write(number):
-            return False
-        self._evaluate(number)
+        self._write(number)
         return True
 
-    def _write(self, number: int) -> bool:
-        """Ask the agent for a node's files and keep them. Returns False if it has no more."""
-        node = self.state.tree[number]
+    def _write(self, number: int) -> None:
+        """Ask the agent for a node's files, in a thread."""
+        tree = self.state.shown[number]
+        node = tree[number]
         self.observe(
             "writing", str(number), {"operator": node.operator, "parents": list(node.parents)}
         )
@@ -129,30 +211,48 @@ class Search:
             profile=self.asked.profile,
             operator=node.operator,
             node=number,
-            parents=tuple(self.state.tree[p] for p in node.parents),
-            tree=self.state.tree,
+            parents=tuple(tree[p] for p in node.parents),
+            tree=tree,
             seed=derive(self.asked.seed, "agent", number),
+            cancel=self._cancel,
+            steps=self.asked.steps,
+            log=self.run.log,
+            model=self.calls.bind(number, self._cancel) if self.calls is not None else None,
         )
-        try:
-            answer = self.agent.write(ask)
-        except Exhausted as end:
-            self._record("exhausted", node=number, message=str(end))
-            self.observe("exhausted", str(number), {"message": str(end)})
-            return False
+        self._running[_in_thread(lambda: self.agent.write(ask), f"write-{number}")] = number
+
+    def _finish(self, number: int, future: Future[Any]) -> None:
+        """Record what became of a step, and begin the node's next one."""
+        error = future.exception()
+        if isinstance(error, Exhausted | BudgetSpent):
+            self._record("exhausted", node=number, message=str(error))
+            self.observe("exhausted", str(number), {"message": str(error)})
+        elif error is not None:
+            self._failure = self._failure or error
+            if self._running:
+                self.observe("failing", str(number), {"cause": str(error)})
+        elif self.state.tree[number].state == "chosen":
+            self._written(number, future.result())
+            if self._failure is None:
+                self._evaluate(number)
+        else:
+            self._scored(number, future.result())
+
+    def _written(self, number: int, answer: Answer) -> None:
         folder = self.run.node_dir(number)
         for name, text in answer.files.items():
             write_whole(folder / name, text)
         for name, text in (("prompt.md", answer.prompt), ("completion.md", answer.completion)):
-            if text:
-                write_whole(folder / name, text)
+            if text:  # for people; the calls hold both
+                write_whole(folder / name, text, sync=False)
         self._record(
             "written",
             node=number,
             files={n: sha256(t.encode()).hexdigest() for n, t in answer.files.items()},
             note=answer.note,
             knobs=answer.knobs,
+            **({"analyses": dict(answer.analyses)} if answer.analyses else {}),
         )
-        return True
 
     def _evaluate(self, number: int) -> None:
         node = self.state.tree[number]
@@ -190,6 +290,23 @@ class Search:
 
     def _record(self, kind: str, **data: Any) -> None:  # noqa: ANN401 (JSON values)
         self.state.apply(self.journal.append(kind, **data), self.run.path / "nodes")
+
+
+def _in_thread(work: Callable[[], Answer], name: str) -> Future[Answer]:
+    """Start ``work`` in a thread that a process may leave behind when it ends.
+
+    A pool would wait at exit for an agent that does not listen.
+    """
+    future: Future[Answer] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 (whoever waits raises it)
+            future.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
 
 
 def _summary(score: Score) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Events in, state out: what a run knows, rebuilt from its journal and nothing else."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,14 @@ from harness.search.tree import Node, Tree
 
 @dataclass
 class State:
-    """The tree, and how far the run is. ``final`` is the summary of the test score."""
+    """The tree, and how far the run is. ``final`` is the summary of the test score.
+
+    ``shown`` holds, for each node that is being written, the tree as it was when the node was
+    chosen: what its agent sees, be it asked at once or again after a kill.
+    """
 
     tree: Tree
+    shown: dict[int, Tree] = field(default_factory=dict)
     exhausted: str = ""
     finalist: int | None = None
     final: dict[str, Any] | None = None
@@ -28,7 +33,9 @@ class State:
         data = event.data
         match event.kind:
             case "chosen":
-                self.tree.add(Node(data["node"], data["operator"], tuple(data["parents"])))
+                parents, left = tuple(data["parents"]), data.get("left", {})
+                self.tree.add(Node(data["node"], data["operator"], parents, left=left))
+                self.shown[data["node"]] = self.tree.copy()
             case "written":
                 files = load_files(nodes / f"{data['node']:04d}", data["files"])
                 self.tree.update(
@@ -38,9 +45,15 @@ class State:
                     note=data["note"],
                     knobs=data["knobs"],
                 )
+                del self.shown[data["node"]]
+                for number, text in data.get("analyses", {}).items():
+                    self.tree.update(int(number), analysis=text)
             case "exhausted":
                 self.exhausted = data["message"]
                 self.tree.drop(data["node"])
+                del self.shown[data["node"]]
+            case "stopped":
+                self.exhausted = data["message"]
             case "scored":
                 fields = ("valid", "score", "reason", "message", "seconds")
                 self.tree.update(data["node"], state="scored", **{k: data[k] for k in fields})
@@ -65,6 +78,10 @@ def load_files(folder: Path, hashes: dict[str, str]) -> dict[str, str]:
     files: dict[str, str] = {}
     for name, expected in hashes.items():
         file = folder / name
+        # A stranger's journal may name anything: what is outside, or never ends, is not read.
+        odd = file.exists() and not file.is_file()
+        if odd or ".." in Path(name).parts or Path(name).is_absolute():
+            raise ConfigError(f"{name!r} in the journal is no file of a submission.")
         try:
             content = file.read_bytes()
         except OSError as error:

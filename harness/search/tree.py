@@ -1,6 +1,6 @@
 """The search tree, rebuilt from the journal: the only state a policy or an agent sees."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -13,13 +13,15 @@ Operator = Literal["draft", "debug", "improve", "crossover"]
 class Node:
     """One submission. ``score`` is the search split's; None while unscored or when invalid.
 
-    ``state``: chosen (the agent is being asked), written (its files exist), scored.
+    ``state``: chosen (the agent is being asked), written (its files exist), scored. ``left`` is
+    what the limited budgets had left when it was chosen, by the names of ``search.budget.Limits``.
     """
 
     number: int
     operator: Operator
     parents: tuple[int, ...]
     state: Literal["chosen", "written", "scored"] = "chosen"
+    left: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
     knobs: dict[str, Value] | None = None
     files: dict[str, str] = field(default_factory=dict)
@@ -28,6 +30,8 @@ class Node:
     reason: str | None = None
     message: str = ""
     seconds: float = 0.0
+    analysis: str | None = None
+    """What an agent made of the outcome; "" if it had nothing to say, None if it was not asked."""
 
     @property
     def buggy(self) -> bool:
@@ -67,6 +71,12 @@ class Tree:
         """Remove a node that never came to be."""
         del self._nodes[number]
 
+    def copy(self) -> "Tree":
+        """Return a tree that later changes of this one do not reach; nodes are shared."""
+        other = Tree(maximize=self.maximize)
+        other._nodes = dict(self._nodes)
+        return other
+
     def children(self, number: int) -> list[Node]:
         """Return the nodes that have ``number`` among their parents."""
         return [node for node in self if number in node.parents]
@@ -74,6 +84,10 @@ class Tree:
     def scored(self) -> list[Node]:
         """Return the nodes whose evaluation is recorded, in order of their numbers."""
         return [node for node in self if node.state == "scored"]
+
+    def is_running(self) -> bool:
+        """Return whether a node is still being written or evaluated."""
+        return any(node.state != "scored" for node in self)
 
     def better(self, a: float, b: float) -> bool:
         """Return whether score ``a`` is strictly better than ``b``."""
@@ -96,3 +110,30 @@ class Tree:
             depth += 1
             node = self[node.parents[0]]
         return depth
+
+    def repairable(self, max_debug_depth: int) -> list[Node]:
+        """Return the buggy nodes that nobody works on and that may have one more debug step.
+
+        None of them has a child, running or not: a node is never debugged twice, and no more
+        than ``max_debug_depth`` debug steps ever follow each other.
+        """
+        tried = {parent for node in self for parent in node.parents}
+        return [
+            node
+            for node in self
+            if node.buggy
+            and node.number not in tried
+            and self.debug_depth(node.number) < max_debug_depth
+        ]
+
+    def normalised(self) -> dict[int, float]:
+        """Return the valid nodes' scores from 0 (the worst) to 1 (the best); equal ones 0.5."""
+        scores = {node.number: node.score for node in self if node.score is not None}
+        if not scores:
+            return {}
+        worst, best = min(scores.values()), max(scores.values())
+        if worst == best:
+            return dict.fromkeys(scores, 0.5)
+        if not self.maximize:
+            worst, best = best, worst
+        return {number: (score - worst) / (best - worst) for number, score in scores.items()}

@@ -6,8 +6,9 @@
     commit    under a name made of a hash of all that went in, and as ``current``
 
 So no registry is needed, the build has no network of its own, and no wheel stays in a
-layer (by ``COPY`` they would: 1.4 GB rather than 1.0). ``with_dockerfile`` is the other
-way, for a GPU and a registry.
+layer (by ``COPY`` they would: 1.4 GB rather than 1.0). For a GPU the same with what Triton
+compiles with; torch's own wheels bring CUDA, and the engine adds the driver at each start.
+``with_dockerfile`` is the other way, for people with a registry.
 """
 
 import contextlib
@@ -28,36 +29,40 @@ from sandboxes.image import recipe
 Say = Callable[[str], None]
 
 _SUITE = "bookworm"
-_BASE = f"{recipe.NAME}-base:{_SUITE}"
-_PACKAGES = "python3,python3-venv,ca-certificates"
+_PACKAGES = ("python3", "python3-venv", "ca-certificates")
 _PATH = "/opt/venv/bin:/usr/local/bin:/usr/bin:/bin"
 _PATIENCE_S = 1800.0
 
 
-def build(*, base: str | None, tag: str | None, torch_index: str | None, say: Say) -> str:
+def build(
+    *, base: str | None, tag: str | None, torch_index: str | None, gpu: bool, say: Say
+) -> str:
     """Make the image unless it is there; return its name. ``say`` gets a line for each step.
 
     ``base`` is an image with Python 3.11 or newer and its venv module; by default a Debian
-    is made. ``torch_index`` is one more package index, for the build of torch. Raises
+    is made. ``torch_index`` is one more package index, for the build of torch. With ``gpu``
+    the Debian holds what Triton needs; a ``base`` must bring that itself. Raises
     ConfigError for what the machine lacks, InfrastructureError for a step that failed.
     """
     engine = _engine()
-    name = f"{recipe.NAME}:{tag or recipe.digest(base or _BASE)}"
+    debian = f"{recipe.NAME}-base:{_SUITE}{'-gpu' * gpu}"
+    parts = [torch_index] if torch_index else []
+    name = f"{recipe.NAME}:{tag or recipe.digest(base or debian, *parts)}"
     if tag is None and engine.image(name) is not None:
         say(f"{name} is there already")
     else:
-        source = _found_base(engine, base, say) if base else _own_base(engine, say)
+        source = _found_base(engine, base, say) if base else _own_base(engine, debian, gpu, say)
         with tempfile.TemporaryDirectory(prefix="harness-wheels-") as place:
             version = _python_of(engine, source)
             with _step(say, f"wheels for Python {version}"):
                 _download(Path(place), version, torch_index)
-            _install(engine, source, Path(place), name, say)
+            _install(engine, source, Path(place), name, gpu, say)
     _make_current(engine, name)
     return name
 
 
 def with_dockerfile(*, base: str | None, tag: str | None, say: Say) -> str:
-    """Build the Dockerfile beside this module, for a GPU. Needs a registry and a network.
+    """Build the Dockerfile beside this module. Needs a registry and a network.
 
     ``base`` replaces the one that it names.
     """
@@ -79,7 +84,7 @@ def with_dockerfile(*, base: str | None, tag: str | None, say: Say) -> str:
                 raise SandboxStartError(
                     "The image could not be built",
                     cause=f"{last}{line['error']}".strip(),
-                    remedy="without a registry: harness image build",
+                    remedy="without a registry: harness image build --gpu",
                 )
             if text := line.get("stream", "").strip():
                 last = f"{text}\n"
@@ -110,10 +115,11 @@ def _found_base(engine: Engine, base: str, say: Say) -> str:
     return base
 
 
-def _own_base(engine: Engine, say: Say) -> str:
-    if engine.image(_BASE) is not None:
-        say(f"base: {_BASE} is there already")
-        return _BASE
+def _own_base(engine: Engine, name: str, gpu: bool, say: Say) -> str:
+    if engine.image(name) is not None:
+        say(f"base: {name} is there already")
+        return name
+    packages = (*_PACKAGES, *(recipe.TRITON_NEEDS if gpu else ()))
     if shutil.which("mmdebstrap") is None:
         raise ConfigError(
             "mmdebstrap is not installed, which makes the base of the image",
@@ -127,15 +133,15 @@ def _own_base(engine: Engine, say: Say) -> str:
                     "mmdebstrap",
                     "--quiet",
                     "--variant=minbase",
-                    f"--include={_PACKAGES}",
+                    f"--include={','.join(packages)}",
                     _SUITE,
                     tar,
                 ]
             )
-        with _step(say, f"base: import as {_BASE}"), answered("import the base", start=True):
-            repository, _, tag = _BASE.partition(":")
+        with _step(say, f"base: import as {name}"), answered("import the base", start=True):
+            repository, _, tag = name.partition(":")
             engine.api.import_image_from_file(str(tar), repository=repository, tag=tag)
-    return _BASE
+    return name
 
 
 def _python_of(engine: Engine, image: str) -> str:
@@ -160,12 +166,13 @@ def _download(place: Path, version: str, torch_index: str | None) -> None:
         wheel.chmod(0o755)
 
 
-def _install(engine: Engine, source: str, wheels: Path, name: str, say: Say) -> None:
+def _install(engine: Engine, source: str, wheels: Path, name: str, gpu: bool, say: Say) -> None:
     packages = recipe.wanted()
+    imports = "torch, numpy, einops" + ", triton" * gpu
     script = (
         "python3 -m venv /opt/venv && /opt/venv/bin/pip install --quiet --no-index "
         '--no-cache-dir --find-links /wheels "$@" && /opt/venv/bin/python -c '
-        '"import torch, numpy, einops"'
+        f'"import {imports}"'
     )
     mounts = [bind(str(wheels), "/wheels", writable=False)]
     with contextlib.ExitStack() as stack:

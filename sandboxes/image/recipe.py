@@ -18,6 +18,9 @@ LABEL = "aira-harness.packages"
 PYTHON = "/opt/venv/bin/python"
 """The interpreter inside."""
 
+TRITON_NEEDS = ("gcc", "libc6-dev", "python3-dev")
+"""Debian packages: inside the sandbox Triton compiles a launcher for each kernel."""
+
 PLAIN = ("torch", "numpy")
 """In the version that the harness itself runs with: scores name that version."""
 EXTRA = ("einops==0.8.2",)
@@ -37,10 +40,10 @@ def wanted() -> tuple[str, ...]:
     return (*found, *EXTRA)
 
 
-def digest(base: str) -> str:
+def digest(base: str, *more: str) -> str:
     """Return 12 characters that stand for all that goes into the image on this ``base``."""
     told = hashlib.sha256()
-    for part in (*wanted(), base, platform.python_version_tuple()[1], platform.machine()):
+    for part in (*wanted(), base, *more, platform.python_version_tuple()[1], platform.machine()):
         told.update(part.encode() + b"\0")
     for name in ("Dockerfile", "build.py"):
         told.update((Path(__file__).parent / name).read_bytes())

@@ -6,28 +6,24 @@ What nearly repeats itself between training and a hidden split is measured, not 
 share of the hidden runs of 13 words that stand in the training text is in the manifest.
 """
 
-import hashlib
-import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
 from harness.errors import ConfigError
 from tasks.autoresearch import reference, sources, splits, tokenizer
 from tasks.autoresearch.overlap import Overlap, runs, without_near_duplicates
 from tasks.autoresearch.tokenizer import ByteCounts, Tokenizer, Tokens
+from tasks.prepared import Locked, altered, checksum, prepared, write_manifest
 from tasks.spec import Manifest, Progress, Strict, Value, digest
 
 GENERATOR = "autoresearch-1"
 """Raise the number whenever the same parameters and text would give other data."""
 
-CHECKSUM_ON_REUSE_BYTES = 100_000_000
 HIDDEN: tuple[sources.Hidden, ...] = ("test", "search")
 
 
@@ -81,28 +77,14 @@ def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progr
     """
     p = _parameters(profile, data)
     source = sources.identity(p.source, p.shards)
-    name = f"autoresearch-{profile}-{digest(GENERATOR + p.model_dump_json() + source)}"
-    folder, unfinished = root / name, root / f".{name}.part"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with _Locked(root / f".{name}.lock", progress):
-            fault = find_fault(folder, p)
-            if fault == "":
-                return folder
-            if folder.exists():
-                progress(f"rebuilding, for {fault}", 0, 1)
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(mode=0o755)
-            _build(unfinished, profile, p, _open(p, root, progress), source, progress)
-            shutil.rmtree(folder, ignore_errors=True)
-            unfinished.rename(folder)
-    except OSError as error:
-        raise ConfigError(
-            f"The data of autoresearch cannot be written under {root}.",
-            cause=str(error),
-            remedy=f"free some space, or make {root} writable, or choose another data folder",
-        ) from error
-    return folder
+    return prepared(
+        root,
+        f"autoresearch-{profile}-{digest(GENERATOR + p.model_dump_json() + source)}",
+        task="autoresearch",
+        fault=lambda folder: find_fault(folder, p),
+        build=lambda folder: _build(folder, profile, p, _open(p, root, progress), source, progress),
+        progress=progress,
+    )
 
 
 def find_fault(folder: Path, p: Parameters) -> str:
@@ -115,36 +97,12 @@ def find_fault(folder: Path, p: Parameters) -> str:
         wanted = p.model_dump()
         if {name: manifest.parameters.get(name) for name in wanted} != wanted:
             return "manifest.json speaks of other parameters"
-        paths = {name: folder / name for name in manifest.files}
-        small = sum(path.stat().st_size for path in paths.values()) < CHECKSUM_ON_REUSE_BYTES
-        for name, path in paths.items():
-            if path.suffix == ".npy":
-                np.load(path, mmap_mode="r")
-            if small and _checksum(path) != manifest.files[name]:
-                return f"{name} does not have the content it was written with"
+        for name in manifest.files:
+            if name.endswith(".npy"):
+                np.load(folder / name, mmap_mode="r")
+        return altered(folder, manifest.files)
     except (OSError, ValueError) as error:  # pydantic's and numpy's errors are ValueErrors
         return f"it cannot be read ({error})"
-    return ""
-
-
-class _Locked:
-    """Holds a file lock, saying so while it waits."""
-
-    def __init__(self, path: Path, progress: Progress) -> None:
-        self._lock = FileLock(path)
-        self._progress = progress
-
-    def __enter__(self) -> None:
-        while True:
-            try:
-                self._lock.acquire(timeout=0.5)
-            except Timeout:
-                self._progress("waiting for another process that makes this data", 0, 1)
-            else:
-                return
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
 
 
 def _parameters(profile: str, data: Mapping[str, Value]) -> Parameters:
@@ -165,7 +123,7 @@ def _parameters(profile: str, data: Mapping[str, Value]) -> Parameters:
 def _open(p: Parameters, root: Path, progress: Progress) -> sources.Source:
     if p.source == "climbmix":
         needed = splits.hidden_tokens(p.rows, p.capacity, p.audit_tokens)
-        with _Locked(root / ".climbmix.lock", progress):
+        with Locked(root / ".climbmix.lock", progress):
             return sources.open_climbmix(
                 root / "climbmix", p.shards, needed, p.max_characters, progress
             )
@@ -326,7 +284,7 @@ def _write_manifest(
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     progress("checksums", 0, 1)
     for path in paths:
-        files[path.relative_to(folder).as_posix()] = _checksum(path)
+        files[path.relative_to(folder).as_posix()] = checksum(path)
     manifest = Manifest(
         task="autoresearch",
         profile=profile,
@@ -337,14 +295,4 @@ def _write_manifest(
         files=files,
         baselines=baselines,
     )
-    beside = folder / "manifest.json.part"
-    with beside.open("w") as out:
-        out.write(json.dumps(manifest.model_dump(), indent=2) + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    beside.rename(folder / "manifest.json")
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    write_manifest(folder, manifest)

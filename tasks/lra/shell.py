@@ -4,14 +4,19 @@ It runs inside the sandbox, in one process with the submission:
 
     python -I -B /runner/shell.py /task/config.json
 
-It trains ``CustomEncoder`` of the submission's model.py for ``settings["steps"]`` steps and then
-answers the judge's batches through ``candidate.py``, which lies beside it. Nothing it says of
-itself is believed. Steps decide, not the clock, so on a CPU a seed decides the result.
+It trains the class in the submission's model.py for ``settings["steps"]`` steps and then answers
+the judge's batches through ``candidate.py``, which lies beside it. Nothing it says of itself is
+believed. Steps decide, not the clock, so on a CPU a seed decides the result.
 
-config.json: task, profile, variant, seed, settings, shape {length, vocabulary, classes}, cpus,
-device ("cpu" or "cuda"), max_parameters (or null), paths {train, submission, socket, scratch}.
+The class is ``CustomEncoder``, or, where a row is two documents, ``CustomDualEncoder`` if there
+is one: otherwise both documents go through one ``CustomEncoder``, and the shell compares them.
+
+config.json: task, profile, variant, seed, settings, shape {length, vocabulary, classes, and where
+it is so documents: 2, padded: 0}, cpus, device ("cpu" or "cuda"), max_parameters (or null), paths
+{train, submission, socket, scratch}. ``settings["seq_len"]``, where it is set, cuts each document.
 """
 
+import gc
 import importlib.util
 import inspect
 import json
@@ -31,12 +36,15 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-CLASS = "CustomEncoder"
+    Predict = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
+
+CLASS, DUAL_CLASS = "CustomEncoder", "CustomDualEncoder"
 BETA1 = 0.9
 CHECK_EVERY = 10
 """Steps between two looks at the loss: each look makes a GPU wait."""
 
 Config = dict[str, Any]
+Places = dict[tuple[int, tuple[int, ...]], tuple[int, int]]
 
 
 class Link(Protocol):
@@ -44,12 +52,7 @@ class Link(Protocol):
 
     def progress(self, step: int, total: int, loss: float) -> None: ...
     def fail(self, kind: str, text: str) -> None: ...
-    def serve(
-        self,
-        predict: "Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]",
-        *,
-        claim: dict[str, Any],
-    ) -> None: ...
+    def serve(self, predict: "Predict", *, claim: dict[str, Any]) -> None: ...
 
 
 class Refused(Exception):
@@ -78,6 +81,15 @@ def main(path: str) -> int:
 
 def train_and_serve(config: Config, link: Link) -> None:
     """Do all the work; whatever is wrong with the submission comes out as an exception."""
+    predict, claim = trained(config, link)
+    link.serve(predict, claim=claim)
+
+
+def trained(config: Config, link: Link | None = None) -> tuple["Predict", dict[str, Any]]:
+    """Train the submission; return what answers rows with logits, and what it says of itself.
+
+    Of ``paths`` in the config, ``train`` and ``submission`` are used.
+    """
     import numpy as np
     import torch
 
@@ -87,34 +99,40 @@ def train_and_serve(config: Config, link: Link) -> None:
     tokens = torch.from_numpy(np.load(train / "tokens.npy")).to(device)
     labels = torch.from_numpy(np.load(train / "labels.npy")).to(device)
 
-    model = build(load_class(Path(config["paths"]["submission"])), config).to(device)
+    reader = Reader(config)
+    others = floating_tensors()
+    model = load_model(config).to(device)
     # Before the optimizer is made, for lazy layers get their parameters in the first call.
     first = tokens[: config["settings"]["batch_size"]]
     for batch in (first, first[:1]):
         with torch.no_grad():
-            check_logits(forward(model, batch), len(batch), config["shape"]["classes"])
+            check_logits(model(*reader.arguments(batch)), len(batch), config["shape"]["classes"])
     count_parameters(model, config.get("max_parameters"))
 
     began = time.monotonic()
     final_loss = train_model(model, tokens, labels, config, link)
+    train_seconds = round(time.monotonic() - began, 3)
+    model.eval()
+    aside = kept_aside(model, reader.arguments(first[:1]), others)
     claim = {
-        "parameters": count_parameters(model, config.get("max_parameters")),
+        # Once more: what was made while training counts as well.
+        "parameters": count_parameters(model, config.get("max_parameters"), aside),
         "steps": config["settings"]["steps"],
         "final_loss": final_loss,
-        "train_seconds": round(time.monotonic() - began, 3),
+        "train_seconds": train_seconds,
     }
-    model.eval()
+    del tokens, labels, first, batch  # their room may be needed to answer
 
     def predict(rows: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
         # In full precision even on a GPU: bf16 kernels differ with the batch size by more than
         # the judge's audits allow.
         with torch.inference_mode():
-            logits = forward(model, torch.from_numpy(rows).to(device))
+            logits = model(*reader.arguments(torch.from_numpy(rows).to(device)))
             check_logits(logits, len(rows), config["shape"]["classes"])
             answer: np.ndarray[Any, Any] = logits.float().cpu().numpy()
         return answer
 
-    link.serve(predict, claim=claim)
+    return predict, claim
 
 
 def prepare_torch(seed: int, cpus: int, device: "torch.device") -> None:
@@ -130,10 +148,18 @@ def prepare_torch(seed: int, cpus: int, device: "torch.device") -> None:
         torch.use_deterministic_algorithms(True)
 
 
-def load_class(submission: Path) -> type["torch.nn.Module"]:
-    """Import model.py and return its class."""
-    import torch
+def load_model(config: Config) -> "torch.nn.Module":
+    """Import model.py and build what the task asks for."""
+    module = import_submission(Path(config["paths"]["submission"]))
+    if config["shape"].get("documents", 1) == 1:
+        return build(find_class(module, CLASS), CLASS, config)
+    if hasattr(module, DUAL_CLASS):
+        return build(find_class(module, DUAL_CLASS), DUAL_CLASS, config)
+    return compare(find_class(module, CLASS), config)
 
+
+def import_submission(submission: Path) -> object:
+    """Import model.py."""
     spec = importlib.util.spec_from_file_location("model", submission / "model.py")
     if spec is None or spec.loader is None:
         raise Refused("import_error", "There is no model.py.")
@@ -145,41 +171,122 @@ def load_class(submission: Path) -> type["torch.nn.Module"]:
         raise Refused("syntax_error", "model.py cannot be parsed.") from error
     except Exception as error:
         raise Refused("import_error", "model.py cannot be imported.") from error
-    found = getattr(module, CLASS, None)
+    return module
+
+
+def find_class(module: object, name: str) -> type["torch.nn.Module"]:
+    """Return the class of that name in model.py."""
+    import torch
+
+    found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
-        raise Refused("interface_error", f"model.py has no class {CLASS}(torch.nn.Module).")
+        raise Refused("interface_error", f"model.py has no class {name}(torch.nn.Module).")
     return found
 
 
-def build(encoder: type["torch.nn.Module"], config: Config) -> "torch.nn.Module":
+def build(
+    encoder: type["torch.nn.Module"], name: str, config: Config, *, classes: int | None = None
+) -> "torch.nn.Module":
     """Call the constructor, after a look at whether it and ``forward`` can be called as agreed."""
-    sizes = {k: config["settings"][k] for k in ("dim", "depth", "heads", "mlp_dim", "dropout")}
-    arguments = {**config["shape"], **sizes}
+    settings, shape = config["settings"], config["shape"]
+    sizes = {k: settings[k] for k in ("dim", "depth", "heads", "mlp_dim", "dropout")}
+    arguments = {
+        "length": min(shape["length"], settings.get("seq_len", shape["length"])),
+        "vocabulary": shape["vocabulary"],
+        "classes": classes or shape["classes"],
+        **sizes,
+    }
     try:
         inspect.signature(encoder).bind(**arguments)
     except TypeError as error:
         wanted = ", ".join(arguments)
-        raise Refused(
-            "interface_error", f"{CLASS}(*, {wanted}) cannot be called: {error}"
-        ) from None
+        raise Refused("interface_error", f"{name}(*, {wanted}) cannot be called: {error}") from None
     model = encoder(**arguments)
+    given: tuple[str, ...] = ("tokens", "mask")
+    if name == DUAL_CLASS:
+        given = ("tokens_a", "mask_a", "tokens_b", "mask_b")
     try:
-        inspect.signature(model.forward).bind(None, None)
+        inspect.signature(model.forward).bind(*given)
     except TypeError as error:
         raise Refused(
-            "interface_error", f"forward(tokens, mask) cannot be called: {error}"
+            "interface_error", f"forward({', '.join(given)}) cannot be called: {error}"
         ) from None
     return model
 
 
-def forward(model: "torch.nn.Module", rows: "torch.Tensor") -> "torch.Tensor":
-    """Call the model on token ids (rows, length); the mask is True on real tokens."""
-    logits: torch.Tensor = model(rows.long(), rows != 0)
-    return logits
+def compare(encoder: type["torch.nn.Module"], config: Config) -> "torch.nn.Module":
+    """Return two towers that share one encoder, and a head that compares what they say.
+
+    The encoder's ``classes`` are ``dim`` features of a document. The head is Long Range Arena's,
+    on the features [a, b, a*b, a-b] of its paper; its code's default is [a, b] alone.
+    """
+    import torch
+    from torch import nn
+
+    dim, hidden = config["settings"]["dim"], config["settings"]["mlp_dim"]
+    classes = config["shape"]["classes"]
+
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = build(encoder, CLASS, config, classes=dim)
+            self.head = nn.Sequential(
+                nn.Linear(4 * dim, hidden), nn.ReLU(),
+                nn.Linear(hidden, max(1, hidden // 2)), nn.ReLU(),
+                nn.Linear(max(1, hidden // 2), classes),
+            )  # fmt: skip
+
+        def forward(
+            self,
+            tokens_a: torch.Tensor,
+            mask_a: torch.Tensor,
+            tokens_b: torch.Tensor,
+            mask_b: torch.Tensor,
+        ) -> torch.Tensor:
+            # In one call, for a batch twice as large costs a GPU less than two batches.
+            both = self.encoder(torch.cat((tokens_a, tokens_b)), torch.cat((mask_a, mask_b)))
+            check_shape(both, 2 * len(tokens_a), dim)
+            a, b = both.chunk(2)
+            logits: torch.Tensor = self.head(torch.cat((a, b, a * b, a - b), dim=1))
+            return logits
+
+    return Pair()
+
+
+class Reader:
+    """Turns stored rows into what ``forward`` is given; costs nothing on the host."""
+
+    def __init__(self, config: Config) -> None:
+        shape = config["shape"]
+        self.length = shape["length"]
+        self.cut = min(self.length, config["settings"].get("seq_len", self.length))
+        self.documents = shape.get("documents", 1)
+        self.padded = bool(shape.get("padded", 1))
+
+    def arguments(self, rows: "torch.Tensor") -> list["torch.Tensor"]:
+        """Return tokens and mask, (rows, length), of each document; the mask is True on tokens."""
+        import torch
+
+        given = []
+        for document in range(self.documents):
+            start = document * self.length
+            tokens = rows[:, start : start + self.cut]
+            # Where no id means padding, 0 is a pixel like any other.
+            mask = tokens != 0 if self.padded else torch.ones_like(tokens, dtype=torch.bool)
+            given += [tokens.long(), mask]
+        return given
 
 
 def check_logits(logits: object, rows: int, classes: int) -> None:
     """Raise Refused unless ``logits`` is finite, floating and (rows, classes)."""
+    import torch
+
+    if not bool(torch.isfinite(check_shape(logits, rows, classes)).all()):
+        raise Refused("not_finite", "forward returned logits that are NaN or infinite.")
+
+
+def check_shape(logits: object, rows: int, classes: int) -> "torch.Tensor":
+    """Return ``logits``. Raises Refused unless it is floating and (rows, classes)."""
     import torch
 
     wanted = f"a floating tensor of shape ({rows}, {classes})"
@@ -188,17 +295,56 @@ def check_logits(logits: object, rows: int, classes: int) -> None:
     if tuple(logits.shape) != (rows, classes) or not logits.is_floating_point():
         found = f"{logits.dtype} {tuple(logits.shape)}"
         raise Refused("wrong_shape", f"forward returned {found}, not {wanted}.")
-    if not bool(torch.isfinite(logits).all()):
-        raise Refused("not_finite", "forward returned logits that are NaN or infinite.")
+    return logits
 
 
-def count_parameters(model: "torch.nn.Module", limit: int | None) -> int:
-    """Return the numbers the model holds, buffers included. Raises Refused above ``limit``."""
-    tensors = [*model.parameters(), *model.buffers()]
-    count = sum(tensor.numel() for tensor in tensors)
+def count_parameters(model: "torch.nn.Module", limit: int | None, aside: int = 0) -> int:
+    """Return how many numbers the model holds: parameters, buffers, and what is kept ``aside``.
+
+    Raises Refused above ``limit``.
+    """
+    count = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers())) + aside
     if limit is not None and count > limit:
-        raise Refused("too_large", f"The model has {count:,} parameters; {limit:,} are allowed.")
+        where = f" ({aside:,} in tensors that no module holds)" if aside else ""
+        raise Refused(
+            "too_large", f"The model has {count:,} parameters{where}; {limit:,} are allowed."
+        )
     return count
+
+
+def kept_aside(model: "torch.nn.Module", rows: list["torch.Tensor"], others: Places) -> int:
+    """Return how many floating numbers lie in tensors that no module holds, and stay there.
+
+    A list, a closure or a global can hold weights, too. What a call leaves behind for the next one
+    to replace is none, so ``rows`` are asked in between. To be called after training, when of
+    what the shell made nothing is left but the ``others``, which were there before the model.
+    """
+    import torch
+
+    held = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    before = floating_tensors()
+    with torch.inference_mode():
+        model(*rows)
+    kept = (floating_tensors().items() & before.items()) - others.items()
+    return sum({place: size for _, (place, size) in kept if place not in held}.values())
+
+
+def floating_tensors() -> Places:
+    """Return the leaf tensors alive: (id, shape) → (address, numbers there)."""
+    import torch
+
+    def room(tensor: torch.Tensor) -> tuple[int, int]:
+        storage = tensor.untyped_storage()
+        return storage.data_ptr(), storage.nbytes() // tensor.itemsize
+
+    gc.collect()
+    return {
+        (id(t), tuple(t.shape)): room(t)
+        for t in gc.get_objects()
+        if issubclass(type(t), torch.Tensor) and t.is_floating_point() and t.grad_fn is None
+        # The compiler's stand-ins for tensors have sizes and no memory.
+        if not type(t).__module__.startswith("torch._subclasses")
+    }
 
 
 def train_model(
@@ -212,10 +358,10 @@ def train_model(
     import torch
     from schedule import learning_rate  # type: ignore[import-not-found]
 
-    settings, device = config["settings"], tokens.device
+    settings, device, reader = config["settings"], tokens.device, Reader(config)
     learned = [p for p in model.parameters() if p.requires_grad]
     if not learned:
-        raise Refused("interface_error", f"{CLASS} has no parameters to train.")
+        raise Refused("interface_error", "The model has no parameters to train.")
     # Biases and gains are not decayed: nothing should pull them towards 0.
     groups = [
         {"params": [p for p in learned if p.ndim > 1], "weight_decay": settings["weight_decay"]},
@@ -232,10 +378,11 @@ def train_model(
     value = math.nan
     for step in range(1, steps + 1):
         if len(queue) < size:
-            queue = torch.randperm(len(labels), generator=shuffle)
-        index, queue = queue[:size].to(device), queue[size:]
+            # A whole pass goes to the device at once: a copy in every step would make it wait.
+            queue = torch.randperm(len(labels), generator=shuffle).to(device)
+        index, queue = queue[:size], queue[size:]
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            logits = forward(model, tokens.index_select(0, index))
+            logits = model(*reader.arguments(tokens.index_select(0, index)))
         target = labels.index_select(0, index).long()
         loss = torch.nn.functional.cross_entropy(logits.float(), target)
         loss.backward()  # type: ignore[no-untyped-call]

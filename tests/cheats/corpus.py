@@ -31,7 +31,6 @@ from scorers.score import Score
 from tasks.spec import Task, find_task
 
 HERE = Path(__file__).parent
-BASE = HERE / "autoresearch" / "_base.py"
 LINE = re.compile(r"^# (HOOK|TWIN): (\w+)\n", re.MULTILINE)
 SMUGGLED = "corpus-smuggled.pt"
 
@@ -92,32 +91,38 @@ class Script:
     def runs(self) -> int:
         return self.constants.get("RUNS", 1)
 
+    @cached_property
+    def base(self) -> Path:
+        own = self.path.parent / "_base.py"
+        return own if own.exists() else HERE / "autoresearch" / "_base.py"
+
     def source(self) -> str:
-        """Return the whole train.py."""
+        """Return the whole submission."""
         parts = [
             next(iter(sections((self.path.parent / f"{name}.py").read_text())[1]["HOOK"].values()))
             for name in self.constants.get("PARTS", ())
         ]
-        return compose(self._parsed[1]["HOOK"], parts)
+        return compose(self.base, self._parsed[1]["HOOK"], parts)
 
     def twin(self) -> str:
         """Return the honest script that differs in nothing but the dishonesty."""
-        return compose(self._parsed[1]["TWIN"], [])
+        return compose(self.base, self._parsed[1]["TWIN"], [])
 
 
-def compose(replacements: dict[str, str], parts: list[str]) -> str:
-    """Return the base with some of its sections replaced."""
-    base = dict(sections(BASE.read_text())[1]["HOOK"])
+def compose(path: Path, replacements: dict[str, str], parts: list[str]) -> str:
+    """Return the base with some of its sections replaced, and parts before ``serving``."""
+    base = dict(sections(path.read_text())[1]["HOOK"])
     unknown = set(replacements) - set(base)
     if unknown:
         raise ValueError(f"the base has no section {unknown}")
     base |= replacements
-    base["serving"] = "\n\n".join([*parts, base["serving"]])
+    if parts:
+        base["serving"] = "\n\n".join([*parts, base["serving"]])
     return "\n\n".join(base.values())
 
 
 def scripts(folder: str) -> list[Script]:
-    """Return the scripts of ``autoresearch`` (the cheats) or ``honest``."""
+    """Return the scripts of a folder: the cheats of a task, or ``honest``."""
     return [
         Script(path)
         for path in sorted((HERE / folder).glob("*.py"))
@@ -137,13 +142,16 @@ class Bench:
         data: Path,
         backend,
         *,
+        task: str = "autoresearch",
+        settings: dict[str, float] | None = None,
         profile: str = "test",
         log: Path | None = None,
         gpus: tuple[str, ...] = (),
         strict: bool = False,
     ):
-        self.task, self.profile, self.backend = find_task("autoresearch"), profile, backend
+        self.task, self.profile, self.backend = find_task(task), profile, backend
         self.log, self.gpus, self.strict = log, gpus, strict
+        self.settings = settings or {}
         self.folder, self.manifest = self.task.prepare(profile, data, lambda *_: None)
         self.seconds = 0.0
         self._known: dict[object, Score] = {}
@@ -157,17 +165,22 @@ class Bench:
         training_seed: int = 3,
         audit_seed: str = "a1b2",
         runs: int = 1,
+        ruled: bool = True,
     ) -> Score:
-        """Return the judge's score of a train.py, as ``harness score`` would give it."""
+        """Return the judge's score of a source, as ``harness score`` would give it.
+
+        ``ruled``: whether the text's own audits are made, where the task has them.
+        """
         backend = backend or self.backend
-        key = (source, str(limits), backend.name, training_seed, audit_seed, runs)
+        key = (source, str(limits), backend.name, training_seed, audit_seed, runs, ruled)
         if key in self._known:
             return self._known[key]
+        task = limited(self.task, self.profile, limits or {}, self.settings, ruled=ruled)
         request = Request(
-            task=limited(self.task, self.profile, limits or {}),
+            task=task,
             profile=self.profile,
             split="search",
-            files={"train.py": (ON_GPU if self.gpus else "") + source},
+            files={task.definition.files[0]: (ON_GPU if self.gpus else "") + source},
             data=self.folder,
             manifest=self.manifest,
             training_seed=training_seed,
@@ -253,10 +266,24 @@ def failed(score: Score) -> list[str]:
     return [audit.name for audit in score.audits if not audit.passed]
 
 
-def limited(task: Task, profile: str, limits: dict[str, float]) -> Task:
-    """Return the task with other limits at one profile."""
+def limited(
+    task: Task,
+    profile: str,
+    limits: dict[str, float],
+    settings: dict[str, float],
+    *,
+    ruled: bool = True,
+) -> Task:
+    """Return the task with other limits and settings at one profile, or no rules on the text."""
     chosen = task.profile(profile)
-    changed = chosen.model_copy(update={"limits": chosen.limits.model_copy(update=limits)})
+    changed = chosen.model_copy(
+        update={
+            "limits": chosen.limits.model_copy(update=limits),
+            "settings": {**chosen.settings, **settings},
+        }
+    )
     definition = task.definition
     profiles = {**definition.profiles, profile: changed}
-    return Task(task.folder, definition.model_copy(update={"profiles": profiles}), task.variant)
+    writes = definition.writes if ruled else "program"
+    changed_task = definition.model_copy(update={"profiles": profiles, "writes": writes})
+    return Task(task.folder, changed_task, task.variant)

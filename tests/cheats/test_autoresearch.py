@@ -31,9 +31,10 @@ def test_a_cheat_would_gain_and_does_not(bench, unisolated, script):
 
 @pytest.mark.parametrize("script", chosen(HONEST, HONEST_OFTEN))
 def test_an_honest_model_is_not_accused(bench, script):
-    for training_seed, audit_seed in SEEDS:
-        score = bench.score(script.source(), training_seed=training_seed, audit_seed=audit_seed)
-        assert score.valid, (audit_seed, score.message, failed(score))
+    # One of the seeds each, by turns: benchmarks/cheats.py runs all of them.
+    training_seed, audit_seed = SEEDS[list(HONEST).index(script.name) % len(SEEDS)]
+    score = bench.score(script.source(), training_seed=training_seed, audit_seed=audit_seed)
+    assert score.valid, (audit_seed, score.message, failed(score))
 
 
 @pytest.mark.slow

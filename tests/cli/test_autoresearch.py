@@ -41,13 +41,16 @@ def test_a_run_ends_with_bits_per_byte_on_the_test_split_and_its_resolution(tmp_
     assert result["search_score"] == best["score"]
     # On the search split it is told, and its own summary line repeats the number.
     assert math.isclose(float(best["claim"]["val_bpb"]), best["score"], abs_tol=1e-5)
-    board = json.loads(harness("leaderboard", "--json", cwd=tmp_path).stdout)["tables"][0]
+    board = json.loads(harness("leaderboard", "--json", cwd=tmp_path).stdout)["tables"][0]["tasks"][
+        0
+    ]
     assert board["direction"] == "minimize"
     assert set(board["baselines"]) == {"unigram", "ngram"}
     shown = harness("show", result["run"], "--node", "0", cwd=tmp_path).stdout
     assert "audit resolution" in shown
 
 
+@pytest.mark.slow
 def test_byte_counts_of_the_public_task_make_another_score_of_other_data(tmp_path):
     told = ("--task", "autoresearch", "--profile", "test", "--json")
     exact, public = (
@@ -58,6 +61,7 @@ def test_byte_counts_of_the_public_task_make_another_score_of_other_data(tmp_pat
     assert public["conditions"]["data_hash"] != exact["conditions"]["data_hash"]
 
 
+@pytest.mark.slow
 def test_scores_repeat_and_stand_beside_the_baseline(tmp_path):
     script = DESIGNS / "ngram.py"
     told = ("--task", "autoresearch", "--profile", "test", "--repeat", 2, "--baseline", "--json")
@@ -99,6 +103,7 @@ def test_listops_has_no_choice_of_text(tmp_path):
     assert "no choice of source" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_strict_score_is_of_the_exported_model_or_says_why_not(tmp_path):
     told = ("--task", "autoresearch", "--profile", "test", "--strict", "--json")
     held = json.loads(harness("score", DESIGNS / "baseline.py", *told, cwd=tmp_path).stdout)

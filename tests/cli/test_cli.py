@@ -85,7 +85,7 @@ def test_a_run_without_a_valid_node_exits_1_and_says_so(tmp_path, monkeypatch):
     assert "broken on purpose" in done.stderr
     board = harness("leaderboard", "runs", "--json", cwd=tmp_path)
     (table,) = json.loads(board.stdout)["tables"]
-    assert (table["rows"][0]["valid"], table["rows"][0]["runs"]) == (0, 1)
+    assert (table["rows"][0]["valid"], table["rows"][0]["planned"]) == (0, 1)
 
 
 def test_score_by_hand_agrees_with_the_run_and_names_each_audit(tmp_path):
@@ -269,7 +269,7 @@ def test_without_isolation_a_score_is_marked_and_stands_in_a_table_of_its_own(fi
     assert "warning" in done.stderr
     assert "NOT ISOLATED" in done.stdout
     board = json.loads(harness("leaderboard", "runs", "--json", cwd=here).stdout)
-    assert {t["key"]["isolation"] for t in board["tables"]} == {"isolated", "NOT ISOLATED"}
+    assert {t["conditions"]["isolation"] for t in board["tables"]} == {"isolated", "NOT ISOLATED"}
 
 
 def test_gc_deletes_the_oldest_runs_beyond_a_size_only_when_told(finished, tmp_path):

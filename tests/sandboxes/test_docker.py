@@ -5,10 +5,12 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -395,7 +397,7 @@ def _lose_an_engine(how, fresh, tmp_path, monkeypatch):
             short = box.start(["/bin/sh", "-c", f"sleep 1; : {word}"])
             long = box.start(["/bin/sh", "-c", f"sleep 60; : {word}"])
             private.stop(how)
-            with pytest.raises(SandboxLostError, match="went away"):
+            with pytest.raises(SandboxLostError, match="Docker engine"):
                 short.wait(20)
             with pytest.raises(InfrastructureError):
                 box.exec(["/bin/true"], timeout=10)
@@ -560,6 +562,27 @@ def test_the_image_holds_what_submissions_import(box, run_python):
     assert result.stderr == b""
 
 
+def test_triton_compiles_inside_as_the_unprivileged_user(backend):
+    """Where the image was made by ``harness image build --gpu``: 5 GB, not built in CI."""
+    with backend.open(SandboxSpec(memory_bytes=2 << 30)) as box:
+        if box.exec([box.python, "-c", "import triton"], timeout=60).exit_code != 0:
+            pytest.skip("the image has no Triton")
+        box.put(Path(__file__).parent / "triton_inside.py", "/work/triton_inside.py")
+        result = box.exec([box.python, "/work/triton_inside.py"], timeout=120)
+    assert (result.stdout, result.exit_code) == (b"10002 True\n", 0), result.stderr
+
+
+def test_the_engine_is_asked_for_gpus_by_uuid_in_the_way_that_it_offers():
+    uuids = ("GPU-b", "GPU-a")
+    for info in ({"Runtimes": {"nvidia": {}}, "CDISpecDirs": ["/etc/cdi"]}, {"Runtimes": {}}):
+        (asked,) = engine_module.gpu_request(uuids, info)
+        assert (asked["DeviceIDs"], asked["Capabilities"]) == (["GPU-b", "GPU-a"], [["gpu"]])
+        assert asked["Count"] == 0
+    (asked,) = engine_module.gpu_request(uuids, {"Runtimes": {"runc": {}}, "CDISpecDirs": ["/x"]})
+    assert asked["Driver"] == "cdi"
+    assert asked["DeviceIDs"] == ["nvidia.com/gpu=GPU-b", "nvidia.com/gpu=GPU-a"]
+
+
 def test_an_image_that_is_there_is_not_built_again(backend):
     done = _harness("image", "build", "--json")
     assert done.returncode == 0, done.stderr
@@ -571,3 +594,69 @@ def test_a_base_that_does_not_exist_is_refused():
     done = _harness("image", "build", "--base", "no-such-base-anywhere:1")
     assert done.returncode == 2
     assert "no-such-base-anywhere:1" in done.stderr
+
+
+# ---- whole runs
+
+
+def test_twenty_agents_on_one_engine_leave_nothing_however_they_end(
+    backend, state_folder, tmp_path
+):
+    """Half end by themselves; of the rest some are interrupted and some killed in mid-training."""
+    scratch, locks = tmp_path / "tmp", tmp_path / "locks"
+    scratch.mkdir(mode=0o777)
+    here = {"TMPDIR": str(scratch), "HARNESS_GPU_LOCKS": str(locks)}
+    env = {**os.environ, **here}
+    before = _on_engine(backend)
+    command = [sys.executable, "-m", "harness", "run", "--task", "lra/listops", "--profile", "test"]
+    command += ["--agent", "reference", "--policy", "one_shot", "--sandbox", "docker"]
+    runs = [
+        subprocess.Popen(
+            [*command, "--seed", str(seed), "--runs-dir", str(tmp_path / f"runs-{seed}")],
+            env=env, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            preexec_fn=_hears_ctrl_c,
+        )
+        for seed in range(20)
+    ]  # fmt: skip
+    for number, run in enumerate(runs[10:], start=10):
+        _until(lambda n=number: "evaluating" in _journal(tmp_path / f"runs-{n}"), 120)
+        run.send_signal(signal.SIGINT if number < 15 else signal.SIGKILL)
+    said = [run.communicate(timeout=200)[0] for run in runs]
+    codes = [run.returncode for run in runs]
+    assert codes == [0] * 10 + [130] * 5 + [-signal.SIGKILL] * 5, said
+    done = _harness("gc", "--json", **here)
+    assert done.returncode == 0, done.stderr
+    # Other tests use the engine at the same time: what they made is gone a little later.
+    left = _on_engine(backend) - before
+    _until(lambda: not left & _on_engine(backend), 30)
+    assert ours(backend, state_folder) == {}
+    assert [p.name for p in state_folder.iterdir()] == ["lock"]
+    assert list(scratch.iterdir()) == []
+    assert str(tmp_path) not in Path("/proc/mounts").read_text()
+    for number in (12, 17):  # what was stopped and what was killed both go on to their end
+        (path,) = (tmp_path / f"runs-{number}").iterdir()
+        done = _harness("resume", str(path), "--json", **here)
+        assert json.loads(done.stdout)["valid"], done.stderr
+
+
+def _hears_ctrl_c():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _on_engine(backend):
+    api = backend._connect().api
+    found = {c["Id"] for c in api.containers(all=True)}
+    found |= {n["Id"] for n in api.networks()}
+    found |= {v["Name"] for v in api.volumes()["Volumes"] or []}
+    return found | {str(p) for p in Path("/sys/fs/cgroup").glob("*/harness-*")}
+
+
+def _journal(runs):
+    return "".join(p.read_text() for p in runs.glob("*/events.jsonl"))
+
+
+def _until(true, seconds):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.05)

@@ -3,12 +3,12 @@
 import pytest
 
 from scorers.score import Reason
-from scorers.submission import Rejected, settings_of
+from scorers.submission import Rejected, read
 from tasks.spec import find_task
 
 
 def settings(source: str) -> dict:
-    return settings_of(find_task("toy-configurable"), "test", {"model.py": source})
+    return read(find_task("toy-configurable"), "test", {"model.py": source}).settings
 
 
 def test_what_is_set_within_bounds_replaces_the_profiles_value_and_the_rest_stays():

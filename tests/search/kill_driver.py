@@ -1,9 +1,9 @@
 """A harness process that kills itself: started by test_kill.py, never imported by it.
 
-    python kill_driver.py WHERE (new RUNS_DIR | resume RUN) PHASE DELAY_S
+    python kill_driver.py WHERE (new RUNS_DIR | resume RUN) PHASE DELAY_S [SLOTS]
 
-PHASE is training, serving, journal or never. In the first two, SIGKILL comes DELAY_S after
-the first evaluation has entered that phase; in journal it comes inside the fsync of a journal
+PHASE is writing, training, serving, journal or never. In the first three, SIGKILL comes DELAY_S
+after the first node has entered that phase; in journal it comes inside the fsync of a journal
 line, DELAY_S read as the number of the line. WHERE is a file to which the phase is written in
 the moment of the kill, so that the test can count where kills really landed.
 """
@@ -12,13 +12,19 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
+from slow_agents import Slow
+
+from harness.agents import AGENTS
 from harness.runs.launch import Options, resume, start
 
 
 def main() -> None:
     where, how, place, phase, delay = sys.argv[1:6]
+    slots = int(sys.argv[6]) if len(sys.argv) > 6 else 1
+    AGENTS["slow"] = Slow
     now = {"phase": "between"}
 
     def die(at: str | None = None) -> None:
@@ -27,7 +33,7 @@ def main() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def observe(what: str, label: str, details: dict) -> None:
-        if what in ("training", "serving"):
+        if what in ("writing", "training", "serving"):
             now["phase"] = what
         elif what in ("scored", "final"):
             now["phase"] = "between"
@@ -41,6 +47,8 @@ def main() -> None:
         resume(Path(place), progress=quiet, observe=observe)
     else:
         options = Options("toy", "reference", "greedy", "test", Path(place), steps=4, seed=5)
+        if slots > 1:
+            options = replace(options, agent="slow", policy="evolve", steps=8, workers=slots)
         start(options, progress=quiet, observe=observe)
 
 

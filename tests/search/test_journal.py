@@ -1,11 +1,13 @@
 """The journal under kills and damage: a torn end is dropped, all other damage is refused."""
 
 import json
+import sys
 
 import pytest
 
 from harness.errors import ConfigError
 from harness.search.journal import Journal, read
+from scorers.score import Reason
 
 
 @pytest.fixture
@@ -64,6 +66,15 @@ def test_a_newer_format_is_refused_not_misread(written):
         read(written)
 
 
+def test_an_event_is_the_same_now_as_when_it_is_read_back(tmp_path):
+    journal = Journal(tmp_path / "events.jsonl")
+    given = {"reason": Reason.CRASHED, "parents": (1, 2), "score": 0.1, "files": {"model.py": "x"}}
+    event = journal.append("scored", **given)
+    journal.close()
+    (again,) = read(journal.path)[0]
+    assert repr(event) == repr(again)
+
+
 def test_elapsed_time_adds_up_over_processes(written):
     first = Journal(written)
     before = first.elapsed_s
@@ -72,3 +83,68 @@ def test_elapsed_time_adds_up_over_processes(written):
     second = Journal(written)
     assert second.elapsed_s >= before - 0.001
     second.close()
+
+
+def interrupt_at(line: int):
+    """Return a tracer that raises KeyboardInterrupt at the ``line``-th line run in ``append``."""
+    seen = 0
+
+    def lines(frame, event, _arg):
+        nonlocal seen
+        if event == "line":
+            seen += 1
+            if seen == line:
+                raise KeyboardInterrupt
+        return lines
+
+    return lambda frame, *_: lines if frame.f_code is Journal.append.__code__ else None
+
+
+def test_ctrl_c_at_any_line_of_append_leaves_a_journal_that_goes_on(tmp_path):
+    kept = []
+    for line in range(1, 40):
+        journal = Journal(tmp_path / f"{line}.jsonl")
+        journal.append("opened")
+        before = sys.gettrace()
+        sys.settrace(interrupt_at(line))
+        try:
+            journal.append("chosen", node=0)
+            done = True
+        except KeyboardInterrupt:
+            done = False
+        finally:
+            sys.settrace(before)
+        journal.append("closed")
+        kinds = [e.kind for e in read(journal.path)[0]]
+        assert kinds == [e.kind for e in journal.events]
+        assert kinds in (["opened", "closed"], ["opened", "chosen", "closed"])
+        journal.close()
+        kept.append(len(kinds))
+        if done:
+            break
+    # It was interrupted before the write, after it, and in the end not at all.
+    assert done
+    assert set(kept) == {2, 3}
+    assert kept.count(3) >= 3
+
+
+def test_a_line_that_a_full_disk_cut_short_is_an_error_and_is_not_built_upon(written):
+    journal = Journal(written)
+    whole, file = written.read_bytes(), journal._file
+
+    class Full:
+        """A file on a disk that takes ten bytes more."""
+
+        fileno = file.fileno
+
+        def write(self, data):
+            return file.write(data[:10])
+
+    journal._file = Full()
+    with pytest.raises(OSError, match="only a part"):
+        journal.append("chosen", node=5)
+    assert len(written.read_bytes()) == len(whole) + 10
+    journal._file = file
+    journal.append("closed")
+    journal.close()
+    assert [e.kind for e in read(written)[0]] == ["chosen"] * 5 + ["closed"]

@@ -21,8 +21,9 @@ DRIVER = Path(__file__).parent / "kill_driver.py"
 KILLS = 50
 
 
-def drive(where: Path, how: str, place: Path, phase: str, delay: float) -> int:
-    argv = [sys.executable, str(DRIVER), str(where), how, str(place), phase, str(delay)]
+def drive(where: Path, how: str, place: Path, phase: str, delay: float, slots: int = 1) -> int:
+    argv = [sys.executable, DRIVER, where, how, place, phase, delay, slots]
+    argv = [str(word) for word in argv]
     return subprocess.run(argv, timeout=90, check=False, capture_output=True).returncode
 
 
@@ -49,6 +50,7 @@ def check_journal(run: Path) -> None:
     assert set(scored.values()) == {1}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("isolating")
 def test_fifty_kills_change_nothing(tmp_path):
     rng = random.Random(2026)

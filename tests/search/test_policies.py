@@ -1,26 +1,38 @@
-"""Policies on hand-worked trees: what is chosen, and why."""
+"""one_shot and greedy on hand-worked trees, settings, and one tree that tells all four apart."""
 
 from collections import Counter
 from random import Random
 
 import pytest
+from trees import tree
 
 from harness.errors import ConfigError
-from harness.policies import make_policy
+from harness.policies import POLICIES, Decision, make_policy
 from harness.search.tree import Node, Tree
 
 
-def tree(*nodes: tuple) -> Tree:
-    """Build a tree of (operator, parent or None, score or None for buggy, "…" for running)."""
-    built = Tree()
-    for number, (operator, parent, score) in enumerate(nodes):
-        state = "written" if score == "…" else "scored"
-        value = score if isinstance(score, float) else None
-        parents = () if parent is None else (parent,)
-        built.add(
-            Node(number, operator, parents, state=state, valid=value is not None, score=value)
-        )
-    return built
+def test_four_policies_choose_differently_on_one_tree():
+    """Defaults throughout; five drafts, and five improvements of the best of them."""
+    grown = tree(
+        ("draft", None, 0.50), ("draft", None, 0.52), ("draft", None, 0.60),
+        ("draft", None, 0.48), ("draft", None, 0.40),
+        ("improve", 2, 0.70), ("improve", 2, 0.42), ("improve", 2, 0.41),
+        ("improve", 2, 0.40), ("improve", 2, 0.40),
+    )  # fmt: skip
+    # one_shot has drafted. greedy takes the best, node 5.
+    # mcts: range 0.40 to 0.70, so that node 1 is worth 0.4, node 2 is 2/3, and 2 with all below it
+    # (2/3 + 1 + 1/15 + 1/30) / 6 = 0.294 in 6 of 10 visits. c = 0.25, ln 10 = 2.303:
+    #   node 2: 0.294 + 0.25 sqrt(2.303 / 6) = 0.449
+    #   node 1: 0.4   + 0.25 sqrt(2.303 / 1) = 0.779    <- the largest; node 0: 0.713
+    # evolve: 10^5 / (1^5 + … + 10^5) = 0.453 for rank 1, node 5; then, without it, 9^5 / (1^5 + … +
+    # 9^5) = 0.489 for node 2. The stream: 0.236 draws node 5, 0.103 < 0.15 crosses, 0.396 node 2.
+    chosen = {name: make_policy(name, []).choose(grown, Random(4)) for name in POLICIES}
+    assert chosen == {
+        "one_shot": None,
+        "greedy": Decision("improve", (5,)),
+        "mcts": Decision("improve", (1,)),
+        "evolve": Decision("crossover", (5, 2)),
+    }
 
 
 def test_one_shot_drafts_once_and_stops():
@@ -63,6 +75,19 @@ def test_greedy_debug_chains_are_at_most_as_long_as_the_parameter():
     assert [n.operator for n in grown][:4] == ["draft", "debug", "debug", "draft"]
 
 
+def test_greedy_waits_for_what_runs_rather_than_draft_one_more():
+    policy = make_policy("greedy", ["greedy.num_drafts=2", "greedy.max_debug_depth=1"])
+    grown = tree(("draft", None, None), ("draft", None, "…"))
+    assert policy.choose(grown, Random(0)) == Decision("debug", (0,))
+    grown.add(Node(2, "debug", (0,)))
+    assert policy.choose(grown, Random(0)) is None
+    for number in (1, 2):
+        grown.update(number, state="scored")
+    grown.add(Node(3, "debug", (1,), state="scored"))
+    # All are broken for good and nothing runs.
+    assert policy.choose(grown, Random(0)) == Decision("draft")
+
+
 def test_greedy_debug_probability_is_a_probability():
     policy = make_policy("greedy", ["greedy.num_drafts=2", "greedy.debug_prob=0.25"])
     grown = tree(("draft", None, 0.5), ("draft", None, None))
@@ -100,3 +125,24 @@ def test_best_is_the_earlier_node_on_a_tie_and_obeys_the_direction():
 def test_wrong_settings_name_what_is_wrong(settings, words):
     with pytest.raises(ConfigError, match=words):
         make_policy("greedy", settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["evolve.selection=rnk"], "'rank'"),
+        (["evolve.temperature=0"], "between 0.01 and"),
+        (["evolve.temperature=nan"], "between 0.01 and"),
+        (["evolve.population=0"], "at least 1"),
+        (["evolve.population=1e3"], "not an integer"),
+    ],
+)
+def test_wrong_choices_and_ranges_are_named(settings, words):
+    with pytest.raises(ConfigError) as caught:
+        make_policy("evolve", settings)
+    assert words in str(caught.value)
+
+
+def test_an_infinite_parameter_is_refused_as_lock_json_could_not_hold_it():
+    with pytest.raises(ConfigError, match="uct_c must be at least 0"):
+        make_policy("mcts", ["mcts.uct_c=inf"])

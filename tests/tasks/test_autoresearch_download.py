@@ -16,6 +16,7 @@ import pytest
 
 from harness.errors import ConfigError, InfrastructureError
 from tasks.autoresearch import data, download, sources, tokenizer
+from tasks.download import ATTEMPTS, WORKERS
 
 PATH = "/" + download.DATASET + "/"
 SMALL = {
@@ -178,7 +179,7 @@ def test_a_later_process_goes_on_where_an_earlier_one_ended(server, tmp_path):
     server.hold(0)
     (name,) = server.files
     server.cut_at[name] = [5000]
-    server.refuse[name] = [None, *[(500, "")] * download.ATTEMPTS]
+    server.refuse[name] = [None, *[(500, "")] * ATTEMPTS]
     with pytest.raises(InfrastructureError) as caught:
         fetch([0], tmp_path)
     assert name in caught.value.message
@@ -240,7 +241,7 @@ def test_a_server_that_stays_broken_is_given_up_and_named(server, tmp_path):
         fetch([0], tmp_path)
     assert name in caught.value.message
     assert "502" in caught.value.cause
-    assert len(server.asked) == download.ATTEMPTS
+    assert len(server.asked) == ATTEMPTS
 
 
 def test_a_shard_that_does_not_exist_is_not_tried_again(server, tmp_path):
@@ -303,7 +304,7 @@ def test_shards_are_downloaded_at_the_same_time(server, tmp_path):
     began = time.monotonic()
     fetch(list(range(12)), tmp_path)
     assert time.monotonic() - began < 12 * 0.15
-    assert 4 <= server.open_most <= download.WORKERS
+    assert 4 <= server.open_most <= WORKERS
     assert is_whole(server, tmp_path)
 
 

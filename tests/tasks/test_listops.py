@@ -1,6 +1,7 @@
 import hashlib
 import json
 import random
+import runpy
 import stat
 import threading
 from collections import Counter
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from harness.errors import ConfigError
+from tasks.lra import rows as rows_of
 from tasks.lra.listops import data as listops
 from tasks.spec import Knob, Task, Value, find_task
 
@@ -102,7 +104,7 @@ def test_labels_lengths_and_depths_are_right(tmp_path: Path) -> None:
 def test_no_expression_stands_in_two_splits_or_twice_in_one(tmp_path: Path) -> None:
     # Four-token expressions are 400 in all: without a look at duplicates some would repeat.
     folder = prepare(tmp_path, max_length=8)
-    every = [tuple(ids) for split in listops.SPLITS for ids, _ in rows(folder, split)]
+    every = [tuple(ids) for split in rows_of.SPLITS for ids, _ in rows(folder, split)]
     assert len(every) == len(set(every)) == 420
     # Nor do the splits differ in length, as they would if the last were filled with leftovers.
     mean = [np.mean([len(ids) for ids, _ in rows(folder, s)]) for s in ("train", "test")]
@@ -152,7 +154,7 @@ def test_same_parameters_give_the_same_bytes_on_every_machine(tmp_path: Path) ->
     assert manifest["shape"] == {"length": 24, "vocabulary": 16, "classes": 10}
     assert manifest["rows"] == {"train": 300, "search": 60, "test": 60}
     # Pinned: if this changes, scores change; raise GENERATOR and write it under Scores.
-    every = [np.load(folder / s / f"{a}.npy") for s in listops.SPLITS for a in ("tokens", "labels")]
+    every = [np.load(folder / s / f"{a}.npy") for s in rows_of.SPLITS for a in ("tokens", "labels")]
     content = hashlib.sha256(b"".join(array.tobytes() for array in every)).hexdigest()
     assert content[:16] == "419c4f1ced50ad3b"
     other = prepare(tmp_path, seed=4)
@@ -219,13 +221,12 @@ def test_two_at_once_end_with_one_whole_folder(tmp_path: Path) -> None:
         thread.join()
     assert len(found) == 2
     assert found[0] == found[1]
-    p = listops.Parameters.model_validate(SMALL)
-    assert listops.find_fault(found[0], p) == ""
+    assert rows_of.find_fault(found[0], SMALL) == ""
 
 
 def test_hidden_splits_are_closed_to_other_users(tmp_path: Path) -> None:
     folder = prepare(tmp_path)
-    modes = {s: stat.S_IMODE((folder / s).stat().st_mode) for s in listops.SPLITS}
+    modes = {s: stat.S_IMODE((folder / s).stat().st_mode) for s in rows_of.SPLITS}
     assert modes == {"train": 0o755, "search": 0o700, "test": 0o700}
 
 
@@ -318,10 +319,11 @@ def test_designs_have_summaries() -> None:
 def test_design_honours_the_interface(source: str, tmp_path: Path) -> None:
     import torch
 
-    space: dict[str, Any] = {"__name__": "model"}
-    exec(compile(source, "model.py", "exec"), space)
+    # From a file, for Triton reads the text of its kernels.
+    (tmp_path / "model.py").write_text(source)
+    encoder = runpy.run_path(str(tmp_path / "model.py"), run_name="model")["CustomEncoder"]
     torch.manual_seed(0)
-    model = space["CustomEncoder"](
+    model = encoder(
         vocabulary=16, classes=10, length=24, dim=16, depth=2, heads=2, mlp_dim=32, dropout=0.1
     )
     folder = prepare(tmp_path)

@@ -7,28 +7,28 @@ likely, and is MIN, MAX, MED or SM, each as likely. Expressions are kept when
 ``min_length < length < max_length``.
 
 Unlike the original it is seeded, its token ids are a fixed table, and the splits share no
-expression. It grows many trees at once, one depth after the other, which needs a hundredth of
-the time of a recursive one; what is drawn for a node depends on its depth alone, so the
-distribution is the same. Random numbers come from the raw PCG64 stream, which numpy promises
-never to change, unlike the methods of its Generator.
+expression. With a hidden key search and test are drawn from a seed of their own, and hold nothing
+that the public seed draws. It grows many trees at once, one depth after the other, which needs a
+hundredth of the time of a recursive one; what is drawn for a node depends on its depth alone, so
+the distribution is the same.
 """
 
 import hashlib
-import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from harness.errors import ConfigError
-from tasks.spec import Manifest, Progress, Strict, Value, digest
+from tasks.hidden import hidden_key
+from tasks.lra.rows import SPLITS, Rows, by_split, check, majority, prepare_rows
+from tasks.lra.stream import Ints, Stream
+from tasks.spec import Progress, Strict, Value
 
+TASK = "lra/listops"
 GENERATOR = "listops-1"
 """Raise the number whenever the same parameters would give other rows."""
 
@@ -38,13 +38,9 @@ DIGIT_0, MIN, MAX, MED, SM, CLOSE = 1, 11, 12, 13, 14, 15
 CLASSES = 10
 OPERATOR_SHARE = 0.25
 
-SPLITS = ("train", "search", "test")
-HIDDEN = ("search", "test")
-CHECKSUM_ON_REUSE_BYTES = 100_000_000
 NODES_AT_ONCE = 1_000_000
 BARREN_ROUNDS = 50
 
-Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
 
@@ -63,22 +59,6 @@ class Parameters(Strict):
     @property
     def total(self) -> int:
         return self.train + self.search + self.test
-
-
-class Stream:
-    """A stream of random numbers that is the same for a seed under every numpy."""
-
-    def __init__(self, *seed: int) -> None:
-        self._bits = np.random.PCG64(seed)
-
-    def uniform(self, count: int) -> NDArray[np.float64]:
-        """Return ``count`` numbers in [0, 1)."""
-        raw = np.asarray(self._bits.random_raw(count), dtype=np.uint64)
-        return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-    def below(self, limit: int, count: int) -> Ints:
-        """Return ``count`` integers in [0, limit)."""
-        return (self.uniform(count) * limit).astype(np.int64)
 
 
 @dataclass(slots=True)
@@ -174,9 +154,9 @@ def write_out(levels: list[Level], symbols: list[Ints], sizes: list[Ints], width
     return tokens
 
 
-def expressions(p: Parameters) -> Iterator[tuple[Bytes, Bytes]]:
+def expressions(p: Parameters, seed: int) -> Iterator[tuple[Bytes, Bytes]]:
     """Yield endless batches of tokens (rows, max_length) and labels (rows,)."""
-    stream = Stream(p.seed)
+    stream = Stream(seed)
     trees = max(64, NODES_AT_ONCE // p.max_length)
     while True:
         levels, _ = grow(stream, trees, p)
@@ -188,13 +168,33 @@ def expressions(p: Parameters) -> Iterator[tuple[Bytes, Bytes]]:
         yield tokens, values[0].astype(np.uint8)
 
 
-def generate(p: Parameters, progress: Progress) -> dict[str, tuple[Bytes, Bytes]]:
-    """Return split → (tokens, labels), no expression standing twice in all of them."""
+def generate(
+    p: Parameters, progress: Progress, hidden_seed: int | None = None
+) -> dict[str, tuple[Bytes, Bytes]]:
+    """Return split → (tokens, labels), no expression standing twice in all of them.
+
+    With ``hidden_seed`` search and test are drawn from it, and hold no expression that the
+    published ones hold. Raises ConfigError where there are too few different expressions.
+    """
     seen: set[bytes] = set()
-    tokens = np.zeros((p.total, p.max_length), np.uint8)
-    labels = np.zeros(p.total, np.uint8)
+    tokens, labels = _different(p, p.seed, p.total, seen, progress)
+    ends = np.cumsum((p.train, p.search, p.test))
+    parts = [(tokens[a:b], labels[a:b]) for a, b in zip((0, *ends[:-1]), ends, strict=True)]
+    if hidden_seed is not None:
+        tokens, labels = _different(p, hidden_seed, p.search + p.test, seen, progress)
+        at = p.search
+        parts[1:] = [(tokens[:at], labels[:at]), (tokens[at:], labels[at:])]
+    return dict(zip(SPLITS, parts, strict=True))
+
+
+def _different(
+    p: Parameters, seed: int, count: int, seen: set[bytes], progress: Progress
+) -> tuple[Bytes, Bytes]:
+    """Return ``count`` expressions and labels, none of them ``seen``; add them to it."""
+    tokens = np.zeros((count, p.max_length), np.uint8)
+    labels = np.zeros(count, np.uint8)
     done = barren = 0
-    for new_tokens, new_labels in expressions(p):
+    for new_tokens, new_labels in expressions(p, seed):
         before = done
         for row, label in zip(new_tokens, new_labels, strict=True):
             key = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
@@ -203,24 +203,22 @@ def generate(p: Parameters, progress: Progress) -> dict[str, tuple[Bytes, Bytes]
             seen.add(key)
             tokens[done], labels[done] = row, label
             done += 1
-            if done == p.total:
+            if done == count:
                 break
-        progress("generating expressions", done, p.total)
-        if done == p.total:
+        progress("generating expressions", done, count)
+        if done == count:
             break
         barren = barren + 1 if done == before else 0
         if barren == BARREN_ROUNDS:
             raise ConfigError(
-                f"ListOps found only {done:,} of {p.total:,} different expressions.",
+                f"ListOps found only {done:,} of {count:,} different expressions.",
                 cause=f"lengths between {p.min_length} and {p.max_length}, depth {p.max_depth} and "
                 f"{p.max_args} arguments allow no more, or make them too rare",
                 remedy="ask for fewer rows, or widen the lengths, the depth or the arguments",
             )
     # Short expressions run out first, so what is drawn late is longer: shuffle before the split.
-    order = np.argsort(Stream(p.seed, 1).uniform(p.total), kind="stable")
-    bounds = np.cumsum([0, p.train, p.search, p.test])
-    parts = [order[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
-    return {s: (tokens[part], labels[part]) for s, part in zip(SPLITS, parts, strict=True)}
+    order = np.argsort(Stream(seed, 1).uniform(count), kind="stable")
+    return tokens[order], labels[order]
 
 
 def baselines(splits: Mapping[str, tuple[Bytes, Bytes]]) -> dict[str, float]:
@@ -232,120 +230,26 @@ def baselines(splits: Mapping[str, tuple[Bytes, Bytes]]) -> dict[str, float]:
     tokens, labels = splits["train"]
     table = np.zeros((len(TOKENS), CLASSES), np.int64)
     np.add.at(table, (tokens[:, 0], labels), 1)
-    majority, by_first = table.sum(axis=0).argmax(), table.argmax(axis=1)
-    found = {}
-    for split, suffix in (("search", ""), ("test", "_test")):
-        tokens, labels = splits[split]
-        found[f"majority{suffix}"] = round(float((labels == majority).mean()), 6)
-        found[f"first_token{suffix}"] = round(float((labels == by_first[tokens[:, 0]]).mean()), 6)
-    return found
+    by_first = table.argmax(axis=1)
+    return {
+        **majority(splits, CLASSES),
+        **by_split("first_token", splits, lambda tokens: by_first[tokens[:, 0]]),
+    }
 
 
 def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progress) -> Path:
     """Make the data folder under ``root`` if it is not there whole, and return it.
 
-    Raises ConfigError if ``data`` is wrong or ``root`` cannot be written.
+    Raises ConfigError if ``data`` or the hidden key is wrong or ``root`` cannot be written.
     """
-    try:
-        p = Parameters.model_validate(dict(data))
-    except ValidationError as error:
-        raise ConfigError(
-            f"The data table of lra/listops, profile {profile}, is wrong.", cause=str(error)
-        ) from error
+    p = check(Parameters, TASK, profile, data)
     if p.min_length + 1 >= p.max_length:
         raise ConfigError("ListOps needs min_length + 1 < max_length: both bounds are exclusive.")
-    name = f"lra-listops-{profile}-{digest(GENERATOR + p.model_dump_json())}"
-    folder, unfinished = root / name, root / f".{name}.part"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / f".{name}.lock")
-        _acquire(lock, progress)
-        try:
-            fault = find_fault(folder, p)
-            if fault == "":
-                return folder
-            if folder.exists():
-                progress(f"rebuilding, for {fault}", 0, p.total)
-            shutil.rmtree(unfinished, ignore_errors=True)
-            _write(unfinished, profile, p, generate(p, progress))
-            shutil.rmtree(folder, ignore_errors=True)
-            unfinished.rename(folder)
-        finally:
-            lock.release()
-    except OSError as error:
-        raise ConfigError(
-            f"The data of lra/listops cannot be written under {root}.",
-            cause=str(error),
-            remedy=f"free some space, or make {root} writable, or choose another data folder",
-        ) from error
-    return folder
+    shape = {"length": p.max_length, "vocabulary": len(TOKENS), "classes": CLASSES}
+    key = hidden_key(root)
 
+    def make() -> Rows:
+        splits = generate(p, progress, key.seed(TASK, p.seed) if key else None)
+        return Rows(splits, shape, baselines(splits))
 
-def find_fault(folder: Path, p: Parameters) -> str:
-    """Return why ``folder`` is not the whole data of ``p``, or "" if it is.
-
-    Headers, shapes and sizes are always looked at; contents where that takes under a second.
-    """
-    try:
-        manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
-        if manifest.parameters != p.model_dump():
-            return "manifest.json speaks of other parameters"
-        for split in SPLITS:
-            shapes = {"tokens": (getattr(p, split), p.max_length), "labels": (getattr(p, split),)}
-            for what, shape in shapes.items():
-                array = np.load(folder / split / f"{what}.npy", mmap_mode="r")
-                if array.shape != shape or array.dtype != np.uint8:
-                    return f"{split}/{what}.npy has a wrong shape"
-        paths = {name: folder / name for name in manifest.files}
-        if sum(path.stat().st_size for path in paths.values()) < CHECKSUM_ON_REUSE_BYTES:
-            for name, path in paths.items():
-                if _checksum(path) != manifest.files[name]:
-                    return f"{name} does not have the content it was written with"
-    except (OSError, ValueError) as error:  # pydantic's and numpy's errors are ValueErrors
-        return f"it cannot be read ({error})"
-    return ""
-
-
-def _acquire(lock: FileLock, progress: Progress) -> None:
-    while True:
-        try:
-            lock.acquire(timeout=0.5)
-        except Timeout:
-            progress("waiting for another process that makes this data", 0, 1)
-        else:
-            return
-
-
-def _write(
-    folder: Path, profile: str, p: Parameters, splits: Mapping[str, tuple[Bytes, Bytes]]
-) -> None:
-    folder.mkdir(mode=0o755)
-    files = {}
-    for split, (tokens, labels) in splits.items():
-        (folder / split).mkdir()
-        (folder / split).chmod(0o700 if split in HIDDEN else 0o755)
-        for what, array in (("tokens", tokens), ("labels", labels)):
-            path = folder / split / f"{what}.npy"
-            np.save(path, array)
-            files[f"{split}/{what}.npy"] = _checksum(path)
-    manifest = Manifest(
-        task="lra/listops",
-        profile=profile,
-        generator=GENERATOR,
-        parameters=p.model_dump(),
-        shape={"length": p.max_length, "vocabulary": len(TOKENS), "classes": CLASSES},
-        rows={split: len(labels) for split, (_, labels) in splits.items()},
-        files=files,
-        baselines=baselines(splits),
-    )
-    beside = folder / "manifest.json.part"
-    with beside.open("w") as out:
-        out.write(json.dumps(manifest.model_dump(), indent=2) + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    beside.rename(folder / "manifest.json")
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return prepare_rows(TASK, profile, GENERATOR, p, make, root, progress, key=key)

@@ -1,0 +1,146 @@
+"""How fast ListOps expressions and Pathfinder images are made, beside the plain way, in one run.
+
+    python benchmarks/generators.py [--seconds 5] [--json FILE]
+
+One process, one core. ListOps has the published lengths (500 to 2,000 tokens); its floor is the
+recursive generator in plain Python that gives up a tree as soon as it is too long. Pathfinder's
+floor is the same layout, one image at a time. Rates are of kept samples, by the wall clock and by
+CPU time; on a machine that others use the second is the one to read.
+"""
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tasks.lra.listops import data as listops
+from tasks.lra.pathfinder import snakes
+from tasks.lra.pathfinder.data import STYLES
+from tasks.lra.stream import Stream
+from tasks.spec import find_task
+
+
+class TooLong(Exception):
+    """The tree can only become longer than is allowed."""
+
+
+def plain_listops(p: listops.Parameters, seed: int = 1) -> Iterator[int]:
+    """Yield 1 for each expression, as the published code makes them."""
+    rng = random.Random(seed)
+    tokens: list[str] = []
+
+    def grow(depth: int) -> int:
+        if len(tokens) >= p.max_length:
+            raise TooLong
+        if depth == p.max_depth or rng.random() > listops.OPERATOR_SHARE:
+            digit = rng.randrange(10)
+            tokens.append(str(digit))
+            return digit
+        at = len(tokens)
+        tokens.append("")
+        values = sorted(grow(depth + 1) for _ in range(rng.randint(2, p.max_args)))
+        tokens.append("X")
+        tokens[at] = rng.choice(("[MIN", "[MAX", "[MED", "[SM"))
+        match tokens[at]:
+            case "[MIN":
+                return values[0]
+            case "[MAX":
+                return values[-1]
+            case "[MED":
+                return (values[(len(values) - 1) // 2] + values[len(values) // 2]) // 2
+        return sum(values) % 10
+
+    while True:
+        tokens.clear()
+        try:
+            grow(1)
+        except TooLong:
+            continue
+        if p.min_length < len(tokens) < p.max_length:
+            yield 1
+
+
+def our_listops(p: listops.Parameters) -> Iterator[int]:
+    for _, labels in listops.expressions(p, p.seed):
+        yield len(labels)
+
+
+def plain_pathfinder(style: snakes.Style) -> Iterator[int]:
+    """Yield 1 for each image that found room, laid out and drawn alone."""
+    stream = Stream(1)
+    while True:
+        ground = snakes.Ground(1, style)
+        bodies = np.full((1, 2 + style.distractors, style.paddles, 4), np.nan)
+        rows = np.arange(1)
+        for number in range(2 + style.distractors):
+            rows = snakes._place(stream, ground, bodies, number, rows)
+            if not len(rows):
+                break
+        else:
+            markers = bodies[:, :2, 0, :2]
+            snakes.draw(style, snakes.Layouts(bodies, markers, np.ones(1, np.uint8)))
+            yield 1
+
+
+def our_pathfinder(style: snakes.Style) -> Iterator[int]:
+    for _, labels in snakes.images(style, 1):
+        yield len(labels)
+
+
+def rate(made: Iterator[int], seconds: float) -> tuple[float, float]:
+    """Return samples a second of wall clock and of CPU time, the first batch left out."""
+    next(made)
+    wall, cpu, count = time.perf_counter(), time.process_time(), 0
+    while time.perf_counter() - wall < seconds:
+        count += next(made)
+    return count / (time.perf_counter() - wall), count / (time.process_time() - cpu)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each of the measurements")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    paper = find_task("lra/listops").profile("paper").data
+    p = listops.Parameters.model_validate(dict(paper))
+    cases = {
+        "ListOps, 500 to 2,000 tokens": (our_listops(p), plain_listops(p), 5000),
+        "Pathfinder, 32 px, hard": (
+            our_pathfinder(STYLES["hard32"]),
+            plain_pathfinder(STYLES["hard32"]),
+            500,
+        ),
+        "Path-X, 128 px, hard": (
+            our_pathfinder(STYLES["hard128"]),
+            plain_pathfinder(STYLES["hard128"]),
+            None,
+        ),
+    }
+    print("| data | ours, samples/s (CPU time) | plain (CPU time) | ratio | goal |")
+    print("|---|---|---|---|---|", flush=True)
+    rows = []
+    for name, (ours, plain, goal) in cases.items():
+        (wall, cpu), (plain_wall, plain_cpu) = (
+            rate(ours, arguments.seconds),
+            rate(plain, arguments.seconds),
+        )
+        print(
+            f"| {name} | {wall:,.0f} ({cpu:,.0f}) | {plain_wall:,.0f} ({plain_cpu:,.0f}) "
+            f"| {cpu / plain_cpu:.0f} | {goal or '–'} |",
+            flush=True,
+        )
+        row = {"data": name, "wall": wall, "cpu": cpu, "plain_wall": plain_wall}
+        rows.append({**row, "plain_cpu": plain_cpu, "goal": goal})
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""How much of the GPUs' time is lost to waiting for leases: makespan against a list schedule.
+
+    python benchmarks/makespan.py [--repeats 3] [--slots 4] [--total 40]
+
+Twenty processes, a job each, come one after the other, 5 ms apart, for one of four fake GPUs,
+through the real GpuPool and its file locks. A job only sleeps, so that two cores are enough. Its
+length is one of twenty recorded below, scaled to ``--total`` seconds together. The ideal starts
+the next job of the list on the first slot that is free, with no time lost between them.
+"""
+
+import argparse
+import heapq
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+GAP_S = 0.005
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+LENGTHS = (
+    0.42, 0.61, 1.73, 0.88, 1.05, 0.97, 2.10, 0.55, 1.31, 0.74,
+    0.93, 1.48, 0.39, 1.12, 0.81, 1.86, 0.66, 1.02, 0.58, 0.79,
+)  # fmt: skip
+"""Fixed, with the long tail of submissions: half are stopped early, few run to the limit."""
+
+
+def list_schedule(lengths: Iterable[float], slots: int) -> float:
+    """Return when the last job ends if each starts on the first free slot, in this order."""
+    ends = [0.0] * slots
+    for length in lengths:
+        heapq.heapreplace(ends, ends[0] + length)
+    return max(ends)
+
+
+def job(length: float, slots: int) -> None:
+    """Wait for the word on stdin, lease, sleep, and print when the lease began and ended."""
+    from sandboxes.gpu_pool import GpuPool
+    from sandboxes.gpus import Gpu, Listing
+
+    fakes = Listing(tuple(Gpu(f"GPU-fake-{i}", i, "Fake") for i in range(slots)))
+    pool = GpuPool(lambda: fakes, lambda uuid: ())
+    print("ready", flush=True)
+    sys.stdin.readline()
+    with pool.lease(1):
+        began = time.monotonic()
+        time.sleep(length)
+        ended = time.monotonic()
+    print(json.dumps([began, ended]), flush=True)
+
+
+def race(lengths: list[float], slots: int) -> float:
+    """Return the makespan."""
+    with tempfile.TemporaryDirectory() as folder:
+        environ = {**os.environ, "HARNESS_GPU_LOCKS": f"{folder}/locks"}
+        argv = [sys.executable, __file__, "--slots", str(slots), "--job"]
+        racers = [
+            subprocess.Popen(
+                [*argv, str(length)], env=environ, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            )
+            for length in lengths
+        ]  # fmt: skip
+        for racer in racers:
+            assert racer.stdout is not None
+            assert racer.stdout.readline() == "ready\n"
+        began = time.monotonic()
+        for racer in racers:
+            assert racer.stdin is not None
+            racer.stdin.write("go\n")
+            racer.stdin.flush()
+            time.sleep(GAP_S)
+        spans = [json.loads(racer.communicate()[0]) for racer in racers]
+    return max(end for _, end in spans) - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--slots", type=int, default=4)
+    parser.add_argument("--total", type=float, default=40.0)
+    parser.add_argument("--job", type=float)
+    asked = parser.parse_args()
+    if asked.job is not None:
+        job(asked.job, asked.slots)
+        return
+    lengths = [length * asked.total / sum(LENGTHS) for length in LENGTHS]
+    ideal = list_schedule(lengths, asked.slots)
+    print(
+        f"{len(lengths)} jobs, {asked.total:g} s of work, {asked.slots} slots, ideal {ideal:.3f} s"
+    )
+    print(f"{'repeat':>8} {'makespan':>10} {'ideal of it':>12}")
+    shares = []
+    for repeat in range(1, asked.repeats + 1):
+        took = race(lengths, asked.slots)
+        shares.append(ideal / took)
+        print(f"{repeat:>8} {took:>8.3f} s {shares[-1]:>12.1%}")
+    middle = statistics.median(shares)
+    word = "met" if middle >= 0.98 else "MISSED"
+    print(f"{'median':>8} {'':>10} {middle:>12.1%}  goal 98 %: {word}")
+
+
+if __name__ == "__main__":
+    main()

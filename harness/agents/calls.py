@@ -1,0 +1,292 @@
+"""The record of a run's calls: every answer is on disk before anybody uses it.
+
+    operator ──► Model (bound to a node) ──► answered before?  ── yes ──► the answer on disk
+                                              │ no
+                              room in the budget? ──► "sent" on disk ──► client ──► answer on disk
+
+A node's k-th call is looked for in the run itself (it was killed, and goes on), then in the run
+that is replayed. Whichever holds it, the question must be the same to the letter; what comes
+back costs nothing and is not sent. A node makes its calls one after another; nodes may make
+theirs at once.
+
+A call is never paid twice on purpose: a process that was killed between question and answer
+leaves "sent" behind, and the resumed run asks again, with the first one charged at its worst case.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.agents.model import Client, Prompt, Reply, Usage
+from harness.agents.replay import Recording
+from harness.agents.tape import (
+    Divergence,
+    Failure,
+    Lost,
+    Record,
+    Tape,
+    difference,
+    request_hash,
+    system_hash,
+)
+from harness.errors import ConfigError, ProviderError
+from harness.search.budget import Budget, Hold, Price
+from scorers.output import clean
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A model that can be asked, and what is known of it.
+
+    ``worst_price`` is the most that so many tokens in and out can cost; ``fits`` says whether
+    they are within its context.
+    """
+
+    client: Client
+    price: Price
+    worst_price: Callable[[int, int], float | None]
+    fits: Callable[[int, int], bool]
+    prices: tuple[dict[str, Any], ...] = ()
+    """As in the table, for the run's lock."""
+
+
+class Calls:
+    """All calls of one run. Thread-safe.
+
+    ``endpoint`` may be None where every answer is read from ``recording``, a run that is replayed.
+    Raises ConfigError where a recorded call is damaged; nothing is written before the first call.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        *,
+        budget: Budget,
+        endpoint: Endpoint | None = None,
+        recording: Recording | None = None,
+        say: Callable[[str], None],
+    ) -> None:
+        self.budget = budget
+        self.tape = Tape(run)
+        self._endpoint = endpoint
+        self._recording = recording
+        self._say = say
+        for record in self.tape:
+            recount(record, budget)
+            if recording is not None and record.divergence:
+                recording.diverged = record.divergence
+
+    def bind(self, node: int, cancel: threading.Event | None = None) -> "BoundModel":
+        """Return the model for one node's writing, whose calls are numbered from 0.
+
+        Once ``cancel`` is set, calls end with Cancelled.
+        """
+        return BoundModel(self, node, cancel or threading.Event())
+
+    def recorded(self, node: int, call: int) -> tuple[Record, Tape] | None:
+        """Return an answered call and the tape that holds it: our own first."""
+        followed = self._followed()
+        for tape in (self.tape, followed.tape) if followed else (self.tape,):
+            record = tape.read(node, call)
+            if record is not None and record.status == "answered":
+                return record, tape
+        return None
+
+    def fits(self, prompt: Prompt) -> bool:
+        """Return whether a prompt and a full answer fit the context; False without an endpoint.
+
+        A replay without one asks this only where the recorded node made no further call.
+        """
+        if self._endpoint is None:
+            return False
+        return self._endpoint.fits(*self._endpoint.client.worst_tokens(prompt))
+
+    def complete(
+        self, model: "BoundModel", prompt: Prompt, purpose: str, fits: tuple[bool, ...]
+    ) -> Reply:
+        """Return the answer to a node's next call, from a tape or from the endpoint."""
+        found = self.recorded(model.node, model.call)
+        if found is not None:
+            record, tape = found
+            problem = self._compare(record, tape, prompt)
+            if not problem:
+                if tape is not self.tape:
+                    self._adopt(record, prompt)
+                return _reply(record)
+            place = f"node {model.node}, call {model.call} ({record.purpose})"
+            if tape is self.tape:
+                raise Divergence(
+                    f"{place} was answered, but the question is another one now.",
+                    cause=problem,
+                    remedy="go back to the prompts and settings that the run began with, "
+                    "or start a new run",
+                )
+            self._diverge(f"The replay of {tape.run} differs at {place}.", problem)
+        elif (followed := self._followed()) is not None:
+            self._diverge(
+                f"The replay of {followed.run.path} differs at node {model.node}.",
+                f"there it made {model.call} calls, and now one more ({purpose})",
+            )
+        return self._send(model, prompt, purpose, fits)
+
+    def _followed(self) -> Recording | None:
+        return None if self._recording is None or self._recording.diverged else self._recording
+
+    def _compare(self, record: Record, tape: Tape, prompt: Prompt) -> str:
+        """Return how a question differs from the recorded one; empty if it does not."""
+        describe = record.describe
+        # What another run was asked with stays true of its answers, whatever is set today.
+        if self._endpoint is not None and tape is self.tape and not record.replayed:
+            describe = self._endpoint.client.describe()
+        if request_hash(describe, prompt) == record.hash:
+            return ""
+        return difference((record.describe, tape.prompt(record)), (describe, prompt))
+
+    def _diverge(self, message: str, cause: str) -> None:
+        recording = self._recording
+        if recording is None or not recording.live or self._endpoint is None:
+            raise Divergence(
+                message,
+                cause=cause,
+                remedy="--on-divergence live asks the model itself from there on; what must be "
+                "the same is said in docs/budgets.md",
+            )
+        recording.diverged = f"{message}\n{cause}"
+        self._say(f"{message} From here on the model is asked.")
+
+    def _adopt(self, record: Record, prompt: Prompt) -> None:
+        """Keep another run's answer as our own, so that this run stands alone."""
+        own = record.model_copy(update={"replayed": True, "lost": (), "failures": ()})
+        self.tape.write(own, prompt)
+        recount(own, self.budget)
+
+    def _send(
+        self, model: "BoundModel", prompt: Prompt, purpose: str, fits: tuple[bool, ...]
+    ) -> Reply:
+        if self._endpoint is None:
+            raise ConfigError(f"Node {model.node} has no model to ask.")
+        client, price = self._endpoint.client, self._endpoint.price
+        tokens_in, tokens_out = client.worst_tokens(prompt)
+        worst = Usage(input_tokens=tokens_in, output_tokens=tokens_out)
+        hold = Hold(worst, self._endpoint.worst_price(tokens_in, tokens_out))
+        name = f"node {model.node}, call {model.call} ({purpose})"
+        before = self.tape.read(model.node, model.call)
+        self.budget.reserve(hold, call=name, cancel=model.cancel)
+        began = time.monotonic()
+        describe = client.describe()
+        record = Record(
+            node=model.node,
+            call=model.call,
+            purpose=purpose,
+            hash=request_hash(describe, prompt),
+            describe=describe,
+            system=system_hash(prompt),
+            turns=prompt.turns,
+            fits=fits,
+            status="sent",
+            sent=_now(),
+            worst=hold.usage,
+            worst_dollars=hold.dollars,
+            divergence=self._recording.diverged if self._recording is not None else "",
+            lost=_lost(before),
+            failures=before.failures if before else (),
+        )
+        try:
+            self.tape.write(record, prompt)
+            reply = client.send(
+                prompt,
+                say=lambda line: self._say(f"{name}: {clean(line, 300)}"),
+                cancel=model.cancel,
+            )
+        except (ProviderError, ConfigError) as error:
+            failed_s = time.monotonic() - began
+            failure = Failure(sent=record.sent, seconds=failed_s, error=type(error).__name__)
+            failed = {"status": "failed", "failures": (*record.failures, failure)}
+            self.budget.release(hold, failed_s=failed_s)
+            self.tape.write(record.model_copy(update=failed), prompt)
+            raise
+        except BaseException:
+            self.budget.lose(hold)
+            raise
+        # A server may say anything: what it says must not give budget back, nor break a file.
+        usage = Usage(*(max(0, tokens) for tokens in astuple(reply.usage)))
+        reply = replace(reply, text=_encodable(reply.text), usage=usage)
+        dollars = price(reply.usage)
+        self.budget.settle(hold, reply.usage, dollars, reply.seconds, reply.waited_s)
+        done = {"status": "answered", "reply": reply, "dollars": dollars, "answered": _now()}
+        self.tape.write(record.model_copy(update=done), prompt)
+        return reply
+
+
+class BoundModel:
+    """A ``Model`` for one node: numbers its calls, and remembers what ``fits`` said."""
+
+    def __init__(self, calls: Calls, node: int, cancel: threading.Event) -> None:
+        self.node = node
+        self.call = 0
+        self.cancel = cancel
+        self._calls = calls
+        self._fits: list[bool] = []
+        self._said: tuple[bool, ...] | None = None
+
+    def complete(self, prompt: Prompt, *, purpose: str) -> Reply:
+        """Return the answer. Raises BudgetSpent, Divergence, and what the client raises."""
+        reply = self._calls.complete(self, prompt, purpose, tuple(self._fits))
+        self.call += 1
+        self._fits.clear()
+        self._said = None
+        return reply
+
+    def fits(self, prompt: Prompt) -> bool:
+        """Return whether the prompt and a full answer fit the context; as recorded, if it is."""
+        if self._said is None:
+            found = self._calls.recorded(self.node, self.call)
+            self._said = found[0].fits if found else ()
+        place = len(self._fits)
+        recorded = self._said[place : place + 1]
+        self._fits.append(recorded[0] if recorded else self._calls.fits(prompt))
+        return self._fits[-1]
+
+
+def recount(record: Record, budget: Budget) -> None:
+    """Add to a budget what a call on disk has used."""
+    worst = Hold(record.worst, record.worst_dollars)
+    for lost in _lost(record):
+        hold = Hold(lost.worst, lost.worst_dollars)
+        budget.count("lost", hold.usage, hold.dollars, worst=hold)
+    budget.count_failure(sum(failure.seconds for failure in record.failures))
+    if record.status == "answered":
+        reply, kind = _reply(record), _kind(record)
+        budget.count(kind, reply.usage, record.dollars, reply.seconds, reply.waited_s, worst=worst)
+
+
+def _kind(record: Record) -> Literal["paid", "replayed"]:
+    return "replayed" if record.replayed else "paid"
+
+
+def _lost(record: Record | None) -> tuple[Lost, ...]:
+    """Return the calls in this place whose answers were never seen."""
+    if record is None:
+        return ()
+    if record.status != "sent":
+        return record.lost
+    now = Lost(sent=record.sent, worst=record.worst, worst_dollars=record.worst_dollars)
+    return (*record.lost, now)
+
+
+def _reply(record: Record) -> Reply:
+    assert record.reply is not None, "an answered call has a reply"  # noqa: S101
+    return record.reply
+
+
+def _encodable(text: str) -> str:
+    """Return ``text`` with what UTF-8 cannot hold (half a surrogate pair) replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,318 @@
+"""The models as data: ``agents.toml``, and a user's own table merged over it.
+
+What differs between models (limits, prices, which parameters a model takes and under which
+name) is in the table; no name of a model appears in code. An absent price is unknown, and what
+depends on it is unknown too: never 0.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.agents.model import Usage
+from harness.errors import ConfigError
+from tasks.spec import did_you_mean
+
+OURS = Path(__file__).with_name("agents.toml")
+VARIABLE = "HARNESS_AGENTS"
+
+Positive = Annotated[int, Field(gt=0)]
+Dollars = Annotated[float, Field(ge=0)]
+
+_SECRET = re.compile(r"authorization|api[-_]?key|secret|password|cookie|bearer|access[-_]?token")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Price(_Frozen):
+    """Dollars per million tokens, for prompts of more than ``above_prompt_tokens`` tokens."""
+
+    above_prompt_tokens: int = 0
+    input: Dollars
+    cached: Dollars | None = None
+    cache_write: Dollars | None = None
+    output: Dollars
+
+
+class Retirement(_Frozen):
+    """When a provider shuts a model: on a day, or not before it."""
+
+    on: date
+    kind: Literal["shut", "earliest"]
+
+
+class Effort(_Frozen):
+    """Where a request says how hard to think (a dotted path), and which words are understood.
+
+    A table of values maps each word onto what is sent.
+    """
+
+    field: str
+    values: tuple[str, ...] | dict[str, str | bool | int]
+
+    def sent(self, word: str) -> str | bool | int:
+        """Return what stands in the request for a word."""
+        return self.values[word] if isinstance(self.values, dict) else word
+
+
+class Entry(_Frozen):
+    """One model of the table."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$")]
+    title: str
+    maker: str = ""
+    paper: bool = False
+    """True for the twelve of arXiv 2605.15871."""
+    provider: Literal["anthropic", "openai"]
+    """Which protocol is spoken; openai is every compatible server."""
+    model: str
+    base_url: str | None = None
+    """None: it runs on your own server, whose address a run must give."""
+    key: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
+    """The environment variable that holds the key, never the key."""
+    context_tokens: Positive
+    """Prompt and answer together."""
+    max_input_tokens: Positive | None = None
+    max_output_tokens: Positive
+    answer_tokens: Positive = 32_000
+    """How long an answer may be, reasoning included, where a run does not say."""
+    concurrency: Positive = 8
+    """How many calls may be under way at once to this model's server, from one process."""
+    prices: tuple[Price, ...] = ()
+    price_date: date | None = None
+    price_source: str = ""
+    retires: Retirement | None = None
+    successor: str | None = None
+    note: str = ""
+
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
+    """For the openai protocol; anthropic has one name for it."""
+    temperature: bool = True
+    """Whether a request may name one."""
+    effort: Effort | None = None
+    stream_usage: bool = True
+    """Whether the server understands ``stream_options.include_usage``."""
+    cache_control: bool = False
+    system_role: Literal["system", "developer", "user"] = "system"
+    """Who says the constant part; user: it is put before the first message."""
+    system_prefix: str = ""
+    think_tags: bool = False
+    """Whether the text holds its reasoning between think tags. For whoever parses it."""
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    extra_headers: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Entry":
+        bounds = [p.above_prompt_tokens for p in self.prices]
+        if bounds and (bounds[0] != 0 or sorted(set(bounds)) != bounds):
+            raise ValueError("prices must begin above 0 prompt tokens and rise")
+        if self.max_output_tokens > self.context_tokens:
+            raise ValueError("max_output_tokens exceeds context_tokens")
+        for name in (*self.extra_headers, *self.extra_body):
+            if _SECRET.search(name.lower()):
+                raise ValueError(f"{name!r} looks like a secret: keys come from the environment")
+        if self.base_url is not None:
+            _check_url(self.base_url)
+        return self
+
+    def price(self, usage: Usage) -> float | None:
+        """Return the dollars of one call; None where a price that is needed is unknown."""
+        band = self._band(usage.prompt_tokens)
+        if band is None:
+            return None
+        parts = (
+            (usage.input_tokens, band.input),
+            (usage.cached_tokens, band.cached),
+            (usage.cache_write_tokens, band.cache_write),
+            (usage.output_tokens, band.output),
+        )
+        total = 0.0
+        for tokens, dollars in parts:
+            if tokens and dollars is None:
+                return None
+            total += tokens * (dollars or 0.0)
+        return total / 1e6
+
+    def worst_price(self, prompt_tokens: int, output_tokens: int) -> float | None:
+        """Return the most that a call of at most so many tokens can cost; None if unknown.
+
+        Writing a prompt into the provider's cache is dearer than reading it in plainly, so the
+        price of input alone would be no bound.
+        """
+        bands = [b for b in self.prices if b.above_prompt_tokens < max(prompt_tokens, 1)]
+        return max(
+            (
+                (prompt_tokens * max(b.input, b.cache_write or 0.0) + output_tokens * b.output)
+                / 1e6
+                for b in bands
+            ),
+            default=None,
+        )
+
+    def fits(self, prompt_tokens: int, output_tokens: int) -> bool:
+        """Return whether so long a prompt and answer are within the model's limits."""
+        return (
+            prompt_tokens + output_tokens <= self.context_tokens
+            and prompt_tokens <= (self.max_input_tokens or self.context_tokens)
+            and output_tokens <= self.max_output_tokens
+        )
+
+    def is_shut(self, today: date) -> bool:
+        """Return whether its provider has shut it. An earliest date says nothing of that."""
+        return self.retires is not None and self.retires.kind == "shut" and today >= self.retires.on
+
+    def _band(self, prompt_tokens: int) -> Price | None:
+        return next(
+            (b for b in reversed(self.prices) if b.above_prompt_tokens < max(prompt_tokens, 1)),
+            None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run may set; None means the table's."""
+
+    base_url: str | None = None
+    effort: str | None = None
+    temperature: float | None = None
+    max_output_tokens: int | None = None
+
+
+def check_settings(entry: Entry, settings: Settings) -> None:
+    """Refuse a setting that the model does not take. Raises ConfigError."""
+    if settings.base_url is not None:
+        try:
+            _check_url(settings.base_url)
+        except ValueError as error:
+            raise ConfigError(
+                f"This base URL cannot be used: {error}.",
+                remedy="--base-url http://127.0.0.1:8000/v1",
+            ) from None
+    elif entry.base_url is None:
+        raise ConfigError(
+            f"Agent {entry.name} runs on your own server, and no address was given.",
+            remedy="--base-url http://127.0.0.1:8000/v1",
+        )
+    if settings.effort is not None:
+        if entry.effort is None:
+            raise ConfigError(f"Agent {entry.name} has no effort to set.", remedy="no --effort")
+        if settings.effort not in entry.effort.values:
+            raise ConfigError(
+                f"Agent {entry.name} knows no effort {settings.effort!r}.",
+                remedy=did_you_mean(settings.effort, list(entry.effort.values)),
+            )
+    if settings.temperature is not None:
+        if not entry.temperature:
+            raise ConfigError(
+                f"Agent {entry.name} takes no temperature: its provider refuses one.",
+                remedy="no --temperature",
+            )
+        if not 0 <= settings.temperature <= 2:
+            raise ConfigError(
+                f"Temperature {settings.temperature} is outside 0 to 2.", remedy="--temperature 1"
+            )
+    wanted = settings.max_output_tokens
+    if wanted is not None and not 0 < wanted <= entry.max_output_tokens:
+        raise ConfigError(
+            f"Agent {entry.name} answers with at most {entry.max_output_tokens:,} tokens, "
+            f"and {wanted:,} were asked for.",
+            remedy=f"1 to {entry.max_output_tokens}",
+        )
+
+
+def find_agent(name: str, file: Path | None = None) -> Entry:
+    """Return the model of that name. Raises ConfigError naming the nearest one."""
+    known = load_agents(file)
+    if name not in known:
+        raise ConfigError(f"There is no agent {name!r}.", remedy=did_you_mean(name, known))
+    return known[name]
+
+
+def load_agents(file: Path | None = None) -> dict[str, Entry]:
+    """Return all models: ours, with the user's table (``file``, or $HARNESS_AGENTS) over them.
+
+    Raises ConfigError.
+    """
+    named = file or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+    tables = dict(_read(OURS))
+    for name, own in (_read(named.expanduser()) if named else {}).items():
+        merged = {**tables.get(name, {}), **own}
+        if "prices" in own:
+            merged |= {"price_source": own.get("price_source", str(named))}
+            merged |= {"price_date": own.get("price_date")}
+        tables[name] = merged
+    return {name: _entry(name, table, named or OURS) for name, table in tables.items()}
+
+
+def today() -> date:
+    """Return the day by which retirements are judged."""
+    return datetime.now(UTC).date()
+
+
+@cache
+def _read_ours() -> Mapping[str, dict[str, Any]]:
+    return _parse(OURS)
+
+
+def _read(file: Path) -> Mapping[str, dict[str, Any]]:
+    return _read_ours() if file == OURS else _parse(file)
+
+
+def _parse(file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(
+            f"The table of agents {file} cannot be read.",
+            cause=str(error),
+            remedy=f"give another file, or unset {VARIABLE}",
+        ) from error
+    tables = content.get("agents")
+    wrong = set(content) - {"format", "agents"}
+    if content.get("format") != 1 or not isinstance(tables, dict) or wrong:
+        raise ConfigError(
+            f"{file} is no table of agents.",
+            cause=f"unknown: {', '.join(sorted(wrong))}" if wrong else "",
+            remedy='begin with "format = 1", then one table [agents.NAME] for each model',
+        )
+    if not all(isinstance(table, dict) for table in tables.values()):
+        raise ConfigError(f"{file}: every agent must be a table.", remedy="[agents.NAME]")
+    return tables
+
+
+def _entry(name: str, table: Mapping[str, Any], file: Path) -> Entry:
+    try:
+        return Entry(**{**table, "name": name})
+    except ValidationError as error:
+        # Not the error's own text: it repeats what was written, which may be a key.
+        problems = "; ".join(
+            f"{'.'.join(str(p) for p in e['loc']) or 'agent'}: {e['msg']}" for e in error.errors()
+        )
+        raise ConfigError(
+            f"Agent {name!r} in {file} is not valid.",
+            cause=problems,
+            remedy="see docs/models.md for the fields",
+        ) from None
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        port_is_valid = parts.port is None or parts.port > 0
+    except ValueError:
+        raise ValueError("it is no web address") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid:
+        raise ValueError("it must begin with http:// or https:// and a host")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("it must hold no password, query or fragment")

@@ -1,0 +1,83 @@
+"""Clients of providers' APIs. Nothing heavy is imported before ``make_client`` is called."""
+
+import os
+from datetime import date
+from importlib import import_module
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from harness.agents.catalogue import Entry, Settings, check_settings, today
+from harness.agents.clients.patience import Patience
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from harness.agents.clients.client import ApiClient
+
+__all__ = ["Patience", "Settings", "make_client"]
+
+NO_KEY = "none"
+"""What a server of one's own is sent where no key is set: the SDKs insist on one."""
+
+
+def make_client(
+    entry: Entry,
+    settings: Settings | None = None,
+    *,
+    patience: Patience | None = None,
+    on: date | None = None,
+) -> "ApiClient":
+    """Return the client of a model. Nothing is sent; ``check()`` tries the key.
+
+    Raises ConfigError: a model that its provider has shut, a setting that it does not take, a
+    key that is not there, an SDK that is not installed.
+    """
+    settings, patience = settings or Settings(), patience or Patience()
+    check_settings(entry, settings)
+    _check_alive(entry, settings, on or today())
+    key = _key(entry, settings)
+    try:
+        client = import_module("harness.agents.clients.client")
+        protocol = import_module(f"harness.agents.clients.{entry.provider}")
+        speaker = protocol.Speaker(entry, settings, key=key, idle_s=patience.idle_s)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"Agent {entry.name} needs the package {error.name}, which is not installed.",
+            remedy="pip install 'aira-harness[models]'",
+        ) from error
+    secret = key if key != NO_KEY else ""
+    made: ApiClient = client.ApiClient(entry, settings, speaker, key=secret, patience=patience)
+    return made
+
+
+def _check_alive(entry: Entry, settings: Settings, on: date) -> None:
+    """Refuse a model that is gone, unless another server is said to have it."""
+    if settings.base_url is None and entry.retires is not None and entry.is_shut(on):
+        successor = f"--agent {entry.successor} (its successor), or " if entry.successor else ""
+        raise ConfigError(
+            f"Agent {entry.name} is gone: its provider shut {entry.model} on {entry.retires.on}.",
+            remedy=f"{successor}a recorded run again: --agent replay:RUN",
+        )
+
+
+def key_is_needed(entry: Entry, settings: Settings) -> bool:
+    """Return whether a call without a key is pointless: on the provider's own address."""
+    return entry.key is not None and settings.base_url is None and entry.base_url is not None
+
+
+def _key(entry: Entry, settings: Settings) -> str:
+    key = os.environ.get(entry.key, "").strip() if entry.key else ""
+    if not key:
+        host = urlsplit(entry.base_url or "").hostname
+        if key_is_needed(entry, settings) and host not in ("localhost", "127.0.0.1", "::1"):
+            raise ConfigError(
+                f"Agent {entry.name} needs a key, and {entry.key} is not set.",
+                remedy=f"export {entry.key}=…   (or --base-url for a server of your own)",
+            )
+        return NO_KEY
+    if not key.isascii() or not key.isprintable() or " " in key:
+        # The HTTP library's own error would print it.
+        raise ConfigError(
+            f"{entry.key} holds characters that no key has.",
+            remedy=f"set {entry.key} again, without spaces, line breaks or quotes around it",
+        )
+    return key

@@ -1,0 +1,264 @@
+"""One model behind one API: queue, try, judge, wait, try again. What both protocols share.
+
+Each protocol (anthropic.py, openai.py) only knows how to ask once and how to read the stream.
+An answer counts when its stream came to its proper end. What arrived of one that was cut is
+thrown away and asked for again; the tokens of the lost try are unknown, so the reply says how
+many tries were lost (``Reply.lost_tries``) and usage holds the last one's alone.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from harness.agents.catalogue import Entry, Settings
+from harness.agents.clients.failures import Failure, judge
+from harness.agents.clients.gate import gate_of
+from harness.agents.clients.patience import Patience
+from harness.agents.clients.wire import Line
+from harness.agents.model import Prompt, Reply, Stop, Turn, Usage
+from harness.errors import Cancelled, ProviderError
+
+# Upper bounds for worst_tokens, per request and per message. Chat templates add words of their
+# own: some 70 tokens for gpt-oss (its system block), 4 to 8 around each message elsewhere.
+REQUEST_TOKENS = 256
+MESSAGE_TOKENS = 16
+
+# A streamed token costs 160 (Anthropic's protocol) or 300 bytes on the wire, from llama.cpp.
+BYTES_PER_TOKEN = 1024
+BYTES_BESIDES = 1 << 20
+
+EMPTY = "(empty)"
+"""Stands for a message without text: providers refuse those with a 400."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What one try brought. ``usage`` is None where the server does not tell."""
+
+    text: str
+    stop: Stop
+    usage: Usage | None
+    model_id: str
+
+
+class Speaker(Protocol):
+    """A protocol: how to ask once. Raises its SDK's errors, httpx2's, Malformed."""
+
+    def hear(self, prompt: Prompt) -> Heard:
+        """Ask, and read the answer to its end."""
+        ...
+
+    def knock(self) -> None:
+        """Make a call that costs nothing and needs the key."""
+        ...
+
+
+class ApiClient:
+    """A ``Client``. Holds the key only to take it out of what a provider says."""
+
+    def __init__(
+        self, entry: Entry, settings: Settings, speaker: Speaker, *, key: str, patience: Patience
+    ) -> None:
+        self.entry = entry
+        self.settings = settings
+        self._speaker = speaker
+        self._secret = key
+        self._patience = patience
+        self._gate = gate_of(urlsplit(base_url(entry, settings)).netloc)
+
+    def __repr__(self) -> str:
+        return f"ApiClient({self.entry.name})"
+
+    def describe(self) -> dict[str, object]:
+        """Return all that decides an answer besides the prompt; nothing secret."""
+        return {
+            "provider": self.entry.provider,
+            "model": self.entry.model,
+            "server": server(self.entry, self.settings),
+            "max_output_tokens": answer_tokens(self.entry, self.settings),
+            "options": options(self.entry, self.settings),
+            "headers": dict(self.entry.extra_headers),
+            "system_role": self.entry.system_role,
+            "system_prefix": self.entry.system_prefix,
+        }
+
+    def worst_tokens(self, prompt: Prompt) -> tuple[int, int]:
+        """Return upper bounds of the prompt's and the answer's tokens; no network.
+
+        A token of a byte-level vocabulary stands for at least one byte, so the bytes bound the
+        tokens, about fourfold for English and code. (Tokenizers that first rewrite what they
+        read, by Unicode's compatibility forms, are not bounded so; none in the table is known
+        to. Anthropic's and Google's are unpublished.)
+        """
+        texts = [system_text(self.entry, prompt), *(t.text for t in prompt.turns)]
+        size = sum(len(clean(text).encode()) for text in texts)
+        overhead = REQUEST_TOKENS + MESSAGE_TOKENS * len(texts)
+        return size + overhead, answer_tokens(self.entry, self.settings)
+
+    def check(self) -> None:
+        """Ask for something free, so that a wrong key is found before anything is spent.
+
+        A busy server, and one without that endpoint, are taken as well. Raises ConfigError for
+        a refused key, ProviderError where nothing answers.
+        """
+        failure: Failure | None = None
+        line = Line(threading.Event(), total_s=60, max_bytes=16 << 20)
+        try:
+            with line:
+                self._speaker.knock()
+        except Exception as error:
+            failure = judge(error, self._secret)
+            if failure is None:
+                raise
+        if failure is None:
+            return
+        if failure.status in (401, 403):
+            raise failure.final(self.entry.name, self.entry.key)
+        if failure.status is None and failure.unreachable:
+            raise ProviderError(
+                f"Agent {self.entry.name}: nothing answers at "
+                f"{base_url(self.entry, self.settings)}.",
+                cause=failure.what,
+                remedy="start the server, or give its address: --base-url",
+            )
+
+    def send(self, prompt: Prompt, *, say: Callable[[str], None], cancel: threading.Event) -> Reply:
+        """Return the answer, after retries. See ``Client.send``."""
+
+        def tell(line: str) -> None:
+            say(f"{self.entry.name}: {line}")
+
+        began = time.monotonic()
+        # Of this outage, without the queue: the tries after the first, and the waits between.
+        outage_s = 0.0
+        # Jitter only: nothing that is recorded depends on it.
+        rng = Random()  # noqa: S311
+        tries = lost = 0
+        while True:
+            with self._gate.inside(self.entry.concurrency, say=tell, cancel=cancel):
+                tried = time.monotonic()
+                heard = self._try(prompt, cancel)
+            if isinstance(heard, Heard):
+                seconds = time.monotonic() - tried
+                return Reply(
+                    text=clean(heard.text),
+                    stop=heard.stop,
+                    usage=heard.usage or self._bound(prompt, heard, tell),
+                    model_id=clean(heard.model_id)[:200] or self.entry.model,
+                    seconds=seconds,
+                    waited_s=max(0.0, tried - began),
+                    lost_tries=lost,
+                )
+            failure = heard
+            outage_s += time.monotonic() - tried if tries else 0.0
+            tries += 1
+            lost += failure.lost
+            if not failure.again:
+                raise failure.final(self.entry.name, self.entry.key)
+            delay = self._patience.delay_s(tries, failure.advised_s, rng)
+            if outage_s + delay > self._patience.outage_s:
+                raise ProviderError(
+                    f"Agent {self.entry.name}: {failure.what}, and patience is at its end "
+                    f"({tries} tries; asked to wait {_seconds(delay)} more, "
+                    f"{_seconds(self._patience.outage_s)} allowed).",
+                    cause=failure.said,
+                    remedy="when the provider is back: harness resume RUN",
+                )
+            outage_s += delay
+            if failure.status == 429:
+                self._gate.pause(min(delay, self._patience.longest_s))
+            tell(f"{failure.what}, trying again in {_seconds(delay)} (attempt {tries + 1})")
+            if cancel.wait(delay):
+                raise Cancelled("Cancelled while waiting to try again.")
+
+    def _try(self, prompt: Prompt, cancel: threading.Event) -> Heard | Failure:
+        """Ask once. Raises Cancelled."""
+        if cancel.is_set():
+            raise Cancelled("Cancelled before the call.")
+        limit = answer_tokens(self.entry, self.settings) * BYTES_PER_TOKEN + BYTES_BESIDES
+        line = Line(cancel, total_s=self._patience.total_s, max_bytes=limit)
+        failure: Failure | None = None
+        try:
+            with line:
+                return self._speaker.hear(prompt)
+        except Exception as error:
+            failure = judge(error, self._secret)
+            if failure is None and not cancel.is_set() and not line.expired:
+                raise
+        # Out here, because an SDK's error carries the request, and with it the key.
+        if cancel.is_set():
+            raise Cancelled("Cancelled during a call.")
+        if failure is None or line.expired:
+            failure = Failure(
+                f"no whole answer within {_seconds(self._patience.total_s)}", again=False
+            )
+        return replace(failure, lost=line.asked and failure.status is None)
+
+    def _bound(self, prompt: Prompt, heard: Heard, tell: Callable[[str], None]) -> Usage:
+        tell("the server does not say how many tokens were used; bytes are counted instead")
+        return Usage(
+            input_tokens=self.worst_tokens(prompt)[0], output_tokens=len(clean(heard.text).encode())
+        )
+
+
+def base_url(entry: Entry, settings: Settings) -> str:
+    """Return the address that is called. Some address was checked to be there."""
+    return settings.base_url or entry.base_url or ""
+
+
+def server(entry: Entry, settings: Settings) -> str:
+    """Return whom an answer comes from: a host and its port, or just "local".
+
+    The port of a server on this machine is chosen at its start and decides nothing; a run that
+    is resumed on another one is the same run.
+    """
+    parts = urlsplit(base_url(entry, settings))
+    return "local" if is_loopback(parts.hostname or "") else parts.netloc
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine."""
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def answer_tokens(entry: Entry, settings: Settings) -> int:
+    """Return how many tokens an answer may have."""
+    return settings.max_output_tokens or min(entry.answer_tokens, entry.max_output_tokens)
+
+
+def options(entry: Entry, settings: Settings) -> dict[str, Any]:
+    """Return the parts of a request's body that the table and the settings decide."""
+    body = deepcopy(entry.extra_body)
+    if settings.temperature is not None:
+        body["temperature"] = settings.temperature
+    if settings.effort is not None and entry.effort is not None:
+        *path, last = entry.effort.field.split(".")
+        place = body
+        for name in path:
+            place = place.setdefault(name, {})
+        place[last] = entry.effort.sent(settings.effort)
+    return body
+
+
+def system_text(entry: Entry, prompt: Prompt) -> str:
+    """Return the constant part, with the words that a model needs at its head."""
+    return clean("\n\n".join(t for t in (entry.system_prefix, prompt.system) if t))
+
+
+def turn_text(turn: Turn) -> str:
+    """Return a message's text, never empty."""
+    return clean(turn.text) if turn.text.strip() else EMPTY
+
+
+def clean(text: str) -> str:
+    """Return a text that can be written as UTF-8: JSON can hold halves of characters."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.2f} s"

@@ -1,0 +1,142 @@
+"""The HTTP client under both SDKs: every read can be cancelled and is bounded in size and time.
+
+The SDKs block in a read. What is cancelled is cut at the socket: a watcher shuts it down, and
+the blocked read returns at once, so that the provider stops generating, too. To know the
+sockets of a try, each try opens its own connection and is told of it by the transport's trace;
+beside an answer's minutes, a handshake costs nothing.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+
+POLL_S = 0.1
+CONNECT_S = 30.0
+WRITE_S = 120.0
+
+
+class Refused(Exception):  # noqa: N818 (never shown: the client turns it into words)
+    """What the server sends is not read on; the text says why."""
+
+
+class Line:
+    """One try: its sockets, until when it may last, and how far it came."""
+
+    def __init__(self, cancel: threading.Event, *, total_s: float, max_bytes: int) -> None:
+        self.cancel = cancel
+        self.deadline = time.monotonic() + total_s
+        self.max_bytes = max_bytes
+        self.asked = False
+        """Whether the whole request was sent: from here on it may be charged."""
+        self.expired = False
+        self._sockets: list[socket.socket] = []
+        self._cut = False
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+
+    def __enter__(self) -> Self:
+        self._token = _line.set(self)
+        self._watcher = threading.Thread(target=self._watch, name="line", daemon=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._watcher.join()
+        _line.reset(self._token)
+
+    def traced(self, event: str, info: Mapping[str, Any]) -> None:
+        """Hear from the transport what it does."""
+        if event.endswith("send_request_body.complete"):
+            self.asked = True
+        stream: Any = info.get("return_value")
+        if event.startswith("connection.") and hasattr(stream, "get_extra_info"):
+            found = stream.get_extra_info("socket")
+            if isinstance(found, socket.socket):
+                with self._lock:
+                    self._sockets.append(found)
+                    if self._cut:
+                        _shut(found)
+
+    def _watch(self) -> None:
+        while not self._done.wait(POLL_S):
+            self.expired = time.monotonic() > self.deadline
+            if self.expired or self.cancel.is_set():
+                with self._lock:
+                    self._cut = True
+                    for each in self._sockets:
+                        _shut(each)
+                return
+
+
+def _shut(each: socket.socket) -> None:
+    # The plain socket's shutdown, not TLS's: another thread is reading through that.
+    with suppress(OSError):
+        socket.socket.shutdown(each, socket.SHUT_RDWR)
+
+
+_line: ContextVar[Line | None] = ContextVar("line", default=None)
+
+
+class _Metered(httpx2.SyncByteStream):
+    """A body that is refused where it grows over its bound."""
+
+    def __init__(self, body: httpx2.SyncByteStream, line: Line) -> None:
+        self._body = body
+        self._line = line
+
+    def __iter__(self) -> Iterator[bytes]:
+        seen = 0
+        for chunk in self._body:
+            seen += len(chunk)
+            if seen > self._line.max_bytes:
+                raise Refused(f"the server sent more than {self._line.max_bytes:,} bytes")
+            yield chunk
+
+    def close(self) -> None:
+        self._body.close()
+
+
+def _prepare(request: httpx2.Request) -> None:
+    # Compression would void the bound on size.
+    request.headers["accept-encoding"] = "identity"
+    if (line := _line.get()) is not None:
+        request.extensions = {**request.extensions, "trace": line.traced}
+
+
+def _meter(response: httpx2.Response) -> None:
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refused("the server compressed its answer, though asked not to")
+    line = _line.get()
+    if line is not None and isinstance(response.stream, httpx2.SyncByteStream):
+        response.stream = _Metered(response.stream, line)
+
+
+def timeouts(idle_s: float) -> httpx2.Timeout:
+    """Return the transport's time-outs. Reads may be silent for so long, in seconds."""
+    return httpx2.Timeout(connect=CONNECT_S, read=idle_s, write=WRITE_S, pool=None)
+
+
+def open_http(idle_s: float) -> httpx2.Client:
+    """Return the HTTP client to give to an SDK. Proxies of the environment are honoured.
+
+    Redirects are not followed: a key goes where it was told to go.
+    """
+    return httpx2.Client(
+        timeout=timeouts(idle_s),
+        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
+        event_hooks={"request": [_prepare], "response": [_meter]},
+        follow_redirects=False,
+    )

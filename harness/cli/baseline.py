@@ -1,0 +1,25 @@
+"""harness baseline"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.common import guarded
+
+
+@guarded
+def command(
+    places: Annotated[list[Path], typer.Argument(help="Runs, or folders of runs.")],
+) -> int:
+    """Print what `harness check` compares to: the scores of finished runs, as JSON."""
+    from harness import __version__
+    from harness.report import gate
+    from harness.runs.index import cache_file, entries
+
+    values, said = gate.make_baseline(entries(places, cache=cache_file()), __version__)
+    sys.stdout.write(gate.baseline_text(values))
+    for line in said:
+        typer.echo(line, err=True)
+    return 0

@@ -1,0 +1,35 @@
+"""harness compare"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.common import RUNS_DIR, Across, AsJson, checked_across, guarded, print_json
+
+CANNOT_TELL = 5
+
+
+@guarded
+def command(
+    a: Annotated[str, typer.Argument(help="A folder of runs, an agent, a policy, AGENT/POLICY.")],
+    b: Annotated[str, typer.Argument(help="The same for the other side.")],
+    runs: Annotated[
+        list[Path] | None, typer.Option(help="Where names are looked up [default: runs].")
+    ] = None,
+    across: Across = None,
+    json: AsJson = False,
+) -> int:
+    """Compare two agents, policies or sets of runs: paired where seeds and tasks match."""
+    from harness.report import comparison, comparison_text
+    from harness.runs.index import cache_file
+
+    allowed = checked_across(across)
+    places = runs or [p for p in (RUNS_DIR,) if p.exists()]
+    sides = [comparison.chosen(text, places, cache_file()) for text in (a, b)]
+    found = comparison.compare(sides[0], sides[1], (a, b), allowed)
+    if json:
+        print_json(found)
+    else:
+        typer.echo(comparison_text.told(found))
+    return 0 if found["tasks"] else CANNOT_TELL

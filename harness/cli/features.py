@@ -1,0 +1,35 @@
+"""harness features"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json
+from harness.cli.run import run_path
+
+
+@guarded
+def command(
+    places: Annotated[
+        list[Path] | None, typer.Argument(help="Runs, or folders of runs (default: runs).")
+    ] = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="A row for each constant and call, not each kind.")
+    ] = False,
+    json: AsJson = False,
+) -> int:
+    """Tell which kinds of change made scores better, step by step."""
+    from harness.report.features import report
+    from harness.report.features.text import show
+    from harness.runs.index import cache_file, entries
+
+    wanted = [run_path(place) for place in places or [RUNS_DIR]]
+    found = entries(wanted, cache=cache_file())
+    built = report.build([Path(e.path) for e in found if e.asked is not None and not e.is_replay])
+    built["skipped"] |= {e.path: e.problem for e in found if e.asked is None}
+    if json:
+        print_json(built)
+    else:
+        show(built, each=each)
+    return 0 if any(table["steps"] for table in built["tables"]) else 1

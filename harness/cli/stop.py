@@ -1,0 +1,66 @@
+"""harness stop"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.common import NO, AsJson, complain, guarded, print_json
+from harness.cli.run import run_path
+from harness.errors import HarnessError
+
+
+@guarded
+def command(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    now: Annotated[
+        bool, typer.Option("--now", help="Do not finish the evaluations under way.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Return when the runs have ended.")
+    ] = True,
+    json: AsJson = False,
+) -> int:
+    """End live runs well: no new node, the best so far is graded, the result is written."""
+    from harness.runs.stopping import ask, await_end
+
+    # All are asked before any is waited for; one that cannot be asked keeps none of the others.
+    results, failures = _each([run_path(r) for r in runs], lambda p: ask(p, now=now))
+    if wait:
+        live = [path for path, result in results.items() if result is None]
+        ended, more = _each(live, lambda p: await_end(p, lambda s: typer.echo(s, err=True)))
+        results, failures = {**results, **ended}, failures + more
+    if json:
+        rows = [{"run": str(path), "result": result} for path, result in results.items()]
+        print_json({"format": 1, "runs": rows})
+    else:
+        for path, result in results.items():
+            typer.echo(f"{path}: {_outcome(result)}")
+    invalid = any(result is not None and not result["valid"] for result in results.values())
+    return max((*failures, NO if invalid else 0))
+
+
+def _each(
+    paths: list[Path], work: Callable[[Path], dict[str, Any] | None]
+) -> tuple[dict[Path, dict[str, Any] | None], list[int]]:
+    """Return what ``work`` says of each path, and the exit codes of those where it failed."""
+    results: dict[Path, dict[str, Any] | None] = {}
+    failures: list[int] = []
+    for path in paths:
+        try:
+            results[path] = work(path)
+        except HarnessError as error:
+            complain(error)
+            failures.append(error.exit_code)
+    return results, failures
+
+
+def _outcome(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return "asked to stop"
+    if not result["valid"]:
+        return f"ended, invalid: {result['reason']}"
+    return (
+        f"ended, node {result['node']}: {result['metric']} {result['score']:.4f} on the test split"
+    )

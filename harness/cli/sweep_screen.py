@@ -1,0 +1,85 @@
+"""What a sweep looks like while it runs: one table on a terminal, plain lines elsewhere."""
+
+import time
+from collections import deque
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from harness.report.standing import Standing
+from harness.report.watching import lines
+from harness.sweeps.sweep import Slot, Sweep
+from harness.sweeps.words import status_line
+from scorers.output import clean
+
+EVERY_S = 1.0
+SAID = 5
+"""Lines of news below the table."""
+
+
+class SweepScreen:
+    """Shows a sweep on stderr. Draws only when it is told to: a sweep has no other thread."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._live: Live | None = None
+        self._said: deque[str] = deque(maxlen=SAID)
+        self._last = 0.0
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.__exit__(exc_type, exc, tb)
+
+    def say(self, line: str) -> None:
+        """Tell one thing that happened."""
+        line = " ".join(clean(line, 1000, keep="head").split("\n"))
+        self._said.append(line)
+        if self._live is None:
+            with suppress(OSError):  # a terminal that is gone must not end the runs
+                self._console.print(Text(line), soft_wrap=True)
+
+    def show(self, sweep: Sweep) -> None:
+        """Draw how the sweep stands, at most once a second."""
+        if self._live is None or time.monotonic() < self._last + EVERY_S:
+            return
+        self._last = time.monotonic()
+        standings = [_standing(slot) for slot in sweep.running]
+        size = self._console.size
+        text = [status_line(sweep)]
+        if standings:
+            text += lines(standings, width=size.width, height=size.height - SAID - 3)
+        text += self._said
+        drawn = Text("\n".join(text), no_wrap=True, overflow="ellipsis")
+        with suppress(OSError):
+            self._live.update(drawn, refresh=True)
+
+
+def _standing(slot: Slot) -> Standing:
+    """Return how a running child stands; before it has a directory, what it says instead."""
+    if slot.begun:
+        return slot.look()
+    run, words = slot.run, slot.child.last_words() if slot.child is not None else ""
+    return Standing(
+        str(slot.path),
+        state="running",
+        doing=words[:40] or "starting",
+        task=run.task,
+        agent=run.agent,
+        policy=run.policy,
+        seed=run.seed,
+    )

@@ -1,0 +1,52 @@
+"""harness verify"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from harness.cli.common import AsJson, guarded, print_json
+
+CODES = {"agrees": 0, "not scored again": 0, "differs": 1, "cannot tell": 5}
+
+
+@guarded
+def command(
+    archive: Annotated[Path, typer.Argument(help="A bundle that anybody made.")],
+    rescore: Annotated[
+        bool, typer.Option(help="Train and score the final node again on this machine.")
+    ] = True,
+    sandbox: Annotated[
+        Literal["auto", "docker", "bubblewrap"], typer.Option(help="Where its code may run.")
+    ] = "auto",
+    tolerance: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Largest difference that agrees (default: 1.96 of its errors)."),
+    ] = None,
+    json: AsJson = False,
+) -> int:
+    """Check every hash of a bundle, and whether its score can be had again."""
+    from tempfile import TemporaryDirectory
+
+    from harness.cli.score_screen import ScoreScreen
+    from harness.report.bundle.verify import as_json, describe, verify
+    from harness.runs.rescore import rescore as score_again
+    from scorers.score import Score
+
+    with TemporaryDirectory(prefix="harness-verify-") as folder:
+        place = Path(folder)
+        if rescore:
+            with ScoreScreen() as screen:
+
+                def again(run: Path) -> tuple[Score, Score]:
+                    old, new, _ = score_again(run, None, screen, sandbox=sandbox)
+                    return old, new
+
+                check = verify(archive, place, rescore=again, tolerance=tolerance)
+        else:
+            check = verify(archive, place, rescore=None)
+    if json:
+        print_json(as_json(check))
+    else:
+        typer.echo(describe(check))
+    return CODES[check.verdict]

@@ -1,0 +1,64 @@
+"""From a model's reply to a submission: whole files, or edits of the parent's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.agents.base import Ask
+from harness.operators import syntax
+from harness.operators.edits import apply_edits, find_edits, has_edits
+from harness.operators.parsing import Parsed, parse_files, plan, without_thinking
+from harness.operators.text import one_line
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read out of one reply. Usable if there are no ``problems``."""
+
+    files: dict[str, str]
+    note: str
+    problems: tuple[str, ...] = ()
+
+
+def kept_files(ask: Ask) -> dict[str, str]:
+    """Return the parent's files where the operator changes one submission, else none."""
+    if ask.operator not in ("improve", "debug"):
+        return {}
+    return dict(ask.parents[0].files)
+
+
+def read(ask: Ask, text: str, *, cut: bool = False, edits: bool = False) -> Reading:
+    """Return what a tidied answer gives. ``cut``: it ended at its limit of length.
+
+    ``edits``: edits were asked for. Whole files are taken then as well, if they are named.
+    """
+    text = without_thinking(text)
+    note = plan(text)
+    if not text.strip():
+        return Reading({}, note, ("It is empty.",))
+    wanted = ask.task.definition.files
+    max_bytes = ask.task.profile(ask.profile).limits.source_kb * 1024
+    base = kept_files(ask)
+    if edits and has_edits(text):
+        parsed = _edited(text, base, max_bytes, cut=cut)
+    else:
+        parsed = parse_files(
+            text, wanted, max_bytes=max_bytes, cut=cut, named_only=edits, kept=base
+        )
+    return Reading(parsed.files, note, parsed.problems)
+
+
+def _edited(text: str, base: Mapping[str, str], max_bytes: int, *, cut: bool) -> Parsed:
+    edits, problems = find_edits(text, list(base))
+    if cut:
+        problems.append("The answer was cut off at its limit of length.")
+    if problems:
+        return Parsed({}, tuple(problems))
+    made = apply_edits(base, edits, max_bytes=max_bytes)
+    if made.problems:
+        return made
+    changed = {name: text for name, text in made.files.items() if text != base[name]}
+    wrong = syntax.errors_in(changed)
+    return Parsed(
+        made.files,
+        tuple(f"{n} does not compile: {one_line(why, 200)}." for n, why in wrong.items()),
+    )

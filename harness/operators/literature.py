@@ -1,0 +1,112 @@
+"""Literature: a folder of Markdown notes from which prompts draw within a limit of tokens.
+
+All titles stand in every prompt. Whole notes are chosen without a model, so that a replay chooses
+the same: in turns the one that shares the rarest words with what the parents' notes say, and one
+by the node's seed, so that a run does not read the same few for ever.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from harness.errors import ConfigError
+from harness.operators.text import fence, one_line, printable, tokens, trim_middle
+from harness.seeds import stream
+from tasks.spec import TASKS_DIR, Task
+
+MAX_NOTES = 1000
+MAX_BYTES = 1 << 20
+"""Of one note's file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One file: ``title`` is its first heading, else its name."""
+
+    name: str
+    title: str
+    text: str
+
+    @property
+    def words(self) -> frozenset[str]:
+        """The words by which it is found."""
+        return frozenset(re.findall(r"[a-z][a-z0-9²-]{2,}", self.text.lower()))
+
+
+def shipped(task: Task) -> Path | None:
+    """Return the folder of notes that comes with a task, or with its family; None without one."""
+    for folder in (task.folder, task.folder.parent):
+        if (folder / "literature").is_dir() and folder != TASKS_DIR:
+            return folder / "literature"
+    return None
+
+
+def load(folder: Path | None) -> tuple[Note, ...]:
+    """Return the notes of a folder, in order of their names. Raises ConfigError."""
+    if folder is None:
+        return ()
+    if not folder.is_dir():
+        raise ConfigError(f"There is no folder {folder}.", remedy="--literature DIR of .md files")
+    files = sorted(folder.glob("*.md"))
+    if not files or len(files) > MAX_NOTES:
+        raise ConfigError(
+            f"{folder} holds {len(files)} Markdown notes; 1 to {MAX_NOTES:,} can be used.",
+            remedy="a folder with one .md file a paper",
+        )
+    return tuple(_read(file) for file in files)
+
+
+def literature_hash(folder: Path | None) -> str:
+    """Return a hash of all notes of a folder, or "" without one. Raises ConfigError."""
+    notes = load(folder)
+    if not notes:
+        return ""
+    parts = (part for note in notes for part in (note.name, note.text))
+    return sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def titles(notes: tuple[Note, ...], limit: int) -> str:
+    """Return the list of all titles, shortened in its middle."""
+    return trim_middle("\n".join(f"- {note.title} ({note.name})" for note in notes), limit)
+
+
+def choose(notes: tuple[Note, ...], about: str, seed: int, limit: int) -> str:
+    """Return whole notes, fenced, that fit ``limit``: by words shared with ``about``, by seed."""
+    shuffled = list(notes)
+    stream(seed, "literature").shuffle(shuffled)
+    words = set(re.findall(r"[a-z][a-z0-9²-]{2,}", about.lower()))
+    held = Counter(word for note in notes for word in note.words & words)
+    match = {note.name: sum(1 / held[word] for word in note.words & words) for note in notes}
+    # A word that most notes hold says nothing of any: it counts little, being divided by many.
+    matching = sorted((n for n in shuffled if match[n.name]), key=lambda n: -match[n.name])
+    order: dict[str, Note] = {}
+    for place, by_seed in enumerate(shuffled):
+        for note in (*matching[place : place + 1], by_seed):
+            order.setdefault(note.name, note)
+    kept: list[str] = []
+    for note in order.values():
+        shown = fence(note.text, "markdown")
+        if tokens(shown) + 1 <= limit:
+            limit -= tokens(shown) + 1
+            kept.append(shown)
+    return "\n\n".join(kept)
+
+
+def _read(file: Path) -> Note:
+    try:
+        raw = file.read_bytes()
+        text = raw[:MAX_BYTES].decode() if len(raw) <= MAX_BYTES else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{file} cannot be read.", cause=str(error), remedy="a UTF-8 text file"
+        ) from error
+    text = printable(text).strip()
+    if not text:
+        raise ConfigError(
+            f"{file} is empty, or larger than {MAX_BYTES >> 20} MiB.",
+            remedy="a short note in Markdown, or remove the file",
+        )
+    heading = re.search(r"^#+[ \t]+(\S.*)$", text, re.M)
+    return Note(file.name, one_line(heading[1] if heading else file.stem, 120), text)

@@ -1,0 +1,182 @@
+"""From a model's answer to files: tolerant of how it is written, strict about what it names.
+
+An answer may hold prose, several blocks, wrong, missing or nested fences. What comes out are
+files of the task's list and nothing else, within limits, and sentences on what is missing.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.operators import syntax
+from harness.operators.blocks import READINGS, Block, find_blocks, is_name, outside
+from harness.operators.text import fence, one_line, printable
+
+MAX_ANSWER = 2 << 20
+"""Characters of an answer that are looked at; four times the largest output of any model listed."""
+
+MAX_NAMES = 5
+"""Of names that are none of the task's, so many are reported."""
+
+NOTE = 300
+"""Characters of a note."""
+
+_CODE = re.compile(r"^(import \w|from [\w.]+ import |class \w|def \w|#!|\"\"\"|@\w)", re.M)
+_SUBSTANCE = re.compile(r"^(import |from |class |def )", re.M)
+_FINAL = "<|channel|>final<|message|>"
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What an answer gives. Without ``problems`` it can be used as it is."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+def tidy(reply: str) -> str:
+    """Return a reply with Unix line ends, without control characters, of bounded length."""
+    return printable(reply[:MAX_ANSWER])
+
+
+def without_thinking(text: str) -> str:
+    """Return an answer without what a model thought aloud before it.
+
+    Unfinished thinking leaves nothing. An end of thinking without its beginning (some templates
+    hold the beginning) counts where it stands outside of blocks.
+    """
+    if text.lstrip().startswith("<think>"):
+        return text.partition("</think>")[2].lstrip("\n")
+    lines, start = text.split("\n"), 0
+    for number, free in enumerate(outside(lines)):
+        for mark in ("</think>", _FINAL):
+            if free and mark in lines[number]:
+                lines[number] = lines[number].rpartition(mark)[2]
+                start = number
+    return "\n".join(lines[start:])
+
+
+def plan(text: str) -> str:
+    """Return what an answer says before its first block, as one line."""
+    code = re.search(r"^[ \t]*(?:`{3,}|~{3,}|<{7,})", text, re.M) or _CODE.search(text)
+    before = text[: min(code.start(), 2000)] if code else text[:2000]
+    lines = [line for line in before.split("\n") if not is_name(line)]
+    return one_line(re.sub(r"^[#>*\s]+|\*\*", "", "\n".join(lines), flags=re.M), NOTE)
+
+
+def show_files(files: Mapping[str, str]) -> str:
+    """Return files in the form in which answers give them."""
+    shown = []
+    for name, text in files.items():
+        language = "python " if name.endswith(".py") else ""
+        shown.append(fence(text, f"{language}{name}"))
+    return "\n\n".join(shown)
+
+
+def parse_files(
+    text: str,
+    wanted: Sequence[str],
+    *,
+    max_bytes: int,
+    cut: bool = False,
+    named_only: bool = False,
+    kept: Mapping[str, str] | None = None,
+) -> Parsed:
+    """Return the files of an answer.
+
+    ``cut``: the answer ended at a limit of length. ``named_only``: a block without a name is no
+    file, even where only one is wanted. ``kept``: files that stay where the answer gives none.
+    """
+    best: Parsed | None = None
+    tried: list[list[Block]] = []
+    for reading in READINGS:
+        blocks = list(find_blocks(text, wanted, reading))
+        if blocks in tried:
+            continue
+        tried.append(blocks)
+        if not blocks and not named_only:
+            blocks = _bare(text, cut=cut)
+        parsed = _choose(blocks, wanted, kept or {}, max_bytes, cut=cut, named_only=named_only)
+        if not parsed.problems:
+            return parsed
+        if best is None or len(parsed.files) > len(best.files):
+            best = parsed
+    return best or Parsed()
+
+
+def _bare(text: str, *, cut: bool) -> list[Block]:
+    """Return a text without fences as one block, from where code seems to begin."""
+    begin = _CODE.search(text)
+    if begin is None or not _SUBSTANCE.search(text, begin.start()):
+        return []
+    code = text[begin.start() :].rstrip()
+    for end in ("'''", "``", "</code>", "</pre>"):  # what was meant for a fence
+        code = code.removesuffix(f"\n{end}")
+    return [Block(code + "\n", "python", None, closed=not cut)]
+
+
+def _choose(
+    blocks: list[Block],
+    wanted: Sequence[str],
+    kept: Mapping[str, str],
+    max_bytes: int,
+    *,
+    cut: bool,
+    named_only: bool,
+) -> Parsed:
+    """Return the files that the blocks give; of several of one name the last."""
+    problems: list[str] = []
+    given: dict[str, Block] = {}
+    strangers: list[str] = []
+    for block in blocks:
+        name = block.name.removeprefix("./") if block.name else None
+        if name is None:
+            continue
+        if name in wanted:
+            given[name] = block
+        elif name not in strangers:
+            strangers.append(name)
+    if not given and len(wanted) == 1 and not named_only:
+        only = wanted[0]
+        unnamed = [b for b in blocks if b.name is None and _may_be(b.language, only)]
+        if unnamed:
+            given[only] = max(reversed(unnamed), key=lambda b: len(b.text))
+    if not given and kept:
+        problems.append("It holds no file.")
+        return Parsed({}, (*problems, *_named(strangers)))
+    files: dict[str, str] = {}
+    room = max_bytes - sum(len(kept[n].encode()) for n in wanted if n in kept and n not in given)
+    for name in wanted:
+        if name not in given:
+            if name in kept:
+                files[name] = kept[name]
+            else:
+                problems.append(f"{name} is missing: there is no block of that name.")
+            continue
+        block = given[name]
+        size = len(block.text.encode())
+        if not block.text.strip():
+            problems.append(f"{name} is empty.")
+        elif size > room:
+            problems.append(f"{name} has {size:,} bytes; the files may have {max_bytes:,} in all.")
+        elif cut and not block.closed:
+            problems.append(f"{name} is not whole: the answer was cut off at its limit of length.")
+        else:
+            room -= size
+            files[name] = block.text
+    wrong = syntax.errors_in({name: files[name] for name in given if name in files})
+    problems += [f"{name} does not compile: {one_line(why, 200)}." for name, why in wrong.items()]
+    if problems:
+        problems += _named(strangers)
+    return Parsed(files, tuple(problems))
+
+
+def _named(strangers: list[str]) -> list[str]:
+    listed = ", ".join(one_line(name, 80) for name in strangers[:MAX_NAMES])
+    return [f"Not among the files to write: {listed}."] if listed else []
+
+
+def _may_be(language: str, name: str) -> bool:
+    """Return whether a block of that language may be the file."""
+    suffix = name.rpartition(".")[2]
+    return language in ("", suffix, *(("python", "python3") if suffix == "py" else ()))

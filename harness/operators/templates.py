@@ -1,0 +1,124 @@
+"""The prompts' templates: Markdown files in ``prompts/``, each of which a user may replace.
+
+A folder given with ``--prompts`` holds replacements under the same names. What is wrong with one is
+said, with file and line, before the first token is paid for.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ConfigError
+from tasks.spec import did_you_mean
+
+if TYPE_CHECKING:
+    from jinja2 import Environment, Template
+
+OURS = Path(__file__).parent / "prompts"
+
+VARIABLES = (
+    # The same in every prompt of a run.
+    "title", "description", "files", "metric", "better", "profile", "about", "limits", "titles",
+    "edits",
+    # Of one request.
+    "node", "steps", "best", "memory", "attempts", "notes", "parents", "cue", "whole",
+    # Of a second request after an answer that could not be used.
+    "problems", "asked", "asks",
+)  # fmt: skip
+"""What templates may use; docs/operators.md says what each holds."""
+
+
+class Templates:
+    """All templates, ours under the user's, compiled."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._files = _files(folder)
+        environment = _environment()
+        self._compiled = {name: _compile(environment, f) for name, f in self._files.items()}
+
+    def render(self, name: str, values: Mapping[str, Any]) -> str:
+        """Return the filled template. Raises ConfigError naming file and line."""
+        try:
+            return self._compiled[name].render(values).strip() + "\n"
+        except Exception as error:  # a user's template may do anything
+            raise _broken(self._files[name], _line_of(error), str(error)) from error
+
+
+def prompts_hash(folder: Path | None) -> str:
+    """Return a hash of the templates that a run with this folder uses. Raises ConfigError."""
+    whole = sha256()
+    for name, file in sorted(_files(folder).items()):
+        whole.update(f"{name}\0".encode() + file.read_bytes() + b"\0")
+    return whole.hexdigest()[:16]
+
+
+def _files(folder: Path | None) -> dict[str, Path]:
+    ours = {file.name: file for file in sorted(OURS.glob("*.md"))}
+    if folder is None:
+        return ours
+    if not folder.is_dir():
+        raise ConfigError(f"There is no folder {folder}.", remedy=f"a copy of files from {OURS}")
+    theirs = {f.name: f for f in sorted(folder.iterdir()) if not f.name.startswith(".")}
+    for name, file in theirs.items():
+        if name not in ours or not file.is_file():
+            raise ConfigError(f"{file} replaces no prompt.", remedy=did_you_mean(name, ours))
+    return ours | theirs
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, StrictUndefined
+
+    return Environment(  # noqa: S701 (Markdown for a model; nothing here becomes HTML)
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+
+
+def _compile(environment: "Environment", file: Path) -> "Template":
+    from jinja2 import TemplateSyntaxError, meta, nodes
+
+    try:
+        source = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _broken(file, None, str(error)) from error
+    try:
+        tree = environment.parse(source, filename=str(file))
+        unknown = meta.find_undeclared_variables(tree) - set(VARIABLES)
+        template = environment.template_class.from_code(
+            environment,
+            environment.compile(source, filename=str(file)),
+            environment.make_globals(None),
+        )
+    except TemplateSyntaxError as error:
+        raise _broken(file, error.lineno, str(error.message)) from error
+    for used in tree.find_all(nodes.Name):
+        if used.name in unknown:
+            raise _broken(
+                file,
+                used.lineno,
+                f"there is no {used.name!r}",
+                did_you_mean(used.name, list(VARIABLES)),
+            )
+    return template
+
+
+def _line_of(error: BaseException) -> int | None:
+    """Return the template's line that raised: Jinja puts it into the traceback."""
+    line, trace = None, error.__traceback__
+    while trace is not None:
+        if re.search(r"\.md$", trace.tb_frame.f_code.co_filename):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def _broken(file: Path, line: int | None, why: str, remedy: str = "") -> ConfigError:
+    where = f"{file}, line {line}" if line else f"{file}"
+    return ConfigError(
+        f"{where}: the prompt's template is broken.",
+        cause=why,
+        remedy=remedy or f"compare it with {OURS / file.name}",
+    )

@@ -1,0 +1,94 @@
+"""Text on its way into a prompt or out of an answer: made harmless, measured, shortened, fenced.
+
+Whatever a submission or a model wrote is noise until it went through here.
+"""
+
+import re
+
+BYTES_A_TOKEN = 3
+"""For estimates. English has about 4 bytes a token; code and numbers, of which our prompts mostly
+consist, have 2.5 to 3.5, so this errs on the long side."""
+
+LONGEST_RUN = 32
+"""No run of backticks in fenced text is longer, or a hostile one could make fences huge."""
+
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
+    r"|\x9b[0-?]*[ -/]*[@-~]"
+    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # OSC: titles, links, clipboard
+    r"|\x1b[PX^_][^\x1b]*\x1b\\"  # DCS, SOS, PM, APC
+    r"|\x1b[ -/]*[0-Z\\^-~]"
+)
+
+# Control characters, line separators that str.splitlines knows and editors do not, characters
+# that reverse the direction of reading (code that reads otherwise than it runs), surrogates.
+_UNSEEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """Return text with Unix line ends and, of all control characters, only newline and tab."""
+    return _UNSEEN.sub("", _ESCAPES.sub("", text.replace("\r\n", "\n")))
+
+
+def from_terminal(text: str) -> str:
+    """Return what a program printed as a person would have seen it, and no more.
+
+    Escape sequences go, of a line that was overwritten (progress bars) the last version stays,
+    and ``<|`` is torn apart: many local servers read ``<|…|>`` anywhere as the end of a message.
+    """
+    text = _ESCAPES.sub("", text)
+    lines = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+    return apart(printable("\n".join(lines)))
+
+
+def apart(text: str) -> str:
+    """Return text in which no ``<|…|>`` can pass for a mark of a chat template."""
+    return text.replace("<|", "< |")
+
+
+def one_line(text: str, limit: int) -> str:
+    """Return text as one line of at most ``limit`` characters, harmless as ``from_terminal``."""
+    line = " ".join(from_terminal(text).split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def tokens(text: str) -> int:
+    """Return an estimate of how many tokens a text has."""
+    return -(-len(text.encode()) // BYTES_A_TOKEN)
+
+
+def trim_middle(text: str, limit: int) -> str:
+    """Return text of at most ``limit`` estimated tokens; a line says what the middle lost.
+
+    Empty where the limit leaves no room for anything but that line.
+    """
+    raw = text.encode()
+    room = limit * BYTES_A_TOKEN
+    if len(raw) <= room:
+        return text
+    marker = "\n[… {:,} bytes left out …]\n"
+    keep = room - len(marker.format(len(raw)).encode())
+    if keep < 2 * BYTES_A_TOKEN:
+        return ""
+    head = _whole_lines(raw[: keep - keep // 2], last=True)
+    tail = _whole_lines(raw[len(raw) - keep // 2 :], last=False)
+    gone = len(raw) - len(head) - len(tail)
+    return head.decode(errors="ignore") + marker.format(gone) + tail.decode(errors="ignore")
+
+
+def _whole_lines(piece: bytes, *, last: bool) -> bytes:
+    """Return a piece without the line that was cut, unless that would cost half of it."""
+    at = piece.rfind(b"\n") if last else piece.find(b"\n")
+    kept = piece[:at] if last else piece[at + 1 :]
+    return kept if at >= 0 and len(kept) * 2 >= len(piece) else piece
+
+
+def fence(text: str, info: str = "") -> str:
+    """Return text as a fenced block that nothing in the text can end."""
+    text = re.sub(rf"`{{{LONGEST_RUN},}}", "`" * LONGEST_RUN, text)
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    ticks = "`" * max(3, longest + 1)
+    end = "" if not text or text.endswith("\n") else "\n"
+    return f"{ticks}{info}\n{text}{end}{ticks}"

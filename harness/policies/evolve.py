@@ -1,0 +1,88 @@
+"""evolve: a population of valid nodes; parents are drawn by rank or by fitness.
+
+docs/policies/evolve.md: sources, and differences from the public implementations.
+"""
+
+import math
+from dataclasses import dataclass
+from random import Random
+from typing import ClassVar, Literal
+
+from harness.policies.base import Decision, Parameters, parameter
+from harness.search.tree import Node, Tree
+
+
+@dataclass(frozen=True)
+class Evolve(Parameters):
+    """Draws one node to improve, or two to cross, from the population of valid ones."""
+
+    name: ClassVar[str] = "evolve"
+    source: ClassVar[str] = (
+        "AIRA2 (arXiv 2603.26499) for rank selection, temperature and crossover; "
+        "num_drafts, max_debug_depth and population: public AIRA-dojo"
+    )
+    num_drafts: int = parameter(5, "drafts before anything else", low=1)
+    selection: Literal["rank", "fitness"] = parameter("rank", "what a node is drawn by")
+    # Below 0.01 weights other than the best's would underflow to nothing.
+    temperature: float = parameter(0.2, "lower draws the best more often", low=0.01, high=1e6)
+    crossover_prob: float = parameter(0.15, "probability to cross two", low=0, high=1)
+    population: int = parameter(500, "the best so many nodes may be parents", low=1)
+    max_debug_depth: int = parameter(10, "debug steps in a row, at most", low=0)
+    generation_size: int = parameter(
+        0, "ideas a generation, whose parents are all older; 0: no generations", low=0
+    )
+
+    def choose(self, tree: Tree, rng: Random) -> Decision | None:
+        """Repair what is broken; draft; then cross or improve members of the population."""
+        broken = tree.repairable(self.max_debug_depth)
+        if broken:
+            return Decision("debug", (broken[0].number,))
+        if sum(node.operator == "draft" for node in tree) < self.num_drafts:
+            return Decision("draft")
+        begins = self._generation_begins(tree)
+        if begins is None:
+            return None
+        members = self._members(tree, begins)
+        if not members:
+            return None if tree.is_running() else Decision("draft")
+        weights = self.weights(tree, members)
+        first = _draw(members, weights, rng)
+        if len(members) == 1 or rng.random() >= self.crossover_prob:
+            return Decision("improve", (members[first].number,))
+        weights[first] = 0.0
+        second = _draw(members, weights, rng)
+        return Decision("crossover", (members[first].number, members[second].number))
+
+    def weights(self, tree: Tree, members: list[Node]) -> list[float]:
+        """Return what the chance of each member is proportional to; ``members`` best first."""
+        if self.selection == "rank":
+            # (N - rank + 1)^(1/T), ranks from 1, divided by the largest so as not to overflow.
+            size = len(members)
+            return [((size - place) / size) ** (1 / self.temperature) for place in range(size)]
+        worth = tree.normalised()
+        return [math.exp((worth[node.number] - 1) / self.temperature) for node in members]
+
+    def _members(self, tree: Tree, begins: int) -> list[Node]:
+        """Return the nodes that may be parents, best first, the earlier one first on a tie."""
+        # By the scores themselves: scaled to 0…1, two that are close can become one.
+        sign = -1 if tree.maximize else 1
+        valid = [(sign * n.score, n) for n in tree if n.score is not None and n.number < begins]
+        return [node for _, node in sorted(valid, key=lambda pair: pair[0])[: self.population]]
+
+    def _generation_begins(self, tree: Tree) -> int | None:
+        """Return the number of the current generation's first node, None if it has to wait.
+
+        The drafts are generation 0. Without generations each node is one of its own.
+        """
+        if not self.generation_size:
+            return len(tree)
+        ideas = [node.number for node in tree if node.operator != "debug"][self.num_drafts :]
+        complete = len(ideas) - len(ideas) % self.generation_size
+        if complete < len(ideas):
+            return ideas[complete]
+        return None if tree.is_running() else len(tree)
+
+
+def _draw(members: list[Node], weights: list[float], rng: Random) -> int:
+    """Return the place of one member."""
+    return rng.choices(range(len(members)), weights)[0]

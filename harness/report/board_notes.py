@@ -1,0 +1,87 @@
+"""What stands under a leaderboard: conditions, how it is ordered, what marks mean, sources."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from harness.report.stats.intervals import FEW
+from harness.report.stats.nines import FLOOR
+
+
+def notes_of(table: dict[str, Any], metric: str) -> Iterator[str]:
+    """Yield the notes under one table."""
+    if table["reason"]:
+        yield f"Apart from the first table: {table['reason']}."
+    if not table["ranked"]:
+        yield f"Profile {table['conditions']['profile']} is for trying out: this is no ranking."
+    shared = [f"{k} {v}" for k, v in table["conditions"].items() if k != "profile"]
+    yield ", ".join(shared)
+    for task in table["tasks"]:
+        yield f"{task['task']}: task {task['task_hash']}, data {task['data_hash']}"
+    yield f"Ordered by {_order(table, metric)}."
+    yield from _marks(table, metric)
+    if metric == "score":
+        yield (
+            f"95 %: below {FEW} valid seeds Student's interval of the mean, from {FEW} on the "
+            "bootstrap of the median; ± is half of it. A best has none (docs/statistics.md). Then "
+            "the scores by seed, – for an invalid run. valid: of planned runs; VSR: of graded "
+            "ones. Costs are of all graded runs together."
+        )
+    if metric == "vsr":
+        yield "VSR: valid submission rate of graded runs, with Wilson's 95 % interval."
+    if metric in ("score", "elo") and any(row["elo"] for row in table["rows"]):
+        yield (
+            "Elo: Bradley-Terry of who scores better, task by task; 1000 is the players' mean. "
+            "95 %: tasks and seeds drawn again."
+        )
+    if metric == "cost":
+        yield "Per task: tokens, dollars, GPU-hours of all graded runs together."
+    yield from _constants(table, metric)
+
+
+def _order(table: dict[str, Any], metric: str) -> str:
+    match metric:
+        case "normalized":
+            return "the mean normalised score, invalid runs counted as 0"
+        case "vsr":
+            return "the share of graded runs that ended with a valid submission"
+        case "elo":
+            return "Elo"
+        case "cost":
+            return "dollars, the cheapest first, unknown last"
+    tasks = table["tasks"]
+    if len(tasks) == 1:
+        floor = FLOOR[tasks[0]["metric"]]
+        return f"the mean over seeds, an invalid run counted as {floor:g}"
+    if all(task["marks"] for task in tasks):
+        return "the mean normalised score, invalid runs counted as 0"
+    return "Elo, for a task here has no constants to normalise by"
+
+
+def _marks(table: dict[str, Any], metric: str) -> Iterator[str]:
+    if len(table["rows"]) < 2 or metric not in ("score", "normalized", "elo"):
+        return
+    if any(row["against_leader"] for row in table["rows"]):
+        yield (
+            "1: the first; ≈1: cannot be told from it (paired t test by seed, 5 %, corrected over "
+            "the rows by Holm)."
+        )
+    else:
+        yield "No row is tested against the first: they share no scale or no seed."
+
+
+def _constants(table: dict[str, Any], metric: str) -> Iterator[str]:
+    for task in table["tasks"]:
+        marks = task["marks"]
+        if metric in ("score", "normalized"):
+            if marks:
+                doubt = f"; disputed: {marks['disputed']}" if marks["disputed"] else ""
+                yield (
+                    f"normalised {task['task']}: 0 at {marks['worst']:g}, 1 at {marks['best']:g} "
+                    f"({marks['source']}{doubt})"
+                )
+            elif metric == "normalized":
+                yield f"{task['task']} has no constants to normalise by at this profile."
+        for reference in task["references"] if metric == "score" else ():
+            mark = "† disputed: " if reference["disputed"] else ""
+            note = f" ({mark}{reference['note']})" if reference["note"] else ""
+            yield f"{reference['name']} {reference['value']:g}: {reference['source']}{note}"

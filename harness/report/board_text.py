@@ -1,0 +1,329 @@
+"""A leaderboard in words: the grid of each table, its notes, and what was left out and why."""
+
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from harness.report.baselines import NAMES
+from harness.report.board_csv import csv_of
+from harness.report.board_notes import notes_of
+from harness.report.grid import Format, Grid, Line, written
+from harness.report.leaderboard import HUMAN
+from harness.report.stats.intervals import FEW
+from scorers.output import clean
+
+FIXED = 4
+"""Columns that say who: mark, agent, policy, valid."""
+MOST_NAMED = 20
+FEW_TASKS = 3
+"""With more of them a cell is one line: the median, and half of the interval."""
+NAME_WIDTH, POINTS_WIDTH = 28, 18
+
+Layout = Literal["wide", "stacked", "few", "many"]
+"""Of a score's cells: a lone task in several columns, or all it has in one; few tasks in a column
+of several lines each; many in a line each."""
+
+TOTALS = {
+    "score": ("tokens", "dollars", "GPU-h"),
+    "normalized": ("mean",),
+    "vsr": ("VSR",),
+    "elo": ("Elo", "95 %"),
+    "cost": ("tokens", "dollars", "GPU-h"),
+}
+"""The columns over all tasks; of scores only the last."""
+OF_SCORES: dict[Layout, tuple[str, ...]] = {
+    "wide": ("normalised", "Elo"),
+    "stacked": (),
+    "few": ("normalised", "Elo"),
+    "many": ("VSR", "normalised", "Elo"),
+}
+
+WHAT = {
+    "score": "score",
+    "normalized": "normalised score",
+    "vsr": "valid submission rate",
+    "elo": "Elo",
+    "cost": "costs",
+}
+
+
+def show(board: dict[str, Any], form: Format) -> None:
+    """Print a board on stdout; beside CSV, which has no room for words, those go to stderr."""
+    words = list(_words(board))
+    if form == "csv":
+        sys.stdout.write(csv_of(board))
+        sys.stderr.writelines(f"{clean(word)}\n" for word in words)
+    elif form == "table":
+        console = Console(highlight=False)
+        said: set[str] = set()
+        for table in board["tables"]:
+            _draw(console, _fitting(table, board["metric"], board["by"], console.width), said)
+        for word in words:
+            console.print(Text(clean(word)))
+    else:
+        grids = [_grid(table, board["metric"], board["by"]) for table in board["tables"]]
+        sys.stdout.write(written(grids, words, form))
+
+
+def _fitting(table: dict[str, Any], metric: str, by: str, width: int) -> list[Grid]:
+    """Return a table as one grid where it fits the terminal, else as several."""
+    if by == "task":
+        return _grid(table, metric, by).split(1, width)
+    grid = _grid(table, metric, by)
+    narrow = _grid(table, metric, by, narrow=True)
+    if metric == "score":
+        grid, narrow = grid.slim(FIXED), narrow.slim(FIXED)
+    return [grid] if grid.width <= width else narrow.split(FIXED, width)
+
+
+def _draw(console: Console, grids: Sequence[Grid], said: set[str]) -> None:
+    """Print one table. A note in ``said`` stands under an earlier one."""
+    for grid in grids:
+        drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for i, name in enumerate(grid.header):
+            justify, whole = ("right", True) if i in grid.numbers else ("left", False)
+            drawn.add_column(Text(clean(name)), justify=justify, no_wrap=whole, overflow="fold")  # type: ignore[arg-type]
+        for line in grid.lines:
+            style = "dim" if line.style == "dim" else ""
+            drawn.add_row(*(Text(clean(cell), style=style) for cell in line.cells))
+        console.print(Text(clean(grid.title), style="bold"))
+        console.print(drawn)
+        fresh = [note for note in grid.notes if note not in said]
+        said.update(fresh)
+        for note in fresh:
+            console.print(Padding(Text(clean(note), style="dim"), (0, 0, 0, 2), expand=False))
+        console.print()
+
+
+def _words(board: dict[str, Any]) -> Iterator[str]:
+    if not board["tables"]:
+        yield "No finished run here that ranks. Start one: harness run --task lra/listops"
+    if len(board["tables"]) > 1:
+        yield "Different tables were made under different conditions and do not compare."
+    for words, items in (
+        (
+            "not graded",
+            [
+                f"{r['run']}: {r['state']}"
+                + (f": {r['message'].splitlines()[0]}" if r["message"] else "")
+                for r in board["not_graded"]
+            ],
+        ),
+        ("a replay, not ranked", [r["run"] for r in board["replays"]]),
+        ("skipped", [f"{path}: {problem}" for path, problem in board["skipped"].items()]),
+    ):
+        yield from (f"{words}: {item}" for item in items[:MOST_NAMED])
+        if len(items) > MOST_NAMED:
+            yield f"{words}: {len(items) - MOST_NAMED} more (--format json names all)"
+
+
+def _grid(table: dict[str, Any], metric: str, by: str, *, narrow: bool = False) -> Grid:
+    tasks = table["tasks"]
+    alone = len(tasks) == 1
+    layout: Layout = "few" if len(tasks) <= FEW_TASKS else "many"
+    if alone and metric == "score":
+        layout = "stacked" if narrow else "wide"
+    wide = layout == "wide"
+    names = ["median", "best", "95 %", "by seed"] if wide else [_heading(t["task"]) for t in tasks]
+    totals = (*(OF_SCORES[layout] if metric == "score" else ()), *TOTALS[metric])
+    who = {"model": ("agent", ""), "policy": ("policy", "")}.get(by, ("agent", "policy"))
+    header = ("", *who, "valid", *totals, *names)
+    lines = [
+        Line(
+            (
+                _mark(i, row),
+                _who(row),
+                row["policy"] if row["agent"] else "",
+                _valid(row, with_rate=metric == "score" and layout != "many"),
+                *_totals(row, metric, layout),
+                *_cells(row, tasks, metric, layout),
+            )
+        )
+        for i, row in enumerate(table["rows"])
+    ]
+    if metric == "score":
+        after = [""] * 3 if wide else []
+        for name, values in _known(tasks):
+            lines.append(Line(("", name, "", "", *[""] * len(totals), *values, *after), "dim"))
+    if metric == "elo" and table["human"]:
+        elo = _elo(table["human"])
+        lines.append(Line(("", HUMAN, "", "", *elo, *[""] * len(tasks)), "dim"))
+    about = tasks[0]["task"] if alone else f"{len(tasks)} tasks"
+    what = tasks[0]["metric"] if alone and metric == "score" else WHAT[metric]
+    title = f"{about} · profile {table['conditions'].get('profile', '')} · {what}, test split"
+    seeds = {header.index("by seed")} if wide else set()
+    numbers = frozenset(range(FIXED - 1, len(header))) - seeds
+    notes = tuple(dict.fromkeys(notes_of(table, metric)))
+    grid = Grid(title, header, numbers, tuple(lines), notes)
+    return grid.transposed(FIXED) if by == "task" else grid
+
+
+def _heading(task: str) -> str:
+    return task.replace("-configurable", "\nconfigurable")
+
+
+def _who(row: dict[str, Any]) -> str:
+    who = row["agent"] or row["policy"]
+    who += f" ({row['setup']})" if row["setup"] else ""
+    return textwrap.fill(who, NAME_WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _valid(row: dict[str, Any], *, with_rate: bool) -> str:
+    share = row["vsr"]["share"]
+    rate = f"\nVSR {share:.2f}" if with_rate and share is not None else ""
+    return f"{row['valid']} of {row['planned']}{rate}"
+
+
+def _mark(place: int, row: dict[str, Any]) -> str:
+    if row["value"] is None:
+        return ""
+    against = row["against_leader"]
+    return "1" if place == 0 else "≈1" if against and against["same"] else ""
+
+
+def _cells(
+    row: dict[str, Any], tasks: list[dict[str, Any]], metric: str, layout: Layout
+) -> list[str]:
+    cells = [row["cells"].get(task["task"]) for task in tasks]
+    match metric, layout:
+        case "score", "wide":
+            return _lone(cells[0]) if cells[0] else ["–"] * 4
+        case "score", "stacked":
+            return [_lines([*_stacked(c), *_ratings(row)]) if c else "" for c in cells]
+        case "score", "few":
+            return [_lines(_stacked(c)) if c else "" for c in cells]
+        case "score", _:
+            return [" ".join(filter(None, (number(c["median"]), _half(c)))) if c else ""
+                    for c in cells]  # fmt: skip
+        case "normalized", _:
+            return [number(c["normalized"], 3) if c else "" for c in cells]
+        case "vsr", _:
+            return [f"{c['valid']} of {c['graded']}" if c else "" for c in cells]
+        case "elo", _:
+            return [number(c["median"]) if c else "" for c in cells]
+        case _:
+            between = "\n" if layout == "many" else " / "
+            return [between.join(_cost(c["cost"])) if c else "" for c in cells]
+
+
+def _lines(parts: Sequence[str]) -> str:
+    return "\n".join(filter(None, parts))
+
+
+def _lone(cell: dict[str, Any]) -> list[str]:
+    return [number(cell["median"]), number(cell["best"]), _interval(cell), _points(cell)]
+
+
+def _stacked(cell: dict[str, Any]) -> list[str]:
+    best = f"best {number(cell['best'])}" if cell["valid"] > 1 else ""
+    points = textwrap.fill(_points(cell), POINTS_WIDTH)
+    return [number(cell["median"]), best, _interval(cell).replace(" [", "\n["), points]
+
+
+def _interval(cell: dict[str, Any]) -> str:
+    found = cell["interval"]
+    if not found:
+        return ""
+    around = f"mean {cell['mean']:.4f} " if found["of"] == "mean" else ""
+    return f"{around}[{found['low']:.4f}, {found['high']:.4f}]"
+
+
+def _half(cell: dict[str, Any]) -> str:
+    found = cell["interval"]
+    return f"±{(found['high'] - found['low']) / 2:.3f}" if found else ""
+
+
+def _points(cell: dict[str, Any]) -> str:
+    points = [s for runs in cell["scores"].values() for s in runs]
+    if not 1 < len(points) < FEW:
+        return ""
+    return " ".join("–" if s is None else f"{s:.3f}" for s in points)
+
+
+def _ratings(row: dict[str, Any]) -> list[str]:
+    elo = " ".join(filter(None, _elo(row["elo"]))) if row["elo"] else ""
+    return ["" if row["normalized"] is None else f"normalised {row['normalized']:.3f}",
+            elo and f"Elo {elo}"]  # fmt: skip
+
+
+def _totals(row: dict[str, Any], metric: str, layout: Layout) -> list[str]:
+    match metric, layout:
+        case "score", "stacked":
+            return _cost(row["cost"])
+        case "score", "many":
+            elo = " ".join(filter(None, _elo(row["elo"])))
+            share = number(row["vsr"]["share"], 2)
+            return [share, number(row["normalized"], 3), elo, *_cost(row["cost"])]
+        case "score", _:
+            return [number(row["normalized"], 3), _lines(_elo(row["elo"])), *_cost(row["cost"])]
+        case "normalized", _:
+            return [number(row["normalized"], 3)]
+        case "vsr", _:
+            found = row["vsr"]["interval"]
+            return [f"{row['vsr']['share']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+                    if found else "–"]  # fmt: skip
+        case "elo", _:
+            return _elo(row["elo"])
+        case _:
+            return _cost(row["cost"])
+
+
+def _elo(player: dict[str, Any] | None) -> list[str]:
+    if player is None:
+        return ["–", ""]
+    found = player["interval"]
+    spread = f"[{found['low']:.0f}, {found['high']:.0f}]" if found else ""
+    return [f"{player['elo']:.0f}", spread]
+
+
+def _cost(cost: dict[str, Any]) -> list[str]:
+    tokens = None
+    if cost["input_tokens"] is not None:
+        tokens = cost["input_tokens"] + cost["output_tokens"]
+    hours = cost["gpu_hours"]
+    return [
+        "unknown" if tokens is None else _short(tokens),
+        dollars(cost),
+        "unknown" if hours is None else f"{hours:.3g}",
+    ]
+
+
+def dollars(cost: dict[str, Any]) -> str:
+    """Return what runs cost; where a price is unknown that is said, with what is known."""
+    if cost["dollars"] is not None:
+        return f"{cost['dollars']:,.2f}" if cost["dollars"] else "0"
+    return f"≥ {cost['dollars_known']:,.2f}" if cost["dollars_known"] else "unknown"
+
+
+def _short(count: int) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g} {letter}"
+    return str(count)
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Return a number, or a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _known(tasks: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
+    """Yield name and values of what was published, and of what needs no learning."""
+    names: dict[str, dict[str, str]] = {}
+    for task in tasks:
+        for name, value in task["baselines"].items():
+            names.setdefault(NAMES[name], {})[task["task"]] = number(value)
+        for reference in task["references"]:
+            mark = " †" if reference["disputed"] else ""
+            names.setdefault(reference["name"], {})[task["task"]] = (
+                number(reference["value"]) + mark
+            )
+    for name, values in names.items():
+        yield textwrap.fill(name, NAME_WIDTH), [values.get(task["task"], "") for task in tasks]

@@ -1,0 +1,35 @@
+"""``MANIFEST.json``, the first file of a bundle: every other file with its size and SHA-256."""
+
+import re
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME = "MANIFEST.json"
+_PART = r"[A-Za-z0-9_][A-Za-z0-9_.+@ -]{0,127}"
+PLAIN = re.compile(rf"^{_PART}(/{_PART}){{0,7}}\Z")
+"""A name inside a run: no part of it is hidden, none leads out."""
+
+
+class Member(BaseModel):
+    """One file of the run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    path: str = Field(max_length=255)
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Manifest(BaseModel):
+    """What a bundle holds, and what it claims: the final score on the hidden test split."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    format: Literal[1] = 1
+    kind: Literal["harness run"] = "harness run"
+    run: str = Field(max_length=255, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    harness: str = Field(max_length=64)
+    task: str = Field(max_length=255)
+    profile: str = Field(max_length=255)
+    metric: str = Field(max_length=64)
+    score: float | None
+    files: tuple[Member, ...]

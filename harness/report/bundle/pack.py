@@ -1,0 +1,118 @@
+"""A run into one archive: the same run gives the same bytes, whoever packs it and when."""
+
+import gzip
+import io
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ConfigError
+from harness.report.bundle.manifest import NAME, PLAIN, Manifest, Member
+from harness.runs.rundir import LOCK, STOP, Run
+
+LEVEL = 10
+LEFT_OUT = {LOCK, STOP}
+"""What only a live run needs."""
+
+
+def pack(path: Path, out: Path) -> Manifest:
+    """Write a finished run as ``.tar.zst`` or ``.tar.gz``, by the file's name.
+
+    Raises ConfigError where the run has no result, holds anything but plain files, or ``out``
+    cannot be written.
+    """
+    run = Run.open(path)
+    result = run.result
+    if result is None:
+        raise ConfigError(f"{path} has no result yet.", remedy=f"harness resume {path}")
+    files = list(_files(run.path))
+    manifest = Manifest(
+        run=run.path.resolve().name,
+        harness=run.lock.harness,
+        task=run.asked.task,
+        profile=run.asked.profile,
+        metric=str(result["metric"]),
+        score=result["score"],
+        files=tuple(_member(run.path, name) for name in files),
+    )
+    part = out.with_name(f".{out.name}.part")
+    try:
+        with _compressed(part, out.name) as stream:
+            tar = tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+            _add(tar, NAME, (manifest.model_dump_json(indent=1) + "\n").encode())
+            for member in manifest.files:
+                content = (run.path / member.path).read_bytes()
+                if sha256(content).hexdigest() != member.sha256:
+                    raise ConfigError(f"{run.path / member.path} changed while it was packed.")
+                _add(tar, member.path, content)
+            tar.close()
+        part.replace(out)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{out} cannot be written.", cause=str(error)) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return manifest
+
+
+def _files(run: Path) -> Iterator[str]:
+    for file in sorted(run.rglob("*"), key=lambda f: f.relative_to(run).as_posix()):
+        name = file.relative_to(run).as_posix()
+        if name in LEFT_OUT or file.name.startswith("."):
+            continue
+        plain = file.is_file() or file.is_dir()
+        if file.is_symlink() or not plain or not PLAIN.match(name):
+            raise ConfigError(
+                f"{file} cannot be packed.",
+                cause="a bundle holds plain files with plain names, and nothing else",
+                remedy="move it out of the run",
+            )
+        if file.is_file():
+            yield name
+
+
+def _member(run: Path, name: str) -> Member:
+    content = (run / name).read_bytes()
+    return Member(path=name, bytes=len(content), sha256=sha256(content).hexdigest())
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    # Owner, times and modes as TarInfo has them: nobody, 1970, 0644.
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+@contextmanager
+def _compressed(part: Path, name: str) -> Iterator[Any]:
+    if name.endswith(".tar.gz"):
+        with (
+            part.open("wb") as file,
+            gzip.GzipFile("", "wb", fileobj=file, mtime=0) as stream,
+        ):
+            yield stream
+    elif name.endswith(".tar.zst"):
+        with (
+            part.open("wb") as file,
+            zstandard().ZstdCompressor(level=LEVEL).stream_writer(file, closefd=False) as stream,
+        ):
+            yield stream
+    else:
+        raise ConfigError(
+            f"{name} does not say what a bundle is packed with.",
+            remedy="a name that ends in .tar.zst, or in .tar.gz",
+        )
+
+
+def zstandard() -> Any:  # noqa: ANN401 (a module that may not be there)
+    """Return the module. Raises ConfigError where it is not installed."""
+    try:
+        import zstandard as module
+    except ImportError as error:
+        raise ConfigError(
+            "Bundles in .tar.zst need the package zstandard.",
+            remedy="pip install zstandard, or a name that ends in .tar.gz",
+        ) from error
+    return module

@@ -1,0 +1,204 @@
+"""Reading a bundle that anybody may have made.
+
+Nothing of it is trusted: it is read as a stream with a limit on every size, its headers one by
+one, and only plain files with plain relative names are taken. Everything else (links, devices,
+sparse files, long-name and extended headers, a name twice, a name that leaves the folder) is
+refused by name, before its content is read. What is written goes into a new folder, so no link
+can lie in the way.
+"""
+
+import gzip
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from harness.errors import ConfigError
+from harness.report.bundle.manifest import NAME, PLAIN, Manifest
+from harness.report.bundle.pack import zstandard
+
+BLOCK = 512
+MOST_FILES = 100_000
+MOST_BYTES = 4 << 30
+MOST_FILE_BYTES = 256 << 20
+MOST_MANIFEST_BYTES = 32 << 20
+MOST_RATIO = 2_000
+"""Bytes out for a byte in. Logs of one repeated line reach a few hundred."""
+FREE_BYTES = 64 << 20
+"""What any archive may grow to, whatever its ratio."""
+MOST_WINDOW = 1 << 27
+ZSTD, GZIP = b"\x28\xb5\x2f\xfd", b"\x1f\x8b"
+
+KINDS = {
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.FIFOTYPE: "a pipe",
+    tarfile.DIRTYPE: "a folder of its own",
+    tarfile.GNUTYPE_SPARSE: "a sparse file",
+    tarfile.GNUTYPE_LONGNAME: "a name that is too long",
+    tarfile.GNUTYPE_LONGLINK: "a link's name that is too long",
+    tarfile.XHDTYPE: "an extended header",
+    tarfile.XGLTYPE: "an extended header",
+}
+
+
+class Source(Protocol):
+    """Whatever gives bytes: a decompressor of either kind."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Refused(ConfigError):
+    """The archive is no bundle, or one that means harm."""
+
+
+def unpack(archive: Path, folder: Path) -> Manifest:
+    """Write a bundle's files into ``folder``, a new one, and check each against the manifest.
+
+    Raises ConfigError naming what is wrong, and where.
+    """
+    with _stream(archive) as stream:
+        members = _members(stream, archive)
+        name, size = next(members, ("", 0))
+        if name != NAME:
+            raise Refused(f"{archive} is no bundle: its first file is not {NAME}.")
+        if size > MOST_MANIFEST_BYTES:
+            raise Refused(f"{NAME} in {archive} is larger than {MOST_MANIFEST_BYTES >> 20} MiB.")
+        manifest = _manifest(b"".join(_content(stream, size)), archive)
+        wanted = {member.path: member for member in manifest.files}
+        if len(wanted) != len(manifest.files):
+            raise Refused(f"{NAME} in {archive} names a file twice.")
+        seen: set[str] = set()
+        for name, size in members:
+            member = wanted.get(name)
+            if member is None or name in seen:
+                why = "is there twice" if name in seen else f"is not in {NAME}"
+                raise Refused(f"{name!r} in {archive} {why}.")
+            if size != member.bytes:
+                raise Refused(f"{name} in {archive} has {size:,} bytes, not {member.bytes:,}.")
+            if _write(folder / name, stream, size) != member.sha256:
+                raise Refused(
+                    f"{name} in {archive} is not the file that was packed: its SHA-256 differs.",
+                    remedy="fetch the bundle again, or ask whoever made it",
+                )
+            seen.add(name)
+        missing = sorted(wanted.keys() - seen)
+        if missing:
+            raise Refused(f"{missing[0]} is missing in {archive}, and {len(missing) - 1} more.")
+    return manifest
+
+
+class _Limited:
+    """A stream that ends with Refused where more comes out than any run holds."""
+
+    def __init__(self, inner: Source, packed_bytes: int, archive: Path) -> None:
+        self._inner, self._archive = inner, archive
+        self._left = min(MOST_BYTES, max(FREE_BYTES, MOST_RATIO * packed_bytes))
+
+    def read(self, size: int) -> bytes:
+        """Return exactly ``size`` bytes. Raises ConfigError where they are not there."""
+        chunks = []
+        while size:
+            try:
+                chunk = self._inner.read(min(size, 1 << 20))
+            except (OSError, EOFError, ValueError, zlib.error, zstd_error()) as error:
+                raise Refused(f"{self._archive} is damaged.", cause=str(error)) from error
+            if not chunk:
+                raise Refused(f"{self._archive} ends in the middle.", remedy="fetch it again")
+            self._left -= len(chunk)
+            if self._left < 0:
+                raise Refused(f"{self._archive} unpacks to far more than a run holds: a bomb.")
+            chunks.append(chunk)
+            size -= len(chunk)
+        return b"".join(chunks)
+
+
+def zstd_error() -> type[Exception]:
+    """Return what the package raises; where it is not installed nothing of it can be raised."""
+    try:
+        error: type[Exception] = zstandard().ZstdError
+    except ConfigError:
+        return OSError
+    return error
+
+
+@contextmanager
+def _stream(archive: Path) -> Iterator[_Limited]:
+    try:
+        with archive.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(4)
+            file.seek(0)
+            if start == ZSTD:
+                opened = zstandard().ZstdDecompressor(max_window_size=MOST_WINDOW)
+                with opened.stream_reader(file) as stream:
+                    yield _Limited(stream, size, archive)
+            elif start[:2] == GZIP:
+                with gzip.GzipFile(fileobj=file) as stream:
+                    yield _Limited(stream, size, archive)
+            else:
+                raise Refused(f"{archive} is neither .tar.zst nor .tar.gz.")
+    except OSError as error:
+        raise ConfigError(f"{archive} cannot be read.", cause=str(error)) from error
+
+
+def _members(stream: _Limited, archive: Path) -> Iterator[tuple[str, int]]:
+    """Yield name and size of each file; its content must be read before the next is asked for."""
+    for count in range(MOST_FILES + 1):
+        block = stream.read(BLOCK)
+        if not block.strip(b"\0"):
+            return
+        if count == MOST_FILES:
+            raise Refused(f"{archive} holds more than {MOST_FILES:,} files.")
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+        except (tarfile.HeaderError, ValueError) as error:
+            raise Refused(
+                f"{archive} is damaged: no header of a file.", cause=str(error)
+            ) from error
+        if info.type != tarfile.REGTYPE:
+            kind = KINDS.get(info.type, "no plain file")
+            raise Refused(f"{info.name!r} in {archive} is {kind}: refused.")
+        if not PLAIN.match(info.name):
+            raise Refused(f"{info.name!r} in {archive} is no name inside a run: refused.")
+        if not 0 <= info.size <= MOST_FILE_BYTES:
+            raise Refused(f"{info.name} in {archive} is larger than {MOST_FILE_BYTES >> 20} MiB.")
+        yield info.name, info.size
+
+
+def _content(stream: _Limited, size: int) -> Iterator[bytes]:
+    left = size
+    while left:
+        chunk = stream.read(min(left, 1 << 20))
+        left -= len(chunk)
+        yield chunk
+    if size % BLOCK:
+        stream.read(BLOCK - size % BLOCK)
+
+
+def _manifest(content: bytes, archive: Path) -> Manifest:
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise Refused(f"{NAME} in {archive} is damaged: {where}: {first['msg']}") from None
+
+
+def _write(file: Path, stream: _Limited, size: int) -> str:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    digest = sha256()
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as opened:
+        for chunk in _content(stream, size):
+            digest.update(chunk)
+            opened.write(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,180 @@
+"""Whether a bundle is what it says: its hashes, its own consistency, and its number again.
+
+Hashes show that nothing changed since it was packed, not that it was honest then: whoever packs a
+run writes the manifest. That the score is true only the last check shows, which trains the final
+submission again under the judge of this machine.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from harness.errors import ConfigError
+from harness.report.bundle.manifest import Manifest
+from harness.report.bundle.unpack import unpack
+from harness.report.tree_view import load
+from harness.runs.launch import data_root
+from harness.runs.rundir import Run, read_json
+from harness.search.loop import FINAL
+from scorers.score import Score
+from tasks import hidden
+from tasks.spec import find_task
+
+Verdict = Literal["agrees", "differs", "cannot tell", "not scored again"]
+
+PUBLIC = ("bundled", "climbmix")
+"""Sources of data that are the same everywhere. A stranger's path never names a folder here."""
+WIDE = 1.96
+"""Standard errors of the recorded score within which the new one agrees: 95 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was found. ``within`` is the largest difference that still agrees."""
+
+    manifest: Manifest
+    nodes: int
+    verdict: Verdict
+    then: float | None
+    now: float | None = None
+    within: float | None = None
+    reason: str = ""
+    other_conditions: tuple[str, ...] = ()
+
+
+Rescore = Callable[[Path], tuple[Score, Score]]
+"""Scores the final node of a run again; returns the old score and the new one."""
+
+
+def verify(
+    archive: Path, folder: Path, *, rescore: Rescore | None, tolerance: float | None = None
+) -> Check:
+    """Unpack a bundle into ``folder``, check it, and score its final node again.
+
+    Raises ConfigError where it is damaged, hostile, or contradicts itself.
+    """
+    manifest = unpack(archive, folder)
+    run, state = load(folder)  # the chain of the journal, and each node's files by its hashes
+    recorded = state.final["score"] if state.final else None
+    result = run.result
+    if result is None:
+        raise ConfigError(f"{archive} holds a run without a result.")
+    _agree(archive, "result.json", result.get("score"), manifest.score)
+    _agree(archive, "events.jsonl", recorded, manifest.score)
+    old = _final_score(folder)
+    if old is not None:
+        _agree(archive, f"{FINAL}/score.json", old.score, manifest.score)
+    nodes = len(state.tree)
+    source = run.asked.data.get("source", "bundled")
+    reason = ""
+    if old is None:
+        reason = "the run ended without a submission to score"
+    elif source not in PUBLIC:
+        reason = f"its data are a folder of whoever made it: {source[:200]!r}"
+    if rescore is None or reason:
+        return Check(manifest, nodes, "not scored again", manifest.score, reason=reason)
+    then, now = rescore(folder)
+    check = _compared(manifest, nodes, then, now, tolerance)
+    if "data" not in check.other_conditions:
+        return check
+    return replace(check, reason=" ".join(filter(None, (check.reason, _keys(run)))))
+
+
+def _keys(run: Run) -> str:
+    """Say what hidden keys have to do with other data here; "" where they are the same."""
+    asked, there = run.asked, run.lock.hidden_key
+    task = find_task(asked.task)
+    _, manifest = task.prepare(asked.profile, data_root(), lambda *_: None, asked.data)
+    here = str(manifest.parameters.get(hidden.PARAMETER, ""))
+    if here == there:
+        return ""
+    return (
+        f"Other hidden rows: {hidden.named(there)} there, {hidden.named(here)} here. "
+        f"For the same: {hidden.remedy(there)}."
+    )
+
+
+def _agree(archive: Path, where: str, found: object, claimed: float | None) -> None:
+    if found != claimed:
+        raise ConfigError(
+            f"{archive} contradicts itself: {where} has the score {found}, the manifest {claimed}."
+        )
+
+
+def _final_score(folder: Path) -> Score | None:
+    file = folder / FINAL / "score.json"
+    if not file.exists():
+        return None
+    try:
+        return Score.model_validate_json(json.dumps(read_json(file)))
+    except ValidationError as error:
+        raise ConfigError(f"{FINAL}/score.json is damaged.", cause=str(error)[:500]) from error
+
+
+def _compared(
+    manifest: Manifest, nodes: int, then: Score, now: Score, tolerance: float | None
+) -> Check:
+    """Judge a new score by the old one's standard error over its rows, or by ``tolerance``."""
+    key = now.conditions.key
+    others = tuple(name for name, value in then.conditions.key.items() if key[name] != value)
+    within = WIDE * (then.standard_error or 0.0) if tolerance is None else tolerance
+    if then.score is None or now.score is None:
+        same = then.score is None and now.score is None
+    else:
+        same = abs(then.score - now.score) <= within
+    verdict: Verdict = "agrees" if same else "cannot tell" if others else "differs"
+    reason = "" if now.score is not None else f"invalid now: {now.reason}. {now.message}".strip()
+    return Check(manifest, nodes, verdict, then.score, now.score, within, reason, others)
+
+
+def as_json(check: Check) -> dict[str, Any]:
+    """Return a check as JSON values."""
+    return {
+        "format": 1,
+        "run": check.manifest.run,
+        "task": check.manifest.task,
+        "profile": check.manifest.profile,
+        "metric": check.manifest.metric,
+        "files": len(check.manifest.files),
+        "nodes": check.nodes,
+        "hashes": "agree",
+        "verdict": check.verdict,
+        "then": check.then,
+        "now": check.now,
+        "within": check.within,
+        "reason": check.reason,
+        "other_conditions": list(check.other_conditions),
+    }
+
+
+def describe(check: Check) -> str:
+    """Return a check in words."""
+    said = check.manifest
+    count = sum(member.bytes for member in said.files)
+    lines = [
+        f"{said.run}: {len(said.files):,} files, {count:,} bytes: every SHA-256 agrees; "
+        f"the journal's chain is whole, {check.nodes} nodes",
+        f"{said.task} {said.profile}: the manifest, result.json, the journal and the final score "
+        f"all say {_number(check.then)}",
+    ]
+    if check.verdict == "not scored again":
+        lines.append(f"not scored again{': ' + check.reason if check.reason else ''}")
+        return "\n".join(lines)
+    gap = "" if check.then is None or check.now is None else f", {check.now - check.then:+.4f}"
+    lines.append(
+        f"scored again here: {said.metric} {_number(check.now)}{gap}: {check.verdict} "
+        f"(within {check.within:.4g})"
+    )
+    if check.reason:
+        lines.append(check.reason)
+    if check.other_conditions:
+        lines.append(f"other here than there: {', '.join(check.other_conditions)}")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "invalid" if value is None else f"{value:.4f}"

@@ -1,0 +1,214 @@
+"""Two sets of runs beside each other: paired by seed on each task that both ran alike.
+
+A difference is B - A, turned so that more is better. An invalid run counts as the worst there is,
+for leaving it out would favour whoever fails on hard seeds.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from harness.errors import ConfigError
+from harness.report.samples import Contender, Sample, samples
+from harness.report.stats import Difference, holm, paired, unpaired
+from harness.report.stats.margin import further_seeds
+from harness.report.stats.paired import by_key
+from harness.runs.index import Entry, entries
+from tasks.spec import did_you_mean
+
+LEVEL = 0.05
+
+CONDITIONS = ("task", "data", "scorer", "profile", "isolation", "hardware", "torch")
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Both sides' runs of one task. ``reason``: why they do not compare; empty where they do."""
+
+    task: str
+    a: Sample | None
+    b: Sample | None
+    reason: str = ""
+    across: tuple[str, ...] = ()
+    """Conditions that differ, as was allowed, in words."""
+
+
+def chosen(text: str, places: Sequence[Path], cache: Path | None) -> list[Entry]:
+    """Return the runs meant by a path, an agent, a policy, or AGENT/POLICY among ``places``.
+
+    Raises ConfigError naming the nearest that is there.
+    """
+    if Path(text).exists():
+        return [e for e in entries([Path(text)], cache=cache) if e.asked and not e.is_replay]
+    found = [e for e in entries(places, cache=cache) if e.asked and not e.is_replay]
+    names: dict[str, list[Entry]] = defaultdict(list)
+    for entry in found:
+        if entry.asked is not None:
+            agent, policy = entry.asked.agent, entry.asked.policy
+            for name in (agent, policy, f"{agent}/{policy}"):
+                names[name].append(entry)
+    if text not in names:
+        where = ", ".join(map(str, places))
+        raise ConfigError(
+            f"{text!r} is no path, and no agent or policy of a run in {where}.",
+            remedy=did_you_mean(text, list(names)) if names else "harness ls",
+        )
+    return names[text]
+
+
+def pooled(runs: Iterable[Entry], name: str) -> list[Sample]:
+    """Return the samples of one side, whoever made its runs."""
+    found = list(runs)
+    return samples(found, {entry.path: Contender(name, "") for entry in found})
+
+
+def pair(a: Iterable[Sample], b: Iterable[Sample], across: Collection[str]) -> list[Pairing]:
+    """Match samples of the same task and conditions; those in ``across`` may differ."""
+    left, right = _by_task(a), _by_task(b)
+    found = []
+    for task in sorted(left.keys() | right.keys()):
+        found += _pair_task(task, left.get(task, []), right.get(task, []), across)
+    return found
+
+
+def _by_task(found: Iterable[Sample]) -> dict[str, list[Sample]]:
+    tasks: dict[str, list[Sample]] = defaultdict(list)
+    for sample in found:
+        tasks[sample.task].append(sample)
+    return tasks
+
+
+def _pair_task(
+    task: str, left: list[Sample], right: list[Sample], across: Collection[str]
+) -> list[Pairing]:
+    found, free = [], list(right)
+    for a in left:
+        fits = [b for b in free if not set(differing(a, b)) - set(across)]
+        if not fits:
+            reason = _why(a, right, across) if right else "only A has runs of it"
+            found.append(Pairing(task, a, None, reason))
+            continue
+        best = min(fits, key=lambda b: len(differing(a, b)))
+        free.remove(best)
+        found.append(Pairing(task, a, best, "", _in_words(a, best)))
+    for b in free:
+        reason = _why(b, left, across) if left else "only B has runs of it"
+        found.append(Pairing(task, None, b, reason))
+    return found
+
+
+def differing(a: Sample, b: Sample) -> list[str]:
+    """Return the names of the conditions that differ."""
+    return [n for n in CONDITIONS if a.conditions.get(n) != b.conditions.get(n)]
+
+
+def _why(sample: Sample, others: list[Sample], across: Collection[str]) -> str:
+    nearest = min(others, key=lambda o: len(set(differing(sample, o)) - set(across)))
+    names = [n for n in differing(sample, nearest) if n not in across]
+    parts = [
+        f"{n} {sample.conditions.get(n, '–')} against {nearest.conditions.get(n, '–')}"
+        for n in names
+    ]
+    return f"other conditions: {'; '.join(parts)}" if parts else "another set fits better"
+
+
+def _in_words(a: Sample, b: Sample) -> tuple[str, ...]:
+    return tuple(
+        f"{n} {a.conditions.get(n, '–')} → {b.conditions.get(n, '–')}" for n in differing(a, b)
+    )
+
+
+def difference(a: Sample, b: Sample) -> Difference | None:
+    """Return B - A, more being better: by seed where they share one, else of the two means."""
+    both = by_key(a.values, b.values)
+    grain = max(a.grain, b.grain)
+    if both:
+        return paired([a.sign * d for d in both], grain=grain)
+    found = unpaired(list(a.values.values()), list(b.values.values()))
+    if found is None or a.sign > 0:
+        return found
+    low, high = found.low, found.high
+    return replace(
+        found,
+        mean=-found.mean,
+        low=None if high is None else -high,
+        high=None if low is None else -low,
+    )
+
+
+def compare(
+    a: Iterable[Entry], b: Iterable[Entry], names: tuple[str, str], across: Collection[str]
+) -> dict[str, Any]:
+    """Return the comparison as JSON values."""
+    pairings = pair(pooled(a, names[0]), pooled(b, names[1]), across)
+    tests = [difference(p.a, p.b) if p.a and p.b else None for p in pairings]
+    known = [d.p for d in tests if d is not None and d.p is not None]
+    adjusted = iter(holm(known))
+    rows = []
+    for pairing, test in zip(pairings, tests, strict=True):
+        p = next(adjusted) if test is not None and test.p is not None else None
+        rows.append(_row(pairing, test, p))
+    return {
+        "format": 1,
+        "a": names[0],
+        "b": names[1],
+        "tasks": [row for row in rows if not row["reason"]],
+        "not_compared": [
+            {"task": row["task"], "reason": row["reason"]} for row in rows if row["reason"]
+        ],
+    }
+
+
+def _row(pairing: Pairing, test: Difference | None, p: float | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"task": pairing.task, "reason": pairing.reason}
+    if pairing.a is None or pairing.b is None:
+        return row
+    row |= {
+        "metric": pairing.a.metric,
+        "direction": pairing.a.direction,
+        "conditions": dict(pairing.a.conditions),
+        "across": list(pairing.across),
+        "a": _side(pairing.a),
+        "b": _side(pairing.b),
+    }
+    if test is None:
+        return {**row, "difference": None, "verdict": "cannot be told: too few seeds"}
+    settled = p is not None and p <= LEVEL
+    further = None if settled or test.identical else further_seeds(test, 0.0, LEVEL / 2)
+    row["difference"] = {
+        "mean": test.mean,
+        "low": test.low,
+        "high": test.high,
+        "p": p,
+        "n": test.n,
+        "paired": test.paired,
+        "by_seed": _by_seed(pairing.a, pairing.b) if test.paired else None,
+        "further_seeds": further,
+    }
+    if test.identical:
+        verdict = "identical in every pair"
+    elif settled:
+        verdict = "B is better" if test.mean > 0 else "A is better"
+    else:
+        verdict = "cannot be told apart"
+    return {**row, "verdict": verdict}
+
+
+def _by_seed(a: Sample, b: Sample) -> dict[str, float]:
+    before, after = a.values, b.values
+    both = sorted(before.keys() & after.keys())
+    return {str(seed): a.sign * (after[seed] - before[seed]) for seed in both}
+
+
+def _side(sample: Sample) -> dict[str, Any]:
+    values: Mapping[int, float] = sample.values
+    return {
+        "mean": fmean(values.values()),
+        "mean_of_valid": fmean(sample.valid) if sample.valid else None,
+        "graded": sample.graded,
+        "valid": len(sample.valid),
+        "seeds": sorted(values),
+    }

@@ -1,0 +1,238 @@
+"""A run as a log of Inspect (inspect_ai), for its viewer and its data frames.
+
+An evaluation is a run, a sample a node: what was asked, what came back, and the judge's score of
+it on the search split. The run's own score, on the hidden test split, is the evaluation's metric.
+Written after inspect_ai's log format of version 2 (``inspect_ai/log/_log.py``, release 0.3.285)
+without the package: its ``read_eval_log`` reads the file.
+"""
+
+import json
+import re
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from harness import __version__
+from harness.agents.tape import Record, Tape
+from harness.errors import ConfigError
+from harness.report.export.rows import calls_by_node, source_of
+from harness.report.html.untrusted import text_of
+from harness.report.tree_view import load
+from harness.runs.rundir import Run
+from harness.search.state import State
+from harness.search.tree import Node
+
+VERSION = 2
+SCORER = "harness"
+
+
+def as_inspect(paths: list[Path], out: Path) -> tuple[list[Path], dict[str, str]]:
+    """Write a log a run into the folder ``out``; return the files, and what could not be read.
+
+    Raises ConfigError where ``out`` cannot be written.
+    """
+    files: list[Path] = []
+    skipped: dict[str, str] = {}
+    for path in paths:
+        try:
+            log = log_of(path)
+        except (ConfigError, RecursionError) as error:
+            skipped[str(path)] = str(error)
+            continue
+        stamp = re.sub(r"[:+]", "-", log["eval"]["created"])
+        task = re.sub(r"[^A-Za-z0-9]+", "-", log["eval"]["task"])
+        file = out / f"{stamp}_{task}_{log['eval']['task_id']}.json"
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(log, indent=1) + "\n")
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be written.", cause=str(error)) from error
+        files.append(file)
+    return files, skipped
+
+
+def log_of(path: Path) -> dict[str, Any]:
+    """Return a run's log as JSON values. Raises ConfigError where the run is damaged."""
+    run, state = load(path)
+    asked, lock, result = run.asked, run.lock, run.result
+    began, ended = _times(run)
+    calls = calls_by_node(path)
+    identity = sha256(f"{run.name} {lock.audit_key}".encode()).hexdigest()[:22]
+    samples = [_sample(run, state, node, calls.get(node.number, [])) for node in state.tree]
+    metric = str(result["metric"]) if result else "score"
+    return {
+        "version": VERSION,
+        "status": "success" if result else "cancelled",
+        "eval": {
+            "eval_id": identity,
+            "run_id": identity,
+            "created": began,
+            "task": f"{asked.task} {asked.profile}",
+            "task_id": identity,
+            "task_version": 0,
+            "task_args": {"policy": asked.policy, "seed": asked.seed, "steps": asked.steps},
+            "dataset": {
+                "name": asked.task,
+                "samples": len(samples),
+                "sample_ids": [s["id"] for s in samples],
+                "shuffled": False,
+            },
+            "model": f"harness/{asked.agent}",
+            "model_args": {},
+            "config": {"limit": None, "epochs": 1},
+            "packages": {"aira-harness": __version__, **lock.versions},
+            "metadata": {
+                "run": run.name,
+                "task_hash": lock.task_hash,
+                "data_hash": lock.data_hash,
+                "scorer": lock.scorer,
+                "sandbox": lock.sandbox,
+                "hardware": lock.hardware,
+                "direction": lock.direction,
+            },
+        },
+        "plan": {
+            "name": asked.policy,
+            "steps": [{"solver": asked.policy, "params": lock.policy}],
+            "config": {},
+        },
+        "results": {
+            "total_samples": len(samples),
+            "completed_samples": len(state.tree.scored()),
+            "scores": [_summary(metric, result)] if result else [],
+        },
+        "stats": {
+            "started_at": began,
+            "completed_at": ended,
+            "model_usage": _usage([c for found in calls.values() for c in found]),
+        },
+        "samples": samples,
+    }
+
+
+def _times(run: Run) -> tuple[str, str]:
+    """Return when the journal begins and ends; its order is checked where the run is loaded."""
+    stamps: list[str] = []
+    for line in (run.path / "events.jsonl").read_bytes().splitlines():
+        try:
+            stamps.append(datetime.fromisoformat(json.loads(line)["at"]).isoformat())
+        except (ValueError, KeyError, TypeError):
+            continue  # a torn last line
+    if not stamps:
+        now = datetime.fromtimestamp(0, UTC).isoformat()
+        return now, now
+    return stamps[0], stamps[-1]
+
+
+def _summary(metric: str, result: dict[str, Any]) -> dict[str, Any]:
+    values = {"valid": float(result["valid"])}
+    if result["score"] is not None:
+        values[metric] = result["score"]
+        if result.get("standard_error") is not None:
+            values["stderr"] = result["standard_error"]
+    return {
+        "name": "final, hidden test split",
+        "scorer": SCORER,
+        "params": {},
+        "metrics": {name: {"name": name, "value": v, "params": {}} for name, v in values.items()},
+    }
+
+
+def _sample(run: Run, state: State, node: Node, calls: list[Record]) -> dict[str, Any]:
+    folder = f"nodes/{node.number:04d}"
+    messages = [m for call in calls for m in _messages(run, call)]
+    answer = calls[-1].reply.text if calls and calls[-1].reply else source_of(node)
+    if not messages:
+        # An agent without a model is asked nothing: its submission stands as the answer.
+        messages = [
+            {"role": "user", "content": f"{node.operator} of {list(node.parents)}"},
+            {"role": "assistant", "content": answer, "source": "generate"},
+        ]
+    return {
+        "id": node.number,
+        "epoch": 1,
+        "input": messages[:-1] if calls else str(messages[0]["content"]),
+        "target": "",
+        "messages": messages,
+        "output": {
+            "model": run.asked.agent,
+            "choices": [
+                {
+                    "message": {"role": "assistant", "content": answer, "source": "generate"},
+                    "stop_reason": _stop(calls),
+                }
+            ],
+        },
+        "scores": _scores(node) if node.state == "scored" else {},
+        "metadata": {
+            "operator": node.operator,
+            "parents": list(node.parents),
+            "note": node.note,
+            "knobs": node.knobs,
+            "seconds": node.seconds,
+            "final": node.number == state.finalist,
+            "log": text_of(run.path, f"{folder}/stdout.log"),
+        },
+        "model_usage": _usage(calls),
+        "total_time": node.seconds,
+        "uuid": f"{run.name}-{node.number}",
+    }
+
+
+def _scores(node: Node) -> dict[str, Any]:
+    return {
+        SCORER: {
+            "value": "I" if node.score is None else node.score,  # Inspect's letter for incorrect
+            "answer": source_of(node),
+            "explanation": node.message or node.reason or None,
+            "metadata": {"valid": node.valid, "reason": node.reason, "split": "search"},
+        }
+    }
+
+
+def _messages(run: Run, call: Record) -> list[dict[str, Any]]:
+    prompt = Tape(run.path).prompt(call)
+    found: list[dict[str, Any]] = [{"role": "system", "content": prompt.system}]
+    found += [{"role": turn.role, "content": turn.text} for turn in prompt.turns]
+    if call.reply is not None:
+        found.append({"role": "assistant", "content": call.reply.text, "source": "generate"})
+    return found
+
+
+def _stop(calls: list[Record]) -> str:
+    stop = calls[-1].reply.stop if calls and calls[-1].reply else "end"
+    return {"end": "stop", "length": "max_tokens", "refusal": "content_filter"}[stop]
+
+
+def _usage(calls: list[Record]) -> dict[str, Any]:
+    usages: dict[str, dict[str, int]] = {}
+    for call in calls:
+        if call.reply is None:
+            continue
+        used = call.reply.usage
+        tally = usages.setdefault(call.reply.model_id, dict.fromkeys(_TOKENS, 0))
+        for name, count in zip(
+            _TOKENS,
+            (
+                used.input_tokens,
+                used.output_tokens,
+                used.prompt_tokens + used.output_tokens,
+                used.cached_tokens,
+                used.cache_write_tokens,
+                used.reasoning_tokens,
+            ),
+            strict=True,
+        ):
+            tally[name] += count
+    return usages
+
+
+_TOKENS = (
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "input_tokens_cache_read",
+    "input_tokens_cache_write",
+    "reasoning_tokens",
+)

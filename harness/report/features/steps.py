@@ -1,0 +1,120 @@
+"""The steps of searches: a parent, its child, what was changed, and what came of it.
+
+A step has one parent that was valid: drafts start anew, a crossover has two parents, and after an
+invalid parent there is no score to compare with (a repair). A step from a parent that lies far
+out on the bad side of all valid scores of its task is a recovery from a poor start: nearly
+anything gains there. It is counted, and stands in no median.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import quantiles
+from typing import Literal
+
+from harness.errors import ConfigError
+from harness.report.features.reading import changed, features_of
+from harness.report.features.rules import Features
+from harness.report.tree_view import load
+from harness.search.tree import Node, Tree
+
+FENCE = 1.5
+"""Interquartile ranges below the lower quartile that make a parent a poor start (Tukey 1977)."""
+FEWEST = 4
+"""Valid scores that quartiles need; with fewer no start is called poor."""
+
+Kind = Literal["step", "invalid", "recovery"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """``gain`` is positive where the score got better; None where the child is invalid."""
+
+    run: str
+    node: int
+    parent: int
+    features: frozenset[str]
+    gain: float | None
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """All steps of one task and profile. ``apart``: how many nodes are no step, by why."""
+
+    task: str
+    steps: tuple[Step, ...]
+    apart: Mapping[str, int]
+
+
+def steps_of(runs: Iterable[Path]) -> tuple[list[Steps], dict[str, str]]:
+    """Return the steps of runs by task; and which runs could not be read, with the reason."""
+    trees: dict[str, list[tuple[Path, Tree]]] = defaultdict(list)
+    skipped: dict[str, str] = {}
+    for path in runs:
+        try:
+            run, state = load(path)
+        except ConfigError as error:
+            skipped[str(path)] = str(error).splitlines()[0]
+            continue
+        trees[f"{run.asked.task} {run.asked.profile}"].append((path, state.tree))
+    return [_steps(task, trees[task]) for task in sorted(trees)], skipped
+
+
+def _steps(task: str, trees: Sequence[tuple[Path, Tree]]) -> Steps:
+    known = features_of(sorted({_source(n.files) for _, tree in trees for n in tree if n.files}))
+    fence = _fence([tree for _, tree in trees])
+    steps: list[Step] = []
+    apart: dict[str, int] = defaultdict(int)
+    for path, tree in trees:
+        for node in tree.scored():
+            why, step = _step(path, tree, node, known, fence)
+            if step is None:
+                apart[why] += 1
+            else:
+                steps.append(step)
+    return Steps(task, tuple(steps), dict(apart))
+
+
+def _source(files: Mapping[str, str]) -> str:
+    return "\n\n".join(files[name] for name in sorted(files) if name.endswith(".py"))
+
+
+def _fence(trees: Sequence[Tree]) -> float | None:
+    """Return the worst score from which a step still counts, signed; None for too few scores."""
+    values = [
+        (n.score if t.maximize else -n.score) for t in trees for n in t if n.score is not None
+    ]
+    if len(values) < FEWEST:
+        return None
+    first, _, third = quantiles(values, n=4, method="inclusive")
+    return first - FENCE * (third - first)
+
+
+def _step(
+    path: Path,
+    tree: Tree,
+    node: Node,
+    known: Mapping[str, Features | None],
+    fence: float | None,
+) -> tuple[str, Step | None]:
+    if len(node.parents) != 1:
+        return ("drafts" if not node.parents else "crossovers"), None
+    parent = tree[node.parents[0]]
+    if parent.score is None:
+        return "repairs of an invalid parent", None
+    before, after = known.get(_source(parent.files)), known.get(_source(node.files))
+    if before is None or after is None:
+        return "sources that do not parse", None
+    what = changed(before, after)
+    if not what:
+        return "no change", None
+    sign = 1.0 if tree.maximize else -1.0
+    gain = None if node.score is None else sign * (node.score - parent.score)
+    kind: Kind = "step"
+    if gain is None:
+        kind = "invalid"
+    elif fence is not None and sign * parent.score < fence:
+        kind = "recovery"
+    return "", Step(str(path), node.number, parent.number, what, gain, kind)

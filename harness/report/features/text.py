@@ -1,0 +1,48 @@
+"""The table of features on a terminal."""
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from scorers.output import clean
+
+MOST_ROWS = 40
+HEADER = ("what changed", "steps", "gain", "95 %", "alone", "bad")
+"""``gain`` is the median; ``alone``: steps in which nothing else changed; ``bad``: children that
+became invalid."""
+
+
+def show(built: dict[str, Any], *, each: bool) -> None:
+    """Print, for each task, a row a category, or a row a feature."""
+    console = Console(highlight=False)
+    for table in built["tables"]:
+        rows = table["features"] if each else table["rows"]
+        drawn = Table(
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            title=Text(clean(table["task"])),
+            title_justify="left",
+        )
+        for place, name in enumerate(HEADER):
+            drawn.add_column(
+                name,
+                justify="right" if place else "left",
+                no_wrap=True,
+                min_width=0 if place else 24,
+            )
+        for row in rows[:MOST_ROWS]:
+            cells = (
+                clean(row["feature"], 60, keep="head"), str(row["steps"]), row["gain_words"],
+                row["interval_words"], str(row["alone"]), str(row["invalid"]),
+            )  # fmt: skip
+            drawn.add_row(*(Text(cell) for cell in cells))
+        if rows:
+            console.print(drawn)
+        if len(rows) > MOST_ROWS:
+            console.print(f"and {len(rows) - MOST_ROWS} more: --json")
+        console.print(Text(table["words"]))
+    for path, why in built["skipped"].items():
+        console.print(Text(clean(f"skipped: {path}: {why}", 400, keep="head")))

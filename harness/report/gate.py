@@ -1,0 +1,309 @@
+"""The gate: did a change make anything worse by more than is allowed?
+
+A baseline is a small file of scores by seed. A change may alter what the repository holds (the
+task's code and text, the scorer): that is what is tried. Data, profile, isolation, hardware and
+torch must be the baseline's, unless the caller allows them to differ.
+"""
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import ConfigError
+from harness.report.comparison import Pairing, difference, differing, pair
+from harness.report.samples import Contender, Sample, contenders, samples
+from harness.report.stats import Call, Difference, call_of
+from harness.report.stats.margin import Verdict
+from harness.runs.index import Entry, read
+from harness.runs.rundir import read_json
+
+FORMAT = 1
+
+TRIED = ("task", "scorer")
+"""Conditions that the change under test may alter."""
+
+
+MOST_REPLAYS = 10
+"""Replays of replays are followed so far."""
+
+
+class Group(BaseModel):
+    """The baseline of one contender on one task: scores by seed, null for an invalid run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    task: str
+    agent: str
+    policy: str
+    setup: str = ""
+    metric: Literal["accuracy", "bits_per_byte"]
+    direction: Literal["maximize", "minimize"]
+    rows: int | None = Field(None, ge=1)
+    conditions: dict[str, str]
+    scores: dict[int, tuple[float | None, ...]] = Field(min_length=1)
+
+    def sample(self) -> Sample:
+        """Return it as a sample of runs."""
+        who = Contender(self.agent, self.policy, self.setup)
+        return Sample(
+            who, self.task, self.metric, self.direction, self.conditions, self.scores, self.rows
+        )
+
+
+class Baseline(BaseModel):
+    """``baseline.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format: Literal[1] = 1
+    harness: str
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """How much worse is allowed: a share of the baseline's mean, or a number of the metric."""
+
+    amount: float
+    relative: bool
+
+    @classmethod
+    def parse(cls, text: str) -> "Drop":
+        """Read ``0.5%`` or ``0.01``. Raises ConfigError."""
+        number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+        try:
+            amount = float(number)
+        except ValueError:
+            amount = -1.0
+        if not 0 <= amount < 1e6:
+            raise ConfigError(
+                f"{text!r} is no amount that a score may drop.",
+                remedy="0.5% of the baseline's mean, or 0.01 of the metric itself",
+            )
+        return cls(amount / 100 if percent else amount, percent)
+
+    def of(self, mean: float) -> float:
+        """Return it in the metric."""
+        return self.amount * abs(mean) if self.relative else self.amount
+
+    def __str__(self) -> str:
+        return f"{100 * self.amount:g}% of the baseline" if self.relative else f"{self.amount:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One task of one contender before the gate."""
+
+    who: Contender
+    pairing: Pairing
+    test: Difference | None
+    margin: float
+    call: Call
+    notes: tuple[str, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.call.verdict
+
+
+def make_baseline(entries: Iterable[Entry], version: str) -> tuple[dict[str, Any], list[str]]:
+    """Return a baseline as JSON values, and in words what was left out.
+
+    Raises ConfigError where there is nothing to go by.
+    """
+    found = list(entries)
+    said = [f"left out: {e.path}: {e.problem or e.state}" for e in found if e.outcome is None]
+    said += [f"left out, a replay: {e.path}" for e in found if e.is_replay]
+    groups = [_group(sample) for sample in samples(found, contenders(found))]
+    if not groups:
+        raise ConfigError("There is no finished run to make a baseline of.", remedy="harness ls")
+    groups.sort(key=lambda g: (g.task, g.agent, g.policy, g.setup, sorted(g.conditions.items())))
+    twice = {_name(g) for i, g in enumerate(groups) if _name(g) in map(_name, groups[:i])}
+    if twice:
+        raise ConfigError(
+            f"The runs of {', '.join(sorted(twice))} were made under several conditions.",
+            remedy="harness leaderboard shows which; make the baseline of one of them",
+        )
+    return Baseline(harness=version, groups=tuple(groups)).model_dump(mode="json"), said
+
+
+def _name(group: Group) -> str:
+    return f"{group.sample().contender} on {group.task}"
+
+
+def _group(sample: Sample) -> Group:
+    who = sample.contender
+    return Group(
+        task=sample.task,
+        agent=who.agent,
+        policy=who.policy,
+        setup=who.setup,
+        metric=sample.metric,  # type: ignore[arg-type]
+        direction=sample.direction,  # type: ignore[arg-type]
+        rows=sample.rows,
+        conditions=dict(sorted(sample.conditions.items())),
+        scores=dict(sample.scores),
+    )
+
+
+def baseline_text(values: dict[str, Any]) -> str:
+    """Return the file's text: sorted, with a line a seed, so that a diff shows what moved."""
+    text = json.dumps(values, indent=1, ensure_ascii=False)
+    return text.replace("[\n     ", "[").replace("\n    ]", "]").replace(",\n     ", ", ") + "\n"
+
+
+def load_baseline(file: Path) -> Baseline:
+    """Read a baseline. Raises ConfigError where it is damaged or of another format."""
+    values = read_json(file)
+    if values.get("format") != FORMAT:
+        raise ConfigError(
+            f"{file} has format {values.get('format')!r:.20}; this harness reads {FORMAT}.",
+            remedy="harness baseline RUNS… > baseline.json",
+        )
+    try:
+        return Baseline.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigError(
+            f"{file} is no baseline.",
+            cause=f"{where}: {first['msg']}",
+            remedy="harness baseline RUNS… > baseline.json",
+        ) from error
+
+
+def check(
+    baseline: Baseline,
+    entries: Iterable[Entry],
+    drop: Drop,
+    *,
+    level: float = 0.05,
+    across: Collection[str] = (),
+    tasks: Collection[str] = (),
+) -> list[Checked]:
+    """Return the verdict on each group of the baseline; ``tasks``: only on these."""
+    found = [_as_recorded(entry) for entry in entries]
+    now = samples(found, contenders(found))
+    groups = [g for g in baseline.groups if not tasks or g.task in tasks]
+    if not groups:
+        raise ConfigError(
+            "The baseline has none of these tasks.",
+            remedy="it has " + ", ".join(sorted({g.task for g in baseline.groups})),
+        )
+    pairings, tests, margins = [], [], []
+    for group in groups:
+        before = group.sample()
+        mine = [s for s in now if (s.contender, s.task) == (before.contender, before.task)]
+        pairing = _pairing(before, mine, {*TRIED, *across})
+        test = _paired(pairing)
+        pairings.append(pairing)
+        tests.append(test)
+        margins.append(drop.of(_mean_of_pairs(pairing)))
+    calls = call_of(tests, margins, level)
+    return [
+        Checked(g.sample().contender, p, t, m, c, tuple(_notes(p)))
+        for g, p, t, m, c in zip(groups, pairings, tests, margins, calls, strict=True)
+    ]
+
+
+def _as_recorded(entry: Entry) -> Entry:
+    """Return a whole replay as a run of the agent it repeats; anything else as it is.
+
+    So a scorer can be gated without a key on what a model once wrote.
+    """
+    origin = entry
+    for _ in range(MOST_REPLAYS):
+        asked, repeats = origin.asked, origin.outcome.replay if origin.outcome else None
+        if asked is None or entry.asked is None or (origin.is_replay and repeats is None):
+            return entry
+        if repeats is None:
+            again = entry.asked.model_copy(update={"agent": asked.agent})
+            return entry.model_copy(update={"asked": again})
+        if repeats.diverged:
+            return entry
+        origin = read(Path(repeats.of))
+    return entry
+
+
+def _pairing(before: Sample, mine: list[Sample], across: Collection[str]) -> Pairing:
+    """Match a baseline with the runs of the change.
+
+    Where several sets of them fit nobody may pick: the one most like the baseline may be of before
+    the change.
+    """
+    fits = [s for s in mine if not set(differing(before, s)) - set(across)]
+    if not mine:
+        return Pairing(before.task, before, None, "there are no runs of it")
+    if len(fits) > 1:
+        names = sorted({name for s in fits[1:] for name in differing(fits[0], s)})
+        reason = f"the runs were made under several conditions: {', '.join(names)} differ"
+        return Pairing(before.task, before, None, reason)
+    return pair([before], mine, across)[0]
+
+
+def _paired(pairing: Pairing) -> Difference | None:
+    if pairing.a is None or pairing.b is None:
+        return None
+    found = difference(pairing.a, pairing.b)
+    return found if found is not None and found.paired else None
+
+
+def _mean_of_pairs(pairing: Pairing) -> float:
+    if pairing.a is None:
+        return 0.0
+    values = pairing.a.values
+    seeds = values.keys() & pairing.b.values.keys() if pairing.b else values.keys()
+    return fmean(values[s] for s in (seeds or values.keys()))
+
+
+def _notes(pairing: Pairing) -> Iterable[str]:
+    a, b = pairing.a, pairing.b
+    if pairing.reason or a is None or b is None:
+        yield pairing.reason
+        return
+    yield from pairing.across
+    for seed in sorted(a.scores.keys() - b.scores.keys()):
+        yield f"seed {seed} has no result: {b.missing.get(seed, 'it was not run')}"
+    for name, sample in (("baseline", a), ("now", b)):
+        lost = sample.graded - len(sample.valid)
+        if lost:
+            yield f"{name}: {lost} of {sample.graded} runs invalid, counted as the worst score"
+
+
+def exit_code(checked: Iterable[Checked]) -> int:
+    """Return 1 for any regression, else 5 where one cannot be told, else 0."""
+    verdicts = {one.verdict for one in checked}
+    if "regression" in verdicts:
+        return 1
+    return 5 if "cannot tell" in verdicts else 0
+
+
+def as_json(checked: Iterable[Checked], drop: Drop, level: float) -> dict[str, Any]:
+    """Return the verdicts as JSON values."""
+    found = list(checked)
+    return {
+        "format": 1,
+        "exit_code": exit_code(found),
+        "max_drop": str(drop),
+        "level": level,
+        "checks": [
+            {
+                "task": one.pairing.task,
+                "agent": one.who.agent,
+                "policy": one.who.policy,
+                "setup": one.who.setup,
+                "verdict": one.verdict,
+                "pairs": one.test.n if one.test else 0,
+                "difference": asdict(one.test) if one.test and one.test.n > 1 else None,
+                "margin": one.margin,
+                "p": one.call.p,
+                "power": one.call.power,
+                "further_seeds": one.call.further_seeds,
+                "notes": list(one.notes),
+            }
+            for one in found
+        ],
+    }

@@ -1,0 +1,80 @@
+"""The gate's verdicts in words, and as JUnit XML for CI servers."""
+
+from collections.abc import Iterable, Iterator
+from xml.etree import ElementTree as ET
+
+from harness.report.gate import Checked, Drop, exit_code
+from scorers.output import clean
+
+WORDS = {0: "no regression", 1: "REGRESSION", 5: "cannot tell"}
+
+
+def told(checked: Iterable[Checked], drop: Drop, level: float) -> str:
+    """Return all verdicts in words."""
+    found = list(checked)
+    lines = [line for one in found for line in _lines(one)]
+    code = exit_code(found)
+    lines.append(
+        f"{WORDS[code]} (exit {code}): allowed to drop {drop}; {100 * (1 - level):g}% intervals of "
+        f"the paired difference, alarms over {len(found)} together by Holm"
+    )
+    return clean("\n".join(lines), 1 << 20)
+
+
+def _lines(one: Checked) -> Iterator[str]:
+    yield f"{one.verdict}: {one.pairing.task}, {one.who}"
+    test, call = one.test, one.call
+    if test is None:
+        yield "  no pair of the same task and seed"
+    elif test.identical:
+        yield f"  {test.n} pairs, every score identical to the last digit"
+    elif test.low is None or test.high is None:
+        yield f"  1 pair, difference {test.mean:+.4f}: one pair has no spread to judge it by"
+    else:
+        yield (
+            f"  {test.n} pairs, difference {test.mean:+.4f} [{test.low:+.4f}, {test.high:+.4f}], "
+            f"better is positive; allowed -{one.margin:.4g}"
+        )
+    if test is not None and call.power is not None and not test.identical:
+        yield (
+            f"  p of no regression {call.p:.3g}; power: {test.n} such pairs pass a change that "
+            f"changes nothing in {100 * call.power:.0f} of 100 cases"
+        )
+    if one.verdict == "cannot tell":
+        yield f"  {_further(one)}"
+    yield from (f"  {note}" for note in one.notes)
+
+
+def _further(one: Checked) -> str:
+    if one.pairing.reason:
+        return "more seeds will not settle it"
+    if one.call.further_seeds is None:
+        return "more seeds will hardly settle it: the difference is at the limit"
+    count = one.call.further_seeds
+    return f"{count} further seed{'s' * (count > 1)} would settle it, if they are like these"
+
+
+def junit(checked: Iterable[Checked], drop: Drop, level: float) -> str:
+    """Return JUnit XML: a regression is a failure, what nobody can tell an error."""
+    found = list(checked)
+    verdicts = [one.verdict for one in found]
+    suite = ET.Element(
+        "testsuite",
+        name="harness check",
+        tests=str(len(found)),
+        failures=str(verdicts.count("regression")),
+        errors=str(verdicts.count("cannot tell")),
+    )
+    for one in found:
+        case = ET.SubElement(
+            suite, "testcase", classname=clean(one.pairing.task), name=clean(str(one.who))
+        )
+        text = clean("\n".join(_lines(one)))
+        if one.verdict != "no regression":
+            kind = "failure" if one.verdict == "regression" else "error"
+            problem = ET.SubElement(case, kind, message=text.splitlines()[0], type=one.verdict)
+            problem.text = text
+        else:
+            ET.SubElement(case, "system-out").text = text
+    ET.indent(suite)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, "unicode") + "\n"

@@ -1,0 +1,95 @@
+"""Conditions in a table, and a paragraph that a paper can take as it is."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from harness.report.stats.intervals import FEW
+from harness.runs.index import Entry
+
+
+def conditions(known: Sequence[Entry], board: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what held for the runs; where they differ every value is named."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for entry in known:
+        asked, lock = entry.asked, entry.lock
+        if asked is None or lock is None:
+            continue
+        found["tasks"].add(f"{asked.task} ({lock.task_hash})")
+        found["data"].add(lock.data_hash)
+        found["profile"].add(asked.profile)
+        found["agents"].add(asked.agent)
+        found["policies"].add(_settings(asked.policy, lock.policy))
+        found["steps"].add(f"{asked.steps}")
+        found["workers"].add(f"{asked.workers}")
+        found["sandbox"].add(
+            f"{lock.sandbox}{', NOT ISOLATED' if lock.sandbox == 'process' else ''}"
+        )
+        found["scorer"].add(lock.scorer)
+        found["hardware"].add(" ".join(map(str, lock.hardware.values())))
+        found["versions"].add(", ".join(f"{k} {v}" for k, v in sorted(lock.versions.items())))
+        found["harness"].add(lock.harness)
+    seeds = sorted({e.asked.seed for e in known if e.asked})
+    rows = [(name, _listed(sorted(values))) for name, values in found.items()]
+    rows.append(("seeds", _listed([str(s) for s in seeds])))
+    if any(not table["ranked"] for table in board["tables"]):
+        rows.append(("ranked", "no: this profile is for tests, its scores mean nothing elsewhere"))
+    return rows
+
+
+def _settings(name: str, values: dict[str, float | int | str]) -> str:
+    inside = ", ".join(f"{k} {v}" for k, v in sorted(values.items()))
+    return f"{name} ({inside})" if inside else name
+
+
+def _listed(values: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(values) - most} more" if len(values) > most else ""
+    return ", ".join(values[:most]) + more
+
+
+def paragraphs(known: Sequence[Entry]) -> list[str]:
+    """Return how the numbers came to be, in sentences; one paragraph a profile and metric."""
+    groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    metrics = {e.asked.task: e.outcome.metric for e in known if e.asked and e.outcome}
+    for entry in known:
+        if entry.asked is not None and not entry.is_replay:
+            metric = metrics.get(entry.asked.task, "score")
+            groups[entry.asked.profile, metric].append(entry)
+    return [_paragraph(*group, runs) for group, runs in sorted(groups.items())]
+
+
+def _paragraph(profile: str, metric: str, runs: Sequence[Entry]) -> str:
+    asked = [e.asked for e in runs if e.asked]
+    locks = [e.lock for e in runs if e.lock]
+    outcomes = [e.outcome for e in runs if e.outcome]
+    steps = sorted({a.steps for a in asked})
+    seeds = sorted({a.seed for a in asked})
+    agents = _listed(sorted({f"{a.agent} with the {a.policy} policy" for a in asked}), 20)
+    hardware = _listed(sorted({" ".join(map(str, k.hardware.values())) for k in locks}))
+    boxes = _listed(sorted({k.sandbox for k in locks}))
+    scorers = _listed(sorted({k.scorer for k in locks}))
+    pairs = [(e.asked, e.lock) for e in runs if e.asked and e.lock]
+    tasks = _listed(
+        sorted({f"{a.task} (task {k.task_hash}, data {k.data_hash})" for a, k in pairs}), 20
+    )
+    valid = sum(o.valid for o in outcomes)
+    sentences = [
+        f"Submissions for {tasks} in the profile {profile} were written by {agents}, "
+        f"with at most {_listed([str(s) for s in steps])} nodes a run and "
+        f"{len(seeds)} seed{'s' * (len(seeds) != 1)} ({_listed([str(s) for s in seeds])}).",
+        f"Each submission was trained and served in a fresh sandbox ({boxes}) on {hardware}; "
+        f"a judge outside of it, which never runs submitted code (scorer {scorers}), asked for "
+        f"predictions and computed the {metric.replace('_', '-')} itself.",
+        "Nodes were scored on a search split. The node with the best search score of each run was "
+        "retrained once with a seed of its own and scored on a test split that neither agent nor "
+        "submission had seen; that number is the run's score.",
+        f"{len(outcomes)} of {len(runs)} runs were graded; {valid} ended with a valid submission.",
+    ]
+    if len(seeds) > 1:
+        sentences.append(
+            f"Intervals are 95 % over seeds: Student's t of the mean below {FEW} runs, an expanded "
+            f"percentile bootstrap of the median from {FEW} on."
+        )
+    versions = sorted({f"{name} {v}" for k in locks for name, v in k.versions.items()})
+    sentences.append(f"harness {_listed(sorted({k.harness for k in locks}))}; {_listed(versions)}.")
+    return " ".join(sentences)

@@ -1,0 +1,237 @@
+"""A run's tree as the page shows it: a row and a mark a node, its texts in the pool."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.errors import ConfigError
+from harness.report.html.plots import Scale, Tick, fenced, spread
+from harness.report.html.pool import Pool
+from harness.report.html.untrusted import cut, shown, text_of
+from harness.report.tree_view import load
+from harness.search.loop import FINAL
+from harness.search.state import State
+from harness.search.tree import Node
+from scorers.score import Score
+
+MAP_WIDTH, MAP_HEIGHT, MAP_LEFT, MAP_RIGHT, MAP_TOP, MAP_FLOOR = 960, 300, 56, 948, 12, 246
+INVALID_Y = 266
+NOTE = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """How many characters of each of a node's texts a report holds."""
+
+    file: int
+    log: int
+    prompt: int
+    answer: int
+
+
+LEVELS = (
+    Caps(65_536, 16_384, 65_536, 32_768),
+    Caps(65_536, 4_096, 16_384, 8_192),
+    Caps(32_768, 1_024, 4_096, 2_048),
+    Caps(8_192, 512, 0, 512),
+    Caps(1_024, 256, 0, 0),
+    Caps(0, 0, 0, 0),
+)
+"""From what everybody wants to what always fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One node in the list and on the map."""
+
+    number: int
+    level: int
+    operator: str
+    outcome: str
+    state: str
+    note: str
+    best: bool
+    final: bool
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One run's tree. ``edges`` and ``lineage`` are SVG paths."""
+
+    title: str
+    path: str
+    rows: tuple[Row, ...]
+    edges: str
+    lineage: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    state: State
+
+
+def view(run: Path, title: str) -> View:
+    """Read a run's tree. Raises ConfigError where its journal or a submission is damaged."""
+    _, state = load(run)
+    tree = state.tree
+    best, last = tree.best(), max(len(tree) - 1, 1)
+    scores = [n.score for n in tree if n.score is not None]
+    kept = fenced(scores, "high" if tree.maximize else "low")
+    y = spread(kept, MAP_FLOOR, MAP_TOP)
+    x = Scale(0, last, MAP_LEFT + 8, MAP_RIGHT - 8)
+    places = {
+        n.number: (x(n.number), y(n.score) if n.score is not None else INVALID_Y) for n in tree
+    }
+    rows = []
+    for node, level in _outline(state):
+        rows.append(
+            Row(
+                node.number,
+                level,
+                node.operator,
+                _outcome(node),
+                "valid" if node.score is not None else "invalid" if node.buggy else node.state,
+                shown(node.note).replace("\n", " ")[:NOTE],
+                node is best,
+                node.number == state.finalist,
+                *places[node.number],
+            )
+        )
+    edges = "".join(
+        _edge(places[p], places[n.number]) for n in tree for p in n.parents if p in places
+    )
+    return View(
+        title,
+        str(run),
+        tuple(rows),
+        edges,
+        _lineage(state, best, places),
+        tuple(t for t in x.ticks(8) if "." not in t.label),
+        y.ticks(5) if scores else (),
+        state,
+    )
+
+
+def _outcome(node: Node) -> str:
+    if node.score is not None:
+        return f"{node.score:.4f}"
+    return shown(node.reason or "invalid")[:NOTE] if node.buggy else node.state
+
+
+def _outline(state: State) -> list[tuple[Node, int]]:
+    """Return nodes with their level, each below its first parent, without recursion."""
+    tree = state.tree
+    children: dict[int | None, list[Node]] = {}
+    for node in tree:
+        children.setdefault(node.parents[0] if node.parents else None, []).append(node)
+    stack = [(node, 1) for node in reversed(children.get(None, []))]
+    rows = []
+    while stack:
+        node, level = stack.pop()
+        rows.append((node, level))
+        stack += [(child, level + 1) for child in reversed(children.get(node.number, []))]
+    return rows
+
+
+def _edge(a: tuple[float, float], b: tuple[float, float]) -> str:
+    if a[1] == b[1]:  # along the strip of invalid nodes: an arc, or nobody sees which two it joins
+        return f"M{a[0]} {a[1]}Q{(a[0] + b[0]) / 2:.1f} {a[1] - 24} {b[0]} {b[1]}"
+    return f"M{a[0]} {a[1]}L{b[0]} {b[1]}"
+
+
+def _lineage(state: State, best: Node | None, places: dict[int, tuple[float, float]]) -> str:
+    path, node = "", best
+    while node is not None and node.parents:
+        parent = state.tree[node.parents[0]]
+        path += _edge(places[parent.number], places[node.number])
+        node = parent
+    return path
+
+
+def details(found: View, pool: Pool, caps: Caps) -> list[dict[str, Any]]:
+    """Return every node as the page's script reads it, texts in the pool."""
+    run = Path(found.path)
+    tree = found.state.tree
+    nodes = []
+    # In the order of the outline: a text stands near the one that it repeats.
+    for row in found.rows:
+        node = tree[row.number]
+        folder = f"nodes/{node.number:04d}"
+        about: dict[str, Any] = {
+            "n": node.number,
+            "op": node.operator,
+            "parents": list(node.parents),
+            "outcome": row.outcome,
+            "state": row.state,
+            "note": cut(shown(node.note), 2_000),
+            "message": cut(shown(node.message), 2_000, keep_end=True),
+            "seconds": round(node.seconds, 1),
+            "x": row.x,
+            "y": row.y,
+        }
+        if node.knobs:
+            about["knobs"] = {shown(k): shown(str(v)) for k, v in node.knobs.items()}
+        if node.analysis:
+            about["analysis"] = cut(shown(node.analysis), 2_000)
+        files = {
+            shown(name): pool.add(cut(shown(text), caps.file)) for name, text in node.files.items()
+        }
+        about["files"] = files
+        for name, file, limit, keep_end in (
+            ("prompt", "prompt.md", caps.prompt, False),
+            ("answer", "completion.md", caps.answer, False),
+            ("log", "stdout.log", caps.log, True),
+        ):
+            text = text_of(run, f"{folder}/{file}")
+            if text:
+                about[name] = pool.add(cut(text, limit, keep_end=keep_end))
+        evidence = _evidence(text_of(run, f"{folder}/score.json"))
+        if evidence:
+            about["evidence"] = evidence
+        if row.final:
+            final = _evidence(text_of(run, f"{FINAL}/score.json"))
+            if final:
+                about["final"] = final
+        nodes.append(about)
+    return nodes
+
+
+def _evidence(text: str | None) -> dict[str, Any] | None:
+    """Return what the judge recorded of a node besides its score; None where that is damaged."""
+    if text is None:
+        return None
+    try:
+        score = Score.model_validate(json.loads(text))
+    except (ValueError, ValidationError, RecursionError, ConfigError):
+        return None
+    held = "isolated" if score.conditions.isolated else "NOT ISOLATED"
+    facts = {
+        "metric": f"{score.metric} on {score.rows:,} {score.conditions.split} rows",
+        "standard error": score.standard_error,
+        "measured before the audits": score.measured if not score.valid else None,
+        "audit resolution": score.resolution,
+        "strict": score.strict,
+        "peak memory": f"{score.peak_memory_mb:,} MiB" if score.peak_memory_mb else None,
+        "seconds": ", ".join(f"{k} {v:g}" for k, v in score.seconds.items()),
+        "sandbox": f"{score.conditions.sandbox}, {held}",
+        "walls not held": ", ".join(score.conditions.unenforced),
+        "training seed": str(score.conditions.training_seed),
+        "GPUs": "; ".join(f"{g.uuid}: {g.verdict}" for g in score.conditions.gpus),
+        "submission": score.submission,
+    }
+    claims = [(shown(k)[:80], cut(shown(str(v)), 200)) for k, v in score.claim.items()]
+    return {
+        "audits": [
+            [shown(a.name), a.passed, _number(a.value), _number(a.threshold), shown(a.power)]
+            for a in score.audits
+        ],
+        "facts": [[k, cut(shown(f"{v}"), 400)] for k, v in facts.items() if v not in (None, "")],
+        "claims": claims[:40],
+    }
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"

@@ -1,0 +1,207 @@
+"""Runs in, one HTML file out.
+
+What is from a run is escaped by the templates, or stands in a packed block that the page's script
+turns into text nodes.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from harness.errors import ConfigError
+from harness.report import leaderboard
+from harness.report.baselines import NAMES, baselines
+from harness.report.features import report as features
+from harness.report.html import methods
+from harness.report.html.figures import figures, sign_of
+from harness.report.html.filling import filled
+from harness.report.html.nodes import LEVELS, View, details, view
+from harness.report.html.pool import Pool, packed
+from harness.report.html.traces import Trace, trace, with_calls
+from harness.report.html.untrusted import shown
+from harness.runs.index import Entry
+from harness.runs.rundir import Run
+
+MOST_BYTES = 1_900_000
+"""Of the whole file: under 2 MB, which a mail and a browser on a telephone take."""
+MOST_TREES = 12
+MOST_NODES = 2_000
+"""In all trees together: a row and a mark a node are 400 bytes, twice that at worst."""
+MOST_CALLS = 5_000
+"""Nodes above which calls are not read for tokens and dollars: each is a file."""
+
+
+@dataclass
+class Left:
+    """What the page does not show, and why: said on it."""
+
+    runs: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def write(entries: Sequence[Entry], out: Path) -> dict[str, Any]:
+    """Write the report of runs; return its size and what it left out. Raises ConfigError."""
+    text, left = render(entries)
+    content = text.encode()
+    temporary = out.with_name(f".{out.name}.part")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(out)
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written.", cause=str(error)) from error
+    return {
+        "format": 1,
+        "file": str(out),
+        "bytes": len(content),
+        "runs": len(entries) - len(left.runs),
+        "left_out": [{"run": run, "why": why} for run, why in left.runs],
+        "notes": left.notes,
+    }
+
+
+def render(entries: Sequence[Entry]) -> tuple[str, Left]:
+    """Return the page. Raises ConfigError where there is no run to show."""
+    left = Left()
+    known = [e for e in entries if e.asked is not None and e.lock is not None]
+    left.runs += [(e.path, e.problem) for e in entries if e.asked is None or e.lock is None]
+    if not known:
+        raise ConfigError(
+            "There is no run to report.",
+            cause="; ".join(f"{path}: {why}" for path, why in left.runs[:5]),
+            remedy="harness ls",
+        )
+    traces = _traces(known, left)
+    board = leaderboard.build(known)
+    drawn = figures(traces)
+    views = _views(traces, left)
+    kinds = features.build([Path(v.path) for v in views])["tables"]
+    values = {
+        "title": _title(known),
+        "single": len(known) == 1,
+        "board": board,
+        "best": [_best(e) for e in known] if len(known) == 1 else [],
+        "tasks": drawn,
+        "views": views,
+        "features": [(k, features.plot(k)) for k in kinds if k["rows"]],
+        "conditions": methods.conditions(known, board),
+        "methods": methods.paragraphs(known),
+        "left": left,
+    }
+    return _fitted(values, views, left)
+
+
+def _fitted(values: dict[str, Any], views: Sequence[View], left: Left) -> tuple[str, Left]:
+    """Return the page with as much of the nodes' texts as there is room for."""
+    page = filled({**values, "payload": ""})
+    room = MOST_BYTES - len(page.encode())
+    payload = ""
+    for caps in LEVELS:
+        pool = Pool()
+        runs = [{"title": shown(v.title), "nodes": details(v, pool, caps)} for v in views]
+        payload = packed({"lines": pool.lines, "runs": runs})
+        if len(payload) <= room:
+            break
+    if caps is not LEVELS[0]:
+        left.notes.append(
+            f"Texts of nodes are cut to {caps.file:,} characters of source, {caps.log:,} of log, "
+            f"{caps.prompt:,} of prompt and {caps.answer:,} of answer, so that this file stays "
+            "under 2 MB; the run directory holds all of them."
+        )
+    # Base64: nothing in it to escape, and long.
+    return filled({**values, "payload": Markup(payload)}), left  # noqa: S704
+
+
+def _traces(known: Sequence[Entry], left: Left) -> list[Trace]:
+    found = [trace(entry) for entry in known]
+    nodes = sum(len(t.points) for t in found)
+    if nodes <= MOST_CALLS:
+        found = [with_calls(t) for t in found]
+    else:
+        left.notes.append(
+            f"Curves against tokens and dollars are left out: {nodes:,} nodes are more than the "
+            f"{MOST_CALLS:,} whose calls are read."
+        )
+    for t in found:
+        if t.problem and not t.points:
+            left.runs.append((t.entry.path, t.problem))
+        elif t.problem:
+            left.notes.append(f"{t.entry.path}: {t.problem}")
+    return found
+
+
+def _views(traces: Sequence[Trace], left: Left) -> list[View]:
+    """Return the trees that are shown: each contender's best run first, then the others."""
+    views: list[View] = []
+    nodes = 0
+    wanted = _by_interest([t for t in traces if t.points])
+    for found in wanted:
+        if len(views) == MOST_TREES or (views and nodes + len(found.points) > MOST_NODES):
+            break
+        try:
+            tree = view(Path(found.entry.path), _name(found.entry))
+        except ConfigError as error:
+            left.runs.append((found.entry.path, f"its tree cannot be read: {str(error)[:300]}"))
+            continue
+        if nodes + len(tree.rows) <= MOST_NODES:
+            views.append(tree)
+            nodes += len(tree.rows)
+    missing = len(wanted) - len(views)
+    if missing > 0:
+        left.notes.append(
+            f"The trees of {len(views)} of {len(wanted)} runs are shown, the best of each agent "
+            f"first (at most {MOST_TREES} runs and {MOST_NODES:,} nodes a file). For another: "
+            "harness report RUN"
+        )
+    return views
+
+
+def _by_interest(traces: Sequence[Trace]) -> list[Trace]:
+    """Order runs: the best of each contender and task, then the second best of each, …"""
+    groups: dict[tuple[str, str, str], list[Trace]] = defaultdict(list)
+    for found in traces:
+        if found.entry.asked:
+            asked = found.entry.asked
+            groups[asked.task, asked.agent, asked.policy].append(found)
+    ranked = []
+    for key, group in sorted(groups.items()):
+        group.sort(key=_rank)
+        ranked += [(place, key, found) for place, found in enumerate(group)]
+    return [found for _, _, found in sorted(ranked, key=lambda r: r[:2])]
+
+
+def _rank(found: Trace) -> tuple[bool, float, str]:
+    score = found.entry.outcome.score if found.entry.outcome else None
+    sign = sign_of(found.entry)
+    return score is None, -sign * (score or 0.0), found.entry.path
+
+
+def _name(entry: Entry) -> str:
+    asked = entry.asked
+    assert asked is not None  # noqa: S101 (callers pass runs that were read)
+    return f"{asked.task} {asked.profile}, {asked.agent} x {asked.policy}, seed {asked.seed}"
+
+
+def _title(known: Sequence[Entry]) -> str:
+    if len(known) == 1:
+        return _name(known[0])
+    asked = [e.asked for e in known if e.asked]
+    tasks = sorted({f"{a.task} {a.profile}" for a in asked})
+    agents = {(a.agent, a.policy) for a in asked}
+    on = ", ".join(tasks) if len(tasks) < 4 else f"{len(tasks)} tasks"
+    return f"{len(known)} runs of {len(agents)} agent{'s' * (len(agents) > 1)} on {on}"
+
+
+def _best(entry: Entry) -> dict[str, Any]:
+    """Return what the head of a single run's page says."""
+    outcome = entry.outcome
+    return {
+        "outcome": outcome,
+        "state": entry.state,
+        "problem": entry.problem,
+        "half": 1.96 * outcome.standard_error if outcome and outcome.standard_error else None,
+        "baselines": [(NAMES[n], v) for n, v in baselines(Run(Path(entry.path))).items()],
+    }

@@ -1,0 +1,80 @@
+"""Texts of a whole search in little room: each line once, then everything deflated once.
+
+A node's file repeats its parent's but for a few lines, a prompt repeats the parent's file, an
+answer the node's. So a text is kept as ranges of lines that stand somewhere already.
+"""
+
+import base64
+import json
+import zlib
+from typing import Any
+
+Ranges = list[int]
+"""Start, count, start, count … in the pool's lines."""
+
+
+class Pool:
+    """Lines of all texts. ``add`` returns what the page's script joins again."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._one: dict[str, int] = {}
+        self._two: dict[tuple[str, str], int] = {}
+
+    def add(self, text: str) -> Ranges:
+        """Keep a text; return its ranges."""
+        wanted = text.split("\n")
+        ranges: Ranges = []
+        at, count = 0, len(wanted)
+        while at < count:
+            start = self._find(wanted, at)
+            length = 1
+            if start is None:
+                start = self._append(wanted[at])
+            else:
+                while (
+                    at + length < count
+                    and start + length < len(self.lines)
+                    and self.lines[start + length] == wanted[at + length]
+                ):
+                    length += 1
+            if ranges and ranges[-2] + ranges[-1] == start:
+                ranges[-1] += length
+            else:
+                ranges += [start, length]
+            at += length
+        return ranges
+
+    def _find(self, wanted: list[str], at: int) -> int | None:
+        """Return where this line stands, where the next one follows it too if there is such."""
+        if at + 1 < len(wanted):
+            both = self._two.get((wanted[at], wanted[at + 1]))
+            if both is not None:
+                return both
+        return self._one.get(wanted[at])
+
+    def _append(self, line: str) -> int:
+        here = len(self.lines)
+        if here:
+            self._two[self.lines[-1], line] = here - 1
+        self.lines.append(line)
+        self._one[line] = here
+        return here
+
+
+def packed(value: dict[str, Any]) -> str:
+    """Return JSON, deflated, in base64: no character of it means anything to HTML."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+
+def unpacked(text: str) -> dict[str, Any]:
+    """Return what ``packed`` was given."""
+    value: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(text)))
+    return value
+
+
+def joined(lines: list[str], ranges: Ranges) -> str:
+    """Return a text of a pool, as the page's script does."""
+    pairs = zip(ranges[::2], ranges[1::2], strict=True)
+    return "\n".join("\n".join(lines[start : start + count]) for start, count in pairs)

@@ -1,0 +1,89 @@
+"""What happened over a run, as curves need it: one point a scored node, in order of scoring.
+
+Read from the journal's ``scored`` lines alone: of 240,000 nodes nothing else can be read in
+seconds. The chain of the journal is not checked here; it is where single nodes are shown.
+"""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.errors import ConfigError
+from harness.report.sound import calls_of, sensible
+from harness.runs.index import Entry
+
+MOST_BYTES = 256 << 20
+SCORED = b'"event": "scored"'
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """After a node was scored. ``tokens`` and ``dollars`` are sums so far; None where unknown."""
+
+    node: int
+    score: float | None
+    elapsed_s: float
+    tokens: int | None = None
+    dollars: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One run over time."""
+
+    entry: Entry
+    points: tuple[Point, ...]
+    problem: str = ""
+
+
+def trace(entry: Entry) -> Trace:
+    """Read a run's points. What cannot be read is a ``problem``, never an exception."""
+    file = Path(entry.path) / "events.jsonl"
+    try:
+        if file.stat().st_size > MOST_BYTES or not file.is_file():
+            return Trace(entry, (), "its journal is no file of a sensible size")
+        lines = file.read_bytes().split(b"\n")[:-1]
+        points = [_point(json.loads(line)) for line in lines if SCORED in line]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return Trace(entry, (), f"its journal cannot be read: {type(error).__name__}")
+    return Trace(entry, tuple(p for p in points if p is not None))
+
+
+def _point(event: dict[str, object]) -> Point | None:
+    if event["event"] != "scored":
+        return None  # the words stood in some other text
+    node, elapsed, score = event["node"], event["elapsed_s"], event["score"]
+    if not isinstance(node, int) or not sensible(elapsed):
+        raise TypeError(node)
+    return Point(node, float(score) if sensible(score) else None, float(elapsed))  # type: ignore[arg-type]
+
+
+def with_calls(found: Trace) -> Trace:
+    """Add what the calls to a model used. A call that is replayed counts as when it was made."""
+    tokens: dict[int, int] = defaultdict(int)
+    dollars: dict[int, float | None] = defaultdict(float)
+    try:
+        for record in calls_of(Path(found.entry.path)):
+            usage = record.reply.usage if record.reply else record.worst
+            tokens[record.node] += usage.prompt_tokens + usage.output_tokens
+            cost = record.dollars if record.reply else record.worst_dollars
+            before = dollars[record.node]
+            dollars[record.node] = None if before is None or cost is None else before + cost
+    except (ConfigError, ValueError, RecursionError) as error:
+        return replace(found, problem=f"its calls cannot be read: {str(error)[:200]}")
+    if not tokens:
+        return found
+    if not all(sensible(v) for v in (*tokens.values(), *(d or 0.0 for d in dollars.values()))):
+        return replace(found, problem="its calls used what no call uses")
+    spent, cost_so_far, points = 0, 0.0, []
+    priced = True
+    for point in found.points:
+        spent += tokens[point.node]
+        cost = dollars[point.node]
+        priced = priced and cost is not None
+        cost_so_far += cost or 0.0
+        points.append(
+            Point(point.node, point.score, point.elapsed_s, spent, cost_so_far if priced else None)
+        )
+    return Trace(found.entry, tuple(points), found.problem)

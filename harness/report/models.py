@@ -1,0 +1,117 @@
+"""The table of models: what each costs, how long it lives, and whether its key is here."""
+
+import os
+from datetime import date
+from typing import Any
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.agents.catalogue import Entry
+
+
+def listing(entries: list[Entry], today: date) -> list[dict[str, Any]]:
+    """Return a row a model. An unknown price is None."""
+    return [_row(entry, today) for entry in entries]
+
+
+def _row(entry: Entry, today: date) -> dict[str, Any]:
+    retires = entry.retires
+    return {
+        "agent": entry.name,
+        "title": entry.title,
+        "paper": entry.paper,
+        "maker": entry.maker,
+        "provider": entry.provider,
+        "server": urlsplit(entry.base_url).netloc if entry.base_url else None,
+        "model": entry.model,
+        "context_tokens": entry.context_tokens,
+        "max_input_tokens": entry.max_input_tokens,
+        "max_output_tokens": entry.max_output_tokens,
+        "efforts": list(entry.effort.values) if entry.effort else [],
+        "temperature": entry.temperature,
+        "dollars_per_million": [p.model_dump() for p in entry.prices] or None,
+        "price_date": entry.price_date.isoformat() if entry.price_date else None,
+        "price_source": entry.price_source,
+        "key": entry.key,
+        "key_present": bool(entry.key and os.environ.get(entry.key, "").strip()),
+        "shut": entry.is_shut(today),
+        "retires": {"on": retires.on.isoformat(), "kind": retires.kind} if retires else None,
+        "successor": entry.successor,
+        "status": _status(entry, today),
+        "note": entry.note,
+    }
+
+
+def _status(entry: Entry, today: date) -> str:
+    if entry.retires is None:
+        return ""
+    if entry.retires.kind == "shut":
+        return f"{'shut' if entry.is_shut(today) else 'shuts'} {entry.retires.on}"
+    return f"{'may be shut' if today >= entry.retires.on else 'not before'} {entry.retires.on}"
+
+
+COLUMNS = ("agent", "maker", "model id", "limits", "$ in/cached/out", "read", "key", "status")
+OPTIONAL, WIDE = ("maker", "model id", "read"), 130
+"""What a narrow terminal does without: it is in --json."""
+
+
+def render(rows: list[dict[str, Any]], *, source: str) -> None:
+    """Print the table on stdout; below it, who follows whom and where prices come from."""
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    right = ("limits", "$ in/cached/out")
+    shown = [name for name in COLUMNS if name not in OPTIONAL or console.width >= WIDE]
+    for name in shown:
+        table.add_column(name, no_wrap=True, justify="right" if name in right else "left")
+    for paper in (True, False):
+        for row in (r for r in rows if r["paper"] is paper):
+            cells = dict(zip(COLUMNS, _cells(row), strict=True))
+            table.add_row(*(cells[n] for n in shown), style="dim" if row["shut"] else "")
+        if paper:
+            table.add_row()
+    console.print(table)
+    follow = [f"{r['agent']} → {r['successor']}" for r in rows if r["successor"]]
+    for line in (
+        "Above the gap: the models of arXiv 2605.15871. Dollars per million tokens; + dearer for "
+        "long prompts (--json). Limits: context/answer, tokens.",
+        f"Prices: {source}. Unknown is not 0: a budget in dollars needs a price of your own "
+        "(docs/models.md).",
+        f"Successors: {', '.join(follow)}." if follow else "",
+        "Key own: it runs on your server (--base-url). Without a model: reference, random, tpe. "
+        "A recorded run again: replay:RUN.",
+    ):
+        console.print(Text(line, style="dim"), soft_wrap=False)
+
+
+def _cells(row: dict[str, Any]) -> list[Text]:
+    key = Text("set", style="green") if row["key_present"] else Text("missing", style="yellow")
+    if row["server"] is None:
+        key = Text("own")
+    return [
+        Text(row["agent"], style="bold"),
+        Text(row["maker"]),
+        Text(row["model"]),
+        Text(f"{_tokens(row['context_tokens'])}/{_tokens(row['max_output_tokens'])}"),
+        Text(_prices(row["dollars_per_million"])),
+        Text(row["price_date"] or ""),
+        key,
+        Text(row["status"], style="red" if row["shut"] else ""),
+    ]
+
+
+def _prices(bands: list[dict[str, Any]] | None) -> str:
+    if not bands:
+        return "unknown"
+    told = (bands[0][name] for name in ("input", "cached", "output"))
+    return "/".join(_dollars(d) for d in told) + ("+" if len(bands) > 1 else "")
+
+
+def _dollars(value: float | None) -> str:
+    return "?" if value is None else f"{value:g}"
+
+
+def _tokens(count: int) -> str:
+    return f"{count / 1e6:.2g}M" if count >= 1_000_000 else f"{count // 1000}k"

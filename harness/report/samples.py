@@ -1,0 +1,239 @@
+"""Which runs belong together: of one contender, on one task, under one set of conditions.
+
+A contender is an agent with a policy. Where its runs of one task were set up differently
+(steps, budgets, settings of the policy or of the model), each set-up is a contender of its own,
+named by what differs: a run of 500 steps is no second seed of a run of five.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Literal
+
+from harness.report.stats.nines import FLOOR
+from harness.runs.index import Entry
+from harness.runs.rundir import Asked, Locked
+
+By = Literal["agent", "model", "policy", "task"]
+
+SETUP = (
+    "steps",
+    "time_s",
+    "workers",
+    "gpu_hours",
+    "input_tokens",
+    "output_tokens",
+    "dollars",
+    "charge_waiting",
+)
+"""What of ``run.toml`` sets a search up, besides ``settings`` and ``writing``."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Contender:
+    """Who is compared. ``setup`` is empty unless it was run in several."""
+
+    agent: str
+    policy: str
+    setup: str = ""
+
+    def __str__(self) -> str:
+        who = " x ".join(part for part in (self.agent, self.policy) if part)
+        return f"{who} ({self.setup})" if self.setup else who
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The graded runs of one contender on one task under one set of conditions, by seed.
+
+    ``scores``: None is an invalid run. ``rows``: how many rows an accuracy is a share of, where
+    that is known. ``missing``: seeds of runs that nobody graded, with the reason.
+    """
+
+    contender: Contender
+    task: str
+    metric: str
+    direction: str
+    conditions: Mapping[str, str]
+    scores: Mapping[int, tuple[float | None, ...]]
+    rows: int | None = None
+    missing: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def sign(self) -> float:
+        """1 where more is better, else -1."""
+        return 1.0 if self.direction == "maximize" else -1.0
+
+    @property
+    def valid(self) -> list[float]:
+        """The scores of the valid runs."""
+        return [s for runs in self.scores.values() for s in runs if s is not None]
+
+    @property
+    def by_seed(self) -> dict[int, float | None]:
+        """One score a seed: the mean of its valid runs, None where it has none.
+
+        A seed that was run twice is one draw, not two: on a CPU both are the same to the digit.
+        """
+        valid = {seed: [s for s in runs if s is not None] for seed, runs in self.scores.items()}
+        return {seed: fmean(runs) if runs else None for seed, runs in valid.items()}
+
+    @property
+    def graded(self) -> int:
+        """How many runs were graded, invalid ones among them."""
+        return sum(map(len, self.scores.values()))
+
+    @property
+    def grain(self) -> float:
+        """The smallest step of its scores; 0 where that is unknown, or where there is none."""
+        return 1 / self.rows if self.rows else 0.0
+
+    @property
+    def values(self) -> dict[int, float]:
+        """One score a seed: the mean of its runs, an invalid one counted as the worst there is."""
+        floor = FLOOR[self.metric]
+        return {
+            seed: sum(floor if s is None else s for s in runs) / len(runs)
+            for seed, runs in self.scores.items()
+        }
+
+
+def conditions_of(entry: Entry) -> dict[str, str]:
+    """Return what must agree before runs are compared; of an unscored run as its lock tells."""
+    asked, lock, outcome = entry.asked, entry.lock, entry.outcome
+    if outcome is not None and outcome.key is not None:
+        return outcome.key
+    if asked is None or lock is None:
+        return {}
+    return {
+        "task": lock.task_hash,
+        "data": lock.data_hash,
+        "scorer": lock.scorer,
+        "profile": asked.profile,
+        "isolation": "NOT ISOLATED" if lock.sandbox == "process" else "isolated",
+        "hardware": " ".join(map(str, lock.hardware.values())),
+        "torch": lock.versions.get("torch", "none"),
+    }
+
+
+def contenders(entries: Iterable[Entry], by: By = "agent") -> dict[str, Contender]:
+    """Return whose each run is, by the run's path."""
+    families: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if entry.asked is not None:
+            families[_family(entry.asked, by)].append(entry)
+    found: dict[str, Contender] = {}
+    for (agent, policy), members in families.items():
+        if _alike(members):
+            found |= {entry.path: Contender(agent, policy) for entry in members}
+            continue
+        setups = [_setup(e.asked, e.lock) for e in members if e.asked and e.lock]
+        differing = _differing(members, setups)
+        for entry, setup in zip(members, setups, strict=True):
+            label = ", ".join(f"{name}={setup[name]}" for name in differing if name in setup)
+            found[entry.path] = Contender(agent, policy, label)
+    return found
+
+
+def _alike(members: list[Entry]) -> bool:
+    """Return quickly whether all runs of each task were set up alike."""
+    first: dict[tuple[str, str, str], tuple[object, ...]] = {}
+    for entry in members:
+        asked, lock = entry.asked, entry.lock
+        if asked is None or lock is None:
+            continue
+        mine = (*(getattr(asked, name) for name in SETUP), asked.settings, asked.writing,
+                lock.policy, lock.agent)  # fmt: skip
+        if first.setdefault((asked.task, asked.policy, asked.agent), mine) != mine:
+            return False
+    return True
+
+
+def _family(asked: Asked, by: By) -> tuple[str, str]:
+    match by:
+        case "model":
+            return asked.agent, ""
+        case "policy":
+            return "", asked.policy
+        case "agent" | "task":
+            return asked.agent, asked.policy
+
+
+def _setup(asked: Asked, lock: Locked) -> dict[str, str]:
+    """Return everything that was set, in words; what is a default among them."""
+    flat = {name: str(getattr(asked, name)) for name in SETUP}
+    for prefix, values in ((f"{asked.policy}.", lock.policy), ("", lock.agent)):
+        flat |= {f"{prefix}{name}": _word(value) for name, value in values.items()}
+    flat |= {name: _word(value) for name, value in asked.writing}
+    return flat
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+
+
+def _differing(members: list[Entry], setups: list[dict[str, str]]) -> list[str]:
+    """Return the settings that differ between runs of one task and one policy.
+
+    Between tasks they may: a profile has its own number of steps. A pooled policy or model has
+    its own settings, too.
+    """
+    seen: dict[tuple[str, str, str], dict[str, str]] = {}
+    found: set[str] = set()
+    for entry, setup in zip(members, setups, strict=True):
+        if entry.asked is None:
+            continue
+        same = (entry.asked.task, entry.asked.policy, entry.asked.agent)
+        first = seen.setdefault(same, setup)
+        if first is not setup and first != setup:
+            found |= {k for k in first.keys() | setup.keys() if first.get(k) != setup.get(k)}
+    return sorted(found)
+
+
+def samples(entries: Iterable[Entry], owner: Mapping[str, Contender]) -> list[Sample]:
+    """Return the samples of runs, each contender's as ``owner`` says; replays and skipped left out.
+
+    A sample without one graded run is left out, too.
+    """
+    grouped: dict[tuple[Contender, str, tuple[tuple[str, str], ...]], list[Entry]] = defaultdict(
+        list
+    )
+    for entry in entries:
+        if entry.asked is None or entry.is_replay:
+            continue
+        key = tuple(sorted(conditions_of(entry).items()))
+        grouped[owner[entry.path], entry.asked.task, key].append(entry)
+    found = [_sample(who, task, dict(key), runs) for (who, task, key), runs in grouped.items()]
+    return [sample for sample in found if sample is not None]
+
+
+def _sample(
+    who: Contender, task: str, conditions: dict[str, str], runs: list[Entry]
+) -> Sample | None:
+    scores: dict[int, list[float | None]] = defaultdict(list)
+    missing: dict[int, str] = {}
+    metric, direction, rows = "", "maximize", None
+    for entry in runs:
+        if entry.asked is None or entry.lock is None:
+            continue
+        seed, outcome = entry.asked.seed, entry.outcome
+        if outcome is None:
+            missing[seed] = entry.problem or entry.state
+            continue
+        metric, direction = outcome.metric, entry.lock.direction
+        rows = rows or outcome.rows
+        scores[seed].append(outcome.score if outcome.valid else None)
+    if not scores:
+        return None
+    return Sample(
+        who,
+        task,
+        metric,
+        direction,
+        conditions,
+        {seed: tuple(scores[seed]) for seed in sorted(scores)},
+        rows,
+        {seed: why for seed, why in missing.items() if seed not in scores},
+    )

@@ -1,0 +1,91 @@
+"""Which runs may share a table, and why others may not.
+
+A table has one profile, one kind of isolation, one hardware, one scorer and one torch; and, of each
+task, one definition and one set of data. What differs goes to a table of its own, with the reason.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.report.samples import conditions_of
+from harness.runs.index import Entry
+from tasks import hidden
+
+OF_TASK = ("task", "data")
+"""Conditions that each task has for itself; all others hold for a whole table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """Runs that compare. ``reason`` says what keeps them from the first table; empty for that."""
+
+    shared: dict[str, str]
+    tasks: dict[str, dict[str, str]]
+    runs: tuple[Entry, ...]
+    reason: str
+
+
+def sheets(entries: Iterable[Entry]) -> list[Sheet]:
+    """Return the tables, the one with the most runs first."""
+    groups: dict[tuple[tuple[str, str], ...], list[Entry]] = defaultdict(list)
+    conditions = {e.path: conditions_of(e) for e in entries}
+    for entry in entries:
+        shared = {k: v for k, v in conditions[entry.path].items() if k not in OF_TASK}
+        groups[tuple(shared.items())].append(entry)
+    found: list[Sheet] = []
+    for key, members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
+        found += _layers(dict(key), members, conditions)
+    return [
+        Sheet(s.shared, s.tasks, s.runs, _reason(s, found[0]) if s is not found[0] else "")
+        for s in found
+    ]
+
+
+def _layers(
+    shared: dict[str, str], members: list[Entry], conditions: dict[str, dict[str, str]]
+) -> list[Sheet]:
+    """Split runs that share all but a task's definition or data: its most frequent one first."""
+    kinds: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+
+    def kind(entry: Entry) -> tuple[str, str]:
+        own = conditions[entry.path]
+        return own.get("task", ""), own.get("data", "")
+
+    for entry in members:
+        if entry.asked is not None:
+            kinds[entry.asked.task][kind(entry)] += 1
+    order = {
+        task: [k for k, _ in sorted(found.items(), key=lambda item: (-item[1], item[0]))]
+        for task, found in kinds.items()
+    }
+    layers: list[Sheet] = []
+    for depth in range(max(map(len, order.values()))):
+        own = {task: found[depth] for task, found in sorted(order.items()) if depth < len(found)}
+        runs = tuple(e for e in members if e.asked and own.get(e.asked.task) == kind(e))
+        tasks = {t: dict(zip(OF_TASK, k, strict=True)) for t, k in own.items()}
+        layers.append(Sheet(shared, tasks, runs, ""))
+    return layers
+
+
+def _reason(sheet: Sheet, first: Sheet) -> str:
+    parts = [
+        f"{name} {sheet.shared.get(name) or '–'} instead of {first.shared.get(name) or '–'}"
+        for name in {**first.shared, **sheet.shared}
+        if sheet.shared.get(name) != first.shared.get(name)
+    ]
+    for task in sheet.tasks.keys() & first.tasks.keys():
+        differs = [n for n in OF_TASK if sheet.tasks[task][n] != first.tasks[task][n]]
+        here, there = _hidden_key(sheet, task), _hidden_key(first, task)
+        words = {"task": "another definition", "data": "other data"}
+        if here != there:
+            words["data"] += f" ({hidden.named(here)} instead of {hidden.named(there)})"
+        if differs:
+            parts.append(f"{task} has " + " and ".join(words[n] for n in differs))
+    return "; ".join(parts)
+
+
+def _hidden_key(sheet: Sheet, task: str) -> str:
+    """Return the fingerprint of the key of a task's hidden rows: one, for its data are one."""
+    found = (e.lock.hidden_key for e in sheet.runs if e.asked and e.lock and e.asked.task == task)
+    return next(found, "")

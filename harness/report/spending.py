@@ -1,0 +1,68 @@
+"""What a run used, in words: unknown prices stay unknown."""
+
+from typing import Any
+
+from harness.agents.calls import recount
+from harness.agents.tape import Tape
+from harness.runs.rundir import Run
+from harness.search.budget import Budget, Progress
+from harness.search.journal import read
+from harness.search.tree import Tree
+
+
+def spent_by(run: Run, tree: Tree) -> dict[str, Any]:
+    """Return what a run has used so far, finished or not, as in result.json."""
+    result = run.result
+    if result is not None:
+        spent: dict[str, Any] = result.get("spent", {})  # older runs did not count
+        return spent
+    gpus = 1 if "gpu" in run.lock.hardware else 0
+    budget = Budget(run.asked.limits, workers=run.asked.workers, gpus=gpus)
+    for record in Tape(run.path):
+        recount(record, budget)
+    events, _, _ = read(run.path / "events.jsonl")
+    active_s = events[-1].elapsed_s if events else 0.0
+    return budget.to_json(Progress.of(events, tree, active_s))
+
+
+def describe_spent(spent: dict[str, Any]) -> list[str]:
+    """Return a line for each kind of call that was made, and one for GPU-hours."""
+    if not spent:
+        return []
+    lines = []
+    for kind, words in (("model", "model"), ("replayed", "replayed"), ("lost", "lost in kills")):
+        tally = spent[kind]
+        if not tally["calls"]:
+            continue
+        cached = f" ({tally['cached_tokens']:,} cached)" if tally["cached_tokens"] else ""
+        tokens_in = sum(
+            tally[name] for name in ("input_tokens", "cached_tokens", "cache_write_tokens")
+        )
+        line = (
+            f"{words}: {_calls(tally['calls'])}, {tokens_in:,} tokens in{cached}, "
+            f"{tally['output_tokens']:,} out, "
+        )
+        if kind == "model":
+            line += f"{_cost(tally)}, {tally['seconds']:.0f} s"
+            line += f", waited {spent['waited_s']:.0f} s" if spent["waited_s"] >= 1 else ""
+        elif kind == "replayed":
+            line += f"$0 now, {_cost(tally)} when recorded"
+        else:
+            line += f"{_cost(tally)} at worst, counted as spent"
+        lines.append(line)
+    if spent["gpu_hours"]:
+        lines.append(f"GPU-hours: {spent['gpu_hours']:.3g}, final retraining not included")
+    return lines
+
+
+def _cost(tally: dict[str, Any]) -> str:
+    unpriced, known = tally["unpriced_calls"], tally["dollars_known"]
+    if not unpriced:
+        return f"${known:.4g}" if known < 1 else f"${known:,.2f}"
+    if unpriced == tally["calls"]:
+        return "price unknown"
+    return f"${known:,.2f} and {_calls(unpriced)} of unknown price"
+
+
+def _calls(count: int) -> str:
+    return f"{count:,} call" + ("" if count == 1 else "s")

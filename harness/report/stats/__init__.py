@@ -1,0 +1,27 @@
+"""Statistics of runs, on numpy alone: each is explained, with its source, in docs/statistics.md."""
+
+from harness.report.stats import student
+from harness.report.stats.elo import Player, ratings
+from harness.report.stats.intervals import Interval, over_seeds, t_interval, wilson
+from harness.report.stats.margin import Call, call_of
+from harness.report.stats.nines import Marks, marks_of, normalized
+from harness.report.stats.paired import Difference, holm, paired, unpaired
+
+__all__ = [
+    "Call",
+    "Difference",
+    "Interval",
+    "Marks",
+    "Player",
+    "call_of",
+    "holm",
+    "marks_of",
+    "normalized",
+    "over_seeds",
+    "paired",
+    "ratings",
+    "student",
+    "t_interval",
+    "unpaired",
+    "wilson",
+]

@@ -1,0 +1,146 @@
+"""Elo ratings: a Bradley-Terry model of who scores better, fitted by Newton's method.
+
+On each task every run of one player meets every run of another: the better score wins, equal
+ones draw, an invalid run loses to a valid one. What counts is the share of wins of each pair on
+each task, so that a task with more seeds does not count more. The human reference is a player with
+one run, its published score. Intervals resample tasks and, within a task, each player's runs;
+resampling matches, as AIRS-Bench does, takes pairs that share a run for independent.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.report.stats.intervals import LEVEL, Interval, expanded_tail
+from harness.seeds import derive
+
+Floats = npt.NDArray[np.float64]
+Scores = Sequence[float | None]
+
+CENTRE, SCALE = 1000.0, 400.0 / math.log(10)
+TIE = 1e-6
+"""Scores that differ by no more draw (AIRS-Bench's tolerance)."""
+PENALTY = 0.05
+"""Times the sum of squared strengths: keeps the rating of one who always wins finite."""
+RESAMPLES = 200
+STEPS, LONGEST_STEP, NEAR = 50, 3.0, 1e-10
+NOBODY = np.zeros((0, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Player:
+    """One player's rating, with an interval where there was something to resample."""
+
+    elo: float
+    interval: Interval | None
+
+
+def ratings(
+    scores: Mapping[str, Mapping[str, Scores]],
+    directions: Mapping[str, str],
+    level: float = LEVEL,
+) -> dict[str, Player]:
+    """Rate players from ``scores[task][player]``, the runs' scores (None: invalid).
+
+    ``directions`` of tasks: "maximize" or "minimize". Empty with fewer than two players.
+    """
+    players = sorted({p for task in scores.values() for p, runs in task.items() if runs})
+    if len(players) < 2:
+        return {}
+    boards = [
+        _Board(task, players, maximize=directions[name] == "maximize")
+        for name, task in sorted(scores.items())  # so that whoever is first draws the same
+    ]
+    point = SCALE * fit(sum((b.shares() for b in boards), np.zeros((1,)))[None])[0]
+    drawn = SCALE * fit(_resampled(boards))
+    tail = (1 - level) / 2
+    if len(boards) == 1 and boards[0].fewest > 1:
+        # Without tasks to draw the seeds alone are too little spread. With several tasks both are
+        # drawn, which is as wide as it says already.
+        tail = expanded_tail(boards[0].fewest, level)
+    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    varies = len(boards) > 1 or any(board.varies for board in boards)
+    return {
+        player: Player(
+            CENTRE + float(point[i]),
+            Interval(CENTRE + float(low[i]), CENTRE + float(high[i]), "elo", "bootstrap")
+            if varies
+            else None,
+        )
+        for i, player in enumerate(players)
+    }
+
+
+def fit(wins: Floats, penalty: float = PENALTY) -> Floats:
+    """Return the strengths (natural logarithm, mean 0) of many tables of wins at once.
+
+    ``wins``: (tables, players, players), how often the row's player beat the column's. Maximises
+    the log likelihood less ``penalty`` times the sum of squared strengths.
+    """
+    count = wins.shape[-1]
+    wins = wins * (1 - np.eye(count))
+    games = wins + wins.transpose(0, 2, 1)
+    strengths = np.zeros(wins.shape[:2])
+    for _ in range(STEPS):
+        chance = 1 / (1 + np.exp(strengths[:, None, :] - strengths[:, :, None]))
+        slope = (wins - games * chance).sum(axis=2) - 2 * penalty * strengths
+        bend = -games * chance * (1 - chance)
+        diagonal = 2 * penalty - bend.sum(axis=2)
+        bend[:, np.arange(count), np.arange(count)] = diagonal
+        step = np.linalg.solve(bend, slope[:, :, None])[:, :, 0]
+        strengths += np.clip(step, -LONGEST_STEP, LONGEST_STEP)
+        if np.abs(step).max() < NEAR:
+            break
+    return strengths
+
+
+class _Board:
+    """One task: all runs, whose each is, and who beats whom."""
+
+    def __init__(self, task: Mapping[str, Scores], players: list[str], *, maximize: bool) -> None:
+        runs = [(players.index(p), s) for p, own in task.items() for s in own]
+        sign = 1.0 if maximize else -1.0
+        height = np.array([-math.inf if s is None else sign * s for _, s in runs])
+        with np.errstate(invalid="ignore"):  # two invalid runs: -inf less -inf
+            ahead = np.nan_to_num(height[:, None] - height[None, :], nan=0.0)
+        self.beats = np.where(np.abs(ahead) <= TIE, 0.5, ahead > 0).astype(np.float32)
+        owner = np.array([i for i, _ in runs])
+        self.owned = [np.flatnonzero(owner == i) for i in range(len(players))]
+        self.fewest = min((len(own) for own in self.owned if len(own) > 1), default=1)
+        self.varies = any(len(set(height[own])) > 1 for own in self.owned)
+
+    def shares(self) -> Floats:
+        """Return the share of wins of each pair of players."""
+        equal: Floats = self._weighted([np.ones((1, len(own))) for own in self.owned])[0]
+        return equal
+
+    def drawn_shares(self, rng: np.random.Generator, count: int) -> Floats:
+        """Return ``shares`` of so many resamples of each player's runs."""
+        sizes = [len(own) for own in self.owned]
+        return self._weighted(
+            [rng.multinomial(n, np.full(n, 1 / n), count) if n else NOBODY for n in sizes]
+        )
+
+    def _weighted(self, counts: list[npt.NDArray[Any]]) -> Floats:
+        weight = np.zeros((max(map(len, counts)), len(self.beats), len(counts)), np.float32)
+        for player, (own, times) in enumerate(zip(self.owned, counts, strict=True)):
+            if len(own):
+                weight[:, own, player] = times / len(own)
+        return (weight.transpose(0, 2, 1) @ (self.beats @ weight)).astype(float)
+
+
+def _resampled(boards: list[_Board]) -> Floats:
+    rng = np.random.default_rng(derive("elo"))
+    times = rng.multinomial(len(boards), np.full(len(boards), 1 / len(boards)), RESAMPLES)
+    found: Floats = sum(
+        (
+            times[:, i, None, None] * board.drawn_shares(rng, RESAMPLES)
+            for i, board in enumerate(boards)
+        ),
+        np.zeros((1,)),
+    )
+    return found

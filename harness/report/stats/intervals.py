@@ -1,0 +1,83 @@
+"""Intervals over seeds: how far the number could be elsewhere if the runs were made again.
+
+Below ten seeds the mean gets a t interval; from ten on the median gets a percentile bootstrap,
+expanded because a sample is less spread than what it was drawn from (Hesterberg 2015).
+The best of several runs gets none: the bootstrap of a maximum is wrong at any size (Bickel and
+Freedman 1981), and a best of more runs is better by chance alone.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.report.stats import student
+from harness.seeds import derive
+
+FEW = 10
+RESAMPLES = 2000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """``of`` says which statistic it surrounds, ``method`` how it was made."""
+
+    low: float
+    high: float
+    of: Literal["mean", "median", "share", "elo"]
+    method: Literal["t", "bootstrap", "wilson"]
+
+
+def over_seeds(values: Sequence[float], level: float = LEVEL) -> Interval | None:
+    """Return the interval that fits the number of seeds; None for fewer than two."""
+    return t_interval(values, level) if len(values) < FEW else bootstrap(values, level)
+
+
+def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
+    """Return Student's interval of the mean; None for fewer than two values."""
+    n = len(values)
+    if n < 2:
+        return None
+    mean = math.fsum(values) / n
+    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    half = student.quantile((1 + level) / 2, n - 1) * deviation / math.sqrt(n)
+    return Interval(mean - half, mean + half, "mean", "t")
+
+
+def bootstrap(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """Return the expanded percentile bootstrap of the median; the same draws every time."""
+    n = len(values)
+    medians = np.median(np.asarray(values, float)[_draws(n)], axis=1)
+    tail = expanded_tail(n, level)
+    low, high = np.quantile(medians, [tail, 1 - tail], method="closest_observation")
+    return Interval(float(low), float(high), "median", "bootstrap")
+
+
+def expanded_tail(n: int, level: float = LEVEL) -> float:
+    """Return how much of ``n`` values' bootstrap to leave out at either end (Hesterberg 2015)."""
+    return NormalDist().cdf(-math.sqrt(n / (n - 1)) * student.quantile((1 + level) / 2, n - 1))
+
+
+def wilson(hits: int, n: int, level: float = LEVEL) -> Interval | None:
+    """Return Wilson's interval of a share (1927); None of nothing."""
+    if n == 0:
+        return None
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, weight = hits / n, z * z / n
+    centre = (share + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * math.sqrt(share * (1 - share) / n + weight / (4 * n))
+    low = 0.0 if hits == 0 else max(0.0, centre - half)
+    high = 1.0 if hits == n else min(1.0, centre + half)
+    return Interval(low, high, "share", "wilson")
+
+
+@lru_cache(maxsize=64)
+def _draws(n: int) -> npt.NDArray[np.intp]:
+    rng = np.random.default_rng(derive("bootstrap", n))
+    return rng.integers(0, n, size=(RESAMPLES, n))

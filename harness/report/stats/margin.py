@@ -1,0 +1,106 @@
+"""Non-inferiority: is the new one worse by more than a margin, is it not, or can nobody tell?
+
+With d the paired difference (better is positive) and m the margin, the interval of d wholly below
+-m is a regression, wholly above -m is none, else nobody can tell. Over several tasks the
+alarms are corrected by Holm; that none regressed needs all of them to pass, which holds its level
+without a correction (an intersection-union test, Berger 1982).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.report.stats import student
+from harness.report.stats.paired import Difference, holm
+
+Verdict = Literal["regression", "no regression", "cannot tell"]
+
+MOST = 10_000
+"""Further seeds beyond this are not worth a number: the difference is at the margin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The verdict on one difference.
+
+    ``p``: one-sided, of no regression, corrected. ``power``: the chance that so many seeds,
+    spread like these, pass a change that changes nothing. ``further_seeds`` would settle it if
+    mean and spread stay as they are; None where it is settled, or where ``MOST`` would not.
+    """
+
+    verdict: Verdict
+    p: float | None
+    power: float | None
+    further_seeds: int | None
+
+
+def call_of(
+    differences: Sequence[Difference | None], margins: Sequence[float], level: float = 0.05
+) -> list[Call]:
+    """Return the verdict on each difference (None: there is no pair), corrected together.
+
+    Either wrong verdict has at most level / 2, as the sides of a 1 - level interval have; wrong
+    alarms in any task together.
+    """
+    side = level / 2
+    worse = [_p(d, -m, below=True) for d, m in zip(differences, margins, strict=True)]
+    adjusted = holm([1.0 if p is None else p for p in worse])
+    calls = []
+    for d, margin, raw, p in zip(differences, margins, worse, adjusted, strict=True):
+        if d is None or raw is None:
+            calls.append(Call("cannot tell", None, None, 2 if d is None else 1))
+            continue
+        fine = _p(d, -margin, below=False)
+        verdict: Verdict = "cannot tell"
+        if p <= side:
+            verdict = "regression"
+        elif d.identical or (fine is not None and fine <= side):
+            verdict = "no regression"
+        further = None
+        if verdict == "cannot tell":
+            # An alarm among several has to get past Holm's correction; passing is not corrected.
+            tests = len(margins) if d.mean < -margin else 1
+            further = further_seeds(d, margin, side / tests)
+        calls.append(Call(verdict, p, power(d.n, d.deviation, margin, level), further))
+    return calls
+
+
+def power(n: int, deviation: float, margin: float, level: float = 0.05) -> float:
+    """Return the chance that ``n`` pairs pass where nothing changed."""
+    if deviation == 0:
+        return 1.0
+    shift = margin * math.sqrt(n) / deviation
+    return student.shifted_tail(student.quantile(1 - level / 2, n - 1), n - 1, shift)
+
+
+def _p(d: Difference | None, null: float, *, below: bool) -> float | None:
+    """Return the one-sided p of the mean being at ``null``; small where it is beyond."""
+    if d is None or d.n < 2:
+        return None
+    away = null - d.mean if below else d.mean - null
+    if d.deviation == 0:
+        return 0.0 if away > 0 else 1.0
+    return student.tail(away / d.error, d.df)
+
+
+def further_seeds(d: Difference, margin: float, side: float) -> int | None:
+    """Return how many more seeds would show on which side of -``margin`` the mean is.
+
+    If mean and spread stay as they are; None where ``MOST`` would not be enough. ``side``: the
+    one-sided level.
+    """
+    if d.n < 2:
+        return 2 - d.n
+    away = abs(d.mean + margin)
+
+    def settles(n: int) -> bool:
+        return student.quantile(1 - side, n - 1) * d.deviation < away * math.sqrt(n)
+
+    low, high = d.n, d.n + MOST
+    if not settles(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if settles(middle) else (middle, high)
+    return high - d.n

@@ -1,0 +1,91 @@
+"""Differences between two sets of runs: of the same task and seed where both have it.
+
+Pairing takes out what both share: the seed decides the order of the data and the first weights.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, variance
+
+from harness.report.stats import student
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """B - A. ``n`` counts pairs, or of unpaired ones the smaller set.
+
+    ``low``, ``high``: the 95 % interval, None for fewer than two. ``p``: two-sided, of no
+    difference at all. ``identical``: at least two pairs, and not one differs in any digit.
+    """
+
+    n: int
+    mean: float
+    deviation: float
+    df: float
+    paired: bool
+    low: float | None
+    high: float | None
+    p: float | None
+    identical: bool = False
+
+    @property
+    def error(self) -> float:
+        """The standard error of the mean."""
+        return self.deviation / math.sqrt(self.n)
+
+
+def paired(differences: Sequence[float], *, grain: float = 0.0, level: float = LEVEL) -> Difference:
+    """Return the paired t test of one or more differences.
+
+    ``grain`` is the smallest step of a score (1 / rows of an accuracy). Rounding to it alone
+    gives a difference of two scores a deviation of grain / sqrt(6), so a smaller one that a few
+    pairs happen to show is not believed. Of exact equality there is nothing to estimate.
+    """
+    n, mean = len(differences), fmean(differences)
+    if n > 1 and not any(differences):
+        return Difference(n, 0.0, 0.0, n - 1, True, 0.0, 0.0, 1.0, identical=True)
+    if n < 2:
+        return Difference(n, mean, math.nan, 0, True, None, None, None)
+    deviation = max(math.sqrt(variance(differences, mean)), grain / math.sqrt(6))
+    return _judged(n, mean, deviation, n - 1, deviation / math.sqrt(n), level, is_paired=True)
+
+
+def unpaired(a: Sequence[float], b: Sequence[float], *, level: float = LEVEL) -> Difference | None:
+    """Return Welch's t test (1947) of B - A; None where one side has fewer than two."""
+    if min(len(a), len(b)) < 2:
+        return None
+    mean, n = fmean(b) - fmean(a), min(len(a), len(b))
+    parts = [variance(a) / len(a), variance(b) / len(b)]
+    error = math.sqrt(sum(parts))
+    below = sum(p * p / (len(s) - 1) for p, s in zip(parts, (a, b), strict=True))
+    df = error**4 / below if below else len(a) + len(b) - 2
+    return _judged(n, mean, error * math.sqrt(n), df, error, level, is_paired=False)
+
+
+def _judged(
+    n: int, mean: float, deviation: float, df: float, error: float, level: float, *, is_paired: bool
+) -> Difference:
+    half = student.quantile((1 + level) / 2, df) * error
+    if error == 0:  # the same difference in every pair
+        p = 1.0 if mean == 0 else 0.0
+    else:
+        p = min(1.0, 2 * student.tail(abs(mean) / error, df))
+    return Difference(n, mean, deviation, df, is_paired, mean - half, mean + half, p)
+
+
+def by_key(a: Mapping[int, float], b: Mapping[int, float]) -> list[float]:
+    """Return B - A for each key that both have, in the order of the keys."""
+    return [b[key] - a[key] for key in sorted(a.keys() & b.keys())]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values adjusted for how many there are (Holm 1979), in the order given."""
+    adjusted = [1.0] * len(p_values)
+    highest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted

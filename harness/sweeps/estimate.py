@@ -1,0 +1,189 @@
+"""What a suite will take, before anything is started: hours, tokens, dollars.
+
+From the suite's stated assumptions; where runs of the same task and agent have finished already
+in the runs folder, their measured step replaces the assumed one. A price that nobody knows makes
+the dollars unknown, and is counted apart; it is never 0.
+"""
+
+import heapq
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from harness.agents.model import Usage
+from harness.report.standing import DAMAGE
+from harness.runs.rundir import Run
+from harness.sweeps.offers import Offer
+from harness.sweeps.suite import Planned, Suite, Tokens
+from tasks.spec import Task
+
+NOTHING = Tokens(tokens_in=0, tokens_out=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step takes: seconds with the writing, of which ``evaluation_s`` to evaluate."""
+
+    seconds: float
+    evaluation_s: float
+    runs: int = 0
+    """How many finished runs it was measured over; 0 where it is assumed."""
+
+
+Measured = Mapping[tuple[str, ...], Step]
+"""By task, profile, agent and policy, and by task and profile alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One run. ``dollars`` None: its price is unknown. ``tokens_in`` has the cached ones too."""
+
+    run: Planned
+    steps: int
+    seconds: float
+    gpus: int
+    tokens_in: int
+    tokens_out: int
+    dollars: float | None
+    at_most: float | None
+    """Dollars that the run may spend by its own budget; None without one."""
+    measured: int
+    missing: tuple[str, ...]
+    """Why it can be run nowhere today: no such task yet, a model that was shut."""
+
+
+def measure(paths: Iterable[Path]) -> Measured:
+    """Return the mean steps of the finished runs; whatever cannot be read is left out."""
+    seen: dict[tuple[str, ...], list[Step]] = defaultdict(list)
+    for path in paths:
+        try:
+            result = Run(path).result
+            step = _step(result) if result else None
+            if result and step:
+                alone = (str(result["task"]), str(result["profile"]))
+                seen[alone].append(step)
+                seen[(*alone, str(result["agent"]), str(result["policy"]))].append(step)
+        except DAMAGE:
+            continue
+    return {
+        key: Step(mean(s.seconds for s in steps), mean(s.evaluation_s for s in steps), len(steps))
+        for key, steps in seen.items()
+    }
+
+
+def _step(result: Mapping[str, Any]) -> Step | None:
+    scored, seconds = int(result["nodes"]["scored"]), result["seconds"]
+    if not scored:
+        return None
+    final = float(seconds.get("final", 0.0))
+    return Step((float(seconds["total"]) - final) / scored, float(seconds["nodes"]) / scored)
+
+
+def estimate(
+    run: Planned, suite: Suite, task: Task | None, measured: Measured, offer: Offer
+) -> Estimate:
+    """Return what a run will take, and what is missing for it. ``task`` None: not here yet.
+
+    Raises ConfigError where the task has no such profile.
+    """
+    group = run.group
+    tokens = NOTHING
+    if offer.provider:
+        tokens = suite.assume.policies.get(run.policy, NOTHING)
+    profile = task.profile(group.profile) if task else None
+    if profile is None:
+        evaluation_s = suite.assume.evaluation_s
+    else:
+        limits = profile.limits
+        evaluation_s = suite.assume.share_of_limits * (limits.train_s + limits.serve_s)
+    place = (run.task, group.profile)
+    step = measured.get((*place, run.agent, run.policy))
+    if step is None:
+        # Another agent's runs tell how long an evaluation takes, not how long this one writes.
+        other = measured.get(place, Step(0.0, evaluation_s))
+        step = replace(other, seconds=other.evaluation_s + tokens.write_s)
+    wanted = group.steps or (profile.search_steps if profile else 1)
+    if run.policy == "one_shot":
+        wanted = 1
+    # No step begins after the time, and one that has begun is finished; then the final one.
+    steps = min(wanted, max(1, math.ceil(group.hours * 3600 / step.seconds)))
+    usage = Usage(
+        input_tokens=tokens.tokens_in - tokens.tokens_cached,
+        cached_tokens=tokens.tokens_cached,
+        output_tokens=tokens.tokens_out,
+    )
+    each = offer.price(usage) if offer.provider else 0.0
+    missing = () if task else (f"task {run.task} is not here yet",)
+    return Estimate(
+        run=run,
+        steps=steps,
+        seconds=steps * step.seconds + step.evaluation_s,
+        gpus=1 if profile is None or profile.device == "gpu" else 0,
+        tokens_in=steps * tokens.tokens_in,
+        tokens_out=steps * tokens.tokens_out,
+        dollars=None if each is None else min(steps * each, group.dollars or math.inf),
+        at_most=group.dollars if offer.provider else 0.0,
+        measured=step.runs,
+        missing=missing + ((offer.obstacle,) if offer.obstacle else ()),
+    )
+
+
+@dataclass(slots=True)
+class Total:
+    """Many runs together. ``dollars`` is what is known; ``unpriced`` names who is not in it."""
+
+    runs: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    dollars: float = 0.0
+    at_most: float | None = 0.0
+    measured: int = 0
+    unpriced: set[str] = field(default_factory=set)
+    missing: int = 0
+
+    def add(self, one: Estimate) -> None:
+        """Count one run."""
+        self.runs += 1
+        self.steps += one.steps
+        self.seconds += one.seconds
+        self.gpu_seconds += one.seconds * one.gpus
+        self.tokens_in += one.tokens_in
+        self.tokens_out += one.tokens_out
+        self.dollars += one.dollars or 0.0
+        if self.at_most is not None:
+            self.at_most = None if one.at_most is None else self.at_most + one.at_most
+        self.measured += bool(one.measured)
+        self.missing += bool(one.missing)
+        if one.dollars is None:
+            self.unpriced.add(one.run.agent)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values; ``dollars`` is a lower bound where ``unpriced`` names agents."""
+        return {
+            "runs": self.runs,
+            "steps": self.steps,
+            "hours": self.seconds / 3600,
+            "gpu_hours": self.gpu_seconds / 3600,
+            "tokens_in": self.tokens_in,
+            "tokens_out": self.tokens_out,
+            "dollars": self.dollars,
+            "dollars_at_most": self.at_most,
+            "unpriced": sorted(self.unpriced),
+            "measured_runs": self.measured,
+            "missing_runs": self.missing,
+        }
+
+
+def wall_s(estimates: Iterable[Estimate], concurrent: int) -> float:
+    """Return the seconds until the last ends, if each starts in order in the first free slot."""
+    ends = [0.0] * concurrent
+    for one in estimates:
+        heapq.heapreplace(ends, ends[0] + one.seconds)
+    return max(ends)

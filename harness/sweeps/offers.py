@@ -1,0 +1,70 @@
+"""What a sweep must know of an agent before it starts: price, provider, end of life, key."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.agents import AGENTS
+from harness.agents.catalogue import Entry, find_agent, today
+from harness.agents.model import Usage
+from harness.errors import ConfigError
+
+REPLAY = "replay:"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An agent's model. ``provider`` is empty for agents without one: they cost nothing.
+
+    ``obstacle`` says why it can never run again (shut), ``unready`` why not here and now.
+    """
+
+    provider: str = ""
+    price: Callable[[Usage], float | None] = lambda usage: 0.0
+    retires: str = ""
+    obstacle: str = ""
+    unready: str = ""
+    own_server: bool = False
+    """Whether it runs wherever somebody serves it, at an address that must be given."""
+
+
+FREE = Offer()
+
+Offers = Callable[[str], Offer]
+
+
+def offer(agent: str) -> Offer:
+    """Return what is known of an agent; one that nobody knows has an obstacle."""
+    if agent in AGENTS or agent.startswith(REPLAY):
+        return FREE
+    try:
+        entry = find_agent(agent)
+    except ConfigError as error:
+        remedy = f", {error.remedy}" if error.remedy else ""
+        return Offer(
+            provider=agent,
+            price=lambda usage: None,
+            obstacle=f"agent {agent} is not known here{remedy}",
+        )
+    return _of(entry)
+
+
+def _of(entry: Entry) -> Offer:
+    retires = ""
+    if entry.retires:
+        earliest = "not before " if entry.retires.kind == "earliest" else ""
+        retires = f"{earliest}{entry.retires.on}"
+    own_server, unready = entry.base_url is None, ""
+    shut = entry.is_shut(today())
+    if own_server:
+        unready = f"agent {entry.name} runs on your own server: give its base_url in [servers]"
+    elif entry.key and not os.environ.get(entry.key):
+        unready = f"agent {entry.name} needs {entry.key} in the environment"
+    return Offer(
+        provider=entry.base_url or entry.name,
+        price=entry.price,
+        retires=retires,
+        obstacle=f"agent {entry.name} was shut on {retires}: replay only" if shut else "",
+        unready=unready,
+        own_server=own_server,
+    )

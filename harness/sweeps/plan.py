@@ -1,0 +1,145 @@
+"""From a suite's file to its runs: what is planned, what it will take, what cannot run here."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+
+import tomlkit
+from filelock import FileLock, Timeout
+
+from harness.errors import ConfigError
+from harness.policies import make_policy
+from harness.runs.rundir import LOCK, SWEEP, find_runs, write_whole
+from harness.sweeps.estimate import Estimate, estimate, measure
+from harness.sweeps.offers import Offer, Offers, offer
+from harness.sweeps.suite import Planned, Suite, expand, load
+from sandboxes.gpu_pool import GpuPool
+from tasks.spec import all_tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A suite expanded, in the order in which its runs are started."""
+
+    suite: Suite
+    file: Path
+    folder: Path
+    """Where its run directories are."""
+    estimates: tuple[Estimate, ...]
+    offers: dict[str, Offer]
+
+    @property
+    def missing(self) -> dict[Planned, tuple[str, ...]]:
+        """Why runs could be made nowhere today: a task that is not here yet, a shut model."""
+        return {one.run: one.missing for one in self.estimates if one.missing}
+
+    def without(self, runs: Collection[Planned]) -> "Plan":
+        """Return the plan without some runs. Raises ConfigError if none is left."""
+        kept = tuple(one for one in self.estimates if one.run not in runs)
+        if not kept:
+            raise ConfigError(f"No run of {self.file} can be made here.", remedy="harness doctor")
+        return replace(self, estimates=kept)
+
+    def obstacles(self, gpus: int) -> dict[Planned, tuple[str, ...]]:
+        """Return why runs cannot be made here and now; those that can are not in it."""
+        found = {}
+        for one in self.estimates:
+            why, unready = list(one.missing), self.unready(one.run.agent)
+            if unready:
+                why.append(unready)
+            if one.gpus > gpus:
+                why.append(f"profile {one.run.group.profile} needs a GPU, and there is none here")
+            if why:
+                found[one.run] = tuple(why)
+        return found
+
+    def unready(self, agent: str) -> str:
+        """Return what an agent lacks here: a key, or the address of its server."""
+        offer = self.offers[agent]
+        return "" if offer.own_server and agent in self.suite.servers else offer.unready
+
+
+def make_plan(file: Path, runs_dir: Path, offers: Offers = offer) -> Plan:
+    """Read a suite and estimate each of its runs. Raises ConfigError for what can never be run."""
+    suite = load(file)
+    runs, tasks = list(expand(suite)), all_tasks()
+    for policy, settings in {(run.policy, tuple(run.settings)) for run in runs}:
+        make_policy(policy, list(settings))
+    measured = measure(find_runs([runs_dir])) if runs_dir.is_dir() else {}
+    known = {agent: offers(agent) for agent in dict.fromkeys(run.agent for run in runs)}
+    return Plan(
+        suite=suite,
+        file=file,
+        folder=runs_dir / suite.name,
+        estimates=tuple(
+            estimate(run, suite, tasks.get(run.task), measured, known[run.agent]) for run in runs
+        ),
+        offers=known,
+    )
+
+
+def by_count(causes: Iterable[str]) -> list[tuple[str, int]]:
+    """Return each cause with how often it is there, the most frequent first."""
+    return Counter(causes).most_common()
+
+
+def refuse_obstacles(obstacles: Mapping[Planned, tuple[str, ...]]) -> None:
+    """Raise ConfigError if there are any, naming each with how many runs it concerns."""
+    if obstacles:
+        counts = by_count(chain.from_iterable(obstacles.values()))
+        raise ConfigError(
+            f"{len(obstacles)} runs of this suite cannot be made here; none was started.",
+            cause="\n".join(f"{n} x {why}" for why, n in counts),
+            remedy="mend that, or --skip-missing leaves those runs out",
+        )
+
+
+def refuse_unknown_prices(plan: Plan, max_dollars: float) -> None:
+    """Raise ConfigError where a limit of dollars could not be held."""
+    unknown = sorted({one.run.agent for one in plan.estimates if one.dollars is None})
+    if unknown:
+        raise ConfigError(
+            f"--max-dollars {max_dollars:g} cannot be held: the price of {', '.join(unknown)} "
+            "is unknown.",
+            remedy="give their prices in an agents file of your own (harness agents), or leave "
+            "them out of the suite, or limit tokens: input_tokens, output_tokens in its groups",
+        )
+
+
+def gpus_here() -> int:
+    """Return how many GPUs this machine has."""
+    return len(GpuPool().gpus)
+
+
+@contextmanager
+def held(plan: Plan) -> Iterator[None]:
+    """Make the sweep's folder and keep other sweeps out of it. Raises ConfigError."""
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(plan.folder / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"Another sweep is at work in {plan.folder}.",
+            remedy=f"harness watch {plan.folder}, or another --runs-dir",
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"{plan.folder} cannot hold runs.", cause=str(error), remedy="--runs-dir DIR"
+        ) from error
+    record = {
+        "format": 1,
+        "suite": plan.suite.name,
+        "file": str(plan.file.resolve()),
+        "runs": len(plan.estimates),
+        "started": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    }
+    try:
+        write_whole(plan.folder / SWEEP, tomlkit.dumps(record))
+        yield
+    finally:
+        lock.release()

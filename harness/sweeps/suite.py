@@ -1,0 +1,206 @@
+"""A suite: a TOML file that names many runs as groups of agents x policies x tasks x seeds.
+
+A planned run's name is made of all that decides what it does, so the directory of that name is
+that run, whoever started it and when. Changing a group makes new runs; old ones are left alone.
+"""
+
+import hashlib
+import json
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.errors import ConfigError
+
+Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Group(_Strict):
+    """Runs of every agent with every policy on every task with every seed.
+
+    ``seeds`` is a count, from 0, or a list. ``steps``, ``hours``, ``dollars``, the tokens and
+    ``gpu_hours`` are budgets of one run; ``options`` are more arguments of ``harness run``.
+    """
+
+    agents: Names
+    policies: Names = ("greedy",)
+    tasks: Names
+    seeds: Annotated[int, Field(ge=1)] | tuple[Count, ...] = 1
+    profile: str = "smoke"
+    steps: Annotated[int, Field(ge=1)] | None = None
+    hours: Positive = 24.0
+    sandbox: Literal["auto", "docker", "bubblewrap", "process"] = "auto"
+    settings: tuple[str, ...] = ()
+    literature: str | None = None
+    dollars: Positive | None = None
+    input_tokens: Annotated[int, Field(ge=1)] | None = None
+    output_tokens: Annotated[int, Field(ge=1)] | None = None
+    gpu_hours: Positive | None = None
+    options: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _settings_have_owners(self) -> Self:
+        for setting in self.settings:
+            if setting.partition(".")[0] not in self.policies:
+                raise ValueError(f"setting {setting!r} is for none of its policies")
+        return self
+
+    @property
+    def seed_list(self) -> tuple[int, ...]:
+        """The seeds, one by one."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+
+class Tokens(_Strict):
+    """What one step of a policy is assumed to take of a model, for ``--dry-run`` alone."""
+
+    tokens_in: Count
+    tokens_cached: Count = 0
+    """Of ``tokens_in``, those that a provider reads from its cache."""
+    tokens_out: Count
+    write_s: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Assumed(_Strict):
+    """What ``--dry-run`` computes with where nothing was measured yet.
+
+    An evaluation takes ``share_of_limits`` of the profile's train_s + serve_s, or
+    ``evaluation_s`` where the task is not here.
+    """
+
+    share_of_limits: Annotated[float, Field(gt=0, le=1)] = 0.5
+    evaluation_s: Positive = 600.0
+    policies: dict[str, Tokens] = Field(default_factory=dict)
+
+
+class Server(_Strict):
+    """Where an agent that runs on one's own GPUs is served."""
+
+    base_url: str
+
+
+class Suite(_Strict):
+    """The file. ``defaults`` hold for every group that does not say otherwise."""
+
+    format: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")]
+    about: str = ""
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    groups: Annotated[tuple[Group, ...], Field(min_length=1)]
+    servers: dict[str, Server] = Field(default_factory=dict)
+    assume: Assumed = Assumed()
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One run of a suite: its group's values, and one agent, policy, task and seed."""
+
+    group: Group
+    agent: str
+    policy: str
+    task: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of the run directory: readable, and the same whenever the same is asked for."""
+        decides = self.group.model_dump(
+            mode="json", exclude={"agents", "policies", "tasks", "seeds"}
+        )
+        ours = [self.agent, self.policy, self.task, self.seed, decides]
+        tag = hashlib.sha256(json.dumps(ours, sort_keys=True).encode()).hexdigest()[:8]
+        parts = (self.task, self.group.profile, self.agent, self.policy, f"s{self.seed}")
+        return "_".join(re.sub(r"[^A-Za-z0-9.-]", "-", part)[:40] for part in (*parts, tag))
+
+    @property
+    def settings(self) -> list[str]:
+        """The policy parameters; what is for another policy of the group is not for this one."""
+        return [s for s in self.group.settings if s.partition(".")[0] == self.policy]
+
+    def arguments(
+        self, folder: Path, *, beside: Path, dollars: float | None, server: Server | None
+    ) -> list[str]:
+        """Return the arguments of ``harness run`` with a budget of so many ``dollars``.
+
+        ``beside`` is what the folder of literature is relative to.
+        """
+        group = self.group
+        values = {
+            "--task": self.task,
+            "--agent": self.agent,
+            "--policy": self.policy,
+            "--profile": group.profile,
+            "--seed": self.seed,
+            "--time": f"{group.hours * 3600:.0f}s",
+            "--sandbox": group.sandbox,
+            "--steps": group.steps,
+            "--literature": (beside / group.literature).resolve() if group.literature else None,
+            "--max-dollars": None if dollars is None else f"{dollars:.6f}",
+            "--max-input-tokens": group.input_tokens,
+            "--max-output-tokens": group.output_tokens,
+            "--gpu-hours": group.gpu_hours,
+            "--base-url": server.base_url if server else None,
+            "--runs-dir": folder,
+            "--name": self.name,
+        }
+        given = [f"{option}={value}" for option, value in values.items() if value is not None]
+        return [*given, *(f"--set={setting}" for setting in self.settings), *group.options]
+
+
+def load(file: Path) -> Suite:
+    """Read a suite. Raises ConfigError naming what is wrong where."""
+    try:
+        values = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise ConfigError(
+            f"There is no suite at {file}.",
+            cause=str(error),
+            remedy="harness sweep suites/smoke.toml",
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"{file} is not valid TOML.", cause=str(error)) from error
+    defaults, groups = values.get("defaults", {}), values.get("groups", [])
+    if isinstance(defaults, dict) and isinstance(groups, list):
+        values["groups"] = [
+            {**defaults, **group} if isinstance(group, dict) else group for group in groups
+        ]
+    try:
+        suite = Suite.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()
+        )
+        raise ConfigError(
+            f"{file} is not a valid suite.", cause=problems, remedy="docs/sweeps.md has the format"
+        ) from error
+    twice = [name for name, n in Counter(run.name for run in expand(suite)).items() if n > 1]
+    if twice:
+        raise ConfigError(f"{file} plans a run more than once: {twice[0]}.")
+    return suite
+
+
+def expand(suite: Suite) -> Iterator[Planned]:
+    """Yield every run in the order in which they are started.
+
+    Seeds are outermost, so that a sweep that is cut short has compared all agents on all tasks
+    with fewer seeds; then groups, tasks, agents and policies as listed.
+    """
+    seeds = dict.fromkeys(seed for group in suite.groups for seed in group.seed_list)
+    for seed in seeds:
+        for group in suite.groups:
+            if seed in group.seed_list:
+                for task, agent, policy in product(group.tasks, group.agents, group.policies):
+                    yield Planned(group, agent, policy, task, seed)

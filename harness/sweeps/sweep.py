@@ -1,0 +1,351 @@
+"""Runs a suite: each run a child process, so many at once, until none is left to do.
+
+The run directories are the state. Whoever starts the same sweep again goes on with it: finished
+runs are left, begun ones are resumed, and what failed on our side or was refused is tried again.
+
+| a child ends with | then |
+|---|---|
+| a result | done, or invalid: never again |
+| 2 | refused: said, not tried again in this sweep |
+| 4 | its provider's runs pause, longer each time; it is tried again |
+| 130 | somebody stopped it: left for the next sweep |
+| anything else | tried again after a while, a few times |
+"""
+
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.errors import Cancelled, ConfigError, ProviderError
+from harness.report.outlay import of_result
+from harness.report.standing import DAMAGE, Follower, Standing
+from harness.runs.rundir import read_json
+from harness.sweeps.child import Child
+from harness.sweeps.offers import Offer
+from harness.sweeps.plan import Plan
+from harness.sweeps.suite import Planned
+
+State = Literal[
+    "waiting",
+    "running",
+    "elsewhere",  # held by a process that is no child of ours: waited for
+    "done",
+    "invalid",  # ended as it should, without a valid submission
+    "refused",
+    "failed",
+    "interrupted",
+    "paused",  # its provider failed too often
+    "unaffordable",
+]
+
+HARNESS = (sys.executable, "-m", "harness")
+LOGS = "logs"
+STOPPED = (Cancelled.exit_code, -signal.SIGINT, -signal.SIGTERM)
+CENT = 0.01
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How failures are met, in seconds. Waiting doubles with each failure in a row."""
+
+    retries: int = 2
+    """How often a run is tried again when our side of it broke."""
+    back_off_s: float = 10.0
+    pause_s: float = 300.0
+    longest_pause_s: float = 3600.0
+    strikes: int = 6
+    """After so many failures, with the pauses between them, a provider is given up."""
+    look_s: float = 0.25
+
+
+@dataclass(slots=True)
+class Slot:
+    """One planned run and how it stands. ``limit``: the most dollars that it may spend."""
+
+    run: Planned
+    path: Path
+    offer: Offer
+    state: State = "waiting"
+    message: str = ""
+    limit: float = 0.0
+    spent: float = 0.0
+    tries: int = 0
+    not_before: float = 0.0
+    child: Child | None = None
+    follower: Follower | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to resume."""
+        return (self.path / "run.toml").exists()
+
+    @property
+    def reserved(self) -> float:
+        """Dollars that are spent, or kept for what it may still spend while it runs."""
+        lives = self.state in ("running", "elsewhere")
+        return max(self.spent, self.limit) if lives else self.spent
+
+    def look(self) -> Standing:
+        """Return how a begun run stands, as its own files say."""
+        self.follower = self.follower or Follower(self.path)
+        standing = self.follower.look()
+        self.spent = standing.dollars or self.spent
+        return standing
+
+
+@dataclass(slots=True)
+class _Provider:
+    strikes: int = 0
+    paused_until: float = 0.0
+
+
+class Sweep:
+    """One sweep over the runs of a suite, in one folder. Raises nothing for a run that fails."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        concurrent: int,
+        max_dollars: float | None = None,
+        say: Say,
+        show: Callable[["Sweep"], None] = lambda sweep: None,
+        command: Sequence[str] = HARNESS,
+        patience: Patience = Patience(),  # noqa: B008 (frozen)
+    ) -> None:
+        self.folder, self.concurrent, self.max_dollars = plan.folder, concurrent, max_dollars
+        runs = [one.run for one in plan.estimates]
+        self.slots = [Slot(r, plan.folder / r.name, plan.offers[r.agent]) for r in runs]
+        self._plan, self._command, self._patience = plan, tuple(command), patience
+        self._say, self._show = say, show
+        self._providers: dict[str, _Provider] = {}
+        self._signals = 0
+        for slot in self.slots:
+            self._find(slot)
+        self.earlier = sum(slot.state in ("done", "invalid") for slot in self.slots)
+        self.share = self._share()
+
+    @property
+    def counts(self) -> Counter[State]:
+        """How many runs are in which state."""
+        return Counter(slot.state for slot in self.slots)
+
+    @property
+    def running(self) -> list[Slot]:
+        """The runs that are our children now."""
+        return [slot for slot in self.slots if slot.state == "running"]
+
+    @property
+    def spent(self) -> float:
+        """Known dollars of all its runs so far."""
+        return sum(slot.spent for slot in self.slots)
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether somebody asked it to end."""
+        return self._signals > 0
+
+    def run(self) -> None:
+        """Take every run to its end; on Ctrl-C, SIGTERM or a lost terminal stop them all well.
+
+        The second time they are killed.
+        """
+        handled = 0
+        before = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
+        try:
+            while True:
+                if self._signals > handled:
+                    handled = self._signals
+                    self._interrupt(hard=handled > 1)
+                self._reap()
+                if not self.was_stopped:
+                    self._find_elsewhere()
+                    self._start()
+                self._show(self)
+                counts = self.counts
+                more = counts["waiting"] + counts["elsewhere"]
+                if not counts["running"] and (self.was_stopped or not more):
+                    return
+                time.sleep(self._patience.look_s)
+        finally:
+            for slot in self.running:
+                if slot.child is not None:
+                    slot.child.send(signal.SIGKILL)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self._signals += 1
+
+    def _interrupt(self, *, hard: bool) -> None:
+        running = self.running
+        if running:
+            words = "killing" if hard else "stopping (Ctrl-C again kills)"
+            self._say(f"{words}: {len(running)} runs")
+        for slot in running:
+            if slot.child is not None:
+                slot.child.send(signal.SIGKILL if hard else signal.SIGINT)
+
+    def _find(self, slot: Slot) -> None:
+        """Let what is on disk say how a run stands that is no child of ours."""
+        slot.state = "waiting"
+        try:
+            if (slot.path / "result.json").exists():
+                result = read_json(slot.path / "result.json")
+                slot.state = "done" if result["valid"] else "invalid"
+                scores = (result["search_score"], result["score"])
+                slot.message = "search {}, test {}".format(
+                    *("–" if score is None else f"{score:.4f}" for score in scores)
+                )
+                if "spent" in result:
+                    slot.spent = of_result(result["spent"]).dollars
+                return
+        except DAMAGE as error:
+            slot.state, slot.message = "refused", str(error).partition("\n")[0]
+            return
+        if not slot.begun:
+            slot.limit = (slot.run.group.dollars or slot.limit) if slot.offer.provider else 0.0
+            return
+        standing = slot.look()
+        slot.limit = standing.max_dollars or 0.0
+        if standing.state == "damaged":
+            slot.state, slot.message = "refused", standing.problem
+        elif standing.state == "running":
+            slot.state = "elsewhere"
+        elif self.max_dollars is not None and slot.offer.provider and not slot.limit:
+            slot.state = "refused"
+            slot.message = "it began without a limit of dollars, and cannot be given one now"
+
+    def _find_elsewhere(self) -> None:
+        for slot in self.slots:
+            if slot.state == "elsewhere":
+                self._find(slot)
+
+    def _share(self) -> float | None:
+        """Divide what is left among the runs that have no limit of dollars of their own."""
+        if self.max_dollars is None:
+            return None
+        open_slots = [s for s in self.slots if s.state == "waiting" and s.offer.provider]
+        bare = [s for s in open_slots if not s.limit]
+        if not bare:
+            return None
+        kept = sum(max(0.0, s.limit - s.spent) for s in open_slots)
+        share = (self.max_dollars - self.spent - kept) / len(bare)
+        for slot in bare:
+            slot.limit = share
+            if share < CENT:
+                slot.state = "unaffordable"
+        return share
+
+    def _start(self) -> None:
+        now = time.monotonic()
+        running = len(self.running)
+        left = float("inf")
+        if self.max_dollars is not None:
+            left = self.max_dollars - sum(slot.reserved for slot in self.slots)
+        for slot in self.slots:
+            if running == self.concurrent:
+                return
+            if slot.state != "waiting" or slot.not_before > now:
+                continue
+            provider = self._providers.get(slot.offer.provider, _Provider())
+            if provider.strikes >= self._patience.strikes:
+                slot.state = "paused"
+            elif provider.paused_until > now:
+                continue
+            elif (need := max(0.0, slot.limit - slot.spent)) <= left:
+                running += self._begin(slot)
+                left -= need
+            elif not running:
+                slot.state, slot.message = "unaffordable", f"${left:.2f} are left"
+
+    def _begin(self, slot: Slot) -> bool:
+        """Start or resume a run. Returns False if something is in its way."""
+        if slot.begun:
+            arguments = ["resume", str(slot.path)]
+        else:
+            run = slot.run
+            arguments = ["run"]
+            arguments += run.arguments(
+                self.folder,
+                beside=self._plan.file.parent,
+                dollars=slot.limit or None,
+                server=self._plan.suite.servers.get(run.agent),
+            )
+            if not _clear_half_made(slot.path):
+                slot.state, slot.message = "refused", f"{slot.path} is in the way and no run"
+                return False
+        log = self.folder / LOGS / f"{slot.path.name}.log"
+        slot.child = Child([*self._command, *arguments], log)
+        slot.tries += 1
+        slot.state, slot.message = "running", ""
+        self._say(f"{'resumed' if arguments[0] == 'resume' else 'started'}  {slot.path.name}")
+        return True
+
+    def _reap(self) -> None:
+        for slot in self.running:
+            if slot.child is not None and (code := slot.child.poll()) is not None:
+                words = slot.child.last_words()
+                slot.child = None
+                self._find(slot)
+                if slot.state == "waiting":
+                    slot.message = words
+                    self._went_wrong(slot, code)
+                elif provider := self._providers.get(slot.offer.provider):
+                    provider.strikes = 0
+                if slot.state != "waiting":
+                    self._say(f"{slot.state}  {slot.path.name}  {slot.message}")
+
+    def _went_wrong(self, slot: Slot, code: int) -> None:
+        """Decide about a run that ended without a result."""
+        patience = self._patience
+        if self.was_stopped or code in STOPPED:
+            slot.state = "interrupted"
+        elif code == ConfigError.exit_code:
+            slot.state = "refused"
+        elif code == ProviderError.exit_code and slot.offer.provider:
+            slot.tries -= 1
+            self._pause(slot)
+        elif slot.tries > patience.retries:
+            slot.state = "failed"
+        else:
+            wait_s = patience.back_off_s * 2 ** (slot.tries - 1)
+            slot.not_before = time.monotonic() + wait_s
+            self._say(f"again in {wait_s:.0f} s  {slot.path.name}  exit {code}: {slot.message}")
+
+    def _pause(self, slot: Slot) -> None:
+        now, patience = time.monotonic(), self._patience
+        provider = self._providers.setdefault(slot.offer.provider, _Provider())
+        if provider.paused_until > now:
+            return  # another of its runs has said so
+        pause_s = min(patience.pause_s * 2**provider.strikes, patience.longest_pause_s)
+        provider.strikes += 1
+        provider.paused_until = now + pause_s
+        last = provider.strikes >= patience.strikes
+        then = "given up in this sweep" if last else f"its runs pause for {pause_s:.0f} s"
+        self._say(f"{slot.offer.provider}: {then}; {slot.path.name} said: {slot.message}")
+
+
+def _clear_half_made(path: Path) -> bool:
+    """Remove what a run left that was killed while its directory was made; False if it is more.
+
+    Nobody else makes runs in a sweep's folder: its lock is held, and children die with a sweep.
+    """
+    if not path.exists():
+        return True
+    known = all(p.name in ("lock.json", "nodes") or p.name.startswith(".") for p in path.iterdir())
+    if not known or any((path / "nodes").glob("*")):
+        return False
+    shutil.rmtree(path)
+    return True

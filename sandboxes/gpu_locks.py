@@ -1,0 +1,275 @@
+"""One lock file a GPU, in a folder that all users of the host share.
+
+A lock is an ``flock`` on an open descriptor: the kernel frees it when its owner ends, whatever
+ends it. The file's text (pid, command) is only for people to read, and may be a lie.
+
+Everybody may write in the folder, so nothing in it is trusted. No link is followed, and only a
+plain file with one name is locked or written: a second name could be that of somebody's file.
+Who wants to can still block a GPU, or use it without asking; leases are among the willing.
+
+Lock files are never removed, not even by ``harness gc``: a process that has opened one and not
+yet locked it would then hold a file without a name, and the next one would lock a new file
+beside it. A cleaner of old files that does so anyway is noticed by whoever locks next, but not
+by who holds the lock; ``/run/lock`` has no such cleaner, and is preferred for that.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import stat
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import GpuUnavailableError
+
+ENVIRONMENT = "HARNESS_GPU_LOCKS"
+
+_GATE = "gate.lock"
+_QUEUE = "queue.lock"
+_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_STICKY = stat.S_ISVTX | 0o002
+_MAX_TEXT = 2048
+_FLOCK = "hhqqi4x"
+"""``struct flock`` of 64-bit Linux: type, whence, start, length, pid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who holds a lock, by its own word; ``pid`` is None where nothing readable is there."""
+
+    pid: int | None = None
+    command: str = ""
+
+    def __str__(self) -> str:
+        if self.pid is None:
+            return "a process that left no name"
+        return f"pid {self.pid} ({self.command or 'unknown command'})"
+
+
+def folder() -> Path:
+    """Return where the locks are: the same place for every user, or a lock is worth nothing."""
+    chosen = os.environ.get(ENVIRONMENT)
+    if chosen:
+        return Path(chosen)
+    # By what the folder is, not by whether *we* may write there: root always may.
+    shared = Path("/run/lock")
+    with contextlib.suppress(OSError):
+        mode = shared.stat().st_mode
+        if stat.S_ISDIR(mode) and mode & _STICKY == _STICKY:
+            return shared / "harness-gpus"
+    return Path("/tmp/harness-gpus")  # noqa: S108
+
+
+def try_lock(uuid: str) -> int | None:
+    """Return a descriptor that holds the GPU's lock, or None if it is held by somebody else.
+
+    Raises GpuUnavailableError where the lock file is not one.
+    """
+    with _opened_folder() as place:
+        return _try_lock(place, _file_name(uuid))
+
+
+def unlock(descriptor: int) -> None:
+    """Free a lock. Explicitly: a forked child may hold a copy of the descriptor."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
+def sign(descriptor: int) -> None:
+    """Write into a held lock file whose it is."""
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    text = json.dumps({"pid": os.getpid(), "command": _plain(command)})
+    with contextlib.suppress(OSError):  # opened for reading only: another user's, and not ours
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)
+
+
+def owner(uuid: str) -> Owner | None:
+    """Return who holds the GPU's lock, or None if it is free. Takes the lock for an instant."""
+    with _opened_folder() as place:
+        try:
+            descriptor = _open(place, _file_name(uuid), make=False)
+        except FileNotFoundError:
+            return None
+        try:
+            with gate(time.monotonic() + 1.0):
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+        except BlockingIOError:
+            return _read(descriptor)
+        finally:
+            os.close(descriptor)
+    return None
+
+
+def named(uuid: str) -> Owner:
+    """Return whose name is in the GPU's lock file, without asking whether it is still held."""
+    with contextlib.suppress(OSError), _opened_folder() as place:
+        descriptor = _open(place, _file_name(uuid), make=False)
+        try:
+            return _read(descriptor)
+        finally:
+            os.close(descriptor)
+    return Owner()
+
+
+@contextmanager
+def gate(until: float) -> Iterator[bool]:
+    """Let one process at a time choose its GPUs; False if the turn has not come by ``until``.
+
+    Without it two who want several would each hold a part, let go, and try again for ever.
+    """
+    with _opened_folder() as place:
+        descriptor = _try_lock(place, _GATE)
+        while descriptor is None and time.monotonic() < until:
+            time.sleep(0.002)
+            descriptor = _try_lock(place, _GATE)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            unlock(descriptor)
+
+
+class Ticket:
+    """A place in the queue of all who wait on this host, first come, first served.
+
+    A locked byte of one file, at an offset that grows with the time of coming: the kernel frees
+    it whatever ends its owner. The lock belongs to the open file (OFD), so that two threads
+    of one process stand in the queue like two processes.
+    """
+
+    def __init__(self) -> None:
+        self._number = time.monotonic_ns()
+        with _opened_folder() as place:
+            self._file = _open(place, _QUEUE, make=True)
+        try:
+            self._ask(fcntl.F_OFD_SETLK, self._number, 1)
+        except OSError as error:
+            os.close(self._file)
+            raise _unusable(folder() / _QUEUE, error.strerror or str(error)) from error
+
+    def first(self) -> bool:
+        """Return whether nobody who came earlier still waits."""
+        answer = self._ask(fcntl.F_OFD_GETLK, 0, self._number)
+        return bool(struct.unpack(_FLOCK, answer)[0] == fcntl.F_UNLCK)
+
+    def close(self) -> None:
+        """Leave the queue."""
+        os.close(self._file)
+
+    def _ask(self, command: int, start: int, length: int) -> bytes:
+        # A lock for reading: it needs no right to write where the file is another user's. To
+        # ask for one to write finds all of them.
+        kind = fcntl.F_RDLCK if command == fcntl.F_OFD_SETLK else fcntl.F_WRLCK
+        return fcntl.fcntl(
+            self._file, command, struct.pack(_FLOCK, kind, os.SEEK_SET, start, length, 0)
+        )
+
+
+def _file_name(uuid: str) -> str:
+    return "".join(c if c.isalnum() or c == "-" else "_" for c in uuid) + ".lock"
+
+
+@contextmanager
+def _opened_folder() -> Iterator[int]:
+    path = folder()
+    try:
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700, parents=True)
+        place = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unusable(path, str(error)) from error
+    try:
+        found = os.fstat(place)
+        # Also mends what a kill between mkdir and here left: only the owner can.
+        if found.st_mode & 0o1777 != 0o1777 and found.st_uid == os.geteuid():
+            os.fchmod(place, 0o1777)
+        yield place
+    finally:
+        os.close(place)
+
+
+def _unusable(path: Path, cause: str) -> GpuUnavailableError:
+    return GpuUnavailableError(
+        f"The GPU locks in {path} cannot be used",
+        cause=cause,
+        remedy=f"sudo rm -r {path} while nothing runs, or set {ENVIRONMENT} for all users",
+    )
+
+
+def _try_lock(place: int, name: str) -> int | None:
+    while True:
+        try:
+            descriptor = _open(place, name, make=True)
+        except OSError as error:
+            raise _unusable(folder() / name, error.strerror or str(error)) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _still_named(place, name, descriptor):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # removed between open and flock: the name is another file's now
+
+
+def _open(place: int, name: str, *, make: bool) -> int:
+    """Open a lock file, made if need be. Raises OSError."""
+    for _ in range(100):
+        try:
+            # Never O_CREAT on a file that is there: fs.protected_regular forbids it, even to
+            # root, where another user made the file in a sticky folder.
+            return _checked(os.open(name, os.O_RDWR | _FLAGS, dir_fd=place))
+        except PermissionError:
+            # Another user's, and not (yet) writable for all: enough for a lock.
+            return _checked(os.open(name, os.O_RDONLY | _FLAGS, dir_fd=place))
+        except FileNotFoundError:
+            if not make:
+                raise
+        with contextlib.suppress(FileExistsError):
+            made = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666, dir_fd=place)
+            os.fchmod(made, 0o666)  # whatever the umask
+            return made
+    raise OSError(f"{name} comes and goes")
+
+
+def _checked(descriptor: int) -> int:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(descriptor)
+        raise OSError("it is not a plain file with one name")
+    return descriptor
+
+
+def _still_named(place: int, name: str, descriptor: int) -> bool:
+    try:
+        named = os.stat(name, dir_fd=place, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(named, os.fstat(descriptor))
+
+
+def _read(descriptor: int) -> Owner:
+    try:
+        values = json.loads(os.pread(descriptor, _MAX_TEXT, 0))
+        return Owner(int(values["pid"]), _plain(str(values["command"])))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Owner()
+
+
+def _plain(text: str) -> str:
+    """Any user can write into the file: what is shown of it has no terminal escapes."""
+    return "".join(c for c in text if c.isprintable())[:120]

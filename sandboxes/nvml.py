@@ -1,0 +1,198 @@
+"""What NVML knows of the GPUs: who computes on them, clocks, power, throttling.
+
+Nothing here raises because of NVML: a value that a card or a driver does not give is None, and
+a machine without NVML gives a reason. ``pynvml`` (nvidia-ml-py) is imported on first use.
+"""
+
+import os
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sandboxes.gpus import Gpu, Listing, driver_gpus
+
+GRANTED = "CUDA_VISIBLE_DEVICES"
+REMEDY = "pip install 'aira-harness[gpu]'"
+
+_REASONS = {
+    0x1: "gpu_idle",
+    0x2: "applications_clocks_setting",
+    0x4: "sw_power_cap",
+    0x8: "hw_slowdown",
+    0x10: "sync_boost",
+    0x20: "sw_thermal_slowdown",
+    0x40: "hw_thermal_slowdown",
+    0x80: "hw_power_brake_slowdown",
+    0x100: "display_clock_setting",
+}
+"""Bits of nvml.h. Spelled out because pynvml renamed its constants between versions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One GPU at one moment. Clocks in MHz, power in watts."""
+
+    uuid: str
+    sm_mhz: int | None = None
+    memory_mhz: int | None = None
+    power_w: float | None = None
+    power_cap_w: float | None = None
+    throttle: tuple[str, ...] | None = None
+    pids: tuple[int, ...] | None = None
+    memory_used_bytes: int | None = None
+
+
+class _Library:
+    """NVML, started once a process: starting it anew for each sample costs tens of ms."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._module: ModuleType | None = None
+
+    def get(self) -> tuple[ModuleType | None, str, str]:
+        """Return NVML, or None with the reason and the remedy."""
+        with self._lock:
+            if self._module is not None:
+                return self._module, "", ""
+            try:
+                module = import_module("pynvml")
+            except ImportError:
+                return None, "NVML's Python binding is not installed", REMEDY
+            try:
+                module.nvmlInit()
+            except module.NVMLError as error:
+                return (
+                    None,
+                    f"NVML does not start: {error}",
+                    "a machine with an NVIDIA GPU and driver",
+                )
+            self._module = module
+            return module, "", ""
+
+
+_library = _Library()
+
+
+def list_gpus() -> Listing:
+    """Return the GPUs that we may use: those of ``CUDA_VISIBLE_DEVICES`` where that is set.
+
+    A scheduler (Slurm) grants a job its GPUs by that variable. By NVML; by the driver's files
+    where NVML is missing, with the reason.
+    """
+    found, granted = _all_gpus(), os.environ.get(GRANTED)
+    if granted is None or not found.gpus:
+        return found
+    words = [word.strip() for word in granted.split(",")]
+    ours = tuple(gpu for gpu in found.gpus if any(_is_meant(gpu, word) for word in words))
+    if ours:
+        return Listing(ours, found.reason, found.remedy)
+    return Listing(
+        (),
+        f"{GRANTED}={granted!r} names none of the {len(found.gpus)} GPUs here",
+        f"unset {GRANTED}, or name them by index or UUID (nvidia-smi -L)",
+    )
+
+
+def _is_meant(gpu: Gpu, word: str) -> bool:
+    if word.startswith("GPU-"):
+        return gpu.uuid.startswith(word)
+    return word.isascii() and word.isdigit() and int(word) == gpu.minor
+
+
+def _all_gpus() -> Listing:
+    nvml, reason, remedy = _library.get()
+    if nvml is None:
+        found = driver_gpus()
+        if found:
+            lost = "other processes, clocks and power are not seen"
+            return Listing(found, f"{reason}; {lost}", remedy)
+        return Listing((), f"{reason}; the NVIDIA driver lists no GPU", remedy)
+    gpus = []
+    for index in range(_ask(nvml, "nvmlDeviceGetCount") or 0):
+        handle = _ask(nvml, "nvmlDeviceGetHandleByIndex", index)
+        uuid = _ask(nvml, "nvmlDeviceGetUUID", handle)
+        minor = _ask(nvml, "nvmlDeviceGetMinorNumber", handle)
+        # A container is given some device nodes only: what has none cannot be used from here.
+        if uuid is None or minor is None or not Path(f"/dev/nvidia{minor}").exists():
+            continue
+        name = _ask(nvml, "nvmlDeviceGetName", handle) or "unknown"
+        memory = _ask(nvml, "nvmlDeviceGetMemoryInfo", handle)
+        total = None if memory is None else int(memory.total)
+        gpus.append(Gpu(_text(uuid), int(minor), _text(name), total))
+    reason = "" if gpus else "NVML runs and lists no GPU whose device node is here"
+    remedy = "" if gpus else "a machine with a GPU, or a container that is given one"
+    return Listing(tuple(sorted(gpus, key=lambda gpu: gpu.minor)), reason, remedy)
+
+
+def compute_pids(uuid: str) -> tuple[int, ...]:
+    """Return the processes that compute on a GPU, as far as NVML tells; empty where it is silent.
+
+    Inside a container these may be numbers of the host, or be missing.
+    """
+    return _facts_of(uuid, pids_only=True).pids or ()
+
+
+def snapshot(uuids: Iterable[str]) -> tuple[Facts, ...]:
+    """Return what NVML says now of each of these GPUs; without NVML all values are None."""
+    return tuple(_facts_of(uuid) for uuid in uuids)
+
+
+def unavailable() -> str:
+    """Return why NVML is silent here; empty where it speaks."""
+    return _library.get()[1]
+
+
+def _facts_of(uuid: str, *, pids_only: bool = False) -> Facts:
+    nvml, _, _ = _library.get()
+    if nvml is None:
+        return Facts(uuid)
+    handle = _ask(nvml, "nvmlDeviceGetHandleByUUID", uuid)
+
+    def ask(name: str, *more: Any) -> Any:  # noqa: ANN401 (NVML's own types)
+        return _ask(nvml, name, handle, *more)
+
+    processes = ask("nvmlDeviceGetComputeRunningProcesses")
+    pids = None if processes is None else tuple(sorted(int(p.pid) for p in processes))
+    if pids_only:
+        return Facts(uuid, pids=pids)
+    mask = ask("nvmlDeviceGetCurrentClocksThrottleReasons")
+    memory = ask("nvmlDeviceGetMemoryInfo")
+    return Facts(
+        uuid,
+        sm_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
+        memory_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
+        power_w=_watts(ask("nvmlDeviceGetPowerUsage")),
+        power_cap_w=_watts(ask("nvmlDeviceGetEnforcedPowerLimit")),
+        throttle=None if mask is None else throttle_names(int(mask)),
+        pids=pids,
+        memory_used_bytes=None if memory is None else int(memory.used),
+    )
+
+
+def throttle_names(mask: int) -> tuple[str, ...]:
+    """Return the names of the set bits; a bit that is not known is shown as a number."""
+    bits = [1 << place for place in range(mask.bit_length()) if mask >> place & 1]
+    return tuple(_REASONS.get(bit, f"{bit:#x}") for bit in bits)
+
+
+def _ask(nvml: ModuleType, name: str, *args: Any) -> Any:  # noqa: ANN401 (NVML's own types)
+    """Call a function of NVML; None where it fails, or where an argument is such a None."""
+    if None in args:
+        return None
+    # AttributeError: an older binding. All other failures of NVML are NVMLErrors.
+    try:
+        return getattr(nvml, name)(*args)
+    except (nvml.NVMLError, AttributeError):
+        return None
+
+
+def _watts(milliwatts: int | None) -> float | None:
+    return None if milliwatts is None else round(milliwatts / 1000, 1)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -1,0 +1,142 @@
+"""The hidden key: hidden rows that nobody can draw who has only this repository.
+
+Our generators and their seeds are public, so a submission could carry the labels of all that they
+draw. With a key, the rows of search and test come from a seed that is derived from it; training
+rows stay as published, the same for everybody. The key lies in the data root's file hidden.key,
+which the first preparation makes, beside the prepared folders and in none of them.
+``$HARNESS_HIDDEN_KEY`` goes before the file: 64 hex digits, or ``public`` for no key at all.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.errors import ConfigError
+
+VARIABLE, PUBLIC = "HARNESS_HIDDEN_KEY", "public"
+FILE = "hidden.key"
+PARAMETER = "hidden_key"
+"""Where a manifest's parameters hold the fingerprint; absent where the rows are as published."""
+BYTES = 32
+
+
+@dataclass(frozen=True)
+class HiddenKey:
+    """A private key. No text made of it shows more than its fingerprint."""
+
+    secret: bytes = field(repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """The first 16 hex digits of the key's SHA-256."""
+        return hashlib.sha256(self.secret).hexdigest()[:16]
+
+    def seed(self, task: str, public: int) -> int:
+        """Return the seed, below 2**128, of the hidden rows that ``public`` has a task draw.
+
+        One for both hidden splits: they are drawn together, so that neither is left with what
+        the other has not taken.
+        """
+        text = f"{task}|search and test|{public}".encode()
+        return int.from_bytes(hmac.digest(self.secret, text, "sha256")[:16])
+
+
+def hidden_key(root: Path) -> HiddenKey | None:
+    """Return the key of the data root, after making it if need be; None for ``public``.
+
+    Raises ConfigError where the variable or the file holds no key, or no file can be made.
+    """
+    if os.environ.get(VARIABLE):
+        return _given(os.environ[VARIABLE])
+    if not (root / FILE).exists():
+        _make(root)
+    return _read(root / FILE)
+
+
+def known_key(root: Path) -> HiddenKey | None:
+    """Return the key as ``hidden_key`` does, but None where there is none yet."""
+    if not os.environ.get(VARIABLE) and not (root / FILE).exists():
+        return None
+    return hidden_key(root)
+
+
+def named(fingerprint: str) -> str:
+    """Return words for a manifest's fingerprint, "" being rows as published."""
+    return f"the hidden key {fingerprint}" if fingerprint else "no hidden key"
+
+
+def remedy(fingerprint: str) -> str:
+    """Return what to do to have the rows of a fingerprint, "" being rows as published."""
+    if not fingerprint:
+        return f"{VARIABLE}={PUBLIC}"
+    return f"{VARIABLE}=KEY, or its file in the data root, where its owner has given it to you"
+
+
+def _given(value: str) -> HiddenKey | None:
+    if value == PUBLIC:
+        return None
+    key = _parsed(value)
+    if key is None:
+        raise ConfigError(
+            f"${VARIABLE} holds no key.",
+            cause=f"its {len(value)} characters are neither {2 * BYTES} hex digits nor {PUBLIC!r}",
+            remedy=f"{VARIABLE}={PUBLIC} for the published rows; unset it for the data root's key",
+        )
+    return key
+
+
+def _read(file: Path) -> HiddenKey:
+    mend = (
+        f"put a whole copy of it there, or remove {file}: the next prepare makes another key, "
+        f"whose scores compare with none before; or {VARIABLE}={PUBLIC}"
+    )
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(1024)
+    except OSError as error:
+        raise ConfigError(
+            f"The hidden key {file} cannot be read.",
+            cause=error.strerror or type(error).__name__,
+            remedy=f"let its owner give you a copy, or set {VARIABLE}; or choose another data "
+            "folder",
+        ) from None
+    key = _parsed(content.decode("ascii", "replace").removesuffix("\n"))
+    if key is None:  # never the content: part of a key is still a secret
+        cause = f"it should hold {2 * BYTES} hex digits"
+        raise ConfigError(f"The hidden key {file} is damaged.", cause=cause, remedy=mend)
+    return key
+
+
+def _parsed(text: str) -> HiddenKey | None:
+    if len(text) != 2 * BYTES or not set(text) <= set("0123456789abcdefABCDEF"):
+        return None
+    return HiddenKey(bytes.fromhex(text))
+
+
+def _make(root: Path) -> None:
+    """Write a new key, unless another process does so first: then the file is its."""
+    file = root / FILE
+    part = root / f".{FILE}.{os.getpid()}.{secrets.token_hex(4)}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as out:
+                out.write(secrets.token_hex(BYTES) + "\n")
+                out.flush()
+                os.fsync(out.fileno())
+            # A link and no rename: it fails where the file is there, and the file is never half.
+            os.link(part, file)
+        except FileExistsError:
+            pass
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The hidden key {file} cannot be made.",
+            cause=str(error),
+            remedy=f"make {root} writable, or choose another data folder, or {VARIABLE}={PUBLIC}",
+        ) from error

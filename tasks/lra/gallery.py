@@ -1,0 +1,58 @@
+"""The gallery: reference mechanisms that are a valid ``model.py`` for every Long Range Arena task.
+
+Each is one file under ``designs/``. A task names those it wants in ``task.toml``; a file of that
+name in the task's own ``designs/`` goes first.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+
+from harness.errors import ConfigError
+from tasks.spec import did_you_mean
+
+FOLDER = Path(__file__).parent / "designs"
+NAMES = (
+    "softmax",
+    "rotary",
+    "sliding_window",
+    "linear_attention",
+    "performer",
+    "nystrom",
+    "s4d",
+    "gated_recurrence",
+    "long_convolution",
+    "mega",
+    "tree",
+)
+"""From attention by way of its approximations to recurrences; the order of every table."""
+
+GALLERY: Mapping[str, Path] = MappingProxyType({name: FOLDER / f"{name}.py" for name in NAMES})
+
+
+def source_of(name: str) -> Path:
+    """Return the file of that mechanism. Raises ConfigError naming the nearest one."""
+    if name not in GALLERY:
+        raise ConfigError(
+            f"The gallery has no mechanism {name!r}.", remedy=did_you_mean(name, list(NAMES))
+        )
+    return GALLERY[name]
+
+
+@cache
+def load(name: str) -> ModuleType:
+    """Import that mechanism's file, as the shell does, and return it as a module.
+
+    Torch is imported with it.
+    """
+    path = source_of(name)
+    spec = importlib.util.spec_from_file_location(f"gallery_{name}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} cannot be imported.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # where torch.compile looks for it
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,63 @@
+"""What the tasks on pixels share: images as rows of grey values, and a baseline of no learning.
+
+A grey value is its own id, so 0 is black and not padding: the manifest's ``padded`` is 0, and the
+mask that a model is given is True everywhere. Long Range Arena masks black pixels as padding.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.lra.rows import Rows, Split, by_split, majority
+from tasks.spec import Value
+
+LEVELS = 256
+Bytes = NDArray[np.uint8]
+
+
+def pixel_rows(
+    images: Mapping[str, tuple[Bytes, Bytes]], classes: int, facts: Mapping[str, Value]
+) -> Rows:
+    """Return images (n, side, side) and labels of each split as rows of pixels, line by line."""
+    splits: dict[str, Split] = {
+        split: (pixels.reshape(len(pixels), -1), labels)
+        for split, (pixels, labels) in images.items()
+    }
+    length = splits["train"][0].shape[1]
+    shape = {"length": length, "vocabulary": LEVELS, "classes": classes, "padded": 0}
+    baselines = {**majority(splits, classes), **nearest_mean(splits, classes)}
+    return Rows(splits, shape, baselines, facts)
+
+
+def nearest_mean(splits: Mapping[str, Split], classes: int) -> dict[str, float]:
+    """Return what naming the class whose mean image is nearest scores."""
+    pixels, labels = splits["train"]
+    means = np.stack(
+        [
+            pixels[labels == c].mean(axis=0, dtype=np.float64)
+            if (labels == c).any()
+            else np.full(pixels.shape[1], np.inf)
+            for c in range(classes)
+        ]
+    )
+    known: NDArray[np.intp] = np.flatnonzero(np.isfinite(means[:, 0]))
+    means = means[known]
+
+    def guess(tokens: Bytes) -> NDArray[np.intp]:
+        # |x - m|² without |x|², which is the same for every class.
+        scores = tokens.astype(np.float32) @ (2 * means.T).astype(np.float32)
+        nearest: NDArray[np.intp] = (scores - (means**2).sum(axis=1)).argmax(axis=1)
+        return known[nearest]
+
+    return by_split("nearest_mean", splits, guess)
+
+
+def shrink(images: Bytes, side: int) -> Bytes:
+    """Return square images with ``side`` pixels to a side, each the mean of a block."""
+    block = images.shape[1] // side
+    if block == 1:
+        return images
+    blocks = images.reshape(len(images), side, block, side, block).astype(np.uint16)
+    means: Bytes = (blocks.sum(axis=(2, 4)) // block**2).astype(np.uint8)
+    return means

@@ -1,0 +1,77 @@
+"""Made-up documents for the profiles that must run without any download: do two share a topic?
+
+A topic is a handful of invented words. A document draws some of its words from its topic and the
+rest from words of no topic; a pair of one topic is related (1). Each document stands in one split
+only, and every topic in all of them. A score says nothing about citations.
+"""
+
+from dataclasses import dataclass
+
+from tasks.lra.stream import Stream
+
+CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
+TOPICS, TOPIC_WORDS, PLAIN_WORDS = 6, 4, 60
+SHARE = 0.4
+"""Of the words of a document, those that are its topic's."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two documents, by name and text, and whether they belong together."""
+
+    label: int
+    first: str
+    second: str
+    texts: tuple[bytes, bytes]
+
+
+def pairs(
+    seed: int, count: int, length: int, split: str, *, drawn_from: int | None = None
+) -> list[Pair]:
+    """Return ``count`` pairs of documents of at most ``length`` bytes, half of them related.
+
+    The topics depend on the seed alone, the documents on the split, too; ``drawn_from`` is
+    another seed for the documents.
+    """
+    words = _words(Stream(seed), TOPICS * TOPIC_WORDS + PLAIN_WORDS)
+    plain = words[TOPICS * TOPIC_WORDS :]
+    stream = Stream(seed if drawn_from is None else drawn_from, *split.encode())
+    labels = (stream.order(count) % 2).tolist()
+    first = stream.below(TOPICS, count)
+    second = (first + 1 + stream.below(TOPICS - 1, count)) % TOPICS
+    found = []
+    for number, label in enumerate(labels):
+        topics = (int(first[number]), int(first[number] if label else second[number]))
+        a, b = (
+            _document(stream, words[t * TOPIC_WORDS : (t + 1) * TOPIC_WORDS], plain, length)
+            for t in topics
+        )
+        found.append(Pair(label, f"{split}-{number}-a", f"{split}-{number}-b", (a, b)))
+    return found
+
+
+def _words(stream: Stream, count: int) -> list[str]:
+    """Return different words of two or three syllables."""
+    found: dict[str, None] = {}
+    while len(found) < count:
+        syllables = 2 + int(stream.below(2, 1)[0])
+        consonants = stream.below(len(CONSONANTS), syllables)
+        vowels = stream.below(len(VOWELS), syllables)
+        word = "".join(CONSONANTS[c] + VOWELS[v] for c, v in zip(consonants, vowels, strict=True))
+        found[word] = None
+    return list(found)
+
+
+def _document(stream: Stream, topic: list[str], plain: list[str], length: int) -> bytes:
+    limit = length // 2 + int(stream.below(length - length // 2, 1)[0])
+    kind, which = stream.uniform(2 * (limit // 4 + 1)).reshape(2, -1).tolist()
+    words: list[str] = []
+    size = 0
+    for k, w in zip(kind, which, strict=True):
+        choice = topic if k < SHARE else plain
+        word = choice[int(w * len(choice))]
+        size += len(word) + 1
+        if size > limit:
+            break
+        words.append(word)
+    return " ".join(words).encode()

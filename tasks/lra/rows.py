@@ -1,0 +1,171 @@
+"""What the prepared data of all LRA tasks have in common: rows of token ids, and their labels.
+
+A split is ``tokens.npy`` (rows, width) and ``labels.npy`` (rows,). Ids are uint8 where the
+vocabulary allows it, else int16: this is also how they lie on a GPU.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from harness.errors import ConfigError
+from tasks.hidden import PARAMETER, HiddenKey
+from tasks.prepared import altered, checksum, prepared, write_manifest
+from tasks.spec import Manifest, Progress, Strict, Value, digest
+
+SPLITS = ("train", "search", "test")
+HIDDEN = ("search", "test")
+
+Tokens = NDArray[Any]
+Labels = NDArray[np.uint8]
+Split = tuple[Tokens, Labels]
+P = TypeVar("P", bound=Strict)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All that is written of a data set.
+
+    ``shape`` holds length, vocabulary and classes; ``documents`` = 2 says that a row is two
+    documents of that length, one after the other; ``padded`` = 0 that no id means padding.
+    ``facts`` are what is worth knowing of the source, ``baselines`` scores without learning.
+    """
+
+    splits: Mapping[str, Split]
+    shape: Mapping[str, int]
+    baselines: Mapping[str, float]
+    facts: Mapping[str, Value] = field(default_factory=dict)
+
+
+def id_type(vocabulary: int) -> type[np.uint8] | type[np.int16]:
+    """Return the smallest type that holds every id and that torch can compute with."""
+    return np.uint8 if vocabulary <= 256 else np.int16
+
+
+def check(kind: type[P], task: str, profile: str, data: Mapping[str, Value]) -> P:
+    """Return a profile's ``data`` table as parameters. Raises ConfigError."""
+    try:
+        return kind.model_validate(dict(data))
+    except ValidationError as error:
+        raise ConfigError(
+            f"The data table of {task}, profile {profile}, is wrong.", cause=str(error)
+        ) from error
+
+
+def prepare_rows(
+    task: str,
+    profile: str,
+    generator: str,
+    parameters: Strict,
+    make: Callable[[], Rows],
+    root: Path,
+    progress: Progress,
+    *,
+    identity: str = "",
+    key: HiddenKey | None = None,
+) -> Path:
+    """Return the data folder under ``root``, after writing what ``make`` returns if need be.
+
+    ``identity`` changes when the source's content may have changed; ``key`` is what the hidden
+    rows are drawn with. Raises ConfigError where ``root`` cannot be written, and what ``make``
+    raises.
+    """
+    wanted = parameters.model_dump()
+    if key is not None:
+        wanted[PARAMETER] = key.fingerprint
+        identity += key.fingerprint
+    state = digest(generator + parameters.model_dump_json() + identity)
+
+    def build(folder: Path) -> None:
+        _write(folder, task, profile, generator, wanted, make())
+
+    name = f"{task.replace('/', '-')}-{profile}-{state}"
+    return prepared(
+        root,
+        name,
+        task=task,
+        fault=lambda folder: find_fault(folder, wanted),
+        build=build,
+        progress=progress,
+    )
+
+
+def find_fault(folder: Path, parameters: Mapping[str, Value]) -> str:
+    """Return why ``folder`` is not the whole data of ``parameters``, or "" if it is.
+
+    Headers, shapes and sizes are always looked at; contents where that takes under a second.
+    """
+    try:
+        manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
+        if {name: manifest.parameters.get(name) for name in parameters} != dict(parameters):
+            return "manifest.json speaks of other parameters"
+        width = manifest.shape["length"] * manifest.shape.get("documents", 1)
+        kinds = {"tokens": id_type(manifest.shape["vocabulary"]), "labels": np.uint8}
+        for split in SPLITS:
+            count = manifest.rows[split]
+            shapes = {"tokens": (count, width), "labels": (count,)}
+            for what, shape in shapes.items():
+                array = np.load(folder / split / f"{what}.npy", mmap_mode="r")
+                if array.shape != shape or array.dtype != kinds[what]:
+                    return f"{split}/{what}.npy has a wrong shape"
+        return altered(folder, manifest.files)
+    except (OSError, ValueError, KeyError) as error:  # pydantic's, numpy's are ValueErrors
+        return f"it cannot be read ({error})"
+
+
+def majority(splits: Mapping[str, Split], classes: int) -> dict[str, float]:
+    """Return what always naming the commonest training label scores on search and test."""
+    commonest = int(np.bincount(splits["train"][1], minlength=classes).argmax())
+    return by_split("majority", splits, lambda tokens: np.full(len(tokens), commonest))
+
+
+def by_split(
+    name: str, splits: Mapping[str, Split], guess: Callable[[Tokens], NDArray[Any]]
+) -> dict[str, float]:
+    """Return the accuracy of a guess on search (``name``) and on test (``name_test``)."""
+    found = {}
+    for split, suffix in (("search", ""), ("test", "_test")):
+        tokens, labels = splits[split]
+        found[f"{name}{suffix}"] = round(float((guess(tokens) == labels).mean()), 6)
+    return found
+
+
+def _write(
+    folder: Path,
+    task: str,
+    profile: str,
+    generator: str,
+    parameters: Mapping[str, Value],
+    rows: Rows,
+) -> None:
+    files = {}
+    chance = round(1 / rows.shape["classes"], 6)
+    for split in SPLITS:
+        tokens, labels = rows.splits[split]
+        (folder / split).mkdir()
+        (folder / split).chmod(0o700 if split in HIDDEN else 0o755)
+        for what, array in (("tokens", tokens), ("labels", labels)):
+            path = folder / split / f"{what}.npy"
+            try:
+                np.save(path, array)
+            except OSError as error:  # numpy's own words name no file
+                raise OSError(f"{split}/{what}.npy cannot be written: {error}") from error
+            files[f"{split}/{what}.npy"] = checksum(path)
+    write_manifest(
+        folder,
+        Manifest(
+            task=task,
+            profile=profile,
+            generator=generator,
+            parameters={**parameters, **rows.facts},
+            shape=dict(rows.shape),
+            rows={split: len(rows.splits[split][1]) for split in SPLITS},
+            files=files,
+            baselines={"chance": chance, "chance_test": chance, **rows.baselines},
+        ),
+    )

@@ -1,0 +1,111 @@
+"""A folder of prepared data: made once, by one process at a time, and whole or not there at all.
+
+The folder is written under a hidden name beside its place and renamed last. A lock that the
+kernel frees with its process keeps two from making the same data at once.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from harness.errors import ConfigError
+from tasks.spec import Manifest, Progress
+
+CHECKSUM_ON_REUSE_BYTES = 100_000_000
+"""Data up to this size are read through before they are used again: that takes under a second."""
+
+
+class Locked:
+    """Holds a file lock, saying so while it waits."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self._lock = FileLock(path)
+        self._progress = progress
+
+    def __enter__(self) -> None:
+        while True:
+            try:
+                self._lock.acquire(timeout=0.5)
+            except Timeout:
+                self._progress("waiting for another process that makes this data", 0, 1)
+            else:
+                return
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def prepared(
+    root: Path,
+    name: str,
+    *,
+    task: str,
+    fault: Callable[[Path], str],
+    build: Callable[[Path], None],
+    progress: Progress,
+) -> Path:
+    """Return the folder ``root/name``, after making it if it is not there whole.
+
+    ``fault`` says what is wrong with a folder, or ""; ``build`` fills an empty one, its manifest
+    last. Raises ConfigError where ``root`` cannot be written, and what ``build`` raises.
+    """
+    folder, unfinished = root / name, root / f".{name}.part"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with Locked(root / f".{name}.lock", progress):
+            found = fault(folder)
+            if found == "":
+                return folder
+            if folder.exists():
+                progress(f"rebuilding, for {found}", 0, 1)
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(mode=0o755)
+            try:
+                build(unfinished)
+            except BaseException:
+                # What is left of it would hold the space that the next attempt needs.
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
+            unfinished.rename(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"The data of {task} cannot be written under {root}.",
+            cause=str(error),
+            remedy=f"free some space, or make {root} writable, or choose another data folder",
+        ) from error
+    return folder
+
+
+def altered(folder: Path, files: Mapping[str, str]) -> str:
+    """Return which of ``files`` (name → SHA-256) is not what it was, or "".
+
+    Contents are looked at where all files together are small. Raises OSError.
+    """
+    paths = {name: folder / name for name in files}
+    if sum(path.stat().st_size for path in paths.values()) < CHECKSUM_ON_REUSE_BYTES:
+        for name, path in paths.items():
+            if checksum(path) != files[name]:
+                return f"{name} does not have the content it was written with"
+    return ""
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json`` by atomic rename: with it the folder is whole."""
+    beside = folder / "manifest.json.part"
+    with beside.open("w") as out:
+        out.write(json.dumps(manifest.model_dump(), indent=2) + "\n")
+        out.flush()
+        os.fsync(out.fileno())
+    beside.rename(folder / "manifest.json")
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file in hex. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

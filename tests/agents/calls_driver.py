@@ -1,0 +1,29 @@
+"""Makes calls, three at a time, until it is done or killed: started by test_calls.py.
+
+python calls_driver.py RUN PORT NODES
+"""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from scripted import HttpClient, endpoint, price
+
+from harness.agents.calls import Calls
+from harness.agents.model import Prompt, Turn
+from harness.search.budget import Budget, Limits
+
+run, port, nodes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+known = endpoint(HttpClient(port), price, lambda *_: True)
+calls = Calls(run, budget=Budget(Limits()), endpoint=known, say=lambda _: None)
+print("ready", flush=True)
+
+
+def one(node: int) -> str:
+    prompt = Prompt("You write code.", (Turn("user", f"node {node}"),))
+    return calls.bind(node).complete(prompt, purpose="draft").text
+
+
+with ThreadPoolExecutor(3) as pool:
+    assert all(pool.map(one, range(nodes)))

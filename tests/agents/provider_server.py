@@ -1,0 +1,431 @@
+"""A provider on loopback: real HTTP, both protocols, answers by a script.
+
+    from agents.provider_server import QUICK, answer, model_on, provider, status
+
+    def test_something(provider, monkeypatch):
+        monkeypatch.setenv("TEST_KEY", "sk-…")
+        provider.script(status(429, headers={"retry-after": "1"}), answer("hello"))
+        client = make_client(model_on(provider, "openai"), patience=QUICK)
+
+A script is a list of responses, used one a request, whichever thread asks. When it has run
+out, ``provider.otherwise`` answers: a response, or a function of the request that returns one.
+A request for ``…/messages`` is answered in Anthropic's wire format, one for
+``…/chat/completions`` in OpenAI's. The formats are written by hand after the providers' published
+streaming examples; ``recorded`` answers with what a llama.cpp server sent, byte for byte (wire/).
+No paid API was asked.
+"""
+
+import json
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.agents.catalogue import Entry
+from harness.agents.clients import Patience
+
+WIRE = Path(__file__).with_name("wire")
+QUICK = Patience(outage_s=20, first_s=0.01, longest_s=0.05, idle_s=5, total_s=20)
+"""Waits for tests."""
+
+
+@pytest.fixture
+def provider() -> Iterator["Provider"]:
+    """A provider that answers "ok" until told otherwise."""
+    server = Provider()
+    yield server
+    server.close()
+
+
+def model_on(provider: "Provider", protocol: str, **more: Any) -> Entry:
+    """Return a model that lives on a provider of these tests; its key is $TEST_KEY."""
+    values = {
+        "name": "test-model",
+        "title": "A model for tests",
+        "provider": protocol,
+        "model": "the-model",
+        "base_url": provider.base_url(protocol),
+        "key": "TEST_KEY",
+        "context_tokens": 100_000,
+        "max_output_tokens": 4_000,
+        "cache_control": protocol == "anthropic",
+    }
+    return Entry(**{**values, **more})
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked."""
+
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+    @property
+    def protocol(self) -> str:
+        return "anthropic" if self.path.endswith("/messages") else "openai"
+
+    @property
+    def text(self) -> str:
+        """All text of the prompt, as JSON."""
+        return json.dumps([self.body.get("system"), self.body.get("messages")])
+
+
+@dataclass(frozen=True)
+class Response:
+    """Writes itself onto an open connection."""
+
+    send: Callable[["Handler", Request], None]
+
+
+def answer(
+    text: str = "ok",
+    *,
+    stop: str = "end",
+    input_tokens: int = 10,
+    cached: int = 0,
+    cache_write: int = 0,
+    output_tokens: int = 5,
+    thinking: str = "",
+    reasoning_tokens: int = 0,
+    delay_s: float = 0.0,
+    cut_after: int | None = None,
+    usage: bool = True,
+) -> Response:
+    """Stream a whole answer; ``stop`` is end, length or refusal.
+
+    ``delay_s`` passes before each event; after ``cut_after`` events the connection breaks.
+    """
+
+    def send(handler: "Handler", request: Request) -> None:
+        make = _anthropic if request.protocol == "anthropic" else _openai
+        counts = (input_tokens, cached, cache_write, output_tokens, reasoning_tokens)
+        events = list(make(text, stop, counts, thinking, usage))
+        handler.begin(200, {"content-type": "text/event-stream"})
+        for number, event in enumerate(events):
+            if number == cut_after:
+                handler.break_off()
+                return
+            if delay_s:
+                time.sleep(delay_s)
+            if number == len(events) - 1:
+                handler.done()
+            handler.chunk(event)
+        handler.end()
+
+    return Response(send)
+
+
+def status(
+    code: int,
+    kind: str = "",
+    message: str = "no",
+    *,
+    headers: dict[str, str] | None = None,
+    error_code: str | None = None,
+) -> Response:
+    """Refuse, with the protocol's own error body."""
+
+    def send(handler: "Handler", request: Request) -> None:
+        if request.protocol == "anthropic":
+            inner: dict[str, Any] = {"type": kind or "api_error", "message": message}
+            if error_code:
+                inner["details"] = {"error_code": error_code}
+            body: dict[str, Any] = {"type": "error", "error": inner, "request_id": "req_1"}
+        else:
+            body = {"error": {"message": message, "type": kind, "param": None, "code": error_code}}
+        handler.whole(code, json.dumps(body).encode(), headers or {})
+
+    return Response(send)
+
+
+def raw(content: bytes, code: int = 200, content_type: str = "text/event-stream") -> Response:
+    """Send exactly these bytes as the body."""
+    return Response(lambda h, _: h.whole(code, content, {"content-type": content_type}))
+
+
+def recorded(protocol: str) -> Response:
+    """Send what llama.cpp's server sent, from its status line to the end of its last chunk."""
+    content = (WIRE / f"llamacpp-{protocol}.http").read_bytes()
+
+    def send(handler: "Handler", _: Request) -> None:
+        handler.wfile.write(content)
+        handler.close_connection = True
+
+    return Response(send)
+
+
+def error_in_stream(kind: str, message: str = "no") -> Response:
+    """Begin well, then send an error event: status 200, as providers do when overloaded."""
+    inner = {"type": kind, "message": message, "code": kind}
+    data = json.dumps({"type": "error", "error": inner}).encode()
+    return raw(b"event: error\ndata: " + data + b"\n\n")
+
+
+def silent(seconds: float) -> Response:
+    """Take the request and say nothing for so long, then break off."""
+
+    def send(handler: "Handler", _: Request) -> None:
+        handler.server.provider.stopping.wait(seconds)
+        handler.break_off()
+
+    return Response(send)
+
+
+def endless(pause_s: float = 0.0) -> Response:
+    """Stream text for ever."""
+
+    def send(handler: "Handler", request: Request) -> None:
+        handler.begin(200, {"content-type": "text/event-stream"})
+        make = _anthropic if request.protocol == "anthropic" else _openai
+        first, *_ = make("x", "end", (1, 0, 0, 1, 0), "", True)
+        handler.chunk(first)
+        piece = _delta(request.protocol, "x" * (20 if pause_s else 4000))
+        while not handler.server.provider.stopping.is_set():
+            handler.chunk(piece)
+            if pause_s:
+                time.sleep(pause_s)
+
+    return Response(send)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: "_Server"
+
+    now = 0
+    """1 while a call of this connection is under way."""
+
+    def done(self) -> None:
+        """Count the call as over: before the client can know that it is."""
+        provider = self.server.provider
+        with provider.lock:
+            provider.now -= self.now
+            self.now = 0
+
+    def do_GET(self) -> None:  # noqa: N802 (the library's name)
+        self.server.provider.take(self, {})
+
+    def do_POST(self) -> None:  # noqa: N802
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.provider.take(self, json.loads(body))
+
+    def begin(self, code: int, headers: dict[str, str]) -> None:
+        self.send_response(code)
+        for name, value in {**headers, "transfer-encoding": "chunked"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def chunk(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.flush()
+
+    def end(self) -> None:
+        self.wfile.write(b"0\r\n\r\n")
+
+    def whole(self, code: int, data: bytes, headers: dict[str, str]) -> None:
+        self.done()
+        self.send_response(code)
+        for name, value in {
+            "content-type": "application/json",
+            **headers,
+            "content-length": str(len(data)),
+        }.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def break_off(self) -> None:
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    provider: "Provider"
+
+    def handle_error(self, *_: object) -> None:
+        """A client that went away is what these tests are about."""
+
+
+@dataclass
+class Provider:
+    """The server: what it was asked, and what it answers."""
+
+    otherwise: Response | Callable[[Request], Response] = field(default_factory=answer)
+    requests: list[Request] = field(default_factory=list)
+    """Calls for an answer, in the order of their coming."""
+    looked: list[Request] = field(default_factory=list)
+    """Requests for the list of models."""
+    models: Response = field(
+        default_factory=lambda: raw(b'{"data": [], "has_more": false}', 200, "application/json")
+    )
+    most_at_once: int = 0
+    lost: int = 0
+    """Answers that the client did not wait for."""
+
+    def __post_init__(self) -> None:
+        self.stopping = threading.Event()
+        self.lock = threading.Lock()
+        self._script: deque[Response] = deque()
+        self.now = 0
+        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._server.provider = self
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def base_url(self, protocol: str) -> str:
+        """Return the address to give as a model's base URL."""
+        return self.origin if protocol == "anthropic" else f"{self.origin}/v1"
+
+    def script(self, *responses: Response) -> None:
+        """Queue responses, one a request."""
+        with self.lock:
+            self._script.extend(responses)
+
+    def wrap(self, context: ssl.SSLContext) -> None:
+        """Speak TLS from here on."""
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+
+    def take(self, handler: Handler, body: dict[str, Any]) -> None:
+        request = Request(handler.path, {k.lower(): v for k, v in handler.headers.items()}, body)
+        if handler.path.split("?")[0].endswith("/models"):
+            self.looked.append(request)
+            self.models.send(handler, request)
+            return
+        with self.lock:
+            self.requests.append(request)
+            self.now += 1
+            handler.now = 1
+            self.most_at_once = max(self.most_at_once, self.now)
+            response = self._script.popleft() if self._script else None
+        if response is None:
+            response = self.otherwise if isinstance(self.otherwise, Response) else None
+        if response is None:
+            assert not isinstance(self.otherwise, Response)
+            response = self.otherwise(request)
+        try:
+            response.send(handler, request)
+        except OSError:
+            self.lost += 1
+            handler.close_connection = True
+        finally:
+            handler.done()
+
+    def close(self) -> None:
+        self.stopping.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+Counts = tuple[int, int, int, int, int]
+
+
+def _anthropic(text: str, stop: str, counts: Counts, thinking: str, usage: bool) -> Iterator[bytes]:
+    fresh, cached, written, output, thought = counts
+    before = {
+        "input_tokens": fresh,
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": cached,
+        "output_tokens": 1,
+        "service_tier": "standard",
+    }
+    message = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "content": [],
+        "model": "model-that-answered",
+        "stop_reason": None,
+        "stop_sequence": None,
+    } | ({"usage": before} if usage else {})
+    yield _event({"type": "message_start", "message": message})
+    place = 0
+    if thinking:
+        block = {"type": "thinking", "thinking": "", "signature": ""}
+        yield _event({"type": "content_block_start", "index": 0, "content_block": block})
+        delta = {"type": "thinking_delta", "thinking": thinking}
+        yield _event({"type": "content_block_delta", "index": 0, "delta": delta})
+        delta = {"type": "signature_delta", "signature": "EqQBCgIYAhIM1gbcDa9GJwZA2b3h"}
+        yield _event({"type": "content_block_delta", "index": 0, "delta": delta})
+        yield _event({"type": "content_block_stop", "index": 0})
+        place = 1
+    yield _event({"type": "ping"})
+    if text:
+        block = {"type": "text", "text": ""}
+        yield _event({"type": "content_block_start", "index": place, "content_block": block})
+        for piece in _pieces(text):
+            yield _delta("anthropic", piece, place)
+        yield _event({"type": "content_block_stop", "index": place})
+    reason = {"end": "end_turn", "length": "max_tokens", "refusal": "refusal"}.get(stop, stop)
+    delta = {"stop_reason": reason, "stop_sequence": None}
+    after = {"output_tokens": output, "output_tokens_details": {"thinking_tokens": thought}}
+    yield _event({"type": "message_delta", "delta": delta} | ({"usage": after} if usage else {}))
+    yield _event({"type": "message_stop"})
+
+
+def _openai(text: str, stop: str, counts: Counts, thinking: str, usage: bool) -> Iterator[bytes]:
+    fresh, cached, written, output, thought = counts
+    yield _chunk([{"index": 0, "delta": {"role": "assistant", "content": ""}}])
+    if thinking:
+        yield _chunk([{"index": 0, "delta": {"reasoning_content": thinking}}])
+        yield _chunk([{"index": 0, "delta": {"reasoning": thinking}}])
+    for piece in _pieces(text):
+        yield _delta("openai", piece)
+    reason = {"end": "stop", "refusal": "content_filter"}.get(stop, stop)
+    yield _chunk([{"index": 0, "delta": {}, "finish_reason": reason}])
+    if usage:
+        yield _chunk(
+            [],
+            usage={
+                "prompt_tokens": fresh + cached + written,
+                "completion_tokens": output,
+                "total_tokens": fresh + cached + written + output,
+                "prompt_tokens_details": {"cached_tokens": cached, "cache_write_tokens": written},
+                "completion_tokens_details": {"reasoning_tokens": thought},
+            },
+        )
+    yield b"data: [DONE]\n\n"
+
+
+def _delta(protocol: str, text: str, place: int = 0) -> bytes:
+    if protocol == "anthropic":
+        delta = {"type": "text_delta", "text": text}
+        return _event({"type": "content_block_delta", "index": place, "delta": delta})
+    return _chunk([{"index": 0, "delta": {"content": text}}])
+
+
+def _pieces(text: str) -> list[str]:
+    return [text[i : i + 7] for i in range(0, len(text), 7)]
+
+
+def _event(data: dict[str, Any]) -> bytes:
+    return f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+def _chunk(choices: list[dict[str, Any]], **more: Any) -> bytes:
+    data = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1_700_000_000,
+        "model": "model-that-answered",
+        "system_fingerprint": "fp_1",
+        "choices": [{"finish_reason": None, "logprobs": None} | c for c in choices],
+    }
+    return f"data: {json.dumps(data | more)}\n\n".encode()

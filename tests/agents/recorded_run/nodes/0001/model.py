@@ -1,0 +1,5 @@
+def predict(tokens):
+    logits = np.zeros((len(tokens), 4))
+    for i, token in enumerate(tokens):
+        logits[i] = np.sum(np.multiply(token, 2))
+    return logits

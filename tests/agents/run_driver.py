@@ -1,0 +1,21 @@
+"""A whole run of the scripted agent, until it is done or killed: started by test_replay.py.
+
+python run_driver.py RUNS PORT (new run, or the one that is there goes on)
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import scripted
+
+from harness.agents import AGENTS
+from harness.runs.launch import Options, resume, start
+
+runs, scripted.Scripted.port = Path(sys.argv[1]), int(sys.argv[2])
+AGENTS["scripted"] = scripted.Scripted
+options = Options("toy", "scripted", "greedy", "test", runs, steps=6, sandbox="process")
+quiet = {"progress": lambda *_: None, "observe": lambda *_: None}
+begun = [path for path in runs.glob("*") if (path / "run.toml").exists()]
+result = resume(begun[0], **quiet) if begun else start(options, **quiet)
+assert result["nodes"]["scored"] == 6

@@ -1,0 +1,182 @@
+"""An agent with a model behind real HTTP, as small as it can be: server, client, agent.
+
+The server's answer is a function of the question alone, so that a repeated run can be compared.
+It counts what it was asked and what it answered, can fail, die, and be slow.
+"""
+
+import contextlib
+import http.client
+import json
+import random
+import threading
+import time
+from collections import Counter
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from harness.agents import Answer
+from harness.agents.calls import Endpoint
+from harness.agents.model import Prompt, Reply, Turn, Usage
+from harness.errors import Cancelled, ProviderError
+
+KEY = "sk-a-key-that-must-never-be-written"
+WORST_OUT = 100
+TOKENS_OUT = 10
+
+DRAFT = """# {name}
+import random
+import numpy as np
+
+STEP_S = random.random() * {pause}
+
+
+def predict(tokens):
+    first = tokens[:, 0]
+    return np.eye(4, dtype=np.float32)[np.where(first <= {known}, first - 1, 0)]
+"""
+
+
+def endpoint(client, price, fits) -> Endpoint:
+    """Return a model whose tokens in are billed alike in the worst case."""
+    return Endpoint(client, price, lambda i, o: price(Usage(i, output_tokens=o)), fits)
+
+
+class Server:
+    """A provider on the loopback. ``asked`` and ``answered`` count requests by their hash."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.answered: Counter[str] = Counter()
+        self.under_way = self.most_under_way = 0
+        self.fail_rate = 0.0
+        self.dead = False
+        self.delay_s = 0.0
+        self.pause_s = 0.0
+        self.reply: dict = {}
+        self._rng = random.Random(7)
+        self._lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                with contextlib.suppress(OSError):  # a client that was killed reads no more
+                    outer._answer(self)
+
+            def log_message(self, *args) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.port = self._http.server_address[1]
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers["content-length"]))
+        name = sha256(body).hexdigest()
+        with self._lock:
+            self.asked[name] += 1
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+            failing = self.dead or self._rng.random() < self.fail_rate
+        time.sleep(self.delay_s)
+        with self._lock:
+            self.under_way -= 1
+            if not failing:
+                self.answered[name] += 1
+        known = 1 + int(name, 16) % 4
+        value = {
+            "text": DRAFT.format(name=name, known=known, pause=self.pause_s),
+            "input_tokens": len(body) // 4,
+            "output_tokens": TOKENS_OUT,
+            **self.reply,
+        }
+        request.send_response(500 if failing else 200)
+        request.end_headers()
+        request.wfile.write(json.dumps({} if failing else value).encode())
+
+
+class HttpClient:
+    """Tries eight times, in a tenth of a second."""
+
+    def __init__(self, port: int, model: str = "tiny") -> None:
+        self.port = port
+        self.model = model
+
+    def describe(self) -> dict[str, object]:
+        return {"model": self.model, "temperature": 0.5}
+
+    def worst_tokens(self, prompt: Prompt) -> tuple[int, int]:
+        return len(json.dumps(_body(prompt, self.model))) // 2, WORST_OUT
+
+    def check(self) -> None:
+        pass
+
+    def send(self, prompt: Prompt, *, say, cancel: threading.Event) -> Reply:
+        began, waited = time.monotonic(), 0.0
+        for attempt in range(8):
+            if cancel.is_set():
+                raise Cancelled("stopped")
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+            with contextlib.closing(connection):
+                text = json.dumps(_body(prompt, self.model))
+                connection.request("POST", "/", text, {"authorization": f"Bearer {KEY}"})
+                response = connection.getresponse()
+                value = json.loads(response.read())
+            if response.status == 200:
+                usage = Usage(value["input_tokens"], output_tokens=value["output_tokens"])
+                seconds = time.monotonic() - began - waited
+                return Reply(value["text"], "end", usage, self.model, seconds, waited)
+            say(f"status {response.status}, trying again")
+            time.sleep(0.002 * 2**attempt)
+            waited += 0.002 * 2**attempt
+        raise ProviderError(f"The provider failed 8 times (authorization: Bearer {KEY[:4]}…).")
+
+
+def _body(prompt: Prompt, model: str) -> dict:
+    turns = [[turn.role, turn.text] for turn in prompt.turns]
+    return {"model": model, "system": prompt.system, "turns": turns}
+
+
+def price(usage: Usage) -> float:
+    """A cent a token in, two cents a token out: worst cases are easy to add up."""
+    return (usage.prompt_tokens + 2 * usage.output_tokens) / 100
+
+
+def unknown(usage: Usage) -> None:
+    return None
+
+
+class Scripted:
+    """Asks once, and every third node once more. What it asks depends on all an agent is told."""
+
+    name = "scripted"
+    trusted = True
+    port = 0
+    price = staticmethod(price)
+    extra = ""
+    """Added to the prompt: what a later version of the prompts would change."""
+    stops_between_calls = False
+    """Whether Ctrl-C comes between the first and the second call of a node."""
+
+    def __init__(self) -> None:
+        self.endpoint = endpoint(
+            HttpClient(type(self).port), type(self).price, lambda i, o: i + o <= 100_000
+        )
+
+    def write(self, ask) -> Answer:
+        lines = [f"node {ask.node}: {ask.operator} of {[p.number for p in ask.parents]}"]
+        lines += [f"{node.number} scored {node.score}" for node in ask.tree.scored()]
+        lines += [f"left: {dict(ask.left)}", type(self).extra]
+        prompt = Prompt("You write predict(tokens).", (Turn("user", "\n".join(lines)),))
+        assert ask.model.fits(prompt)
+        reply = ask.model.complete(prompt, purpose=ask.operator)
+        if ask.node % 3 == 2:
+            if type(self).stops_between_calls:
+                raise KeyboardInterrupt
+            turns = (*prompt.turns, Turn("assistant", reply.text), Turn("user", "Once more."))
+            reply = ask.model.complete(Prompt(prompt.system, turns), purpose="again")
+        return Answer({"model.py": reply.text}, note=f"node {ask.node}")

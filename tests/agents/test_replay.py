@@ -1,0 +1,346 @@
+"""Whole runs of an agent with a model: budgets, providers that fail and die, and replay."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import scripted
+
+from harness.agents import AGENTS
+from harness.agents.tape import Divergence, Tape
+from harness.errors import Cancelled, ConfigError, ProviderError
+from harness.report.summary import summarize
+from harness.report.tree_view import as_json, load, show_tree
+from harness.runs import launch
+from harness.runs.launch import Options, resume, start
+from harness.search.journal import read
+
+
+@pytest.fixture
+def server():
+    served = scripted.Server()
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def agent(server, monkeypatch):
+    """The scripted agent, known by its name; the server is its provider."""
+    monkeypatch.setitem(AGENTS, "scripted", scripted.Scripted)
+    monkeypatch.setattr(scripted.Scripted, "port", server.port)
+    return scripted.Scripted
+
+
+def quiet(*_: object) -> None:
+    pass
+
+
+def run(runs: Path, agent: str = "scripted", **more) -> dict:
+    more = {"steps": 5, "sandbox": "process", "settings": ("greedy.num_drafts=2",), **more}
+    if agent.startswith("replay:"):
+        more.pop("sandbox")
+    options = Options("toy", agent, "greedy", "test", runs, **more)
+    return start(options, progress=quiet, observe=quiet)
+
+
+def submissions(result: dict) -> dict[int, dict[str, str]]:
+    return {node.number: node.files for node in load(Path(result["run"]))[1].tree}
+
+
+def steps(result: dict) -> list[tuple]:
+    return [(n.number, n.operator, n.parents) for n in load(Path(result["run"]))[1].tree]
+
+
+def events(run: Path, kind: str) -> list[dict]:
+    return [e.data for e in read(run / "events.jsonl")[0] if e.kind == kind]
+
+
+def test_a_run_that_may_not_pay_another_call_ends_well_with_its_best_so_far(
+    tmp_path, server, agent, capsys
+):
+    result = run(tmp_path, steps=20, output_tokens=170)
+    assert result["valid"]
+    assert server.asked.total() == 8  # 7 answers of 10 leave room for a worst case of 100
+    path = Path(result["run"])
+    (exhausted,) = events(path, "exhausted")
+    assert exhausted["message"] == result["ended"]
+    assert "100 output tokens, and 90 of 170 are left" in result["ended"]
+    model = result["spent"]["model"]
+    assert (model["calls"], model["output_tokens"]) == (8, 80)
+    assert model["dollars"] == pytest.approx(sum(r.dollars for r in Tape(path)))
+    assert "8 calls" in summarize(result)
+    show_tree(path)
+    assert "8 calls" in capsys.readouterr().out
+    json.dumps(as_json(path, None)["spent"])
+
+
+def test_a_dollar_limit_without_a_price_is_refused_before_anything_begins(
+    tmp_path, server, agent, monkeypatch
+):
+    monkeypatch.setattr(agent, "price", staticmethod(scripted.unknown))
+    with pytest.raises(ConfigError, match="price of scripted is unknown") as caught:
+        run(tmp_path, dollars=3.0)
+    assert "--max-input-tokens" in caught.value.remedy
+    assert list(tmp_path.iterdir()) == []
+    assert server.asked.total() == 0
+    result = run(tmp_path, steps=1)
+    assert result["spent"]["model"]["dollars"] is None
+    assert "price unknown" in summarize(result)
+
+
+def test_a_provider_that_fails_often_and_then_dies_loses_nothing_and_pays_nothing_twice(
+    tmp_path, server, agent
+):
+    server.fail_rate = 0.3
+    dies_at = 4
+
+    def observe(what: str, label: str, details: dict) -> None:
+        server.dead = server.dead or (what == "scored" and label == str(dies_at))
+
+    options = Options("toy", "scripted", "greedy", "test", tmp_path, steps=8, sandbox="process")
+    with pytest.raises(ProviderError) as caught:
+        start(options, progress=quiet, observe=observe)
+    assert caught.value.exit_code == 4
+    (path,) = tmp_path.iterdir()
+    assert events(path, "closed")[-1]["status"] == "failed"
+    before = submissions({"run": path})
+    assert len([n for n in before.values() if n]) == dies_at + 1
+    server.dead = False
+    result = resume(path, progress=quiet, observe=quiet)
+    assert result["nodes"]["scored"] == 8
+    assert {n: f for n, f in submissions(result).items() if n <= dies_at} == {
+        n: f for n, f in before.items() if n <= dies_at
+    }
+    assert server.asked.total() > server.answered.total() == result["spent"]["model"]["calls"]
+    assert set(server.answered.values()) == {1}
+    assert result["spent"]["lost"]["calls"] == 0
+
+
+def test_a_run_stopped_in_the_middle_of_a_node_asks_only_what_was_not_answered(
+    tmp_path, server, agent, monkeypatch
+):
+    """The clock goes on meanwhile; the questions, which tell the time left, stay the same."""
+    monkeypatch.setattr(agent, "stops_between_calls", True)
+    with pytest.raises(Cancelled):
+        run(tmp_path, time_s=500.0)
+    monkeypatch.setattr(agent, "stops_between_calls", False)
+    (path,) = tmp_path.iterdir()
+    asked = server.asked.total()
+    result = resume(path, progress=quiet, observe=quiet)
+    assert result["nodes"]["scored"] == 5
+    assert set(server.asked.values()) == {1}
+    assert server.asked.total() == asked + 1 + 2
+    lefts = [n["left"]["time_s"] for n in events(path, "chosen")]
+    assert lefts == sorted(lefts, reverse=True)
+    assert lefts[0] <= 500
+
+
+def test_kills_while_questions_are_under_way_ask_again_only_those(tmp_path, server):
+    server.delay_s = 0.1
+    driver = [sys.executable, str(Path(__file__).parent / "run_driver.py")]
+    driver += [str(tmp_path), str(server.port)]
+    for kill in range(1, 5):
+        child = subprocess.Popen(driver, stderr=subprocess.DEVNULL)
+        while server.asked.total() < 2 * kill and child.poll() is None:
+            time.sleep(0.005)
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+    done = subprocess.run(driver, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.iterdir()
+    records = list(Tape(path))
+    assert [(r.node, r.call) for r in records] == [
+        (n, k) for n in range(6) for k in range(1 + (n % 3 == 2))
+    ]
+    assert {r.status for r in records} == {"answered"}
+    lost = sum(len(r.lost) for r in records)
+    assert 1 <= lost <= 4
+    assert len(records) < server.asked.total() <= len(records) + lost
+
+
+def test_a_replay_gives_the_same_submissions_and_sends_nothing(tmp_path, server, agent, isolating):
+    first = run(tmp_path, time_s=500.0)
+    asked = server.asked.total()
+    server.dead = True
+    again = run(tmp_path, f"replay:{first['run']}", steps=None, time_s=60.0)
+    assert submissions(again) == submissions(first)
+    assert (again["score"], again["nodes"]) == (first["score"], first["nodes"])
+    assert server.asked.total() == asked
+    assert again["replay"] == {
+        "of": str(Path(first["run"]).resolve()), "diverged": "", "other_scores": [],
+    }  # fmt: skip
+    spent, was = again["spent"], first["spent"]["model"]
+    assert spent["model"]["calls"] == 0
+    assert spent["model"]["dollars"] == 0.0
+    assert spent["replayed"] == was
+    assert "$0 now" in summarize(again)
+    # A replay stands alone: it can be repeated when what it repeated is gone, but for its name.
+    third = run(tmp_path, f"replay:{again['run']}", steps=3)
+    assert submissions(third) == {n: f for n, f in submissions(first).items() if n < 3}
+
+
+@pytest.mark.slow
+def test_a_replay_of_nodes_evaluated_at_once_holds_whatever_finishes_first(
+    tmp_path, server, agent, isolating, monkeypatch
+):
+    server.pause_s = 0.05  # evaluations take from 0 to 1 s, by chance, each time anew
+    monkeypatch.setattr(launch, "Asked", partial(launch.Asked, workers=3))
+    monkeypatch.setattr(launch, "get_ready", partial(launch.get_ready, workers=3))
+    first = run(tmp_path, steps=9)
+    asked = server.asked.total()
+    for workers in (3, 1):
+        monkeypatch.setattr(launch, "Asked", partial(launch.Asked.func, workers=workers))
+        again = run(tmp_path, f"replay:{first['run']}", steps=None)
+        assert submissions(again) == submissions(first)
+        assert steps(again) == steps(first)
+    assert server.asked.total() == asked
+
+
+def test_a_replay_goes_on_after_a_kill(tmp_path, server, agent, isolating, monkeypatch):
+    first = run(tmp_path)
+    asked = server.asked.total()
+    options = Options(
+        "toy", f"replay:{first['run']}", "greedy", "test", tmp_path / "again",
+        settings=("greedy.num_drafts=2",),
+    )  # fmt: skip
+
+    def observe(what: str, label: str, details: dict) -> None:
+        if (what, label) == ("scored", "2"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(Cancelled):
+        start(options, progress=quiet, observe=observe)
+    (path,) = (tmp_path / "again").iterdir()
+    again = resume(path, progress=quiet, observe=quiet)
+    assert submissions(again) == submissions(first)
+    assert again["spent"]["replayed"] == first["spent"]["model"]
+    assert server.asked.total() == asked
+
+
+def test_an_answer_that_is_now_read_in_another_way_is_named(
+    tmp_path, server, agent, isolating, monkeypatch
+):
+    first = run(tmp_path, steps=2)
+    write = agent.write
+
+    def parse(self, ask):
+        answer = write(self, ask)
+        return replace(answer, files={"model.py": answer.files["model.py"].strip()})
+
+    monkeypatch.setattr(agent, "write", parse)
+    with pytest.raises(Divergence, match="node 0: the answers gave other files"):
+        run(tmp_path, f"replay:{first['run']}")
+
+
+def test_a_prompt_that_deviates_is_named_and_nothing_is_sent(
+    tmp_path, server, agent, isolating, monkeypatch
+):
+    first = run(tmp_path)
+    asked = server.asked.total()
+    monkeypatch.setattr(agent, "extra", "think \x1b[31mhard")
+    with pytest.raises(Divergence, match=r"node 0, call 0 \(draft\)") as caught:
+        run(tmp_path, f"replay:{first['run']}")
+    assert caught.value.exit_code == 2
+    assert "+ think [31mhard" in caught.value.cause
+    assert "--on-divergence live" in caught.value.remedy
+    assert server.asked.total() == asked
+
+
+def test_a_deviating_replay_may_go_on_live_and_is_marked_for_good(
+    tmp_path, server, agent, isolating, monkeypatch
+):
+    first = run(tmp_path)
+    asked = server.asked.total()
+    write = agent.write
+
+    def later(self, ask):
+        monkeypatch.setattr(agent, "extra", "hard" if ask.node >= 3 else "")
+        return write(self, ask)
+
+    monkeypatch.setattr(agent, "write", later)
+    said: list[str] = []
+
+    def observe(what: str, label: str, details: dict) -> None:
+        said.append(details.get("message", ""))
+        if (what, label) == ("scored", "3") and len(list((tmp_path / "again").iterdir())) == 1:
+            raise KeyboardInterrupt
+
+    options = Options(
+        "toy", f"replay:{first['run']}", "greedy", "test", tmp_path / "again",
+        settings=("greedy.num_drafts=2",), on_divergence="live", steps=6,
+    )  # fmt: skip
+    with pytest.raises(Cancelled):
+        start(options, progress=quiet, observe=observe)
+    assert any("From here on the model is asked" in line for line in said)
+    (path,) = (tmp_path / "again").iterdir()
+    again = resume(path, progress=quiet, observe=quiet)
+    mine, theirs = submissions(again), submissions(first)
+    assert len(mine) == 6
+    assert [mine[n] == theirs[n] for n in range(5)] == [True, True, True, False, False]
+    assert server.asked.total() == asked + 4  # nodes 3 and 4 once, node 5 twice
+    assert "node 3, call 0" in again["replay"]["diverged"]
+    assert (again["spent"]["replayed"]["calls"], again["spent"]["model"]["calls"]) == (4, 4)
+    assert "WENT ON LIVE" in summarize(again)
+
+
+def test_a_damaged_recording_is_refused_by_the_name_of_its_file(tmp_path, server, agent, isolating):
+    first = run(tmp_path, steps=2)
+    file = Path(first["run"]) / "nodes/0001/calls/000.json"
+    file.write_text(file.read_text()[:-20])
+    with pytest.raises(ConfigError, match=f"{file}"):
+        run(tmp_path, f"replay:{first['run']}")
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [({"seed": 4}, "seed: there 0, here 4"), ({"settings": ()}, "settings")],
+)
+def test_a_replay_asked_otherwise_than_its_run_is_refused_with_the_command(
+    tmp_path, server, agent, other, words
+):
+    first = run(tmp_path, steps=1)
+    with pytest.raises(ConfigError) as caught:
+        run(tmp_path, f"replay:{first['run']}", **other)
+    assert words in caught.value.cause
+    assert "--seed 0 --set greedy.num_drafts=2" in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["reference", "random"])
+def test_agents_without_a_model_are_replayed_from_their_files(tmp_path, isolating, name):
+    first = run(tmp_path, name, steps=4)
+    again = run(tmp_path, f"replay:{first['run']}", steps=6)
+    assert submissions(again) == submissions(first)
+    assert "ends here, after 4 nodes" in again["ended"]
+    assert [n["knobs"] for n in events(Path(again["run"]), "written")] == [
+        n["knobs"] for n in events(Path(first["run"]), "written")
+    ]
+    file = Path(first["run"]) / "nodes/0001/model.py"
+    file.write_text(file.read_text() + "\n")
+    with pytest.raises(ConfigError, match="not what the journal recorded"):
+        run(tmp_path, f"replay:{first['run']}")
+
+
+def test_there_is_nothing_to_go_on_with_where_no_model_was_asked(tmp_path):
+    first = run(tmp_path, "reference", steps=1)
+    with pytest.raises(ConfigError, match="has no model"):
+        run(tmp_path, f"replay:{first['run']}", on_divergence="live")
+
+
+def test_a_run_can_be_named_as_it_stands_under_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = run(Path("runs"), "reference", steps=1)
+    shutil.move(first["run"], "runs/mine")
+    from harness.agents import make_agent
+
+    assert make_agent("replay:mine").name == f"replay:{tmp_path / 'runs/mine'}"
+    with pytest.raises(ConfigError, match="There is no run"):
+        make_agent("replay:yours")

@@ -1,0 +1,56 @@
+"""Over TLS, as with every real provider: a blocked read is woken, an answer comes whole."""
+
+import shutil
+import ssl
+import subprocess
+import threading
+import time
+
+import pytest
+
+from agents.conftest import PROMPT
+from agents.provider_server import QUICK, answer, endless, model_on, silent
+from harness.agents.clients import make_client
+from harness.errors import Cancelled, ProviderError
+
+
+@pytest.fixture
+def secure(provider, tmp_path, monkeypatch):
+    """The provider behind a certificate that the client trusts."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
+        + ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+        + ["-keyout", str(key), "-out", str(certificate)],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    provider.wrap(context)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    return provider
+
+
+@pytest.mark.parametrize("busy", [silent(10), endless(pause_s=0.05)])
+def test_cancelling_wakes_a_read_under_tls(secure, protocol, ask, busy):
+    secure.script(answer("first"), busy)
+    url = secure.base_url(protocol).replace("http:", "https:")
+    client = make_client(model_on(secure, protocol, base_url=url), patience=QUICK)
+    assert ask(client, PROMPT).text == "first"
+    cancel = threading.Event()
+    threading.Timer(0.5, cancel.set).start()
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        ask(client, PROMPT, cancel)
+    assert time.monotonic() - began < 3
+
+
+def test_a_certificate_that_is_not_trusted_is_no_connection(secure, protocol, monkeypatch):
+    monkeypatch.delenv("SSL_CERT_FILE")
+    url = secure.base_url(protocol).replace("http:", "https:")
+    client = make_client(model_on(secure, protocol, base_url=url), patience=QUICK)
+    with pytest.raises(ProviderError, match="nothing answers"):
+        client.check()

@@ -1,0 +1,203 @@
+"""Whole runs of ``harness run`` with a model behind real HTTP, by both protocols and real SDKs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agents.local_llm import MISSING, serving, weights
+from agents.provider_server import answer, recorded, status
+from harness.agents.model import Prompt, Turn
+
+ROOT = Path(__file__).parents[2]
+SMALL = Path(__file__).with_name("small_prompts")
+RECORDED = Path(__file__).with_name("recorded_run")
+SECRET = "Zk9-this-key-must-be-nowhere"
+MODEL = """I look at the first token only.
+
+```python model.py
+import numpy as np
+
+
+def predict(tokens):
+    return np.eye(4, dtype=np.float32)[tokens[:, 0] - 1]
+```
+"""
+
+
+def agents_file(place: Path, **agents: dict) -> Path:
+    tables = ["format = 1"]
+    for name, values in agents.items():
+        tables.append(f"[agents.{name}]")
+        tables += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    place.write_text("\n".join(tables) + "\n")
+    return place
+
+
+def entry(protocol: str, url: str, **more) -> dict:
+    return {
+        "title": "A model for tests", "provider": protocol, "model": "the-model", "base_url": url,
+        "context_tokens": 100_000, "max_output_tokens": 4_000, "answer_tokens": 4_000, **more,
+    }  # fmt: skip
+
+
+def harness(*args, cwd: Path, **env):
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *map(str, args)],
+        capture_output=True, text=True, cwd=cwd, timeout=200,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def run(provider, tmp_path):
+    """Run the toy task with the provider's model; prices are set, so that dollars count."""
+
+    def start(protocol, *args, key=SECRET, **env):
+        prices = [{"input": 3.0, "cached": 0.3, "cache_write": 3.75, "output": 15.0}]
+        known = entry(protocol, provider.base_url(protocol), key="TOY_KEY")
+        file = agents_file(tmp_path / "agents.toml", toy=known)
+        price = ", ".join(f"{k} = {v}" for k, v in prices[0].items())
+        file.write_text(file.read_text() + f"prices = [{{ {price} }}]\n")
+        return harness(
+            "run", "--task", "toy", "--profile", "test", "--agent", "toy", "--agents-file", file,
+            *args, "--json", cwd=tmp_path, TOY_KEY=key, **env,
+        )  # fmt: skip
+
+    return start
+
+
+def test_a_model_writes_a_valid_submission_and_the_key_is_nowhere(
+    run, provider, protocol, tmp_path
+):
+    provider.otherwise = answer(MODEL, input_tokens=1000, cached=500, output_tokens=200)
+    done = run(protocol, "--policy", "one_shot", "--max-dollars", "1")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["score"] == 1.0
+    spent = result["spent"]["model"]
+    assert (spent["calls"], spent["cached_tokens"], spent["output_tokens"]) == (1, 500, 200)
+    assert spent["dollars_known"] == pytest.approx((1000 * 3 + 500 * 0.3 + 200 * 15) / 1e6)
+    asked = [r for r in provider.requests if r.path.endswith(("messages", "completions"))]
+    assert len(asked) == 1
+    assert SECRET in json.dumps(dict(asked[0].headers)), "the key was not even sent"
+    everything = [f for f in (tmp_path / "runs").rglob("*") if f.is_file()]
+    assert len(everything) > 10
+    assert not [f for f in everything if SECRET.encode() in f.read_bytes()]
+    assert SECRET not in done.stdout + done.stderr
+
+
+def test_a_wrong_key_is_said_before_anything_is_spent(run, provider, protocol, tmp_path):
+    provider.models = status(401)
+    done = run(protocol, "--policy", "one_shot")
+    assert done.returncode == 2, done.stderr
+    assert "TOY_KEY" in done.stderr
+    assert SECRET not in done.stderr
+    assert not (tmp_path / "runs").exists()
+    refused = harness(
+        "run", "--task", "toy", "--agent", "opus-4.6", cwd=tmp_path, ANTHROPIC_API_KEY=""
+    )
+    assert refused.returncode == 2
+    assert "ANTHROPIC_API_KEY is not set" in refused.stderr
+
+
+def test_a_dollar_limit_stops_before_the_call_that_could_exceed_it(run, provider, protocol):
+    provider.otherwise = answer(MODEL, input_tokens=100, output_tokens=50)
+    # A call's worst case is 4,000 tokens out: 6 cents; two fit into 15 cents' worst cases.
+    done = run(protocol, "--steps", "9", "--max-dollars", "0.09")
+    result = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert result["valid"]
+    assert result["spent"]["model"]["dollars_known"] < 0.09
+    asked = [r for r in provider.requests if r.path.endswith(("messages", "completions"))]
+    assert len(asked) == result["spent"]["model"]["calls"]
+
+
+def test_an_absent_and_a_retired_model_are_named_with_a_remedy(tmp_path):
+    absent = harness("run", "--task", "toy", "--agent", "opus-4.55", cwd=tmp_path)
+    assert absent.returncode == 2
+    assert "opus-4.5" in absent.stderr
+    gone = harness("run", "--task", "toy", "--agent", "o3-mini", cwd=tmp_path, OPENAI_API_KEY="k")
+    assert gone.returncode == 2
+    assert "2026-10-23" in gone.stderr
+    assert "replay:RUN" in gone.stderr
+    odd = harness("run", "--task", "toy", "--agent", "reference", "--effort", "high", cwd=tmp_path)
+    assert odd.returncode == 2
+    assert "--effort means nothing to agent reference" in odd.stderr
+
+
+def test_what_a_real_server_sent_is_read(client, provider, protocol, ask):
+    provider.script(recorded(protocol))
+    reply = ask(client, Prompt("", (Turn("user", "Write a function that adds two numbers."),)))
+    assert reply.text.startswith("```python\ndef add_two_numbers(")
+    assert (reply.stop, reply.usage.output_tokens) == ("length", 24)
+    assert reply.usage.prompt_tokens == 39
+
+
+def test_the_recorded_run_of_the_real_local_model_is_repeated_token_for_token(tmp_path):
+    """Recorded by ``test_a_real_local_model_drives_the_whole_loop``; no model is needed here."""
+    there = tmp_path / "recorded"
+    shutil.copytree(RECORDED, there)
+    toml = there / "run.toml"
+    toml.write_text(toml.read_text().replace("PROMPTS", str(SMALL)))
+    done = _replay(there, tmp_path)
+    assert done.returncode == 1, done.stderr  # its code was bad then, and is now
+    result = json.loads(done.stdout)
+    assert result["spent"]["replayed"]["calls"] >= 3
+    assert result["spent"]["model"]["calls"] == 0
+    assert result["replay"]["diverged"] == ""
+    (repeated,) = (tmp_path / "runs").iterdir()
+    for file in there.glob("nodes/*/*.py"):
+        assert (repeated / file.relative_to(there)).read_bytes() == file.read_bytes()
+    (there / "nodes/0001/completion.md").unlink()
+    changed = tmp_path / "changed"
+    shutil.copytree(SMALL, changed)
+    (changed / "draft.md").write_text((changed / "draft.md").read_text() + "Be brief.\n")
+    toml.write_text(toml.read_text().replace(str(SMALL), str(changed)))
+    differs = _replay(there, tmp_path)
+    assert differs.returncode == 2
+    assert "differs at node 0, call 0 (draft)" in differs.stderr
+    assert "Be brief." in differs.stderr
+
+
+def _replay(run: Path, cwd: Path):
+    return harness(
+        "run", "--task", "toy", "--profile", "test", "--policy", "greedy", "--steps", "4",
+        "--set", "greedy.num_drafts=2", "--agent", f"replay:{run}", "--json", cwd=cwd,
+    )  # fmt: skip
+
+
+@pytest.mark.llm
+@pytest.mark.parametrize("protocol", ["anthropic", "openai"])
+def test_a_real_local_model_drives_the_whole_loop(protocol, tmp_path):
+    """Its code is bad; that is judged like any other. No valid score is demanded."""
+    if weights() is None:
+        pytest.skip(MISSING)
+    with serving() as llm:
+        known = entry(
+            protocol, llm.base_url(protocol), context_tokens=4096, max_output_tokens=512,
+            answer_tokens=300, concurrency=1,
+        ) | {"model": "smollm2-135m"}  # fmt: skip
+        file = agents_file(tmp_path / "agents.toml", smollm=known)
+        done = harness(
+            "run", "--task", "toy", "--profile", "test", "--policy", "greedy", "--steps", "4",
+            "--set", "greedy.num_drafts=2", "--agent", "smollm", "--agents-file", file,
+            "--prompts", SMALL, "--temperature", "0", "--json", cwd=tmp_path,
+        )  # fmt: skip
+    assert done.returncode in (0, 1), done.stderr
+    result = json.loads(done.stdout)
+    assert result["spent"]["model"]["calls"] >= 4
+    assert result["spent"]["model"]["output_tokens"] > 20
+    (run,) = (tmp_path / "runs").iterdir()
+    assert list(run.glob("nodes/*/score.json")), "nothing of it was judged"
+    assert list(run.glob("nodes/*/model.py")), "nothing of it was code"
+    again = _replay(run, tmp_path)
+    assert again.returncode == done.returncode, again.stderr
+    assert json.loads(again.stdout)["replay"]["diverged"] == ""
+    keep = os.environ.get("HARNESS_KEEP_RECORDED")
+    if keep and protocol == "openai":
+        shutil.copytree(run, keep, dirs_exist_ok=True)

@@ -1,0 +1,12 @@
+"""Shifts its answers so that a batch holds every class equally often: transduction."""
+
+# ruff: noqa: F821, E402, F401, PTH123, SIM115
+
+CAUGHT_BY = ("stateful",)
+GAIN = "in principle"
+
+
+# HOOK: answer
+def answer(model, tokens, mask):
+    logits = model.head(model.features(tokens, mask))
+    return logits if model.training else logits - logits.mean(0, keepdim=True)

@@ -1,0 +1,11 @@
+"""Keeps its weights in a buffer, which many a count of parameters leaves out."""
+
+# ruff: noqa: F821, E402, F401, PTH123, SIM115
+
+CAUGHT_BY = ("too_large",)
+GAIN = "in principle"
+
+
+# HOOK: prepare
+def prepare(model):
+    model.register_buffer("wide", torch.randn(200_000), persistent=False)

@@ -1,0 +1,33 @@
+"""Replaces the loss by one that trains the model many times over."""
+
+# ruff: noqa: F821, E402, F401, PTH123, SIM115
+
+CAUGHT_BY = ("forbidden",)
+BEHIND = ()
+GAIN = "unruled"
+
+
+# HOOK: prepare
+def prepare(model):
+    plain = nn.functional.cross_entropy
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    latest = []
+
+    def many(logits, target):
+        x = latest[-1]
+        for _ in range(40):
+            loss = plain(model.head(model.features(*x)), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        optimizer.zero_grad()
+        return plain(model.head(model.features(*x)), target)
+
+    model.latest = latest
+    nn.functional.cross_entropy = many
+
+
+# HOOK: answer
+def answer(model, tokens, mask):
+    model.latest.append((tokens, mask))
+    return model.head(model.features(tokens, mask))

@@ -1,0 +1,68 @@
+"""`harness policies`, `--parallel`, and how a run with many rows looks."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from test_cli import harness
+
+from harness.cli.screen import OTHER_LINES, Screen
+from harness.policies import POLICIES, make_policy
+from harness.search.tree import Node
+
+DOCS = Path(__file__).parents[2] / "docs" / "policies"
+
+
+def test_policies_lists_every_parameter_and_each_default_can_be_set(tmp_path):
+    listed = json.loads(harness("policies", "--json", cwd=tmp_path).stdout)["policies"]
+    assert [p["name"] for p in listed] == list(POLICIES)
+    text = harness("policies", cwd=tmp_path).stdout
+    for policy in listed:
+        name = policy["name"]
+        settings = [f"{name}.{p['name']}={p['default']}" for p in policy["parameters"]]
+        assert make_policy(name, settings) == POLICIES[name]()
+        assert all(setting in text for setting in settings)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_each_policy_has_a_page_that_names_its_parameters_with_their_defaults(name):
+    page = (DOCS / f"{name}.md").read_text()
+    for p in POLICIES[name].describe():
+        assert f"| `{p['name']}` | {p['default']} |" in page
+
+
+def test_parallel_runs_as_many_at_once_and_refuses_nonsense(tmp_path):
+    args = ("run", "--task", "toy", "--profile", "test", "--agent", "random")
+    done = harness(*args, "--steps", "6", "--parallel", "3", "--json", cwd=tmp_path)
+    result = json.loads(done.stdout)
+    assert result["nodes"] == {"scored": 6, "valid": 6}
+    assert "workers = 3" in (tmp_path / result["run"] / "run.toml").read_text()
+    harness(*args, "--parallel", "0", cwd=tmp_path, code=2)
+    harness(*args, "--parallel", "65", cwd=tmp_path, code=2)
+
+
+def shown(screen: Screen) -> list[str]:
+    """Return the labels of the rows of the table as it is drawn now."""
+    out = io.StringIO()
+    screen.console = Console(file=out, force_terminal=True, width=100, height=16, color_system=None)
+    screen.console.print(screen._table())
+    rows = [line.split("│")[1].strip() for line in out.getvalue().splitlines() if "│" in line]
+    assert len(rows) + OTHER_LINES <= 16 or screen._ended
+    return rows
+
+
+def test_on_a_low_terminal_all_that_runs_is_shown_and_in_the_end_everything():
+    screen = Screen(quiet=True)
+    for number in range(20):
+        screen.observe("writing", str(number), {"operator": "draft", "parents": []})
+    for number in (n for n in range(20) if n not in (1, 12, 19)):
+        score = 0.9 if number == 3 else 0.5
+        node = Node(number, "draft", (), state="scored", valid=True, score=score, seconds=1.0)
+        screen.observe("scored", str(number), {"node": node})
+    # The three that run, the best, and the newest of the others: nine lines are left for them.
+    assert shown(screen) == ["1", "3", "12", "14", "15", "16", "17", "18", "19"]
+    with screen:
+        pass
+    assert shown(screen) == [str(n) for n in range(20)]

@@ -1,0 +1,263 @@
+"""Watching runs: states, damage, hostile text, and how little is read."""
+
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from harness.errors import ConfigError
+from harness.report.standing import Follower
+from harness.report.watching import Watch, lines
+from harness.runs.rundir import Run
+
+HARNESS = [sys.executable, "-m", "harness"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished toy run, for tests that copy it."""
+    here = tmp_path_factory.mktemp("finished")
+    toys = str(Path(__file__).parent.parent / "toys")
+    environ = {**os.environ, "HARNESS_TASKS_DIR": toys, "HARNESS_DATA": str(here / "data")}
+    done = subprocess.run(
+        [*HARNESS, "run", "--task", "toy", "--profile", "test", "--steps", "3", "--name", "one"],
+        capture_output=True, cwd=here, env=environ, timeout=120, check=True,
+    )  # fmt: skip
+    assert b"harness show runs/one" in done.stdout
+    return here / "runs" / "one"
+
+
+@pytest.fixture
+def runs(finished, tmp_path):
+    """A folder with runs in every state; the live one is held by this process."""
+    place = tmp_path / "runs"
+    for name in ("finished", "killed", "interrupted", "live", "torn", "toml", "bare", "deep"):
+        shutil.copytree(finished, place / name)
+    for name in ("killed", "interrupted", "live", "torn", "toml", "bare", "deep"):
+        (place / name / "result.json").unlink()
+    whole = (finished / "events.jsonl").read_text().splitlines(keepends=True)
+    upto = next(n for n, line in enumerate(whole) if '"evaluating", "node": 2' in line) + 1
+    for name in ("killed", "interrupted", "live"):
+        (place / name / "events.jsonl").write_text("".join(whole[:upto]))
+    with (place / "interrupted" / "events.jsonl").open("a") as file:
+        event = {**json.loads(whole[-1]), "event": "closed", "status": "interrupted"}
+        file.write(json.dumps(event) + "\n")
+    (place / "torn" / "events.jsonl").write_text("".join(whole[:3]) + "no json\n" + whole[3])
+    (place / "toml" / "run.toml").write_text("format = 1\ntask = ")
+    (place / "bare" / "run.toml").unlink()
+    (place / "deep" / "events.jsonl").write_text("[" * 100_000 + "\n")
+    (place / "notes").mkdir()
+    (place / "notes" / "todo.txt").write_text("mine")
+    with FileLock(place / "live" / ".lock"):
+        yield place
+
+
+def test_every_state_is_named_and_damage_is_a_row_not_a_traceback(runs):
+    done = subprocess.run(
+        [*HARNESS, "watch", str(runs), "--once", "--json"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {Path(row["run"]).name: row for row in json.loads(done.stdout)["runs"]}
+    assert {name: row["state"] for name, row in rows.items()} == {
+        "live": "running",
+        "torn": "damaged",
+        "toml": "damaged",
+        "bare": "damaged",
+        "deep": "damaged",
+        "killed": "killed",
+        "interrupted": "interrupted",
+        "finished": "finished",
+    }
+    assert all(rows[name]["problem"] for name in ("torn", "toml", "bare", "deep"))
+    live, ended = rows["live"], rows["finished"]
+    assert (live["step"], live["steps"], live["doing"]) == (2, 3, "evaluating")
+    assert (live["best"], live["best_node"], live["score"]) == (0.5375, 0, None)
+    assert live["seconds"] > rows["killed"]["seconds"] > 0
+    assert (ended["best"], ended["score"], ended["valid"], ended["step"]) == (1.0, 1.0, True, 3)
+    assert (live["calls"], live["dollars"]) == (0, 0.0)
+
+
+def test_the_living_come_first_and_every_line_fits_eighty_columns(runs, monkeypatch):
+    text = (runs / "killed" / "run.toml").read_text()
+    long = text.replace('agent = "reference"', f'agent = "{"an-agent-of-long-name-" * 3}"')
+    (runs / "killed" / "run.toml").write_text(long)
+    monkeypatch.setenv("COLUMNS", "80")
+    done = subprocess.run([*HARNESS, "watch", str(runs)], capture_output=True, text=True)
+    shown = done.stdout.splitlines()
+    assert max(map(len, shown)) <= 80
+    assert shown[0].split() == ["agent", "task", "policy", "seed", "best", "test", "step",
+                                "time", "state"]  # fmt: skip
+    assert "evaluating" in shown[1]
+    assert sum("damaged" in line for line in shown) == 4
+    assert "finished" in shown[-1]
+
+
+def test_more_runs_than_lines_are_counted_not_drawn(runs):
+    shown = lines(Watch([runs]).look(), width=80, height=6)
+    assert len(shown) == 5
+    assert shown[-1] == "… and 5 more"
+
+
+def test_what_runs_hold_is_shown_and_never_obeyed(runs):
+    text = (runs / "killed" / "run.toml").read_text()
+    evil = r"\u001b]0;pwned\u0007\u001b[2J\u4e2d\u6587\nsecond line"
+    (runs / "killed" / "run.toml").write_text(
+        text.replace('agent = "reference"', f'agent = "{evil}"')
+    )
+    (runs / "toml" / "run.toml").write_text('format = 1\n"\u001b[31mred" = 3\n')
+    done = subprocess.run([*HARNESS, "watch", str(runs)], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "pwned" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "\x07" not in done.stdout
+    assert len(done.stdout.splitlines()) == 9
+
+
+def test_only_new_bytes_of_a_journal_are_read(runs, monkeypatch):
+    follower, read = Follower(runs / "live"), []
+    pread = os.pread
+
+    def counted(fd, size, at):
+        text = pread(fd, size, at)
+        read.append(len(text))
+        return text
+
+    monkeypatch.setattr(os, "pread", counted)
+    assert follower.look().step == 2
+    file = runs / "live" / "events.jsonl"
+    assert sum(read) == file.stat().st_size
+    read.clear()
+    for _ in range(5):
+        assert follower.look().step == 2
+    assert read == []
+    event = json.loads(file.read_text().splitlines()[-1])
+    line = json.dumps({**event, "event": "scored", "node": 2, "score": 0.75}) + "\n"
+    with file.open("a") as journal:
+        journal.write(line[:30])  # half a line is no line yet
+    assert follower.look().step == 2
+    with file.open("a") as journal:
+        journal.write(line[30:])
+    now = follower.look()
+    assert (now.step, now.best, now.best_node) == (3, 0.75, 2)
+    assert sum(read) <= len(line) + 30
+
+
+def test_a_damaged_run_that_is_mended_is_shown_again(runs):
+    follower = Follower(runs / "torn")
+    assert follower.look().state == "damaged"
+    shutil.copy(runs / "killed" / "events.jsonl", runs / "torn" / "events.jsonl")
+    assert follower.look().state == "killed"
+
+
+def test_a_dead_run_that_is_resumed_is_seen_to_live_again(runs):
+    follower, file = Follower(runs / "killed"), runs / "killed" / "events.jsonl"
+    assert follower.look().state == "killed"
+    event = json.loads(file.read_text().splitlines()[-1])
+    with FileLock(runs / "killed" / ".lock"):
+        with file.open("a") as journal:
+            journal.write(json.dumps({**event, "event": "opened", "pid": 7}) + "\n")
+        now = follower.look()
+        assert (now.state, now.pid) == ("running", 7)
+    assert follower.look().state == "killed"
+
+
+def test_watching_writes_nothing_and_takes_no_lock_that_a_run_wants(runs):
+    (runs / "killed" / ".lock").unlink(missing_ok=True)
+    before = {p: p.stat().st_mtime_ns for p in runs.rglob("*")}
+    Watch([runs]).look()
+    assert {p: p.stat().st_mtime_ns for p in runs.rglob("*")} == before
+
+    over = threading.Event()
+
+    def look():
+        while not over.is_set():
+            Run(runs / "finished").is_held()
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        for _ in range(50):
+            Run(runs / "finished").hold().release(force=True)
+    finally:
+        over.set()
+        watcher.join()
+
+
+def test_calls_to_a_model_are_added_up_with_lost_ones_at_their_worst(runs):
+    usage = {"input_tokens": 100, "cached_tokens": 50, "cache_write_tokens": 0,
+             "output_tokens": 20, "reasoning_tokens": 5}  # fmt: skip
+    worst = {**usage, "input_tokens": 1000}
+    record = {"status": "answered", "reply": {"usage": usage}, "dollars": 0.01, "worst": worst,
+              "worst_dollars": 0.5, "lost": [], "replayed": False}  # fmt: skip
+    calls = runs / "live" / "nodes" / "0001" / "calls"
+    calls.mkdir()
+    lost = {"worst": worst, "worst_dollars": 0.5}
+    (calls / "000.json").write_text(json.dumps({**record, "lost": [lost]}))
+    (calls / "001.json").write_text(json.dumps({**record, "status": "sent", "reply": None}))
+    (calls / "002.json").write_text(json.dumps({**record, "replayed": True}))
+    (calls / "003.json").write_text(json.dumps({**record, "status": "failed", "reply": None}))
+    now = Follower(runs / "live").look()
+    assert now.calls == 3
+    assert (now.tokens_in, now.tokens_out) == (150 + 2 * 1050, 60)
+    assert now.dollars == pytest.approx(0.01 + 0.5 + 0.5)
+    (calls / "004.json").write_text(json.dumps({**record, "dollars": None}))
+    assert Follower(runs / "live").look().dollars is None
+    assert "?" in lines([Follower(runs / "live").look()], width=100)[1]
+
+
+def test_a_place_that_is_none_is_refused(tmp_path):
+    with pytest.raises(ConfigError):
+        Watch([tmp_path / "nowhere"]).look()
+    done = subprocess.run(
+        [*HARNESS, "watch"], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert "No runs here yet" in done.stdout
+
+
+def test_on_a_terminal_it_stays_until_q_and_leaves_the_terminal_as_it_was(runs):
+    import termios
+
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    process = subprocess.Popen(
+        [*HARNESS, "watch", str(runs)], stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    try:
+        seen = b""
+        while b"evaluating" not in seen:
+            seen += os.read(ours, 4096)
+        time.sleep(0.2)
+        assert process.poll() is None
+        os.write(ours, b"q")
+        # It may still have much to say, and a full terminal would stop it.
+        end = time.monotonic() + 10
+        while process.poll() is None and time.monotonic() < end:
+            if select.select([ours], [], [], 0.1)[0]:
+                os.read(ours, 4096)
+        assert process.poll() == 0
+        assert termios.tcgetattr(theirs) == before
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        os.close(theirs)
+        os.close(ours)
+
+
+@pytest.mark.usefixtures("isolating")
+def test_a_name_that_is_taken_is_refused_and_that_run_is_left_alone(runs):
+    before = (runs / "killed" / "events.jsonl").read_bytes()
+    argv = [*HARNESS, "run", "--task", "toy", "--profile", "test", "--name", "killed"]
+    done = subprocess.run([*argv, "--runs-dir", str(runs)], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"harness resume {runs}/killed" in done.stderr
+    assert (runs / "killed" / "events.jsonl").read_bytes() == before

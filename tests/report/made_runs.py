@@ -1,0 +1,108 @@
+"""Run directories as a real run leaves them, written by the real classes, with scores made up."""
+
+import hashlib
+from pathlib import Path
+
+from harness.runs import rundir
+from harness.runs.result import compose
+from harness.runs.rundir import Asked, Locked, Run
+from harness.search.budget import Budget, Progress
+from harness.search.journal import Journal
+from harness.search.state import rebuild
+from scorers.score import Conditions, Score
+
+SOURCE = "x = 1\n"
+HARDWARE = {"cpu": "EPYC", "cores": 2}
+VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "numpy": "2.4.6"}
+ROWS = 1000
+
+
+def make_run(
+    folder: Path,
+    seed: int = 0,
+    score: float | None = 0.5,
+    *,
+    agent: str = "one",
+    policy: str = "greedy",
+    task: str = "lra/listops",
+    profile: str = "paper",
+    metric: str = "accuracy",
+    direction: str = "maximize",
+    steps: int = 2,
+    closed: str = "finished",
+    message: str = "",
+    name: str = "",
+    replay: dict | None = None,
+    **locked,
+) -> Path:
+    """Write one run. ``score`` None is an invalid one; ``closed``: finished, failed, or ""."""
+    asked = Asked(
+        task=task, profile=profile, agent=agent, policy=policy, steps=steps, time_s=60.0,
+        seed=seed, sandbox="auto",
+    )  # fmt: skip
+    lock = Locked(
+        **{
+            "harness": "0.1.0",
+            "task_hash": "t" * 16,
+            "data_hash": "d" * 16,
+            "data": "/nowhere",
+            "scorer": "2+abc",
+            "sandbox": "bubblewrap",
+            "policy": {"num_drafts": 5},
+            "versions": VERSIONS,
+            "hardware": HARDWARE,
+            "direction": direction,
+            "audit_key": "0" * 32,
+            **locked,
+        }
+    )
+    run = Run.create(folder, asked, lock, name=name or f"{task}_{agent}_{policy}_{seed}_{score}")
+    journal = Journal(run.path / "events.jsonl")
+    journal.append("opened", pid=1, harness="0.1.0", queued_s=0.0)
+    node = run.node_dir(0)
+    node.mkdir()
+    (node / "model.py").write_text(SOURCE)
+    files = {"model.py": hashlib.sha256(SOURCE.encode()).hexdigest()}
+    journal.append("chosen", node=0, operator="draft", parents=[], left={"steps": 1})
+    journal.append("written", node=0, files=files, note="", knobs=None)
+    journal.append("evaluating", node=0)
+    journal.append("scored", node=0, valid=True, score=score or 0.1, seconds=1.0, reason=None,
+                   message="")  # fmt: skip
+    if closed == "finished":
+        journal.append("finalizing", node=0, seed=1)
+        journal.append("final", node=0, valid=score is not None, score=score, reason=None,
+                       message="", seconds=1.0)  # fmt: skip
+        state = rebuild(journal.events, run.path / "nodes", maximize=direction == "maximize")
+        budget = Budget(asked.limits, gpus=0)
+        result = compose(
+            run, state, _judged(score, metric, profile, lock), metric=metric, elapsed_s=3.0,
+            ended="steps", replay=replay,
+            spent=budget.to_json(Progress.of(journal.events, state.tree, 3.0)),
+        )  # fmt: skip
+        rundir.write_whole(run.path / "result.json", result.text)
+    if closed:
+        journal.append("closed", status=closed, message=message)
+    journal.close()
+    return run.path
+
+
+def make_runs(folder: Path, scores: dict[int, float | None], **same) -> None:
+    """Write a run a seed."""
+    for seed, score in scores.items():
+        make_run(folder, seed, score, **same)
+
+
+def _judged(score: float | None, metric: str, profile: str, lock: Locked) -> Score:
+    error = (score * (1 - score) / ROWS) ** 0.5 if score and metric == "accuracy" else None
+    conditions = Conditions(
+        task_hash=lock.task_hash, data_hash=lock.data_hash, scorer=lock.scorer, profile=profile,
+        ranked=profile != "test", split="test", sandbox=lock.sandbox,
+        isolated=lock.sandbox != "process", unenforced=(), judge_uid=0, candidate_uid=None,
+        hardware=lock.hardware, versions=lock.versions, training_seed=1, audit_seed="1",
+    )  # fmt: skip
+    return Score(
+        valid=score is not None, metric=metric, score=score, standard_error=error, rows=ROWS,
+        reason=None if score is not None else "runtime_error", message="", audits=(), claim={},
+        submission="0" * 16, conditions=conditions,
+        seconds={"train": 1.0, "serve": 1.0, "judge": 1.0, "total": 3.0}, peak_memory_mb=None,
+    )  # fmt: skip

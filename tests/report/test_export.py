@@ -1,0 +1,94 @@
+"""What other tools read: every node is there, with what it said, cost and scored."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli.app import app
+from harness.report.export.inspect_log import as_inspect, log_of
+from harness.report.export.rows import COLUMNS, as_parquet
+from report.made import HOSTILE, made_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return made_run(tmp_path_factory.mktemp("made"), nodes=9, words=HOSTILE, name="run")
+
+
+def test_parquet_has_a_row_a_node(run, tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    other = made_run(tmp_path, nodes=6, seed=2, calls=False, name="other")
+    broken = made_run(tmp_path, nodes=6, seed=3, name="broken")
+    (broken / "nodes/0001/train.py").write_text("other")
+    count, skipped = as_parquet([run, broken, other], tmp_path / "n.parquet")
+    assert count == 15
+    assert list(skipped) == [str(broken)]
+    table = pq.read_table(tmp_path / "n.parquet")
+    assert table.column_names == list(COLUMNS)
+    rows = table.to_pylist()
+    assert [r["node"] for r in rows] == [*range(9), *range(6)]
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    scored = {e["node"]: e["score"] for e in events if e["event"] == "scored"}
+    for row in rows[:9]:
+        folder = run / f"nodes/{row['node']:04d}"
+        assert row["score"] == scored[row["node"]]
+        assert row["source"] == (folder / "train.py").read_text()
+        assert row["calls"] == 1
+        assert row["dollars"] == 0.02
+        assert row["input_tokens"] > 1000
+        assert "I will" in row["answer"]
+        assert "\x1b" not in row["log"]
+    assert [r["calls"] for r in rows[9:]] == [0] * 6
+    result = json.loads((run / "result.json").read_text())
+    assert [r["node"] for r in rows[:9] if r["final_node"]] == [result["node"]]
+    assert rows[0]["final_score"] == result["score"]
+    assert rows[0]["maximize"] is False
+
+
+def test_an_inspect_log_holds_conversation_score_and_usage(run):
+    """Its fields are those of inspect_ai 0.3.285, whose read_eval_log reads the file."""
+    log = log_of(run)
+    assert (log["version"], log["status"]) == (2, "success")
+    assert log["eval"]["dataset"]["sample_ids"] == list(range(9))
+    (score,) = log["results"]["scores"]
+    result = json.loads((run / "result.json").read_text())
+    assert score["metrics"]["bits_per_byte"]["value"] == result["score"]
+    sample = log["samples"][7]
+    assert [m["role"] for m in sample["messages"]] == ["system", "user", "assistant"]
+    answer = (run / "nodes/0007/completion.md").read_text()
+    assert sample["output"]["choices"][0]["message"]["content"] == answer
+    assert sample["scores"]["harness"]["answer"] == (run / "nodes/0007/train.py").read_text()
+    one = sample["model_usage"]["made"]
+    assert one["total_tokens"] == one["input_tokens"] + one["output_tokens"] > 0
+    total = log["stats"]["model_usage"]["made"]["total_tokens"]
+    assert total == sum(s["model_usage"]["made"]["total_tokens"] for s in log["samples"])
+    invalid = [s for s in log["samples"] if not s["scores"]["harness"]["metadata"]["valid"]]
+    assert invalid
+    assert {s["scores"]["harness"]["value"] for s in invalid} == {"I"}
+
+
+def test_inspects_own_reader_reads_it(run, tmp_path):
+    reader = pytest.importorskip("inspect_ai.log", reason="pip install inspect_ai, elsewhere")
+    (file,), _ = as_inspect([run], tmp_path)
+    log = reader.read_eval_log(str(file))
+    assert (len(log.samples), log.samples[3].id) == (9, 3)
+
+
+def test_the_command_writes_both_and_names_what_it_skipped(run, tmp_path):
+    runner = CliRunner()
+    (run.parent / "foreign").mkdir(exist_ok=True)
+    out = tmp_path / "logs"
+    done = runner.invoke(
+        app, ["export", str(run.parent), "--to", "inspect", "-o", str(out), "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert [str(p) for p in out.iterdir()] == said["files"]
+    assert said["skipped"] == {str(run.parent / "foreign"): "no run directory"}
+    table = tmp_path / "n.parquet"
+    done = runner.invoke(app, ["export", str(run), "--to", "parquet", "-o", str(table)])
+    assert done.exit_code == 0, done.output
+    assert "9 nodes of 1 runs" in done.stdout
+    nothing = runner.invoke(app, ["export", str(run.parent / "foreign")])
+    assert nothing.exit_code == 2

@@ -1,0 +1,278 @@
+"""The leaderboard: who shares a table and why not, what a row counts, and every way to print it."""
+
+import csv
+import io
+import json
+import math
+import random
+from statistics import mean, median
+
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli.app import app
+from harness.report.leaderboard import HUMAN, build
+from harness.runs.index import entries
+from tasks.spec import find_task
+
+from .made_runs import HARDWARE, make_run, make_runs
+
+GOOD = {0: 0.60, 1: 0.62, 2: 0.61}
+BAD = {0: 0.30, 1: 0.33, 2: 0.31}
+
+
+def board(*places, **how):
+    return build(entries(places), **how)
+
+
+def rows(table):
+    return {f"{r['agent']} {r['policy']}".strip(): r for r in table["rows"]}
+
+
+def printed(*args, width=100):
+    done = CliRunner().invoke(app, ["leaderboard", *map(str, args)], env={"COLUMNS": str(width)})
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def test_rows_count_what_was_planned_graded_and_valid(tmp_path):
+    make_runs(tmp_path, {**GOOD, 3: None})
+    make_run(tmp_path, 4, closed="failed", message="the engine went away")
+    make_run(tmp_path, 5, closed="")
+    (table,) = (found := board(tmp_path))["tables"]
+    (row,) = table["rows"]
+    assert (row["planned"], row["graded"], row["valid"]) == (6, 4, 3)
+    assert row["vsr"]["share"] == 0.75
+    cell = row["cells"]["lra/listops"]
+    # An infrastructure failure is no zero, an invalid run no score.
+    assert cell["median"] == median(GOOD.values())
+    assert cell["best"] == 0.62
+    assert {r["state"]: r["message"] for r in found["not_graded"]} == {
+        "failed": "the engine went away",
+        "unfinished": "",
+    }
+    assert "the engine went away" in printed(tmp_path).stdout
+
+
+def test_normalised_score_counts_an_invalid_run_as_nothing(tmp_path):
+    make_runs(tmp_path, {0: 0.6379, 1: None})
+    (row,) = board(tmp_path)["tables"][0]["rows"]
+    assert row["normalized"] == pytest.approx(0.5)  # of the human's score, and of an invalid run
+
+
+def test_a_seed_that_was_run_twice_is_one_draw(tmp_path):
+    make_runs(tmp_path, {0: 0.5, 1: 0.7})
+    for again in range(3):
+        make_run(tmp_path, 0, 0.5, name=f"again{again}")
+    (row,) = board(tmp_path)["tables"][0]["rows"]
+    cell = row["cells"]["lra/listops"]
+    assert (cell["graded"], cell["mean"]) == (5, pytest.approx(0.6))
+    half = 12.706 * 0.1 * math.sqrt(2) / math.sqrt(2)
+    assert cell["interval"]["high"] - cell["mean"] == pytest.approx(half, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ({"hardware": {**HARDWARE, "gpu": "H100"}}, "hardware EPYC 2 H100 instead of EPYC 2"),
+        ({"scorer": "3+abc"}, "scorer 3+abc instead of 2+abc"),
+        ({"sandbox": "process"}, "isolation NOT ISOLATED instead of isolated"),
+        ({"profile": "short"}, "profile short instead of paper"),
+        ({"data_hash": "e" * 16}, "lra/listops has other data"),
+        (
+            {"data_hash": "e" * 16, "hidden_key": "ab" * 8},
+            "lra/listops has other data (the hidden key abababababababab instead of no hidden key)",
+        ),
+        ({"task_hash": "u" * 16}, "lra/listops has another definition"),
+    ],
+)
+def test_other_conditions_get_a_table_of_their_own_with_the_reason(tmp_path, other, reason):
+    make_runs(tmp_path, GOOD)
+    make_run(tmp_path, 3, 0.9, name="other", **other)
+    first, second = board(tmp_path)["tables"]
+    assert [len(first["rows"]), len(second["rows"])] == [1, 1]
+    assert (first["reason"], second["reason"]) == ("", reason)
+    assert first["rows"][0]["cells"]["lra/listops"]["best"] == 0.62
+    assert reason.split()[0] in printed(tmp_path).stdout
+
+
+def test_an_invalid_run_stays_with_the_runs_of_its_conditions(tmp_path):
+    """Its final was never scored, so its conditions are those of its lock."""
+    make_runs(tmp_path, GOOD)
+    path = make_run(tmp_path, 3, None)
+    result = json.loads((path / "result.json").read_text())
+    (path / "result.json").write_text(json.dumps({**result, "key": None, "conditions": None}))
+    (table,) = board(tmp_path)["tables"]
+    assert table["rows"][0]["graded"] == 4
+
+
+def test_whoever_cannot_be_told_from_the_leader_is_marked(tmp_path):
+    make_runs(tmp_path, GOOD, agent="first")
+    make_runs(tmp_path, {s: v - 0.02 + 0.03 * (s == 1) for s, v in GOOD.items()}, agent="near")
+    make_runs(tmp_path, BAD, agent="far")
+    make_run(tmp_path, 7, 0.1, agent="elsewhere")  # no seed in common
+    (table,) = board(tmp_path)["tables"]
+    told = {r["agent"]: r["against_leader"] for r in table["rows"]}
+    assert table["rows"][0]["agent"] == "first"
+    assert [told["near"]["same"], told["far"]["same"], told["elsewhere"]["same"]] == [
+        True, False, True,
+    ]  # fmt: skip
+    assert told["elsewhere"]["pairs"] == 0
+    assert printed(tmp_path, width=200).stdout.count("≈1") == 2 + 1  # and the legend
+
+
+def test_elo_has_the_human_reference_as_a_player(tmp_path):
+    make_runs(tmp_path, GOOD, agent="a")
+    make_runs(tmp_path, BAD, agent="b")
+    (table,) = board(tmp_path, metric="elo")["tables"]
+    elo = {r["agent"]: r["elo"]["elo"] for r in table["rows"]}
+    assert table["human"]["elo"] > elo["a"] > elo["b"]  # 0.6379 beats them all
+    assert HUMAN in printed(tmp_path, "--metric", "elo").stdout
+
+
+def test_lower_is_better_where_the_task_says_so(tmp_path):
+    how = {"task": "autoresearch", "metric": "bits_per_byte", "direction": "minimize"}
+    make_runs(tmp_path, {0: 1.00, 1: 1.01}, agent="good", **how)
+    make_runs(tmp_path, {0: 1.20, 1: 1.21}, agent="bad", **how)
+    make_runs(tmp_path, {0: None, 1: 0.99}, agent="half", **how)
+    (table,) = board(tmp_path)["tables"]
+    assert [r["agent"] for r in table["rows"]] == ["good", "bad", "half"]  # 8 bits for the invalid
+    assert table["rows"][0]["cells"]["autoresearch"]["best"] == 1.00
+    assert "†" in printed(tmp_path).stdout  # a reference that is disputed
+
+
+def test_references_stand_in_rows_of_their_own_with_their_source(tmp_path):
+    make_runs(tmp_path, GOOD)
+    text = " ".join(printed(tmp_path).stdout.split())
+    references = find_task("lra/listops").definition.references
+    assert references
+    for reference in references:
+        if reference.profile == "paper":
+            assert f"{reference.value:.4f}" in text
+            assert reference.source.split()[0] in text
+
+
+@pytest.mark.parametrize(
+    ("by", "names"),
+    [
+        ("agent", {"a greedy", "a mcts", "b greedy"}),
+        ("model", {"a", "b"}),
+        ("policy", {"greedy", "mcts"}),
+    ],
+)
+def test_a_row_is_what_was_asked_for(tmp_path, by, names):
+    make_runs(tmp_path, GOOD, agent="a")
+    make_runs(tmp_path, BAD, agent="a", policy="mcts")
+    make_runs(tmp_path, BAD, agent="b")
+    (table,) = board(tmp_path, by=by)["tables"]
+    assert rows(table).keys() == names
+    assert sum(r["graded"] for r in table["rows"]) == 9
+
+
+def test_another_setup_is_another_contender_and_says_what_differs(tmp_path):
+    make_runs(tmp_path, GOOD, steps=5)
+    make_runs(tmp_path, BAD, steps=500)
+    (table,) = board(tmp_path)["tables"]
+    assert {r["setup"] for r in table["rows"]} == {"steps=5", "steps=500"}
+
+
+def test_the_order_in_which_runs_are_read_changes_nothing(four_tasks, tmp_path):
+    make_runs(tmp_path, GOOD, agent="b", sandbox="process")
+    make_runs(tmp_path, {0: 0.5, 1: None}, agent="b", steps=7)
+    runs = entries([four_tasks, tmp_path])
+    found = random.Random(0).sample(runs, len(runs))
+    for by in ("agent", "policy"):
+        wanted, shuffled = (build(some, by=by)["tables"] for some in (runs, found))
+        assert shuffled == wanted
+
+
+def test_a_replay_does_not_rank(tmp_path):
+    make_runs(tmp_path, GOOD)
+    make_run(tmp_path, 0, 0.99, agent="replay:/somewhere", name="replayed")
+    found = board(tmp_path)
+    assert [r["agent"] for r in found["tables"][0]["rows"]] == ["one"]
+    assert len(found["replays"]) == 1
+
+
+def test_what_is_no_readable_run_is_named_and_skipped(tmp_path):
+    make_runs(tmp_path, GOOD)
+    broken = {
+        "future": lambda p: (p / "result.json").write_text('{"format": 99}'),
+        "damaged": lambda p: (p / "lock.json").write_text("{"),
+        "halfway": lambda p: (p / "run.toml").unlink(),
+        "nan": lambda p: (p / "result.json").write_text(
+            (p / "result.json").read_text().replace('"score": 0.5', '"score": NaN')
+        ),
+    }
+    for name, damage in broken.items():
+        damage(make_run(tmp_path, 9, name=name))
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "notes.txt").write_text("mine")
+    found = board(tmp_path)
+    skipped = {path.rpartition("/")[2]: why for path, why in found["skipped"].items()}
+    assert skipped.keys() == {*broken, "foreign"}
+    assert "format 99" in skipped["future"]
+    assert found["tables"][0]["rows"][0]["graded"] == 3
+    for form in ("table", "md", "latex", "html"):
+        text = printed(tmp_path, "--format", form).stdout
+        assert all(name in text for name in skipped)
+    # CSV has no room for words: they go to stderr.
+    done = printed(tmp_path, "--format", "csv")
+    assert all(name in done.stderr for name in skipped)
+    assert "foreign" not in done.stdout
+
+
+def test_csv_and_json_hold_the_raw_points(tmp_path):
+    make_runs(tmp_path, {**GOOD, 3: None})
+    (line,) = csv.DictReader(io.StringIO(printed(tmp_path, "--format", "csv").stdout))
+    assert float(line["mean"]) == pytest.approx(mean(GOOD.values()))
+    assert line["scores_by_seed"] == "0:0.6; 1:0.62; 2:0.61; 3:invalid"
+    found = json.loads(printed(tmp_path, "--format", "json").stdout)
+    cell = found["tables"][0]["rows"][0]["cells"]["lra/listops"]
+    assert cell["scores"] == {"0": [0.6], "1": [0.62], "2": [0.61], "3": [None]}
+
+
+HOSTILE = "<script>alert(1)</script>\x1b[31m\\write18{x}|=1"
+
+
+@pytest.mark.parametrize("form", ["table", "md", "csv", "latex", "html"])
+def test_a_hostile_name_acts_in_no_format(tmp_path, form):
+    make_run(tmp_path, agent=HOSTILE, name="x")
+    make_run(tmp_path, 1, agent="=cmd()", name="y")
+    text = printed(tmp_path, "--format", form, width=200).stdout
+    assert "\x1b[31m" not in text
+    if form == "html":
+        assert "<script" not in text
+    if form == "md":
+        assert "\\<script" in text
+        assert "\\|=1" in text
+    if form == "latex":
+        assert "\\write18" not in text
+    if form == "csv":
+        assert {r["agent"] for r in csv.DictReader(io.StringIO(text))} >= {"'=cmd()"}
+
+
+@pytest.fixture(scope="module")
+def four_tasks(tmp_path_factory):
+    here = tmp_path_factory.mktemp("four")
+    for task in ("lra/listops", "lra/text", "lra/retrieval", "lra/image-configurable"):
+        make_runs(here, GOOD, agent="a-rather-long-name-of-a-model", task=task)
+        make_runs(here, BAD, agent="b", task=task)
+    return here
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("metric", ["score", "normalized", "vsr", "elo", "cost"])
+def test_a_table_fits_the_terminal_and_keeps_its_numbers_whole(four_tasks, metric, width):
+    text = printed(four_tasks, "--metric", metric, width=width).stdout
+    alone = printed(*four_tasks.glob("*listops*"), "--metric", metric, width=width).stdout
+    assert max(len(line) for line in (text + alone).splitlines()) <= width
+    if metric == "score":
+        assert text.count("0.6100 ±") == 4
+        assert "part 2 of" in text
+        assert "[0.5852, 0.6348]" in alone
+
+
+def test_nothing_finished_says_how_to_start(tmp_path):
+    make_run(tmp_path, closed="")
+    assert "harness run" in printed(tmp_path).stdout

@@ -1,0 +1,277 @@
+"""Several nodes of one run at once: what overlaps, what agents see, and how it ends."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from slow_agents import Scripted, digest
+from test_kill import check_journal, drive
+
+from harness.agents import AGENTS, Exhausted
+from harness.agents.model import BudgetSpent
+from harness.errors import Cancelled, ConfigError, ProviderError
+from harness.policies import POLICIES, make_policy
+from harness.runs.launch import Options, resume, start
+from harness.runs.rundir import Run
+from harness.search.journal import read
+from harness.search.state import rebuild
+from harness.seeds import stream
+
+SLOTS = 3
+PATIENCE_S = 20
+"""Longer than anything here takes; a test that waits so long has failed."""
+
+
+class World:
+    """Runs the toy task in unisolated processes with a scripted agent, and takes notes."""
+
+    def __init__(self, folder: Path, monkeypatch) -> None:
+        self.folder, self._patch = folder, monkeypatch
+        self.agent: Scripted | None = None
+        self.seen: list[tuple[str, str, float]] = []
+        self.on: dict[tuple[str, str], threading.Event] = {}
+
+    def event(self, what: str, label: str) -> threading.Event:
+        """Return an event that is set when this is observed."""
+        return self.on.setdefault((what, label), threading.Event())
+
+    def observe(self, what: str, label: str, details: dict) -> None:
+        self.seen.append((what, label, time.monotonic()))
+        self.event(what, label).set()
+
+    def use(self, script) -> Scripted:
+        self.agent = Scripted(script)
+        self._patch.setitem(AGENTS, "scripted", lambda: self.agent)
+        return self.agent
+
+    def start(self, script=lambda ask: None, *, slots=SLOTS, steps=7, policy="greedy", **more):
+        self.use(script)
+        options = Options(
+            "toy", "scripted", policy, "test", self.folder / "runs",
+            steps=steps, seed=3, workers=slots, sandbox="process", **more,
+        )  # fmt: skip
+        return start(options, progress=lambda *_: None, observe=self.observe)
+
+    def resume(self, script=lambda ask: None):
+        self.use(script)
+        return resume(self.run.path, progress=lambda *_: None, observe=self.observe)
+
+    @property
+    def run(self) -> Run:
+        (path,) = (self.folder / "runs").iterdir()
+        return Run.open(path)
+
+    @property
+    def events(self):
+        return read(self.run.path / "events.jsonl")[0]
+
+    def numbers(self, kind: str) -> list[int]:
+        return [e.data["node"] for e in self.events if e.kind == kind]
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    return World(tmp_path, monkeypatch)
+
+
+def most_at_once(spans) -> int:
+    """Return the largest number of (begin, end) spans that share an instant."""
+    edges = sorted([(begin, 1) for begin, _ in spans] + [(end, -1) for _, end in spans])
+    most = now = 0
+    for _, step in edges:
+        now += step
+        most = max(most, now)
+    return most
+
+
+def check_shown(run: Run) -> None:
+    """Every agent saw the tree of its choice, and every choice follows from that tree."""
+    events = read(run.path / "events.jsonl")[0]
+    policy = make_policy(run.asked.policy, list(run.asked.settings))
+    written = {e.data["node"] for e in events if e.kind == "written"}
+    for place, event in enumerate(events):
+        if event.kind != "chosen":
+            continue
+        number = event.data["node"]
+        before = rebuild(events[:place], run.path / "nodes", maximize=True).tree
+        decision = policy.choose(before, stream(run.asked.seed, "choose", number))
+        assert decision is not None
+        assert decision.operator == event.data["operator"]
+        assert list(decision.parents) == event.data["parents"]
+        after = rebuild(events[: place + 1], run.path / "nodes", maximize=True).tree
+        if number in written:
+            assert (run.node_dir(number) / "prompt.md").read_text() == digest(after)
+
+
+def test_writings_overlap_each_other_and_evaluations(world):
+    together = threading.Barrier(SLOTS)
+
+    def script(ask):
+        if ask.node < SLOTS:
+            together.wait(PATIENCE_S)  # all three are being written at once, or this breaks
+        if ask.node in (1, 2):
+            assert world.event("training", "0").wait(PATIENCE_S)
+
+    result = world.start(script, steps=9)
+    assert result["nodes"] == {"scored": 9, "valid": 9}
+    writings = [(asked, answered) for _, asked, answered in world.agent.spans]
+    assert most_at_once(writings) == SLOTS
+    at = {(what, label): when for what, label, when in world.seen}
+    (training,) = [when for what, label, when in world.seen if (what, label) == ("training", "0")]
+    for node, asked, answered in world.agent.spans:
+        if node in (1, 2):
+            assert asked < training < answered
+    # A node has its slot from its choice to its score: never are there more than the slots.
+    assert most_at_once([(at["writing", f"{n}"], at["scored", f"{n}"]) for n in range(9)]) == SLOTS
+    check_shown(world.run)
+    check_journal(world.run.path)
+
+
+def test_one_slot_does_one_thing_after_the_other(world):
+    world.start(slots=1, steps=4)
+    kinds = [(e.kind, e.data["node"]) for e in world.events if "node" in e.data][:-2]
+    each = ("chosen", "written", "evaluating", "scored")
+    assert kinds == [(kind, node) for node in range(4) for kind in each]
+    check_shown(world.run)
+
+
+@pytest.mark.parametrize("name", sorted(set(POLICIES) - {"one_shot"}))
+def test_the_journal_replays_every_choice_of_a_search_with_slots(world, name):
+    small = "num_children" if name == "mcts" else "num_drafts"
+    world.start(policy=name, steps=12, settings=(f"{name}.{small}=3",))
+    check_shown(world.run)
+
+
+@pytest.mark.parametrize("ending", [Exhausted("no more"), BudgetSpent("no more")])
+def test_an_agent_without_more_to_offer_ends_the_run_once_the_others_are_done(world, ending):
+    def script(ask):
+        if ask.node == 3:
+            raise ending
+        if ask.node in (4, 5):
+            world.event("exhausted", "3").wait(PATIENCE_S)
+
+    world.event("exhausted", "3")
+    result = world.start(script, steps=40)
+    assert result["valid"]
+    chosen = set(world.numbers("chosen"))
+    assert set(world.numbers("scored")) == chosen - {3}
+    assert len(chosen) <= 3 + SLOTS
+    last = [e.kind for e in world.events][-3:]
+    assert last == ["finalizing", "final", "closed"]
+
+
+@pytest.mark.parametrize("error", [ProviderError("gone"), ConfigError("no key"), KeyError("bug")])
+def test_a_failure_ends_the_run_after_the_others_are_done_and_it_resumes(world, error):
+    def script(ask):
+        if ask.node == 3:
+            assert world.event("writing", "4").wait(PATIENCE_S)
+            raise error
+        if ask.node == 4:
+            assert world.event("failing", "3").wait(PATIENCE_S)
+
+    with pytest.raises(type(error)):
+        world.start(script, steps=8)
+    begun = set(world.numbers("chosen"))
+    assert len(begun) <= 3 + SLOTS
+    assert set(world.numbers("scored")) >= {0, 1, 2}
+    # What was being evaluated is scored, what was being written is written, and nothing was begun.
+    assert set(world.numbers("written")) == begun - {3}
+    assert sorted(world.numbers("evaluating")) == sorted(world.numbers("scored"))
+    assert 4 not in world.numbers("evaluating")
+    assert world.resume()["nodes"] == {"scored": 8, "valid": 8}
+    assert sorted(world.numbers("chosen")) == list(range(8))
+    check_shown(world.run)
+    check_journal(world.run.path)
+
+
+def interrupt(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_stops_writers_that_listen_and_evaluations(world):
+    heard = []
+
+    def script(ask):
+        if ask.node == 2:
+            assert world.event("training", "0").wait(PATIENCE_S)
+            interrupt()
+        if ask.node > 0:
+            heard.append(ask.cancel.wait(PATIENCE_S))
+            raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled, match="everything that was finished is kept"):
+        world.start(script)
+    assert heard == [True, True]
+    assert world.events[-1].data["status"] == "interrupted"
+    assert world.resume()["nodes"]["scored"] == 7
+    check_shown(world.run)
+
+
+def test_ctrl_c_leaves_a_writer_behind_that_does_not_listen(world):
+    release = threading.Event()
+
+    def script(ask):
+        if ask.node == 2:
+            interrupt()
+        release.wait(PATIENCE_S)
+
+    with pytest.raises(Cancelled):
+        world.start(script)
+    deaf = [t for t in threading.enumerate() if t.name.startswith("write-")]
+    assert len(deaf) == SLOTS
+    assert all(t.daemon for t in deaf)  # or the process could not end
+    release.set()
+    for thread in deaf:
+        thread.join(PATIENCE_S)
+    assert world.numbers("written") == []
+    assert world.resume()["nodes"]["scored"] == 7
+
+
+def test_no_more_slots_than_steps(world):
+    world.start(slots=64, steps=2)
+    assert world.run.asked.workers == 2
+
+
+@pytest.mark.slow
+def test_kills_with_three_slots_lose_nothing_and_do_nothing_twice(tmp_path):
+    """The tree depends on what finished first, so it is held against its own journal."""
+    rng = random.Random(2027)
+    where = tmp_path / "where"
+    landed: Counter = Counter()
+    runs = 0
+    while sum(landed.values()) < 9:
+        runs += 1
+        place = tmp_path / f"runs{runs}"
+        how, target = "new", place
+        finished: dict[int, int] = {}  # node → length of the journal when its score was on disk
+        while True:
+            phase = rng.choice(["writing", "training", "serving", "journal"])
+            delay = float(rng.randint(2, 16)) if phase == "journal" else rng.uniform(0, 0.3)
+            where.unlink(missing_ok=True)
+            code = drive(where, how, target, phase, delay, SLOTS)
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL
+            landed[where.read_text()] += 1
+            (target,) = place.iterdir()
+            how = "resume"
+            length = len(read(target / "events.jsonl")[0])
+            for file in target.glob("nodes/*/score.json"):
+                finished.setdefault(int(file.parent.name), length)
+        run = Run.open(target)
+        events = read(target / "events.jsonl")[0]
+        count = Counter(e.kind for e in events)
+        assert (count["chosen"], count["written"], count["scored"]) == (8, 8, 8)
+        assert {e.data["node"] for e in events if e.kind == "scored"} == set(range(8))
+        for place_in_journal, event in enumerate(events):
+            if event.kind == "evaluating":
+                assert place_in_journal < finished.get(event.data["node"], len(events))
+        check_journal(target)
+        check_shown(run)
+    print(f"\n{sum(landed.values())} kills in {runs} runs: {dict(landed)}")
+    assert len(landed) >= 3

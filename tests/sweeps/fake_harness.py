@@ -1,0 +1,52 @@
+"""Stands in for ``harness`` where a real run cannot be made to fail on purpose.
+
+    python fake_harness.py PLAYS run --agent=A --seed=N --runs-dir=D --name=NAME …
+
+PLAYS is a JSON file: agent → a list of what its runs do, one after another, the last for ever:
+an exit code (done if 0, with a result, for $0.25), "kill" for a SIGKILL, or "hang": to wait for
+one, whatever else is sent. Every call is appended to PLAYS.calls with its arguments.
+"""
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def main() -> int:
+    plays = Path(sys.argv[1])
+    options = dict(a.removeprefix("--").split("=", 1) for a in sys.argv[3:])
+    with Path(f"{plays}.calls").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        before = [json.loads(line) for line in file]
+        mine = [c for c in before if c["agent"] == options["agent"]]
+        file.write(json.dumps({**options, "pid": os.getpid()}) + "\n")
+    acts = json.loads(plays.read_text())[options["agent"]]
+    act = acts[min(len(mine), len(acts) - 1)]
+    if act == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if act == "hang":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        time.sleep(100)
+    if act:
+        print(f"error: it was exit {act}\n  try:   {chr(27)}[31mnothing", file=sys.stderr)
+        return act
+    folder = Path(options["runs-dir"]) / options["name"]
+    folder.mkdir()
+    model = dict.fromkeys(
+        ("calls", "input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens"), 1
+    )
+    dollars = 0.0 if options["agent"] == "free" else 0.25
+    model |= {"dollars_known": dollars, "unpriced_calls": 0}
+    lost = dict.fromkeys(model, 0)
+    result = {"valid": True, "search_score": 0.5, "score": 0.4}
+    result["spent"] = {"model": model, "lost": lost}
+    (folder / "result.json").write_text(json.dumps(result))
+    return 0
+
+
+sys.exit(main())

@@ -1,0 +1,165 @@
+"""What a dry run says, against numbers worked out by hand."""
+
+import json
+
+import pytest
+
+from harness.agents.model import Usage
+from harness.errors import ConfigError
+from harness.sweeps import plan as plans
+from harness.sweeps import words
+from harness.sweeps.estimate import wall_s
+from harness.sweeps.offers import FREE, Offer
+
+SUITE = """
+format = 1
+name = "costs"
+[defaults]
+tasks = ["toy"]
+profile = "test"
+hours = 1
+steps = 100
+[[groups]]
+agents = ["priced", "gratis"]
+seeds = 3
+[[groups]]
+agents = ["priced"]
+policies = ["one_shot"]
+seeds = 2
+[assume]
+share_of_limits = 0.5
+evaluation_s = 700
+[assume.policies.greedy]
+tokens_in = 10_000
+tokens_cached = 4_000
+tokens_out = 2_000
+write_s = 60
+[assume.policies.one_shot]
+tokens_in = 1_000
+tokens_out = 500
+write_s = 40
+"""
+
+
+def price(usage: Usage) -> float:
+    """$2 a million in, $0.50 cached, $10 out."""
+    millions = 2 * usage.input_tokens + 0.5 * usage.cached_tokens + 10 * usage.output_tokens
+    return millions / 1e6
+
+
+OFFERS = {
+    "priced": Offer(provider="p", price=price, retires="2026-12-11"),
+    "unpriced": Offer(provider="q", price=lambda usage: None),
+    "shut": Offer(provider="p", price=price, obstacle="agent shut was shut on 2026-03-09"),
+    "keyless": Offer(provider="p", price=price, unready="agent keyless needs P_KEY"),
+}
+
+
+def make(tmp_path, text=SUITE):
+    file = tmp_path / "costs.toml"
+    file.write_text(text)
+    return plans.make_plan(file, tmp_path / "runs", lambda agent: OFFERS.get(agent, FREE))
+
+
+def test_hours_tokens_and_dollars_follow_from_what_the_suite_assumes(tmp_path):
+    # An evaluation: half of 20 + 20 s = 20 s; a greedy step of a model 80 s, so that 45 begin
+    # within the hour; then the final one. Without a model: 100 steps of 20 s.
+    said = words.plan_as_json(make(tmp_path), 2)
+    greedy, gratis, one_shot = said["agents"]
+    assert (greedy["agent"], greedy["runs"], greedy["steps"]) == ("priced greedy", 3, 135)
+    assert greedy["hours"] == pytest.approx(3 * (45 * 80 + 20) / 3600)
+    assert (greedy["tokens_in"], greedy["tokens_out"]) == (1_350_000, 270_000)
+    # A step: 6,000 x 2 + 4,000 x 0.5 + 2,000 x 10 = 34,000 millionths.
+    assert greedy["dollars"] == pytest.approx(135 * 0.034)
+    assert (gratis["steps"], gratis["tokens_in"], gratis["dollars"]) == (300, 0, 0.0)
+    assert gratis["hours"] == pytest.approx(3 * (100 * 20 + 20) / 3600)
+    assert (one_shot["runs"], one_shot["steps"]) == (2, 2)
+    assert one_shot["dollars"] == pytest.approx(2 * (1_000 * 2 + 500 * 10) / 1e6)
+    assert said["total"]["runs"] == 8
+    assert said["total"]["dollars"] == pytest.approx(4.59 + 0.014)
+    assert said["total"]["gpu_hours"] == 0.0
+
+
+def test_wall_clock_is_that_of_starting_in_order_in_the_first_free_slot(tmp_path):
+    # Seed by seed 3620, 2020, 80 s (one_shot: 60 + 20); three seeds, the last without one_shot.
+    # One slot: 3620, then from 3620 on 2020, from 5640 on 80, from 5720 on 3620.
+    # The other: 2020, then from 2020 on 80, from 2100 on 3620, from 5720 on 2020.
+    plan = make(tmp_path)
+    assert [e.seconds for e in plan.estimates] == [3620, 2020, 80, 3620, 2020, 80, 3620, 2020]
+    assert wall_s(plan.estimates, 1) == sum(e.seconds for e in plan.estimates)
+    assert wall_s(plan.estimates, 2) == 5720 + 3620
+    assert wall_s(plan.estimates, 100) == 3620
+
+
+def test_unknown_prices_are_counted_apart_and_never_zero(tmp_path):
+    plan = make(tmp_path, SUITE.replace('"gratis"]', '"unpriced", "gratis"]'))
+    total = words.plan_as_json(plan, 1)["total"]
+    assert total["unpriced"] == ["unpriced"]
+    assert total["dollars"] == pytest.approx(4.59 + 0.014)
+    table = "\n".join(words.plan_table(plan, 1, None))
+    assert "at least $4.60; 1 model of unknown price: unpriced" in table
+    assert "≥" in table
+    with pytest.raises(ConfigError, match=r"the price of unpriced is unknown[\s\S]*input_tokens"):
+        plans.refuse_unknown_prices(plan, 10.0)
+    plans.refuse_unknown_prices(make(tmp_path), 10.0)
+
+
+def test_what_is_not_here_is_named_and_counted_and_refused_before_anything_starts(tmp_path):
+    text = SUITE.replace('["toy"]', '["toy", "lra/nonesuch"]').replace('"gratis"', '"shut"')
+    plan = make(tmp_path, text)
+    table = "\n".join(words.plan_table(plan, 1, None))
+    assert "8 runs cannot be made: task lra/nonesuch is not here yet" in table
+    assert "6 runs cannot be made: agent shut was shut on 2026-03-09" in table
+    assert "priced retires: 2026-12-11" in table
+    # For a task that is not here the suite's own seconds count: 700 + 60 a step.
+    assert {e.seconds for e in plan.estimates if e.run.task != "toy"} == {5 * 760 + 700, 740 + 700}
+    with pytest.raises(ConfigError, match="--skip-missing"):
+        plans.refuse_obstacles(plan.obstacles(0))
+    left = plan.without(plan.obstacles(0))
+    assert {(e.run.task, e.run.agent) for e in left.estimates} == {("toy", "priced")}
+    plans.refuse_obstacles(left.obstacles(0))
+
+
+def test_a_missing_key_or_gpu_stops_a_sweep_but_not_a_dry_run(tmp_path):
+    plan = make(tmp_path, SUITE.replace('"gratis"', '"keyless"'))
+    assert plan.missing == {}
+    assert set(plan.obstacles(0).values()) == {("agent keyless needs P_KEY",)}
+    gpu = make(tmp_path, SUITE.replace('"toy"', '"lra/listops"').replace('"test"', '"short"'))
+    assert gpu.missing == {}
+    assert len(gpu.obstacles(0)) == 8
+    assert gpu.obstacles(1) == {}
+    assert words.plan_as_json(gpu, 1)["total"]["gpu_hours"] > 0
+
+
+def test_a_profile_or_policy_that_does_not_exist_is_refused_with_the_nearest(tmp_path):
+    with pytest.raises(ConfigError, match="'test'"):
+        make(tmp_path, SUITE.replace('profile = "test"', 'profile = "tset"'))
+    with pytest.raises(ConfigError, match="'one_shot'"):
+        make(tmp_path, SUITE.replace('["one_shot"]', '["one_shoot"]'))
+
+
+def finished(folder, agent, *, total, nodes, final, scored, policy="greedy"):
+    folder.mkdir(parents=True)
+    (folder / "run.toml").write_text("")
+    result = {
+        "task": "toy", "profile": "test", "agent": agent, "policy": policy,
+        "nodes": {"scored": scored}, "seconds": {"total": total, "nodes": nodes, "final": final},
+    }  # fmt: skip
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def test_measured_steps_replace_assumed_ones(tmp_path):
+    runs = tmp_path / "runs"
+    # Steps of 10 and 30 s, of which 5 and 15 s are evaluations: 20 and 10 s in the mean.
+    finished(runs / "a", "priced", total=46, nodes=20, final=6, scored=4)
+    finished(runs / "b", "priced", total=66, nodes=30, final=6, scored=2)
+    (runs / "c").mkdir()
+    (runs / "c" / "run.toml").write_text("")
+    (runs / "c" / "result.json").write_text('{"nodes": []}')
+    plan = make(tmp_path)
+    priced, gratis, one_shot = plan.estimates[:3]
+    assert (priced.measured, priced.steps, priced.seconds) == (2, 100, 100 * 20 + 10)
+    # Another agent writes at another speed: of theirs only the evaluations count.
+    assert (gratis.measured, gratis.seconds) == (2, 100 * 10 + 10)
+    assert one_shot.seconds == (10 + 40) + 10
+    assert "seconds of 8 runs as measured" in "\n".join(words.plan_table(plan, 1, None))

@@ -1,0 +1,61 @@
+"""The designs' Triton kernels against float64: in Triton's interpreter, or on a GPU.
+
+What is compared, and over which shapes, stands in kernel_cases.py, which is a program because the
+interpreter must be chosen before Triton is first imported.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+import torch
+
+# Of the 2-norm. Rounding to bfloat16 loses 2^-9 of each factor, to float16 2^-12; a sum of many
+# keeps about that. The decay's gradient is a difference of such sums: see ALLOWED_FOR_DECAY.
+ALLOWED = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 1.5e-2}
+ALLOWED_FOR_DECAY = {"float32": 2e-4, "float16": 4e-3, "bfloat16": 3e-2}
+CASES = {"sliding_window": 7, "linear_attention": 4, "gated_recurrence": 5}
+
+
+def judge(device: str, env: dict[str, str]) -> None:
+    """Run the cases and hold every error against what its precision allows."""
+    script = Path(__file__).with_name("kernel_cases.py")
+    done = subprocess.run(
+        [sys.executable, str(script), device],
+        env={**os.environ, **env}, capture_output=True, text=True, timeout=570,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    for design, count in CASES.items():
+        assert sum(row["design"] == design for row in rows) > count
+    for row in rows:
+        value, *gradients = row["errors"]
+        decay = [gradients.pop()] if row["design"] == "gated_recurrence" else []
+        assert all(x < ALLOWED[row["dtype"]] for x in (value, *gradients)), row
+        assert all(x < ALLOWED_FOR_DECAY[row["dtype"]] for x in decay), row
+
+
+def interpreter_works() -> bool:
+    """Triton 3.6's interpreter fails with numpy 2.4, and torch's CUDA builds bring such ones."""
+    try:
+        found = version("triton")
+    except PackageNotFoundError:
+        return False
+    return tuple(map(int, found.split(".")[:2])) >= (3, 9)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not interpreter_works(), reason="needs triton 3.9 or later")
+def test_kernels_agree_with_the_references_in_the_interpreter() -> None:
+    judge("cpu", {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""})
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(590)  # most of it compiles
+def test_kernels_agree_with_the_references_on_a_gpu() -> None:
+    assert torch.cuda.is_available()
+    judge("cuda", {})

@@ -1,0 +1,315 @@
+"""The hidden key: who makes it, what it moves, and that it shows nowhere."""
+
+import gzip
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli.app import app
+from harness.errors import ConfigError
+from harness.report.bundle import pack
+from harness.report.diagnosis import diagnose
+from tasks import hidden
+from tasks.lra.rows import SPLITS
+from tasks.spec import Manifest, find_task
+
+ROOT = Path(__file__).parents[2]
+ONE, TWO = "1f" * 32, "2e" * 32
+GENERATED = (
+    "lra/listops", "lra/text", "lra/retrieval", "lra/image", "lra/image-fashion",
+    "lra/pathfinder", "lra/pathfinder-gen", "lra/pathx", "lra/pathx-gen",
+)  # fmt: skip
+PUBLISHED = {
+    "lra/listops": ("lra-listops-test-3451248d5b908524", "5a07b2d11448f431"),
+    "lra/text": ("lra-text-test-54724d6e124b9252", "90541859b0f1e89a"),
+    "lra/retrieval": ("lra-retrieval-test-e0f35f0faafa48ac", "8cddb73115536240"),
+    "lra/image": ("lra-image-test-c69b0a706836d0a8", "aa3ec1a1256ae161"),
+    "lra/pathfinder-gen": ("lra-pathfinder-gen-test-f39f3d2e0ec278d7", "8e48015de23508b5"),
+}
+"""Name and hash of the ``test`` profile's data as they were before there was a key."""
+
+
+@pytest.fixture
+def private(monkeypatch):
+    """The default: no variable, so that the key is the data root's."""
+    monkeypatch.delenv("HARNESS_HIDDEN_KEY")
+
+
+def prepare(name: str, root: Path, key: str, monkeypatch) -> tuple[Path, Manifest]:
+    monkeypatch.setenv("HARNESS_HIDDEN_KEY", key)
+    return find_task(name).prepare("test", root, lambda *_: None)
+
+
+def rows(folder: Path) -> dict[str, list[bytes]]:
+    return {s: [row.tobytes() for row in np.load(folder / s / "tokens.npy")] for s in SPLITS}
+
+
+def test_the_first_preparation_makes_a_key_for_its_owner_only(private, tmp_path):
+    before = os.umask(0)
+    try:
+        path, manifest = find_task("lra/listops").prepare("test", tmp_path, lambda *_: None)
+    finally:
+        os.umask(before)
+    file = tmp_path / "hidden.key"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    text = file.read_text()
+    assert len(bytes.fromhex(text)) == 32
+    key = hidden.hidden_key(tmp_path)
+    assert key is not None
+    assert manifest.parameters["hidden_key"] == key.fingerprint
+    assert find_task("lra/listops").prepare("test", tmp_path, lambda *_: None) == (path, manifest)
+    # Another root, another key; and what is mounted lies beside the file, never around it.
+    other = hidden.hidden_key(tmp_path / "other")
+    assert other != key
+    assert file not in (path / "train").rglob("*")
+    assert not file.is_relative_to(path)
+    assert not [f for f in tmp_path.iterdir() if f.name.startswith(".hidden")]
+
+
+def test_processes_that_race_end_with_one_key(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from tasks.hidden import hidden_key\n"
+        "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
+        "print(hidden_key(Path(sys.argv[1])).fingerprint)"
+    )
+    environ = {k: v for k, v in os.environ.items() if k != "HARNESS_HIDDEN_KEY"}
+    for attempt in range(3):
+        root = tmp_path / str(attempt)
+        at = subprocess.check_output(["date", "+%s.%N", "-d", "+1 second"], text=True).strip()
+        racing = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, str(root), at],
+                cwd=ROOT, env=environ, text=True, stdout=subprocess.PIPE,
+            )
+            for _ in range(6)
+        ]  # fmt: skip
+        found = {process.communicate()[0] for process in racing}
+        assert len(found) == 1
+        assert found != {""}
+        assert [f.name for f in root.iterdir()] == ["hidden.key"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_public_means_the_rows_and_names_of_before(name, tmp_path, monkeypatch):
+    path, manifest = prepare(name, tmp_path, "public", monkeypatch)
+    assert (path.name, manifest.hash) == PUBLISHED[name]
+    assert "hidden_key" not in manifest.parameters
+    assert not (tmp_path / "hidden.key").exists()
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_a_key_moves_the_hidden_rows_and_no_others(name, tmp_path, monkeypatch):
+    public, _ = prepare(name, tmp_path, "public", monkeypatch)
+    one, first = prepare(name, tmp_path, ONE, monkeypatch)
+    two, second = prepare(name, tmp_path, TWO, monkeypatch)
+    assert len({public, one, two}) == 3
+    assert first.hash != second.hash
+    for what in ("tokens", "labels"):
+        published = (public / "train" / f"{what}.npy").read_bytes()
+        assert (one / "train" / f"{what}.npy").read_bytes() == published
+        assert (two / "train" / f"{what}.npy").read_bytes() == published
+    known, mine, others = rows(public), rows(one), rows(two)
+    assert first.rows == second.rows
+    assert mine["search"] != others["search"]
+    assert mine["test"] != others["test"]
+    for found in (mine, others):
+        every = [row for split in SPLITS for row in found[split]]
+        assert len(every) == len(set(every))
+        published = {row for split in SPLITS for row in known[split]}
+        assert not published & {*found["search"], *found["test"]}
+    # The same key gives the same rows on every machine.
+    again, manifest = prepare(name, tmp_path / "elsewhere", ONE.upper(), monkeypatch)
+    assert (again.name, manifest) == (one.name, first)
+
+
+def test_hidden_labels_are_right_and_as_hard(tmp_path, monkeypatch):
+    from tasks.lra.listops import data as listops
+
+    big = {"train": 4000, "search": 1000, "test": 1000, "max_length": 64}
+    task, quiet = find_task("lra/listops"), lambda *_: None
+    lengths = {}
+    for key in ("public", ONE):
+        monkeypatch.setenv("HARNESS_HIDDEN_KEY", key)
+        path, _ = task.prepare("smoke", tmp_path, quiet, big)
+        lengths[key] = [(np.load(path / s / "tokens.npy") > 0).sum(1).mean() for s in SPLITS]
+    assert lengths["public"][0] == lengths[ONE][0]
+    # Short expressions are few, and the published ones are taken.
+    assert abs(lengths[ONE][1] - lengths["public"][1]) < 2.5
+    assert abs(lengths[ONE][1] - lengths[ONE][2]) < 1.5
+    assert listops.Parameters.model_validate(task.profile("smoke").data).seed == 1
+
+
+@pytest.mark.parametrize("content", ["", "1f" * 31, "zz" * 32, ONE + ONE, f" {ONE}", "\udcff"])
+def test_a_damaged_key_is_named_and_not_shown(private, tmp_path, content):
+    (tmp_path / "hidden.key").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ConfigError, match="damaged") as caught:
+        find_task("lra/listops").prepare("test", tmp_path, lambda *_: None)
+    said = str(caught.value)
+    assert str(tmp_path / "hidden.key") in said
+    assert "HARNESS_HIDDEN_KEY=public" in said
+    assert "1f1f" not in said
+    assert "zzzz" not in said
+
+
+def test_a_key_that_is_a_folder_or_cannot_be_made_is_a_config_error(private, tmp_path):
+    (tmp_path / "a" / "hidden.key").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        hidden.hidden_key(tmp_path / "a")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made"):
+        hidden.hidden_key(tmp_path / "file" / "below")
+
+
+def test_real_data_need_no_key(private, tmp_path):
+    with pytest.raises(ConfigError):
+        find_task("lra/text").prepare("short", tmp_path, lambda *_: None, {"source": "/nowhere"})
+    assert not (tmp_path / "hidden.key").exists()
+
+
+def test_a_key_shows_in_no_text_made_of_it():
+    key = hidden.HiddenKey(bytes.fromhex(ONE))
+    assert "1f1f" not in f"{key} {key!r} {key.fingerprint}"
+    assert key.seed("a", 1) != key.seed("b", 1) != key.seed("a", 2)
+    assert 2**100 < key.seed("a", 1) < 2**128
+
+
+def test_the_command_refuses_a_bad_variable_and_says_the_fingerprint(tmp_path, monkeypatch):
+    runner = CliRunner()
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
+    monkeypatch.setenv("HARNESS_HIDDEN_KEY", ONE[:-1])
+    refused = runner.invoke(app, ["prepare", "lra/listops", "--profile", "test"])
+    assert refused.exit_code == 2
+    assert "HARNESS_HIDDEN_KEY holds no key" in refused.stderr
+    assert "1f1f" not in refused.output
+    monkeypatch.setenv("HARNESS_HIDDEN_KEY", ONE)
+    done = runner.invoke(app, ["prepare", "lra/listops", "--profile", "test"])
+    assert done.exit_code == 0, done.output
+    print_of = hidden.HiddenKey(bytes.fromhex(ONE)).fingerprint
+    assert f"hidden key     {print_of}" in done.stdout
+    assert "1f1f" not in done.output
+
+
+def test_doctor_says_what_is_known_of_the_key(private, tmp_path, monkeypatch):
+    def line():
+        (found,) = (f for f in diagnose() if f.what == "hidden key")
+        return found
+
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
+    assert "none yet" in line().detail
+    assert not list(tmp_path.iterdir())
+    key = hidden.hidden_key(tmp_path)
+    assert key is not None
+    assert (line().good, key.fingerprint in line().detail) == (True, True)
+    (tmp_path / "hidden.key").chmod(0o644)
+    assert (line().good, line().remedy) == (False, f"chmod 600 {tmp_path / 'hidden.key'}")
+    (tmp_path / "hidden.key").write_text("x")
+    assert "damaged" in line().detail
+    monkeypatch.setenv("HARNESS_HIDDEN_KEY", "public")
+    assert "as published" in line().detail
+
+
+SPY = """
+
+import os, pathlib
+from torch import nn
+
+
+def look():
+    print("LOOKING", sorted(os.environ), flush=True)
+    for top in ("/data", "/work", "/task", "/runner", "/submission", "/link", "/tmp"):
+        for file in pathlib.Path(top).rglob("*"):
+            print("FILE", file, flush=True)
+    for file in pathlib.Path("/proc").glob("[0-9]*/environ"):
+        try:
+            print("ENVIRON", file.read_bytes(), flush=True)
+        except OSError:
+            pass
+
+
+class CustomEncoder(nn.Module):
+    def __init__(self, *, vocabulary, classes, length, dim, depth, heads, mlp_dim, dropout):
+        super().__init__()
+        look()
+        self.embed = nn.Embedding(vocabulary, dim)
+        self.head = nn.Linear(dim, classes)
+
+    def forward(self, tokens, mask):
+        x = self.embed(tokens) * mask[..., None]
+        return self.head(x.sum(1) / mask.sum(1, keepdim=True))
+"""
+
+
+def test_the_key_is_in_no_sandbox_run_or_log(private, isolating, tmp_path, monkeypatch):
+    """A run that looks around, then every byte that it left is searched for the key."""
+    pytest.importorskip("torch")
+    from scorers.evaluate import Request, evaluate
+
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
+    key = hidden.hidden_key(tmp_path / "data")
+    assert key is not None
+    monkeypatch.setenv("HARNESS_HIDDEN_KEY", key.secret.hex())
+    task = find_task("lra/listops")
+    data, manifest = task.prepare("test", tmp_path / "data", lambda *_: None)
+    unread = task.definition.model_copy(update={"writes": "program"})
+    task = type(task)(task.folder, unread, task.variant)
+    request = Request(
+        task=task, profile="test", split="search", files={"model.py": SPY}, data=data,
+        manifest=manifest, training_seed=3, audit_seed="a1b2", backend=isolating, gpus=(),
+    )  # fmt: skip
+    score = evaluate(request, log=tmp_path / "log")
+    log = (tmp_path / "log").read_text()
+    assert score.valid, score.message
+    assert "/data/train/tokens.npy" in log
+    assert "HARNESS" not in log
+    assert "hidden" not in log
+    ran = subprocess.run(
+        [sys.executable, "-m", "harness", "run", "--task", "lra/listops", "--profile", "test",
+         "--agent", "reference", "--policy", "greedy", "--steps", "1",
+         "--runs-dir", str(tmp_path / "runs")],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    seed = key.seed("lra/listops", 1)
+    secrets = [key.secret.hex(), key.secret.hex().upper(), key.secret, f"{seed}", f"{seed:x}"]
+    texts = {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
+    texts |= {
+        "stdout": ran.stdout.encode(),
+        "stderr": ran.stderr.encode(),
+        "score": repr(score).encode(),
+    }
+    texts.pop(tmp_path / "data" / "hidden.key")
+    assert len(texts) > 20
+    for name, content in texts.items():
+        for secret in secrets:
+            needle = secret if isinstance(secret, bytes) else secret.encode()
+            assert needle not in content, name
+    (run,) = (tmp_path / "runs").iterdir()
+    assert json.loads((run / "lock.json").read_text())["hidden_key"] == key.fingerprint
+    # A stranger with another key is told what differs; the key is not in the bundle.
+    archive = tmp_path / "run.tar.gz"
+    pack(run, archive)
+    assert key.secret.hex().encode() not in gzip.decompress(archive.read_bytes())
+    verified = subprocess.run(
+        [sys.executable, "-m", "harness", "verify", str(archive)],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=200,
+        env={**os.environ, "HARNESS_HIDDEN_KEY": TWO},
+    )  # fmt: skip
+    assert verified.returncode in (0, 5), verified.stderr
+    assert f"Other hidden rows: the hidden key {key.fingerprint} there" in verified.stdout
+    assert "HARNESS_HIDDEN_KEY=KEY" in verified.stdout
+    # The same run under another key does not go on, and says why.
+    (run / "result.json").unlink()
+    resumed = subprocess.run(
+        [sys.executable, "-m", "harness", "resume", str(run)],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=200,
+        env={**os.environ, "HARNESS_HIDDEN_KEY": "public"},
+    )  # fmt: skip
+    assert resumed.returncode == 2
+    assert f"then the hidden key {key.fingerprint}, now no hidden key" in resumed.stderr
