@@ -174,7 +174,7 @@ class Worker:
             self.process.kill()
 
         timer = threading.Timer(longest_s, stop)
-        timer.daemon = True  # Ctrl-C can fall between its start and the try: the exit waits for none
+        timer.daemon = True  # Ctrl-C may come before the try, and the exit waits for no daemon
         try:
             timer.start()
             reply = self._exchange(asdict(cell))
