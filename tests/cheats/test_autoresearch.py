@@ -9,7 +9,7 @@ from cheats.corpus import failed, scripts
 
 CHEATS = {script.name: script for script in scripts("autoresearch")}
 HONEST = {script.name: script for script in scripts("honest")}
-OFTEN = {"replay_full", "ngram_cache", "link_replaced", "hidden_rows_hunted"}
+OFTEN = {"replay_full", "link_replaced"}
 HONEST_OFTEN = {"attention", "mixture_of_experts", "bf16"}
 SEEDS = ((3, "a1b2"), (4, "c3d4"), (5, "e5f6"))
 

@@ -10,7 +10,7 @@ from cheats.mechanisms import LEAST_GAIN, SAME, filled, judge
 from tasks.spec import all_tasks
 
 CHEATS = scripts("lra")
-OFTEN = {"labels_smuggled", "remembers_rows", "cap_by_hidden_weights"}
+OFTEN = {"labels_smuggled", "cap_by_hidden_weights"}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,7 @@ def test_a_cheat_is_caught_and_would_have_gained(mechanisms, isolating, unisolat
         assert case.gain >= LEAST_GAIN, (case.naive.reason, case.naive.message)
 
 
+@pytest.mark.slow
 def test_memorised_seeds_gain_nothing_under_a_private_key(
     mechanisms, isolating, monkeypatch, tmp_path
 ):

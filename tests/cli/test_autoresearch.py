@@ -24,6 +24,7 @@ def harness(*args: object, cwd: Path, code: int = 0) -> subprocess.CompletedProc
     return done
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_bits_per_byte_on_the_test_split_and_its_resolution(tmp_path):
     told = ("--profile", "test", "--agent", "reference", "--policy", "greedy", "--json")
     done = harness("run", "--task", "autoresearch", *told, cwd=tmp_path)

@@ -156,8 +156,9 @@ def test_ctrl_c_ends_within_two_seconds_and_leaves_a_run_that_resumes(tmp_path, 
 
 @pytest.mark.parametrize(
     ("profile", "steps"),
-    [("test", 2), pytest.param("smoke", 1, marks=[pytest.mark.slow, pytest.mark.timeout(900)])],
+    [("test", 2), pytest.param("smoke", 1, marks=pytest.mark.timeout(900))],
 )
+@pytest.mark.slow
 @pytest.mark.usefixtures("isolating")
 def test_two_kills_of_the_real_task_change_nothing(tmp_path, profile, steps):
     """Trains for real: the seed decides, whether the run was killed or not."""

@@ -246,6 +246,7 @@ class CustomEncoder(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_the_key_is_in_no_sandbox_run_or_log(private, isolating, tmp_path, monkeypatch):
     """A run that looks around, then every byte that it left is searched for the key."""
     pytest.importorskip("torch")
