@@ -29,6 +29,7 @@ from harness.report.stats import (
 )
 from harness.runs.index import Entry, Spent
 from harness.runs.rundir import Run
+from harness.search.budget import TOKENS_IN
 from tasks.spec import find_task
 
 Metric = Literal["score", "normalized", "vsr", "elo", "cost"]
@@ -253,9 +254,7 @@ def _cost(runs: Iterable[Entry]) -> dict[str, Any]:
     dollars = [_dollars(s) for s in known]
     return {
         "runs": len(spent),
-        "input_tokens": _tokens(known, "input_tokens", "cached_tokens", "cache_write_tokens")
-        if whole
-        else None,
+        "input_tokens": _tokens(known, *TOKENS_IN) if whole else None,
         "output_tokens": _tokens(known, "output_tokens") if whole else None,
         "dollars": sum(d for d in dollars if d is not None)
         if whole and None not in dollars

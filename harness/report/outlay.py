@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
+from harness.search.budget import TOKENS_IN
 
 MAX_BYTES = 64 << 20
-INTO = ("input_tokens", "cached_tokens", "cache_write_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def of_result(spent: Mapping[str, Any]) -> Spent:
     kinds = [spent["model"], spent["lost"]]
     return Spent(
         calls=sum(int(kind["calls"]) for kind in kinds),
-        tokens_in=sum(int(kind[name]) for kind in kinds for name in INTO),
+        tokens_in=sum(int(kind[name]) for kind in kinds for name in TOKENS_IN),
         tokens_out=sum(int(kind["output_tokens"]) for kind in kinds),
         dollars=sum(float(kind["dollars_known"]) for kind in kinds),
         unpriced=sum(int(kind["unpriced_calls"]) for kind in kinds),
@@ -91,7 +91,7 @@ def _of(record: Mapping[str, Any]) -> Spent:
 def _one(usage: Mapping[str, Any], dollars: float | None) -> Spent:
     return Spent(
         calls=1,
-        tokens_in=sum(int(usage[name]) for name in INTO),
+        tokens_in=sum(int(usage[name]) for name in TOKENS_IN),
         tokens_out=int(usage["output_tokens"]),
         dollars=float(dollars or 0.0),
         unpriced=int(dollars is None),

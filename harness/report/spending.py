@@ -5,7 +5,7 @@ from typing import Any
 from harness.agents.calls import recount
 from harness.agents.tape import Tape
 from harness.runs.rundir import Run
-from harness.search.budget import Budget, Progress
+from harness.search.budget import TOKENS_IN, Budget, Progress
 from harness.search.journal import read
 from harness.search.tree import Tree
 
@@ -35,9 +35,7 @@ def describe_spent(spent: dict[str, Any]) -> list[str]:
         if not tally["calls"]:
             continue
         cached = f" ({tally['cached_tokens']:,} cached)" if tally["cached_tokens"] else ""
-        tokens_in = sum(
-            tally[name] for name in ("input_tokens", "cached_tokens", "cache_write_tokens")
-        )
+        tokens_in = sum(tally[name] for name in TOKENS_IN)
         line = (
             f"{words}: {_calls(tally['calls'])}, {tokens_in:,} tokens in{cached}, "
             f"{tally['output_tokens']:,} out, "

@@ -35,13 +35,8 @@ Kind = Literal["paid", "lost", "replayed"]
 """Paid: answered. Lost: sent by a process that was killed before the answer was on disk; counted
 at its worst case, because the provider may have billed it. Replayed: read back from another run."""
 
-TOKENS = (
-    "input_tokens",
-    "cached_tokens",
-    "cache_write_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-)
+TOKENS_IN = ("input_tokens", "cached_tokens", "cache_write_tokens")
+TOKENS = (*TOKENS_IN, "output_tokens", "reasoning_tokens")
 WORDS = {"input_tokens": "input tokens", "output_tokens": "output tokens", "dollars": "dollars"}
 LOOK_S = 0.2
 """How often a call that waits for room looks whether the run was cancelled."""
