@@ -365,7 +365,7 @@ def main() -> None:
     # As Ctrl-C: the trainings must not outlive this process.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if arguments.root is None:
-        from harness.runs.launch import data_root
+        from harness.runs.rundir import data_root
 
         arguments.root = data_root()
     if not arguments.table:

@@ -7,6 +7,7 @@ settings or the harness changed, whatever the number of slots was or is. An agen
 is replaced by the files it wrote.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.agents.base import Agent, Answer, Ask, Exhausted
 from harness.agents.tape import Divergence, Tape
+from harness.commands import command, quote
 from harness.errors import ConfigError
 from harness.search.tree import Node, Tree
 
@@ -55,7 +57,7 @@ class Recording:
         path = Path(text)
         if not path.exists() and len(path.parts) == 1:
             path = Path("runs") / path
-        run = Run.open(path.resolve())
+        run = Run.open(Path(os.path.realpath(path)))  # noqa: PTH118 (a circle of links raises)
         state, shown = State(Tree(maximize=run.lock.maximize)), {}
         for event in read(run.path / "events.jsonl")[0]:
             state.apply(event, run.path / "nodes")
@@ -186,7 +188,6 @@ def _origin(run: "Run") -> "Run":
 
 def _command(asked: "Asked", path: Path) -> str:
     """Return the command that repeats a run."""
-    options = [f"--{name} {getattr(asked, name)}" for name in ("task", "profile", "policy", "seed")]
-    options += [f"--set {setting}" for setting in asked.settings]
-    options += [f"--data {asked.data['source']}"] if "source" in asked.data else []
-    return f"harness run --agent {PREFIX}{path} {' '.join(options)}"
+    same = {name: getattr(asked, name) for name in ("task", "profile", "policy", "seed")}
+    line = command("run", agent=f"{PREFIX}{path}", **same, data=asked.data.get("source"))
+    return " ".join([line, *(f"--set {quote(setting)}" for setting in asked.settings)])

@@ -7,6 +7,7 @@ import typer
 
 from harness.cli.common import AsJson, guarded, print_json
 from harness.cli.run import run_path
+from harness.commands import command as hint
 
 
 @guarded
@@ -31,5 +32,5 @@ def command(
     else:
         typer.echo(f"{out}: {len(manifest.files):,} files, {out.stat().st_size:,} bytes")
         typer.echo(f"sha256 {digest}")
-        typer.echo(f"check it anywhere: harness verify {out}")
+        typer.echo(f"check it anywhere: {hint('verify', out)}")
     return 0

@@ -4,16 +4,20 @@ import functools
 import json
 import os
 import re
+import select
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec
+from typing import Annotated, Any, Literal, ParamSpec, TextIO
 
 import typer
 
-from harness.errors import Cancelled, ConfigError, HarnessError
+from harness import faults
+from harness.commands import remember_tasks_dir
+from harness.errors import Cancelled, ConfigError, HarnessError, InfrastructureError
 
 P = ParamSpec("P")
 
@@ -47,10 +51,13 @@ SOURCES = ("bundled", "climbmix", "generated", "imdb", "lra", "cifar10", "fashio
 """What --data takes by name; a folder that is called so is meant by ./NAME."""
 
 
-def _look_in(folder: Path | None) -> Path | None:
+def _look_in(context: typer.Context, folder: Path | None) -> Path | None:
     # By the environment, so that the processes that a sweep starts look there, too.
     if folder is not None:
-        os.environ["HARNESS_TASKS_DIR"] = str(folder.expanduser().resolve())
+        typed = context.get_parameter_source("tasks_dir")
+        if typed is not None and typed.name == "COMMANDLINE":
+            remember_tasks_dir(folder)
+        os.environ["HARNESS_TASKS_DIR"] = str(absolute(folder))
     return folder
 
 
@@ -73,39 +80,90 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            code = command(*args, **kwargs) or 0
-        except HarnessError as error:
-            complain(error)
-            code = error.exit_code
-        except KeyboardInterrupt:
-            sys.stderr.write("\nInterrupted.\n")
-            code = INTERRUPTED
-        except BrokenPipeError:
-            # The reader (head, less) has seen enough; keep the interpreter from saying so.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = 0
-        except Exception as error:  # noqa: BLE001 (the edge of the program)
-            code = UNFORESEEN
-            sys.stderr.write(
-                f"error: something unforeseen happened: {type(error).__name__}: {error}\n"
-                f"  The details are in {_crash_file()}; please report it.\n"
-                "  Nothing that was finished is lost: harness ls, harness resume RUN\n"
-            )
-        raise typer.Exit(code)
+        raise typer.Exit(settle(lambda: command(*args, **kwargs)))
 
     return wrapper
 
 
-def complain(error: HarnessError) -> None:
-    """Print what happened, why, and what to do, on stderr."""
-    prefix = "" if isinstance(error, Cancelled) else "error: "
-    sys.stderr.write(f"{prefix}{error.message}\n")
+def settle(work: Callable[[], int | None]) -> int:
+    """Do it and return its exit code: the edge of the program, which no exception crosses."""
+    try:
+        code = work() or 0
+        sys.stdout.flush()
+    except HarnessError as error:
+        code = complain(error)
+    except KeyboardInterrupt:
+        _say("\nInterrupted.\n")
+        code = INTERRUPTED
+    except SystemExit as error:
+        # How Typer ends; and it and rich, with a 1, where the reader of a pipe is gone.
+        code = 0 if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
+    except OSError as error:
+        code = _refused(error)
+    except MemoryError:
+        code = complain(InfrastructureError("There is no memory left.", remedy="free some"))
+    except UnicodeError as error:
+        told = ConfigError("A name or a text that was read is not UTF-8.", cause=str(error))
+        code = complain(told, details=True)
+    except Exception as error:  # noqa: BLE001 (the edge of the program)
+        code = UNFORESEEN
+        _say(
+            f"error: something unforeseen happened: {type(error).__name__}: {error}\n"
+            f"  The details are in {_crash_file()}; please report it.\n"
+            "  Nothing that was finished is lost: harness ls, harness resume RUN\n"
+        )
+    for stream in (sys.stdout, sys.stderr):
+        if not _flushed(stream):  # or the interpreter tries again when it ends, and complains
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code
+
+
+def _refused(error: OSError) -> int:
+    if isinstance(error, BrokenPipeError) and _reader_is_gone():
+        return 0  # head or less has seen enough
+    # One that its number does not explain may be a bug.
+    return complain(faults.explain(error), details=not faults.known(error))
+
+
+def _reader_is_gone() -> bool:
+    pipes = select.poll()
+    for descriptor in (1, 2):
+        pipes.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in pipes.poll(0))
+
+
+def _flushed(stream: TextIO) -> bool:
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def complain(error: HarnessError, *, details: bool = False) -> int:
+    """Print what happened, why, and what to do, on stderr; return the exit code."""
+    said = f"{'' if isinstance(error, Cancelled) else 'error: '}{error.message}\n"
     if error.cause:
         cause = error.cause.strip().replace("\n", "\n         ")
-        sys.stderr.write(f"  cause: {cause}\n")
+        said += f"  cause: {cause}\n"
     if error.remedy:
-        sys.stderr.write(f"  try:   {error.remedy}\n")
+        said += f"  try:   {error.remedy}\n"
+    if details:
+        said += f"  The details are in {_crash_file()}\n"
+    _say(said)
+    return error.exit_code
+
+
+def _say(text: str) -> None:
+    with suppress(OSError, ValueError):  # nobody listens: the exit code still tells
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def absolute(path: Path) -> Path:
+    """Return the path from the root. Unlike pathlib's own it takes any, and raises nothing."""
+    return Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111
 
 
 def chosen_data(data: str | None, byte_counts: str | None) -> dict[str, str]:
@@ -113,7 +171,7 @@ def chosen_data(data: str | None, byte_counts: str | None) -> dict[str, str]:
     chosen = {}
     if data is not None:
         known = data in SOURCES
-        chosen["source"] = data if known else str(Path(data).expanduser().resolve())
+        chosen["source"] = data if known else str(absolute(Path(data)))
     if byte_counts is not None:
         chosen["byte_counts"] = byte_counts
     return chosen
@@ -154,8 +212,11 @@ def show_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
 
 
-def _crash_file() -> Path:
-    handle, name = tempfile.mkstemp(prefix="harness-crash-", suffix=".txt")
-    with os.fdopen(handle, "w") as file:
-        file.write(f"{sys.argv}\n{sys.version}\n\n{traceback.format_exc()}")
-    return Path(name)
+def _crash_file() -> str:
+    try:
+        handle, name = tempfile.mkstemp(prefix="harness-crash-", suffix=".txt")
+        with os.fdopen(handle, "w", errors="backslashreplace") as file:
+            file.write(f"{sys.argv}\n{sys.version}\n\n{traceback.format_exc()}")
+    except OSError as error:
+        return f"no file, for none could be written: {error}"
+    return name

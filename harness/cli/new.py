@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.common import TasksDir, guarded
+from harness.commands import command as hint
 
 
 @guarded
@@ -33,4 +34,4 @@ def command(
     )
     typer.echo(f"{folder}/TASK.md  (what is asked, and the interface)")
     typer.echo("next:")
-    typer.echo(f"  harness score {folder} --task {chosen.name} --profile {profile}")
+    typer.echo("  " + hint("score", folder, task=chosen.name, profile=profile))

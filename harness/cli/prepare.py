@@ -37,7 +37,7 @@ def command(
     autoresearch, .txt, .md, .jsonl or .parquet files.
     """
     from harness.cli.screen import Screen
-    from harness.runs.launch import data_root
+    from harness.runs.rundir import data_root
     from tasks.spec import find_task
 
     overrides: dict[str, Value] = {**chosen_data(data, byte_counts)}

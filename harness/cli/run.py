@@ -13,6 +13,7 @@ from harness.cli.common import (
     Data,
     RunsDir,
     TasksDir,
+    absolute,
     chosen_data,
     guarded,
     parse_duration,
@@ -185,7 +186,7 @@ def command(
 
 
 def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.expanduser().resolve()
+    return None if path is None else absolute(path)
 
 
 def _notes(literature: str | None, task: str) -> Path | None:

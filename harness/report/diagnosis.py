@@ -3,13 +3,14 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from harness.errors import ConfigError
-from harness.runs.launch import data_root
+from harness.errors import ConfigError, HarnessError
+from harness.faults import explain
+from harness.runs.rundir import data_root
 from sandboxes.base import SandboxSpec
 from sandboxes.gpu_pool import GpuPool
 from sandboxes.registry import BACKENDS
@@ -41,7 +42,19 @@ class Finding:
 
 def diagnose() -> list[Finding]:
     """Look at everything that a run needs."""
-    return [*_python(), *_backends(), *_gpu(), *_disk(), *_hidden_key(), *_leftovers()]
+    checks = (_python, _backends, _gpu, _disk, _hidden_key, _leftovers)
+    return [finding for check in checks for finding in _made(check)]
+
+
+def _made(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Yield what a check finds; that it could not be made is a finding, too."""
+    try:
+        yield from check()
+    except (HarnessError, OSError) as error:
+        told = explain(error) if isinstance(error, OSError) else error
+        what = check.__name__.strip("_").replace("_", " ")
+        detail = " ".join(filter(None, (told.message, told.cause)))
+        yield Finding(what, False, detail, told.remedy, blocks=True)
 
 
 def _python() -> Iterator[Finding]:

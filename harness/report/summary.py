@@ -4,6 +4,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from harness.commands import command
 from harness.report.baselines import baselines_of
 from harness.report.spending import describe_spent
 from scorers.output import clean
@@ -51,13 +52,13 @@ def summarize(result: dict[str, Any]) -> str:
         f"run: {run}",
         "next:",
         "  # the tree; with --node N one submission, its evidence and log",
-        f"  harness show {run}",
+        "  " + command("show", run),
         "  # all runs beside each other",
-        f"  harness leaderboard {Path(run).parent}",
+        "  " + command("leaderboard", Path(run).parent),
         "  # the same submission before the judge again",
-        f"  harness rescore {run}",
+        "  " + command("rescore", run),
         "  # write one yourself",
-        f"  harness new --task {result['task']} my-idea",
+        "  " + command("new", "my-idea", task=result["task"]),
     ]
     return "\n".join(lines)
 

@@ -10,6 +10,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 from rich.tree import Tree as Drawn
 
+from harness.commands import command
 from harness.errors import ConfigError
 from harness.report.sound import check
 from harness.report.spending import describe_spent, spent_by
@@ -85,7 +86,7 @@ def show_tree(path: Path) -> None:
     for line in describe_spent(spent_by(run, state.tree)):
         console.print(Text(line))
     if state.final is None and run.result is None and not run.is_held():
-        console.print(Text(f"not finished: harness resume {run.path}"))
+        console.print(Text(f"not finished: {command('resume', run.path)}"))
 
 
 def show_node(path: Path, number: int, *, whole: bool) -> None:
@@ -120,7 +121,7 @@ def _node(state: State, number: int, path: Path) -> Node:
     if number not in state.tree:
         raise ConfigError(
             f"{path} has no node {number}.",
-            remedy=f"0 to {len(state.tree) - 1}" if len(state.tree) else f"harness resume {path}",
+            remedy=f"0 to {len(state.tree) - 1}" if len(state.tree) else command("resume", path),
         )
     return state.tree[number]
 

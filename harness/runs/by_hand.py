@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal, Protocol
 
+from harness.commands import command
 from harness.errors import ConfigError
 from harness.runs.launch import get_ready
 from harness.search.evaluator import Job
@@ -45,7 +46,7 @@ def read_submission(path: Path, task: Task) -> dict[str, str]:
             raise ConfigError(
                 f"{source} cannot be read as the submission's {name}.",
                 cause=str(error),
-                remedy=f"harness new --task {task.name} DIR writes a working one",
+                remedy=f"{command('new', 'DIR', task=task.name)} writes a working one",
             ) from error
     return files
 

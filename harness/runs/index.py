@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from harness.agents.replay import PREFIX
 from harness.errors import ConfigError
-from harness.runs.rundir import FORMAT, Asked, Locked
+from harness.runs.rundir import FORMAT, Asked, Locked, data_root
 
 FILES = ("run.toml", "lock.json", "result.json", "events.jsonl")
 MOST_BYTES = 8 << 20
@@ -122,10 +122,12 @@ class Entry(BaseModel):
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
-def cache_file() -> Path:
-    """Return where the cache is: beside the prepared data, never among runs."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("HARNESS_DATA") or cache / "harness") / "runs.sqlite"
+def cache_file() -> Path | None:
+    """Return where the cache is: beside the prepared data, never among runs. None without one."""
+    try:
+        return data_root() / "runs.sqlite"
+    except ConfigError:  # no home: it is done without
+        return None
 
 
 def entries(places: Iterable[Path], *, cache: Path | None = None) -> list[Entry]:

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -17,13 +17,16 @@ from harness.agents import Agent, Writing, make_agent
 from harness.agents.calls import Calls, Endpoint
 from harness.agents.replay import ReplayAgent
 from harness.agents.scribe import Scribe
-from harness.errors import Cancelled, ConfigError, HarnessError, InfrastructureError
+from harness.commands import command
+from harness.errors import Cancelled, ConfigError, HarnessError
+from harness.faults import explain
 from harness.policies import Policy, make_policy
 from harness.runs.garbage import collect
 from harness.runs.result import compose
-from harness.runs.rundir import Asked, Locked, Run, write_whole
+from harness.runs.rundir import Asked, Locked, Run, data_root, write_whole
 from harness.search.budget import Budget, refuse_unknown_price
 from harness.search.evaluator import Job, LocalEvaluator
+from harness.search.journal import Journal
 from harness.search.loop import Observe, Search
 from sandboxes import registry
 from sandboxes.base import Backend
@@ -74,12 +77,6 @@ class Ready:
             backend=self.backend,
             gpus=self.lease.uuids[worker : worker + 1],
         )
-
-
-def data_root() -> Path:
-    """Return where prepared data are kept: $HARNESS_DATA, or the user's cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("HARNESS_DATA") or cache / "harness")
 
 
 def get_ready(
@@ -223,7 +220,11 @@ def start(options: Options, *, progress: Progress, observe: Observe) -> dict[str
     with closing(ready):
         lock = _resolve(ready, policy, agent)
         run = Run.create(options.runs_dir, asked, lock, name=options.name)
-        return _execute(run, ready, agent, policy, observe)
+        try:
+            return _execute(run, ready, agent, policy, observe)
+        except BaseException:
+            run.remove_unbegun()
+            raise
 
 
 def resume(path: Path, *, progress: Progress, observe: Observe) -> dict[str, Any]:
@@ -231,6 +232,7 @@ def resume(path: Path, *, progress: Progress, observe: Observe) -> dict[str, Any
     run = Run.open(path)
     if run.result is not None:
         return run.result
+    run.refuse_unwritable()
     asked, lock = run.asked, run.lock
     task = find_task(asked.task)
     agent = make_agent(asked.agent, asked.writing, live=asked.on_divergence == "live")
@@ -366,23 +368,28 @@ def _execute(
             journal.append("closed", status="finished", message="")
         except (KeyboardInterrupt, Cancelled):
             search.cancel()
-            journal.append("closed", status="interrupted", message="stopped by the user")
+            _close(journal, "interrupted", "stopped by the user")
             raise Cancelled(
-                "Interrupted; everything that was finished is kept.",
-                remedy=f"harness resume {run.path}",
+                "Interrupted; everything that was finished is kept.", remedy=_again(run, search)
             ) from None
         except OSError as error:
-            raise InfrastructureError(
-                f"{run.path} could not be written.",
-                cause=str(error),
-                remedy=f"make room, then: harness resume {run.path}",
-            ) from error
+            raise explain(error, then=_again(run, search)) from error
         except HarnessError as error:
-            journal.append("closed", status="failed", message=str(error))
+            _close(journal, "failed", str(error))
             raise
         finally:
             search.cancel()
         return result.values
+
+
+def _again(run: Run, search: Search) -> str:
+    """Return how to go on; "" where there is nothing to go on with."""
+    return command("resume", run.path) if len(search.state.tree) else ""
+
+
+def _close(journal: Journal, status: str, message: str) -> None:
+    with suppress(OSError):  # a full disk must not hide why it ends
+        journal.append("closed", status=status, message=message)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness.commands import command
 from harness.errors import ConfigError
 from harness.runs.by_hand import Watcher
 from harness.runs.launch import get_ready
@@ -31,13 +32,14 @@ def rescore(
     folder = run.path / FINAL if node is None else run.node_dir(node)
     if not (folder / "score.json").exists():
         what = "no final score" if node is None else f"no score of node {node}"
-        raise ConfigError(f"{path} has {what}.", remedy=f"harness show {path}")
+        raise ConfigError(f"{path} has {what}.", remedy=command("show", path))
     old = Score.model_validate_json(json.dumps(read_json(folder / "score.json")))
     events, _, _ = read(run.path / "events.jsonl")
     state = rebuild(events, run.path / "nodes", maximize=run.lock.maximize)
     number = state.finalist if node is None else node
     if number is None or number not in state.tree:
         raise ConfigError(f"The journal of {path} does not know that node.")
+    run.refuse_unwritable()
     # Refused like a model's code unless an isolating sandbox is there: the files may be one's.
     ready = get_ready(
         task,

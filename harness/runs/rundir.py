@@ -15,8 +15,10 @@ import json
 import os
 import re
 import secrets
+import shutil
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -26,9 +28,11 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.agents.writing import Writing
+from harness.commands import command, quote
 from harness.errors import ConfigError
+from harness.faults import naming
 from harness.search.budget import Limits
-from harness.search.journal import Journal
+from harness.search.journal import Journal, read
 
 FORMAT = 1
 
@@ -120,7 +124,7 @@ class Run:
     def create(cls, runs_dir: Path, asked: Asked, lock: Locked, *, name: str = "") -> "Run":
         """Make a new run directory, under a name of its own unless one is given.
 
-        Raises ConfigError where that name is taken.
+        Raises ConfigError where that name is taken. Leaves nothing where it fails.
         """
         stem = name or "_".join(
             (
@@ -132,7 +136,7 @@ class Run:
                 str(asked.seed),
             )
         )
-        stem = re.sub(r"[^A-Za-z0-9._-]", "-", stem)
+        stem = plain_name(stem)
         try:
             runs_dir.mkdir(parents=True, exist_ok=True)
             path = runs_dir / stem
@@ -144,19 +148,32 @@ class Run:
                     if name:
                         raise ConfigError(
                             f"There is a run at {path} already.",
-                            remedy=f"harness resume {path}, or another --name",
+                            remedy=f"{command('resume', path)}, or another --name",
                         ) from None
                     path = runs_dir / f"{stem}.{attempt}"
         except OSError as error:
             raise ConfigError(
                 f"{runs_dir} cannot hold runs.", cause=str(error), remedy="--runs-dir DIR"
             ) from error
-        (path / "nodes").mkdir()
-        values = asked.model_dump(mode="json", exclude_none=True)  # TOML knows no null
-        # lock.json first: a directory with a run.toml can be resumed.
-        write_whole(path / "lock.json", lock.model_dump_json(indent=2) + "\n")
-        write_whole(path / "run.toml", tomlkit.dumps(values))
+        try:
+            (path / "nodes").mkdir()
+            values = asked.model_dump(mode="json", exclude_none=True)  # TOML knows no null
+            # lock.json first: a directory with a run.toml can be resumed.
+            write_whole(path / "lock.json", lock.model_dump_json(indent=2) + "\n")
+            write_whole(path / "run.toml", tomlkit.dumps(values))
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         return cls(path)
+
+    def remove_unbegun(self) -> None:
+        """Remove it if no node was begun in it: what was refused leaves nothing behind."""
+        with suppress(OSError, ConfigError):
+            if {event.kind for event in read(self.path / "events.jsonl")[0]} <= {
+                "opened",
+                "closed",
+            }:
+                shutil.rmtree(self.path)
 
     @classmethod
     def open(cls, path: Path) -> "Run":
@@ -220,10 +237,18 @@ class Run:
         except Timeout:
             raise ConfigError(
                 f"Another process is working on {self.path}.",
-                remedy="wait for it, or stop it with Ctrl-C, then: harness resume "
-                + str(self.path),
+                remedy=f"wait for it, or {command('stop', self.path)}, "
+                f"then: {command('resume', self.path)}",
             ) from None
         return lock
+
+    def refuse_unwritable(self) -> None:
+        """Raise ConfigError where nothing can be written to it: before any work, not after."""
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"{self.path} cannot be written: it is somebody else's, or read-only.",
+                remedy=f"as its owner; or on a copy: cp -r {quote(self.path)} runs/",
+            )
 
     def is_held(self) -> bool:
         """Return whether a live process works on this run. Writes nothing."""
@@ -270,19 +295,43 @@ def find_runs(places: list[Path]) -> Iterator[Path]:
             )
 
 
+def data_root() -> Path:
+    """Return where prepared data are kept: $HARNESS_DATA, or the user's cache folder."""
+    named, cache = os.environ.get("HARNESS_DATA"), os.environ.get("XDG_CACHE_HOME")
+    place = Path(named or os.path.join(cache or os.path.expanduser("~/.cache"), "harness"))  # noqa: PTH111, PTH118
+    if place.parts[0].startswith("~"):
+        raise ConfigError(
+            f"There is no home folder to keep data in: {place} has no meaning here.",
+            cause="HOME is not set, and this user is not in /etc/passwd",
+            remedy="HARNESS_DATA=DIR",
+        )
+    return place
+
+
+def plain_name(text: str) -> str:
+    """Return a name that every file system and archive takes, as near as can be."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-") or "run"
+
+
 def write_whole(path: Path, text: str, *, sync: bool = True) -> None:
     """Write a file so that it is there whole, or not at all.
 
-    Without ``sync`` a loss of power may take it; a kill never does.
+    Without ``sync`` a loss of power may take it; a kill never does. Raises OSError with its name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with temporary.open("w") as file:
-        file.write(text)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with naming(path):
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness.commands import command, quote
 from harness.errors import ConfigError, InfrastructureError
 from harness.report.standing import Follower, Standing
 from harness.runs.rundir import STOP, Run
@@ -23,13 +24,14 @@ def ask(path: Path, *, now: bool) -> dict[str, Any] | None:
     """
     run = Run.open(path)
     if run.result is None:
+        run.refuse_unwritable()
         run.ask_to_stop("now" if now else "step")
         # It may have ended while we asked: the lock first, then the result.
         if not run.is_held() and run.result is None:
             raise ConfigError(
                 f"Nobody works on {path}: it {_end(Follower(path).look())}.",
-                remedy=f"harness resume {path}: it now ends at once, with its best so far graded; "
-                f"to search on instead: rm {path / STOP}",
+                remedy=f"{command('resume', path)}: it now ends at once, its best so far graded; "
+                f"to search on instead: rm {quote(path / STOP)}",
             )
     return run.result
 
@@ -50,7 +52,7 @@ def await_end(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
     if result is None:
         raise InfrastructureError(
             f"{path} ended without a result: it {_end(standing)}.",
-            remedy=f"harness resume {path}",
+            remedy=command("resume", path),
         )
     return result
 

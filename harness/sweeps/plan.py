@@ -11,6 +11,7 @@ from pathlib import Path
 import tomlkit
 from filelock import FileLock, Timeout
 
+from harness.commands import command
 from harness.errors import ConfigError
 from harness.policies import make_policy
 from harness.runs.rundir import LOCK, SWEEP, find_runs, write_whole
@@ -125,7 +126,7 @@ def held(plan: Plan) -> Iterator[None]:
     except Timeout:
         raise ConfigError(
             f"Another sweep is at work in {plan.folder}.",
-            remedy=f"harness watch {plan.folder}, or another --runs-dir",
+            remedy=f"{command('watch', plan.folder)}, or another --runs-dir",
         ) from None
     except OSError as error:
         raise ConfigError(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
+from harness.commands import command
 from harness.report.watching import short
 from harness.sweeps.estimate import Estimate, Total, wall_s
 from harness.sweeps.plan import Plan, by_count
@@ -67,8 +68,8 @@ def summary(sweep: Sweep, again: str) -> list[str]:
         if len(causes) > 5:
             text.append(f"  … and {len(causes) - 5} more causes")
     if any(sweep.counts[state] for state in NEXT):
-        text.append(f"What each run said: {sweep.folder}/logs. Go on with: {again}")
-    text.append(f"harness leaderboard {sweep.folder}")
+        text.append(f"What each run said: {sweep.folder / 'logs'}. Go on with: {again}")
+    text.append(command("leaderboard", sweep.folder))
     return text
 
 

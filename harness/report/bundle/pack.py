@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from harness.commands import command
 from harness.errors import ConfigError
 from harness.report.bundle.manifest import NAME, PLAIN, Manifest, Member
 from harness.runs.rundir import LOCK, STOP, Run
@@ -27,7 +28,7 @@ def pack(path: Path, out: Path) -> Manifest:
     run = Run.open(path)
     result = run.result
     if result is None:
-        raise ConfigError(f"{path} has no result yet.", remedy=f"harness resume {path}")
+        raise ConfigError(f"{path} has no result yet.", remedy=command("resume", path))
     files = list(_files(run.path))
     manifest = Manifest(
         run=run.path.resolve().name,

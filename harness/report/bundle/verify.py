@@ -17,8 +17,7 @@ from harness.errors import ConfigError
 from harness.report.bundle.manifest import Manifest
 from harness.report.bundle.unpack import unpack
 from harness.report.tree_view import load
-from harness.runs.launch import data_root
-from harness.runs.rundir import Run, read_json
+from harness.runs.rundir import Run, data_root, read_json
 from harness.search.loop import FINAL
 from scorers.score import Score
 from tasks import hidden
