@@ -198,7 +198,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 def parse_duration(text: str) -> float:
     """Return seconds of ``90``, ``90s``, ``15m``, ``24h`` or ``2d``. Raises ConfigError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d+)?)([smhd]?)", text.strip())
     if not match or float(match[1]) <= 0:
         raise ConfigError(f"{text!r} is not a duration.", remedy="for example 90s, 15m, 24h, 2d")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]

@@ -1,51 +1,91 @@
 """harness gc"""
 
 import re
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.cli.common import RUNS_DIR, AsJson, RunsDir, guarded, print_json
+from harness.cli.common import RUNS_DIR, AsJson, RunsDir, complain, guarded, print_json
 
 
 @guarded
 def command(
     runs_beyond: Annotated[
-        str | None, typer.Option(help="Delete the oldest runs beyond this size, e.g. 10GB.")
+        str | None, typer.Option(help="Delete the oldest finished runs beyond this size: 10GB.")
     ] = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Delete unfinished runs, too.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     runs_dir: RunsDir = RUNS_DIR,
     yes: Annotated[bool, typer.Option("--yes", help="Delete runs without asking.")] = False,
     json: AsJson = False,
 ) -> int:
     """Remove what dead processes left: sandboxes, scratch; on request old runs."""
-    import shutil
-
-    from harness.runs.garbage import beyond, collect
+    from harness.runs.garbage import beyond, collect, stale_stages
     from harness.runs.rundir import find_runs
 
-    limit = None if runs_beyond is None else _bytes(runs_beyond)
+    doomed: list[tuple[Path, int]] = []
+    if runs_beyond is not None:
+        doomed = beyond(find_runs([runs_dir]), _bytes(runs_beyond), unfinished=unfinished)
+    for path, size in doomed:
+        typer.echo(f"{path}  {size / 1e6:.1f} MB", err=True)
+    runs = [path for path, _ in doomed]
+    if dry_run:
+        found = [*map(str, stale_stages()), *map(str, runs)]
+        return _say("would remove", found, 0, as_json=json)
+    agreed = not runs or yes or _asked(len(runs))
     removed = collect()
-    if limit is not None:
-        doomed = beyond(find_runs([runs_dir]), limit)
-        for path, size in doomed:
-            typer.echo(f"{path}  {size / 1e6:.1f} MB", err=True)
-        if doomed and (yes or typer.confirm(f"Delete these {len(doomed)} runs?", err=True)):
-            for path, _ in doomed:
-                shutil.rmtree(path)
-                removed.append(str(path))
-    if json:
-        print_json({"format": 1, "removed": removed})
-    else:
-        for line in removed:
-            typer.echo(f"removed {line}")
-        typer.echo(f"{len(removed)} things removed" if removed else "nothing to remove")
-    return 0
+    deleted, code = _delete(runs) if agreed else ([], 0)
+    return _say("removed", removed + deleted, code, as_json=json)
+
+
+def _asked(count: int) -> bool:
+    from harness.errors import Cancelled, ConfigError
+
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            f"{count} runs would be deleted, and there is no terminal to ask at.",
+            remedy="--yes deletes them, --dry-run only lists them",
+        )
+    try:
+        return typer.confirm(f"Delete these {count} runs?", err=True)
+    except typer.Abort:
+        raise Cancelled("Interrupted; nothing was removed.") from None
+
+
+def _delete(runs: list[Path]) -> tuple[list[str], int]:
+    """Return what was deleted, and the exit code: one that cannot be keeps none of the others."""
+    from harness.errors import HarnessError
+    from harness.faults import explain
+    from harness.runs.garbage import delete
+
+    deleted, code = [], 0
+    for path in runs:
+        try:
+            delete(path)
+            deleted.append(str(path))
+        except (HarnessError, OSError) as error:
+            code = complain(explain(error) if isinstance(error, OSError) else error)
+    return deleted, code
+
+
+def _say(verb: str, things: list[str], code: int, *, as_json: bool) -> int:
+    if as_json:
+        print_json({"format": 1, verb.replace(" ", "_"): things})
+        return code
+    for thing in things:
+        typer.echo(f"{verb} {thing}")
+    typer.echo(f"{verb}: {len(things)} things" if things else "nothing to remove")
+    return code
 
 
 def _bytes(text: str) -> int:
     from harness.errors import ConfigError
 
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip().upper())
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d+)?)\s*([KMGT]?)B?", text.strip().upper())
     if not match:
         raise ConfigError(f"{text!r} is not a size.", remedy="for example 500MB, 10GB")
     return int(float(match[1]) * 1000 ** " KMGT".index(match[2] or " "))

@@ -9,6 +9,7 @@ import typer
 from harness.cli.common import NO, AsJson, complain, guarded, print_json
 from harness.cli.run import run_path
 from harness.errors import HarnessError
+from harness.faults import explain
 
 
 @guarded
@@ -51,8 +52,9 @@ def _each(
         try:
             results[path] = work(path)
         except HarnessError as error:
-            complain(error)
-            failures.append(error.exit_code)
+            failures.append(complain(error))
+        except OSError as error:
+            failures.append(complain(explain(error)))
     return results, failures
 
 

@@ -1,12 +1,15 @@
 """harness sweep"""
 
+import os
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.cli.common import RUNS_DIR, AsJson, RunsDir, TasksDir, guarded, print_json
+from harness.cli.agents import AgentsFile
+from harness.cli.common import RUNS_DIR, AsJson, RunsDir, TasksDir, absolute, guarded, print_json
+from harness.commands import command as hint
 
 
 @guarded
@@ -24,6 +27,7 @@ def command(
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Leave out runs that cannot be made here.")
     ] = False,
+    agents_file: AgentsFile = None,
     tasks_dir: TasksDir = None,
     runs_dir: RunsDir = RUNS_DIR,
     json: AsJson = False,
@@ -37,6 +41,8 @@ def command(
     from harness.sweeps import words
     from harness.sweeps.sweep import Sweep
 
+    if agents_file is not None:  # by the environment: the runs are processes of their own
+        os.environ["HARNESS_AGENTS"] = str(absolute(agents_file))
     plan = plans.make_plan(suite, runs_dir)
     gpus = plans.gpus_here()
     concurrent = concurrent or gpus or 1
@@ -69,6 +75,13 @@ def command(
     if json:
         print_json(words.as_json(sweep))
     else:
-        again = f"harness sweep {suite} --runs-dir {runs_dir}"
+        again = hint(
+            "sweep",
+            suite,
+            runs_dir=runs_dir,
+            max_dollars=max_dollars,
+            skip_missing=skip_missing,
+            agents_file=agents_file,
+        )
         typer.echo("\n".join(words.summary(sweep, again)))
     return words.exit_code(sweep)

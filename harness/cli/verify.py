@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.common import AsJson, guarded, print_json
+from harness.cli.common import AsJson, TasksDir, guarded, print_json
 
 CODES = {"agrees": 0, "not scored again": 0, "differs": 1, "cannot tell": 5}
 
@@ -23,6 +23,7 @@ def command(
         float | None,
         typer.Option(min=0.0, help="Largest difference that agrees (default: 1.96 of its errors)."),
     ] = None,
+    tasks_dir: TasksDir = None,
     json: AsJson = False,
 ) -> int:
     """Check every hash of a bundle, and whether its score can be had again."""

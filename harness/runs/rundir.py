@@ -169,10 +169,8 @@ class Run:
     def remove_unbegun(self) -> None:
         """Remove it if no node was begun in it: what was refused leaves nothing behind."""
         with suppress(OSError, ConfigError):
-            if {event.kind for event in read(self.path / "events.jsonl")[0]} <= {
-                "opened",
-                "closed",
-            }:
+            events, _, _ = read(self.path / "events.jsonl")
+            if all(event.kind in ("opened", "closed") for event in events):
                 shutil.rmtree(self.path)
 
     @classmethod

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
+from harness.faults import naming
 
 FORMAT = 1
 
@@ -73,10 +74,11 @@ class Journal:
         }
         chain = _link(chain, body)
         line = (json.dumps({**body, "chain": chain}) + "\n").encode()
-        if self._file.write(line) != len(line):
-            raise OSError(errno.ENOSPC, "only a part of a line could be written", str(self.path))
-        if kind not in _DERIVED:
-            os.fsync(self._file.fileno())
+        with naming(self.path):
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, "only a part of a line could be written")
+            if kind not in _DERIVED:
+                os.fsync(self._file.fileno())
         self.events.append(event)
         self._end = (chain, whole + len(line))
         return event

@@ -289,7 +289,7 @@ def test_a_real_run_is_scored_again_by_one_command(isolating, tmp_path):
     for file in (run / "result.json", run / "final/score.json"):
         text = file.read_text().replace(f'"score": {said["then"]}', '"score": 0.123')
         file.write_text(text)
-    pack(run, archive)
-    lied = runner.invoke(app, ["verify", str(archive), "--no-rescore"])
+    lied = runner.invoke(app, ["bundle", str(run), "-o", str(tmp_path / "lie.tar.zst")])
     assert lied.exit_code == 2
     assert "contradicts itself: events.jsonl" in lied.stderr
+    assert not (tmp_path / "lie.tar.zst").exists()

@@ -4,15 +4,19 @@ import gzip
 import io
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from harness.commands import command
 from harness.errors import ConfigError
+from harness.faults import naming
+from harness.report.bundle.agreement import agree
 from harness.report.bundle.manifest import NAME, PLAIN, Manifest, Member
-from harness.runs.rundir import LOCK, STOP, Run
+from harness.runs.rundir import LOCK, STOP, Run, plain_name
 
 LEVEL = 10
 LEFT_OUT = {LOCK, STOP}
@@ -29,19 +33,22 @@ def pack(path: Path, out: Path) -> Manifest:
     result = run.result
     if result is None:
         raise ConfigError(f"{path} has no result yet.", remedy=command("resume", path))
-    files = list(_files(run.path))
-    manifest = Manifest(
-        run=run.path.resolve().name,
-        harness=run.lock.harness,
-        task=run.asked.task,
-        profile=run.asked.profile,
-        metric=str(result["metric"]),
-        score=result["score"],
-        files=tuple(_member(run.path, name) for name in files),
-    )
+    try:
+        manifest = Manifest(
+            run=plain_name(run.path.resolve().name),
+            harness=run.lock.harness,
+            task=run.asked.task,
+            profile=run.asked.profile,
+            metric=str(result.get("metric")),
+            score=result.get("score"),
+            files=tuple(_member(run.path, name) for name in _files(run.path)),
+        )
+    except ValidationError as error:
+        raise ConfigError(f"{path / 'result.json'} is damaged.", cause=str(error)) from error
+    agree(path, run.path, manifest)  # what nobody could verify is not packed
     part = out.with_name(f".{out.name}.part")
     try:
-        with _compressed(part, out.name) as stream:
+        with naming(out), _compressed(part, out.name) as stream:
             tar = tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
             _add(tar, NAME, (manifest.model_dump_json(indent=1) + "\n").encode())
             for member in manifest.files:
@@ -50,11 +57,13 @@ def pack(path: Path, out: Path) -> Manifest:
                     raise ConfigError(f"{run.path / member.path} changed while it was packed.")
                 _add(tar, member.path, content)
             tar.close()
-        part.replace(out)
-    except (OSError, ValueError) as error:
+        with naming(out):
+            part.replace(out)
+    except ValueError as error:
         raise ConfigError(f"{out} cannot be written.", cause=str(error)) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
     return manifest
 
 

@@ -5,20 +5,15 @@ run writes the manifest. That the score is true only the last check shows, which
 submission again under the judge of this machine.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
-from harness.errors import ConfigError
+from harness.report.bundle.agreement import agree
 from harness.report.bundle.manifest import Manifest
 from harness.report.bundle.unpack import unpack
-from harness.report.tree_view import load
-from harness.runs.rundir import Run, data_root, read_json
-from harness.search.loop import FINAL
+from harness.runs.rundir import Run, data_root
 from scorers.score import Score
 from tasks import hidden
 from tasks.spec import find_task
@@ -57,16 +52,7 @@ def verify(
     Raises ConfigError where it is damaged, hostile, or contradicts itself.
     """
     manifest = unpack(archive, folder)
-    run, state = load(folder)  # the chain of the journal, and each node's files by its hashes
-    recorded = state.final["score"] if state.final else None
-    result = run.result
-    if result is None:
-        raise ConfigError(f"{archive} holds a run without a result.")
-    _agree(archive, "result.json", result.get("score"), manifest.score)
-    _agree(archive, "events.jsonl", recorded, manifest.score)
-    old = _final_score(folder)
-    if old is not None:
-        _agree(archive, f"{FINAL}/score.json", old.score, manifest.score)
+    run, state, old = agree(archive, folder, manifest)
     nodes = len(state.tree)
     source = run.asked.data.get("source", "bundled")
     reason = ""
@@ -95,23 +81,6 @@ def _keys(run: Run) -> str:
         f"Other hidden rows: {hidden.named(there)} there, {hidden.named(here)} here. "
         f"For the same: {hidden.remedy(there)}."
     )
-
-
-def _agree(archive: Path, where: str, found: object, claimed: float | None) -> None:
-    if found != claimed:
-        raise ConfigError(
-            f"{archive} contradicts itself: {where} has the score {found}, the manifest {claimed}."
-        )
-
-
-def _final_score(folder: Path) -> Score | None:
-    file = folder / FINAL / "score.json"
-    if not file.exists():
-        return None
-    try:
-        return Score.model_validate_json(json.dumps(read_json(file)))
-    except ValidationError as error:
-        raise ConfigError(f"{FINAL}/score.json is damaged.", cause=str(error)[:500]) from error
 
 
 def _compared(
