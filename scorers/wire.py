@@ -118,15 +118,18 @@ class Listener:
     """The judge's socket, waiting for the one candidate it was made for."""
 
     def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # A socket's path has room for 108 bytes, and a cluster's TMPDIR alone can be longer.
         folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.bind(f"/proc/self/fd/{folder}/{path.name}")
+            path.chmod(0o666)  # the candidate is another user; the folder decides who sees it
+            self._socket.listen(1)
+        except OSError:
+            self._socket.close()
+            raise
         finally:
             os.close(folder)
-        path.chmod(0o666)  # the candidate is another user; the folder decides who sees it
-        self._socket.listen(1)
 
     def accept(self, alive: Callable[[], bool], cancel: threading.Event, deadline: float) -> "Wire":
         """Wait for the candidate, then stop listening. Raises Gone, Late, Cancelled."""

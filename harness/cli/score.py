@@ -55,6 +55,8 @@ def command(
 
     chosen = find_task(task)
     files = read_submission(path, chosen)
+    if log is not None:
+        log.open("ab").close()  # that it cannot be written is said now, not after the training
     with (
         ScoreScreen() as screen,
         closing(

@@ -1,0 +1,282 @@
+"""What a file system refuses, at any moment and in any command, is a sentence: never a crash.
+
+Faults are injected where Python leaves for the operating system: an audit hook sees every open,
+rename, removal and listing below the test's folder, in any thread, and raises in its stead.
+"""
+
+import errno
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+import pytest
+import typer
+
+from harness.cli.app import app
+from harness.cli.common import settle
+from harness.search.journal import read
+
+NUMBERS = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENOENT)
+EVENTS = {
+    "open", "os.listdir", "os.scandir", "os.mkdir", "os.rename", "os.remove", "os.rmdir",
+    "os.truncate", "os.chmod", "os.utime", "os.link", "os.symlink", "shutil.rmtree",
+}  # fmt: skip
+
+SUITE = """
+format = 1
+name = "mini"
+[[groups]]
+agents = ["reference"]
+tasks = ["toy"]
+profile = "test"
+steps = 1
+sandbox = "process"
+"""
+
+TOY = ("--task", "toy", "--profile", "test")
+QUICK = {
+    "agents": (),
+    "baseline": ("runs",),
+    "bench mechanisms": ("no-such-mechanism",),
+    "bundle": ("runs/a", "-o", "out.tar.gz"),
+    "check": ("runs", "--baseline", "baseline.json", "--junit", "junit.xml"),
+    "compare": ("runs/a", "runs/b"),
+    "doctor": (),
+    "export": ("runs", "--to", "inspect", "-o", "logs"),
+    "features": ("runs",),
+    "gc": ("--runs-beyond", "1KB", "--yes"),
+    "image build": ("--help",),
+    "leaderboard": ("runs", "--format", "html"),
+    "ls": ("runs",),
+    "new": ("idea", *TOY),
+    "policies": (),
+    "prepare": ("toy", "--profile", "test"),
+    "report": ("runs", "-o", "report.html"),
+    "show": ("runs/a", "--node", "0"),
+    "stop": ("runs/u", "--no-wait"),
+    "sweep": ("suite.toml", "--dry-run"),
+    "tasks": (),
+    "tasks show": ("toy",),
+    "verify": ("kept.tar.gz", "--no-rescore"),
+    "watch": ("runs", "--once"),
+}
+"""Each command, and how it is called here: those that train nothing."""
+
+TRAINING = {
+    "run": (*TOY, "--steps", "1", "--sandbox", "process", "--name", "new"),
+    "resume": ("runs/u",),
+    "rescore": ("runs/a",),
+    "score": ("model.py", *TOY, "--sandbox", "process", "--log", "out.log"),
+}
+
+
+class Border:
+    """The hook. Hooks cannot be taken away again, so there is one; it sleeps between tests."""
+
+    def __init__(self) -> None:
+        self.place, self.at, self.number, self.seen = "", 0, 0, 0
+        self._lock = threading.Lock()
+        sys.addaudithook(self)
+
+    def __call__(self, event: str, arguments: tuple[object, ...]) -> None:
+        if self.place and event in EVENTS:
+            self.meet(arguments[0])
+
+    def meet(self, path: object) -> None:
+        """Count an operation on a path of ours; refuse the one whose turn it is."""
+        if not self.place or not isinstance(path, str | bytes | os.PathLike):
+            return
+        if not os.path.join(os.getcwd(), os.fsdecode(path)).startswith(self.place):
+            return
+        with self._lock:
+            self.seen += 1
+            turn = self.seen == self.at
+        if turn:
+            raise OSError(self.number, os.strerror(self.number), os.fsdecode(path))
+
+    @contextmanager
+    def refusing(self, place: Path, at: int, number: int) -> Iterator[None]:
+        """Refuse the ``at``-th operation below ``place``; 0 refuses none and only counts."""
+        self.at, self.number, self.seen = at, number, 0
+        self.place = f"{place}/"
+        try:
+            yield
+        finally:
+            self.place = ""
+
+
+@pytest.fixture(scope="module")
+def border():
+    return Border()
+
+
+def call(name: str, *arguments: str) -> int:
+    return settle(lambda: app([*name.split(), *arguments]))
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """Two finished runs, one that was cut off, a bundle, a baseline, a suite."""
+    here = tmp_path_factory.mktemp("template")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_DATA", str(here / "data"))
+        patch.setenv("HARNESS_TASKS_DIR", str(Path(__file__).parent.parent / "toys"))
+        patch.chdir(here)
+        for seed, name in enumerate("ab"):
+            assert call("run", *TOY, "--steps", "2", "--seed", str(seed), "--name", name) == 0
+        shutil.copytree("runs/a", "runs/u")
+        shutil.rmtree("runs/u/final")
+        Path("runs/u/result.json").unlink()
+        journal = Path("runs/u/events.jsonl")
+        lines = journal.read_bytes().splitlines(keepends=True)
+        scored = next(n for n, line in enumerate(lines) if b'"scored"' in line)
+        journal.write_bytes(b"".join(lines[: scored + 1]))
+        assert call("bundle", "runs/a", "-o", "kept.tar.gz") == 0
+        with Path("baseline.json").open("w") as file, redirect_stdout(file):
+            assert call("baseline", "runs/a", "runs/b") == 0
+        Path("suite.toml").write_text(SUITE)
+        shutil.copy("runs/a/nodes/0000/model.py", "model.py")
+    return here
+
+
+@pytest.fixture
+def world(template, tmp_path, monkeypatch):
+    """Return what makes a fresh copy of the template, and goes there."""
+
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+
+    def make(number: int) -> Path:
+        here = tmp_path / str(number)
+        shutil.copytree(template, here)
+        monkeypatch.chdir(here)
+        monkeypatch.setenv("HARNESS_DATA", str(here / "data"))
+        return here
+
+    return make
+
+
+@pytest.fixture
+def seen_stat(border, monkeypatch):
+    """``stat`` raises no audit event."""
+
+    def watched(ask):
+        def stat(path, **options):
+            border.meet(path)
+            return ask(path, **options)
+
+        return stat
+
+    for name in ("stat", "lstat"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+
+
+def moments(count: int, most: int) -> list[int]:
+    """Return which operations to refuse: the first ones, and some all the way to the last."""
+    if count <= most:
+        return list(range(1, count + 1))
+    first = most // 2
+    step = (count - first) / (most - first)
+    return [*range(1, first + 1), *(first + round(step * n) for n in range(1, most - first + 1))]
+
+
+def evidence(run: Path) -> dict[str, bytes]:
+    """Return what a run has recorded."""
+    names = ("run.toml", "lock.json", "result.json", "nodes", "final")
+    files = (f for name in names for f in (run / name, *(run / name).rglob("*")) if f.is_file())
+    return {str(f.relative_to(run)): f.read_bytes() for f in files}
+
+
+def refuse(border, world, capfd, name, arguments, most, numbers):
+    """Call a command once for each fault; return the folders in which it was refused."""
+    with border.refusing(world(0).parent, 0, 0):
+        call(name, *arguments)
+        count = border.seen
+    capfd.readouterr()
+    for turn, at in enumerate(moments(count, most)):
+        for number in numbers or (NUMBERS[turn % 4],):
+            here = world(1 + at * len(NUMBERS) + NUMBERS.index(number))
+            with border.refusing(here.parent, at, number):
+                code = call(name, *arguments)
+                met = border.seen >= at
+            told = "".join(capfd.readouterr())
+            which = f"{name}, operation {at} of {count}, {errno.errorcode[number]}: {code}\n{told}"
+            assert code in (0, 1, 2, 3, 5), which
+            assert "most recent call last" not in told, which
+            if met and code in (2, 3):
+                assert "error: " in told or name == "doctor", which
+                assert os.strerror(number) in told or str(here.parent) in told or "runs" in told, (
+                    which
+                )
+            yield here
+            shutil.rmtree(here)
+
+
+def whole(here, template, *, gone=()):
+    """Assert that nothing that was recorded is lost; but whole runs may be ``gone``."""
+    for name in "ab":
+        run = here / "runs" / name
+        if run.exists() or name not in gone:
+            assert evidence(run).items() >= evidence(template / "runs" / name).items()
+    before, now = (read(p / "runs/u/events.jsonl")[0] for p in (template, here))
+    assert now[: len(before)] == before
+
+
+def leaves(group, before=""):
+    """Yield the names of all commands, and of groups that are commands, too."""
+    for name, command in group.commands.items():
+        if not hasattr(command, "commands") or command.invoke_without_command:
+            yield f"{before}{name}"
+        if hasattr(command, "commands"):
+            yield from leaves(command, f"{before}{name} ")
+
+
+def test_every_command_is_tried():
+    assert set(leaves(typer.main.get_command(app))) == {*QUICK, *TRAINING}
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_what_the_disk_refuses_a_command_is_told_and_loses_nothing(
+    border, world, template, seen_stat, capfd, name
+):
+    for here in refuse(border, world, capfd, name, QUICK[name], 8, ()):
+        whole(here, template, gone="ab" if name == "gc" else "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", QUICK)
+def test_what_the_disk_refuses_a_command_is_told_whenever_and_whatever_it_is(
+    border, world, template, seen_stat, capfd, name
+):
+    for here in refuse(border, world, capfd, name, QUICK[name], 60, NUMBERS):
+        whole(here, template, gone="ab" if name == "gc" else "")
+
+
+def _trains(border, world, template, capfd, name, most, numbers):
+    for here in refuse(border, world, capfd, name, TRAINING[name], most, numbers):
+        whole(here, template)
+        run = here / "runs" / {"run": "new", "resume": "u"}.get(name, "a")
+        if run.exists():  # what was begun is ended once the disk is well again
+            assert call("resume", str(run)) == 0
+            assert json.loads((run / "result.json").read_text())["valid"]
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_what_the_disk_refuses_a_training_is_told_and_it_goes_on_later(
+    border, world, template, seen_stat, isolating, capfd, name
+):
+    _trains(border, world, template, capfd, name, 5, ())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINING)
+def test_what_the_disk_refuses_a_training_is_told_whenever_and_whatever_it_is(
+    border, world, template, seen_stat, isolating, capfd, name
+):
+    _trains(border, world, template, capfd, name, 12, NUMBERS)
