@@ -11,6 +11,7 @@ from harness.runs.launch import get_ready
 from harness.search.evaluator import Job
 from scorers.evaluate import evaluate
 from scorers.score import Score
+from scorers.watching import unbreakable
 from tasks.spec import Task
 
 MAX_FILE = 16 << 20
@@ -68,6 +69,7 @@ class ByHand:
         strict: bool = False,
     ) -> None:
         self.task, self.profile, self.split, self.screen = task, profile, split, screen
+        self._say = unbreakable(screen.say)
         if strict and task.definition.frozen_entry is None:
             raise ConfigError(
                 f"{task.name} has no strict check.",
@@ -106,7 +108,7 @@ class ByHand:
             if repeat > 1:
                 last = scores[-1]
                 outcome = last.reason if last.score is None else f"{last.score:.4f}"
-                self.screen.say(f"{index + 1} of {repeat}: {outcome}")
+                self._say(f"{index + 1} of {repeat}: {outcome}")
         return scores
 
     def as_result(

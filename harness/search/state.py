@@ -57,6 +57,8 @@ class State:
             case "scored":
                 fields = ("valid", "score", "reason", "message", "seconds")
                 self.tree.update(data["node"], state="scored", **{k: data[k] for k in fields})
+            case "ungraded":
+                self.tree.update(data["node"], state="ungraded", message=data["message"])
             case "finalizing":
                 self.finalist = data["node"]
             case "final":
