@@ -14,7 +14,8 @@ class Node:
     """One submission. ``score`` is the search split's; None while unscored or when invalid.
 
     ``state``: chosen (the agent is being asked), written (its files exist), scored; or ungraded,
-    where the judge failed on it: neither good nor bad, and nothing is built on it. ``left`` is what the limited budgets had left when it was chosen, by the names of ``search.budget.Limits``.
+    where the judge failed on it: neither good nor bad, and nothing is built on it. ``left`` is
+    what the limited budgets had left when it was chosen, by the names of ``search.budget.Limits``.
     """
 
     number: int

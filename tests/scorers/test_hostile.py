@@ -214,7 +214,8 @@ def test_a_printed_score_and_a_claimed_one_change_nothing(score_toy):
 def test_claims_are_one_line_each_without_escapes_and_keep_their_numbers(score_toy):
     score = score_toy(
         HONEST + "\nserve = link.serve\n"
-        "claim = {'a\\n  sandbox': 'bubblewrap\\n  valid: yes\\x1b[2J', 'n': 2**53, 'x': [1, [2]],\n"
+        "claim = {'a\\n  sandbox': 'bubblewrap\\n  valid: yes\\x1b[2J', 'n': 2**53,\n"
+        "         'x': [1, [2]],\n"
         "         **{f'k{i}': 'v' * 300 for i in range(40)}}\n"
         "link.serve = lambda predict, claim=claim, **_: serve(predict, claim=globals()['claim'])\n"
     )
