@@ -15,6 +15,7 @@ The protocol stands in the docstring of ``scorers/wire.py``, the judge's side.
 
 import contextlib
 import json
+import math
 import mmap
 import os
 import socket
@@ -64,7 +65,8 @@ class Link:
         now = time.monotonic()
         if now - self._last_progress >= every_s:
             self._last_progress = now
-            self._send_json(PROGRESS, {"step": step, "total": total, "loss": loss})
+            told = loss if -math.inf < loss < math.inf else None  # JSON has no word for it
+            self._send_json(PROGRESS, {"step": step, "total": total, "loss": told})
 
     def fail(self, kind: str, text: str) -> None:
         """Say why the submission cannot be served; the process should exit afterwards."""
@@ -118,7 +120,9 @@ class Link:
         return logits.shape if logits.ndim == 3 else (0, 0, 0)
 
     def _send_json(self, kind: int, value: dict[str, Any]) -> None:
-        self._send(kind, 0, json.dumps(value).encode())
+        # The judge takes Unicode only, and a name of a file in an error may be none.
+        text = json.dumps(value, ensure_ascii=False)
+        self._send(kind, 0, text.encode(errors="replace"))
 
     def _send(self, kind: int, sequence: int, body: bytes) -> None:
         # A judge that has hung up has decided already; there is nobody left to tell.

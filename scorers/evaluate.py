@@ -27,6 +27,7 @@ from scorers.output import Output, clean
 from scorers.score import Audit, Conditions, Reason, Score
 from scorers.sentinel import Sentinel
 from scorers.submission import Rejected, hash_files, read
+from scorers.watching import unbreakable
 from scorers.wire import Gone, Listener, LogitsBuffer, ProtocolError, Wire
 from tasks.spec import Definition, Manifest, Task
 
@@ -82,6 +83,7 @@ def evaluate(
     Cancelled.
     """
     began = time.monotonic()
+    observe = unbreakable(observe)
     attempt = _Attempt(request, observe, cancel or threading.Event(), Sentinel(request.gpus))
     try:
         reading = read(request.task, request.profile, request.files)
@@ -202,7 +204,7 @@ class _Attempt:
             return _Outcome(verdict, verdict.failed, verdict.message)
         except Refused as refused:
             self._let_finish(process)
-            return _Outcome(reason=refused.reason, message=clean(refused.text))
+            return _Outcome(reason=refused.reason, message=refused.text)
         except ProtocolError as error:
             return _Outcome(reason=Reason.PROTOCOL_ERROR, message=clean(str(error)))
         except TrainLate:
@@ -236,7 +238,7 @@ class _Attempt:
                 remedy="harness doctor",
             )
         tail = self.output.last_lines()
-        after = f"\n{tail}" if tail else ""
+        after = f"\nIt printed last:\n{tail}" if tail else ""
         if result.ended == "oom":
             limit = self.request.task.profile(self.request.profile).limits.memory_mb
             message = f"It used more memory than the {limit} MiB it was given."
@@ -422,7 +424,12 @@ def _bounded(claim: Mapping[str, object]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for key, value in list(claim.items())[:32]:
         if isinstance(value, int | float | bool) or value is None:
-            kept[clean(str(key), 64)] = value
+            kept[_line(key, 64)] = value
         else:
-            kept[clean(str(key), 64)] = clean(str(value), 200)
+            kept[_line(key, 64)] = _line(value, 200)
     return kept
+
+
+def _line(said: object, limit: int) -> str:
+    """Return what was said as one line: two could look like a line of ours."""
+    return " ".join(clean(str(said), limit).split())

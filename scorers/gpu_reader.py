@@ -26,6 +26,7 @@ from harness.errors import JudgeError
 from scorers import gpu_worker
 from scorers.gpu_worker import COPIED, DONE, MAGIC, NO_MEMORY, OPEN, READ, REPLY, REQUEST, Sizes
 from scorers.judge import Refused
+from scorers.output import clean
 from scorers.reading import HostReader, Question, Reader, Reading
 from scorers.score import Reason
 from scorers.wire import LogitsBuffer, ProtocolError
@@ -200,7 +201,7 @@ class GpuReader:
     def _starved(self, failure: "_Failure") -> Refused:
         """The GPU is leased to the candidate alone: what fills its memory is the candidate's."""
         text = f"It left too little GPU memory to read its logits: {failure.cause}"
-        return Refused(Reason.OUT_OF_MEMORY, text)
+        return Refused(Reason.OUT_OF_MEMORY, clean(text))
 
 
 class Readers:

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scorers.candidate import BATCH, BYE, FAIL, LOGITS, PROGRESS, READY
-from scorers.score import Audit, Reason
+from scorers.output import clean
+from scorers.score import REPORTED, Audit, Reason
 from scorers.wire import Frame, Late, LogitsBuffer, ProtocolError, Wire
 
 Observe = Callable[[str, dict[str, Any]], None]
@@ -24,6 +25,10 @@ Observe = Callable[[str, dict[str, Any]], None]
 
 BYE_S = 1.0
 """How long the goodbye may take to be accepted; by then everything is decided."""
+
+
+ITS_WORDS = "In the sandbox: "
+"""What a message begins with that was written there: a submission cannot speak as the judge."""
 
 
 class Refused(Exception):
@@ -100,7 +105,7 @@ def follow_training(wire: Wire, deadline: float, observe: Observe) -> dict[str, 
             if frame.kind == READY:
                 return frame.json()
             if frame.kind == PROGRESS:
-                observe("progress", frame.json())
+                observe("progress", frame.progress())
             else:
                 refuse(frame)
     except Late:
@@ -146,8 +151,5 @@ def refuse(frame: Frame) -> None:
     if frame.kind != FAIL:
         raise ProtocolError(f"a frame of kind {frame.kind} came out of turn")
     told = frame.json()
-    try:
-        reason = Reason(str(told.get("kind")))
-    except ValueError:
-        reason = Reason.RUNTIME_ERROR
-    raise Refused(reason, str(told.get("text", "")))
+    reason = next((r for r in REPORTED if r == told.get("kind")), Reason.RUNTIME_ERROR)
+    raise Refused(reason, ITS_WORDS + clean(str(told.get("text", ""))))

@@ -149,8 +149,7 @@ class Language:
         if self._frozen_at is not None:
             told, self.not_frozen = frozen.taken(claim, buffer.size)
             if told:
-                buffer.save(told, self._frozen_at)
-                self._frozen_at.chmod(0o644)  # whatever the umask: the candidate is another user
+                self._keep_frozen(buffer, told, self._frozen_at)
         began = time.monotonic()
         reader = self._readers.open(claim, buffer)
         starting_s = time.monotonic() - began  # the judge's time is not the candidate's
@@ -199,6 +198,14 @@ class Language:
         told = self._tell and verdict.failed is None
         dismiss(wire, round(verdict.score, 6) if told else None, time.monotonic())
         return verdict
+
+    def _keep_frozen(self, buffer: LogitsBuffer, size: int, place: Path) -> None:
+        """Write the exported model down for the processes that will serve it."""
+        try:
+            buffer.save(size, place)
+            place.chmod(0o644)  # whatever the umask: the candidate is another user
+        except OSError as error:  # it may be as large as the buffer
+            self.not_frozen = f"it could not be kept on this machine: {error}"
 
     def _batch_size(self, claim: dict[str, Any]) -> int:
         size = claim.get("batch_size")

@@ -14,7 +14,7 @@ class Strict(BaseModel):
 
 
 class Reason(StrEnum):
-    """Why a submission is invalid. The first nine are what the runner reports of itself."""
+    """Why a submission is invalid. ``REPORTED`` are those that come from inside a sandbox, too."""
 
     SYNTAX_ERROR = "syntax_error"
     IMPORT_ERROR = "import_error"
@@ -37,6 +37,21 @@ class Reason(StrEnum):
     LOOKS_AHEAD = "looks_ahead"
     STATEFUL = "stateful"
     TREND = "trend"
+
+
+REPORTED = frozenset(
+    {
+        Reason.SYNTAX_ERROR,
+        Reason.IMPORT_ERROR,
+        Reason.INTERFACE_ERROR,
+        Reason.WRONG_SHAPE,
+        Reason.NOT_FINITE,
+        Reason.OUT_OF_MEMORY,
+        Reason.RUNTIME_ERROR,
+        Reason.TOO_LARGE,
+    }
+)
+"""What a runner may give as its reason. The others are the judge's: nobody else can find them."""
 
 
 class Audit(Strict):

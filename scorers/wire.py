@@ -5,7 +5,7 @@ and stops listening. It then sends a header with the buffer's descriptor attache
 
     header   <4s H H I I>   magic "AIRA", kind, 0, sequence number, bytes that follow
     HELLO    judge → candidate   carries the buffer (SCM_RIGHTS); its size is the file's
-    PROGRESS candidate → judge   JSON {step, total, loss}: a claim, shown to the user
+    PROGRESS candidate → judge   JSON {step, total, loss or null}: a claim, shown to the user
     READY    candidate → judge   JSON: what the submission says of itself, kept as its claim
     BATCH    judge → candidate   <III> rows, length, classes; int32 token ids
     LOGITS   candidate → judge   <III> rows, positions, classes: the logits are in the buffer
@@ -17,8 +17,8 @@ GPU may name a device buffer of its own in READY instead (see ``gpu_reader``).
 
 The buffer is a memfd that the judge creates and seals: a candidate that could shrink it
 would kill the judge with SIGBUS. Everything received is bounded in size and in time, and
-nothing is unpickled. What violates the protocol raises ProtocolError, which is the
-submission's fault.
+nothing is unpickled; numbers in JSON are finite and whole ones at most LARGEST, texts are
+Unicode. What violates the protocol raises ProtocolError, which is the submission's fault.
 """
 
 import json
@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, fcntl
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +43,10 @@ TICK_S = 0.05
 """How often a wait looks whether the candidate has died or somebody cancelled."""
 
 MAX_BODY = MAX_TEXT + 4096
+LARGEST = 2**53
+"""Of whole numbers in JSON: up to here every reader of a score keeps them exactly."""
+DEEPEST = 8
+"""How deep lists and objects in JSON may be nested."""
 LOGITS_BODY = struct.Struct("<III")
 
 
@@ -66,14 +71,29 @@ class Frame:
     body: bytes
 
     def json(self) -> dict[str, Any]:
-        """Return the body as a JSON object of plain values. Raises ProtocolError."""
+        """Return the body as a JSON object of values that can be kept. Raises ProtocolError."""
         try:
-            value = json.loads(self.body)
+            value = json.loads(self.body.decode())
         except (ValueError, RecursionError) as error:
             raise ProtocolError(f"a frame of kind {self.kind} is not JSON: {error}") from None
         if not isinstance(value, dict):
             raise ProtocolError(f"a frame of kind {self.kind} holds no JSON object")
+        try:
+            _check(value, DEEPEST)
+        except ValueError as error:
+            raise ProtocolError(f"a frame of kind {self.kind} holds {error}") from None
         return value
+
+    def progress(self) -> dict[str, Any]:
+        """Return step, total and loss of a PROGRESS frame. Raises ProtocolError."""
+        told = self.json()
+        step, total, loss = told.get("step"), told.get("total"), told.get("loss")
+        # A bool is an int to Python; no step is true.
+        if type(step) is not int or type(total) is not int or not 0 <= step <= total:
+            raise ProtocolError(f"progress by step {step!r} of {total!r}")
+        if loss is not None and type(loss) not in (int, float):
+            raise ProtocolError(f"progress with a loss of {loss!r}")
+        return {"step": step, "total": total, "loss": None if loss is None else float(loss)}
 
     def shape(self) -> tuple[int, int, int]:
         """Return rows, positions and classes of a LOGITS frame. Raises ProtocolError."""
@@ -81,6 +101,27 @@ class Frame:
             raise ProtocolError(f"expected logits, got kind {self.kind}, {len(self.body)} bytes")
         rows, positions, classes = LOGITS_BODY.unpack(self.body)
         return rows, positions, classes
+
+
+def _check(value: object, deepest: int) -> None:
+    """Raise ValueError where something in a JSON value could not be written down or shown."""
+    match value:
+        case dict():
+            inner = [*value, *value.values()]
+        case list():
+            inner = value
+        case int() if abs(value) > LARGEST:
+            raise ValueError("a whole number that is too large")
+        case float() if not isfinite(value):
+            raise ValueError("a number that is not finite")
+        case str() if any("\ud800" <= c <= "\udfff" for c in value):
+            raise ValueError("text that is not Unicode")
+        case _:
+            return
+    if not deepest:
+        raise ValueError("values that are nested too deeply")
+    for part in inner:
+        _check(part, deepest - 1)
 
 
 class LogitsBuffer:
@@ -159,9 +200,12 @@ class Wire:
         )
 
     def greet(self, buffer: LogitsBuffer) -> None:
-        """Hand out the buffer."""
+        """Hand out the buffer. Raises Gone."""
         header = HEADER.pack(MAGIC, HELLO, 0, 0, 0)
-        socket.send_fds(self._socket, [header], [buffer.fileno()])
+        try:
+            socket.send_fds(self._socket, [header], [buffer.fileno()])
+        except OSError:
+            raise Gone from None
 
     def send(self, kind: int, sequence: int, body: bytes, deadline: float) -> None:
         """Send one frame. Raises Gone, Late, Cancelled."""

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harness.agents.model import Usage
 from harness.errors import ConfigError
+from harness.files import read_text
 from tasks.spec import did_you_mean
 
 OURS = Path(__file__).with_name("agents.toml")
@@ -271,7 +272,7 @@ def _read(file: Path) -> Mapping[str, dict[str, Any]]:
 
 def _parse(file: Path) -> dict[str, dict[str, Any]]:
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_text(file, follow=True))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(
             f"The table of agents {file} cannot be read.",

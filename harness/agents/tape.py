@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.agents.model import Prompt, Reply, Turn, Usage
 from harness.errors import ConfigError
+from harness.files import read_plain
 from harness.runs.rundir import FORMAT, read_json, write_whole
 from scorers.output import clean
 
@@ -111,7 +112,7 @@ class Tape:
         """Return what a call asked. Raises ConfigError where its system text is damaged."""
         file = self.run / "prompts" / f"{record.system}.txt"
         try:
-            text = file.read_bytes()
+            text = read_plain(file)
         except OSError as error:
             raise ConfigError(f"{file} cannot be read.", cause=str(error)) from error
         if sha256(text).hexdigest() != record.system:

@@ -8,6 +8,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from scorers.watching import unbreakable
+
 
 class ScoreScreen:
     """A progress bar on a terminal, a line a phase elsewhere."""
@@ -37,7 +39,7 @@ class ScoreScreen:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        unbreakable(self._bar.stop)()
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -50,10 +52,8 @@ class ScoreScreen:
     def observe(self, what: str, details: dict[str, Any]) -> None:
         """Show a phase of the evaluation, or the candidate's own word on its progress."""
         if what == "progress":
-            step, total, loss = (details.get(k) for k in ("step", "total", "loss"))
-            if isinstance(step, int) and isinstance(total, int):
-                note = f"loss {loss:.3f}" if isinstance(loss, int | float) else ""
-                self._show("training", step, total, note)
+            note = "" if details["loss"] is None else f"loss {details['loss']:.3f}"
+            self._show("training", details["step"], details["total"], note)
             return
         if what == "served":
             self._show("serving", details["done"], details["batches"], "")

@@ -23,6 +23,7 @@ from harness.search.loop import FINAL
 from harness.search.tree import Node
 from scorers.output import clean
 from scorers.score import Score
+from scorers.watching import unbreakable
 
 OTHER_COLUMNS = 62
 """Characters that everything but the column ``what`` needs, borders included."""
@@ -86,7 +87,7 @@ class Screen:
     ) -> None:
         self._ended = True
         if self._live is not None:
-            self._live.__exit__(exc_type, exc, tb)
+            unbreakable(self._live.__exit__)(exc_type, exc, tb)
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Show data preparation."""
@@ -152,11 +153,7 @@ class Screen:
 
     def _on_progress(self, label: str, details: dict[str, Any]) -> None:
         row = self._row(label)
-        step, total, loss = (details.get(k) for k in ("step", "total", "loss"))
-        if isinstance(step, int) and isinstance(total, int) and 0 <= step <= total < 10**9:
-            row.step, row.total = step, total
-        if isinstance(loss, int | float):
-            row.loss = float(loss)
+        row.step, row.total, row.loss = details["step"], details["total"], details["loss"]
 
     def _on_serving(self, label: str, details: dict[str, Any]) -> None:
         self._row(label).state = "serving"
@@ -199,6 +196,12 @@ class Screen:
         if node.message and not node.valid:
             self._line("    " + clean(node.message, 600).replace("\n", "\n    "))
 
+    def _on_ungraded(self, label: str, details: dict[str, Any]) -> None:
+        row = self._row(label)
+        row.state, row.seconds = "not graded", _spent(row)
+        text = f"node {label}: the judge failed, it is not graded: {clean(details['cause'], 300)}"
+        self.console.print(Text(text), soft_wrap=True)
+
     def _on_final(self, label: str, details: dict[str, Any]) -> None:
         score: Score = details["score"]
         row = self._row(FINAL)
@@ -217,13 +220,17 @@ class Screen:
             self.console.print(Text(text), soft_wrap=True)
 
     def _render(self) -> RenderableType:
-        with self._lock:
-            if self._run is None:
-                return Text(self._said or "preparing …")
-            return Group(self._table(), Text(self._footer(), style="dim"))
+        try:
+            with self._lock:
+                if self._run is None:
+                    return Text(self._said or "preparing …")
+                return Group(self._table(), Text(self._footer(), style="dim"))
+        except Exception as error:  # noqa: BLE001 (a thread of the display calls this, too)
+            return Text(f"the display failed ({type(error).__name__}: {error}); the run goes on")
 
     def _table(self) -> Table:
-        table = Table(title=self._run.name if self._run else "", title_justify="left")
+        title = Text(self._run.name if self._run else "")  # as text: it may be of brackets
+        table = Table(title=title, title_justify="left")
         for name in ("node", "operator", "parent"):
             table.add_column(name, no_wrap=True)
         # The only column that gives way: rich would shrink the numbers to nothing instead.

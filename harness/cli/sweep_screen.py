@@ -15,6 +15,7 @@ from harness.report.watching import lines
 from harness.sweeps.sweep import Slot, Sweep
 from harness.sweeps.words import status_line
 from scorers.output import clean
+from scorers.watching import unbreakable
 
 EVERY_S = 1.0
 SAID = 5
@@ -43,7 +44,7 @@ class SweepScreen:
         tb: TracebackType | None,
     ) -> None:
         if self._live is not None:
-            self._live.__exit__(exc_type, exc, tb)
+            unbreakable(self._live.__exit__)(exc_type, exc, tb)
 
     def say(self, line: str) -> None:
         """Tell one thing that happened."""

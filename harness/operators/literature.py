@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from harness.errors import ConfigError
+from harness.files import read_text
 from harness.operators.text import fence, one_line, printable, tokens, trim_middle
 from harness.seeds import stream
 from tasks.spec import TASKS_DIR, Task
@@ -96,8 +97,8 @@ def choose(notes: tuple[Note, ...], about: str, seed: int, limit: int) -> str:
 
 def _read(file: Path) -> Note:
     try:
-        raw = file.read_bytes()
-        text = raw[:MAX_BYTES].decode() if len(raw) <= MAX_BYTES else ""
+        # Of a task's own notes some installers make links.
+        text = read_text(file, most=MAX_BYTES, follow=TASKS_DIR in file.parents)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{file} cannot be read.", cause=str(error), remedy="a UTF-8 text file"
@@ -105,7 +106,7 @@ def _read(file: Path) -> Note:
     text = printable(text).strip()
     if not text:
         raise ConfigError(
-            f"{file} is empty, or larger than {MAX_BYTES >> 20} MiB.",
+            f"{file} is empty.",
             remedy="a short note in Markdown, or remove the file",
         )
     heading = re.search(r"^#+[ \t]+(\S.*)$", text, re.M)

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
+from harness.files import read_plain
 from tasks.spec import did_you_mean
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
 OURS = Path(__file__).parent / "prompts"
+MAX_BYTES = 1 << 20
+"""Of one template."""
 
 VARIABLES = (
     # The same in every prompt of a run.
@@ -51,7 +54,7 @@ def prompts_hash(folder: Path | None) -> str:
     """Return a hash of the templates that a run with this folder uses. Raises ConfigError."""
     whole = sha256()
     for name, file in sorted(_files(folder).items()):
-        whole.update(f"{name}\0".encode() + file.read_bytes() + b"\0")
+        whole.update(f"{name}\0".encode() + _content(file) + b"\0")
     return whole.hexdigest()[:16]
 
 
@@ -63,9 +66,16 @@ def _files(folder: Path | None) -> dict[str, Path]:
         raise ConfigError(f"There is no folder {folder}.", remedy=f"a copy of files from {OURS}")
     theirs = {f.name: f for f in sorted(folder.iterdir()) if not f.name.startswith(".")}
     for name, file in theirs.items():
-        if name not in ours or not file.is_file():
+        if name not in ours:
             raise ConfigError(f"{file} replaces no prompt.", remedy=did_you_mean(name, ours))
     return ours | theirs
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return read_plain(file, most=MAX_BYTES, follow=file.parent == OURS)
+    except OSError as error:
+        raise _broken(file, None, str(error)) from error
 
 
 @cache
@@ -81,8 +91,8 @@ def _compile(environment: "Environment", file: Path) -> "Template":
     from jinja2 import TemplateSyntaxError, meta, nodes
 
     try:
-        source = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        source = _content(file).decode()
+    except UnicodeDecodeError as error:
         raise _broken(file, None, str(error)) from error
     try:
         tree = environment.parse(source, filename=str(file))

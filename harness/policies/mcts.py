@@ -71,7 +71,7 @@ class Mcts(Parameters):
                 above.children.append(idea)
                 ideas.append(idea)
             idea_of[node.number] = idea
-            idea.running += node.state != "scored"
+            idea.running += node.running
             if node.number in worth:
                 idea.visits += 1
                 idea.total += worth[node.number]

@@ -33,6 +33,8 @@ def summarize(result: dict[str, Any]) -> str:
         f"  {counts['valid']} of {counts['scored']} nodes valid; "
         f"{result['seconds']['total']:.0f} s in all",
     ]
+    if counts.get("ungraded"):
+        lines.append(f"  {counts['ungraded']} not graded: the judge failed on them (harness show)")
     lines += [f"  {line}" for line in describe_spent(result.get("spent", {}))]
     replay = result.get("replay")
     if replay:

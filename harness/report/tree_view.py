@@ -110,9 +110,9 @@ def show_node(path: Path, number: int, *, whole: bool) -> None:
                 before, text.splitlines(), f"node {parent.number}", f"node {number}", lineterm=""
             )
             console.print(Syntax(clean("\n".join(lines), 1 << 20) or "(no difference)", "diff"))
-    log = run.node_dir(number) / "stdout.log"
-    if log.exists() and log.stat().st_size:
-        tail = log.read_bytes()[-65536:].decode(errors="replace").splitlines()[-LOG_LINES:]
+    tail = run.log(number)[-65536:].splitlines()[-LOG_LINES:]
+    if tail:
+        log = run.node_dir(number) / "stdout.log"
         console.print(Text(f"\n{log} (last {len(tail)} lines)", style="bold"))
         console.print(Text(clean("\n".join(tail), 65536)))
 

@@ -8,13 +8,13 @@ from typing import Any, Literal, Protocol
 
 from harness.commands import command
 from harness.errors import ConfigError
+from harness.files import read_text
 from harness.runs.launch import get_ready
 from harness.search.evaluator import Job
 from scorers.evaluate import evaluate
 from scorers.score import Score
+from scorers.watching import unbreakable
 from tasks.spec import Task
-
-MAX_FILE = 16 << 20
 
 
 class Watcher(Protocol):
@@ -26,9 +26,13 @@ class Watcher(Protocol):
 
 
 def read_submission(path: Path, task: Task) -> dict[str, str]:
-    """Return the submission's files. Raises ConfigError naming what is missing."""
+    """Return the submission's files. Raises ConfigError naming what is missing.
+
+    ``path`` may be a link, for the user named it; what its folder holds may not.
+    """
     wanted = task.definition.files
-    if path.is_dir():
+    in_folder = path.is_dir()
+    if in_folder:
         sources = {name: path / name for name in wanted}
     elif len(wanted) == 1:
         sources = {wanted[0]: path}
@@ -39,9 +43,7 @@ def read_submission(path: Path, task: Task) -> dict[str, str]:
     files: dict[str, str] = {}
     for name, source in sources.items():
         try:
-            if source.stat().st_size > MAX_FILE:
-                raise ConfigError(f"{source} is larger than {MAX_FILE >> 20} MiB.")
-            files[name] = source.read_text()
+            files[name] = read_text(source, follow=not in_folder)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"{source} cannot be read as the submission's {name}.",
@@ -69,6 +71,7 @@ class ByHand:
         strict: bool = False,
     ) -> None:
         self.task, self.profile, self.split, self.screen = task, profile, split, screen
+        self._say = unbreakable(screen.say)
         if strict and task.definition.frozen_entry is None:
             raise ConfigError(
                 f"{task.name} has no strict check.",
@@ -107,7 +110,7 @@ class ByHand:
             if repeat > 1:
                 last = scores[-1]
                 outcome = last.reason if last.score is None else f"{last.score:.4f}"
-                self.screen.say(f"{index + 1} of {repeat}: {outcome}")
+                self._say(f"{index + 1} of {repeat}: {outcome}")
         return scores
 
     def as_result(

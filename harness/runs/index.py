@@ -12,7 +12,6 @@ import json
 import os
 import re
 import sqlite3
-import stat
 import time
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -25,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from harness.agents.replay import PREFIX
 from harness.errors import ConfigError
+from harness.files import open_plain, read_plain
 from harness.runs.rundir import FORMAT, Asked, Locked, data_root
 
 FILES = ("run.toml", "lock.json", "result.json", "events.jsonl")
@@ -270,19 +270,11 @@ def _ending(journal: Path) -> tuple[State, str]:
 
 def _content(file: Path, tail: int | None = None) -> bytes:
     """Read a regular file, or its end. Raises OSError; never waits, never reads without bound."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError("it is no regular file")
-        if tail is not None and found.st_size > tail:
-            os.lseek(descriptor, -tail, os.SEEK_END)
-            return os.read(descriptor, tail)
-        if found.st_size > MOST_BYTES:
-            raise OSError(f"it is larger than {MOST_BYTES >> 20} MiB")
-        return os.read(descriptor, found.st_size + 1)
-    finally:
-        os.close(descriptor)
+    if tail is None:
+        return read_plain(file, most=MOST_BYTES)
+    with open_plain(file) as opened:
+        opened.seek(max(0, opened.seek(0, os.SEEK_END) - tail))
+        return opened.read(tail)
 
 
 def _stamp(path: Path) -> Stamp:

@@ -33,6 +33,7 @@ from sandboxes.base import Backend
 from sandboxes.gpu_pool import GpuPool, Lease
 from scorers import conditions
 from scorers.evaluate import Request
+from scorers.watching import unbreakable
 from tasks import hidden
 from tasks.spec import Manifest, Task, find_task
 
@@ -94,6 +95,7 @@ def get_ready(
 
     Raises ConfigError with a remedy. No budget runs yet: waiting is charged to nobody.
     """
+    progress, say = unbreakable(progress), unbreakable(say)
     pool = GpuPool()
     wanted = _gpus_wanted(task, profile, workers, pool)
     backend, warning = registry.choose(sandbox, trusted=trusted)
@@ -328,6 +330,7 @@ def _same(before: Locked, now: Locked) -> None:
 def _execute(
     run: Run, ready: Ready, agent: Agent, policy: Policy, observe: Observe
 ) -> dict[str, Any]:
+    observe = unbreakable(observe)
     with run.hold(), _interruptible(), closing(run.journal()) as journal:
         evaluator = LocalEvaluator(ready.request, workers=run.asked.workers, observe=observe)
         # Reads everything back, and refuses damage, before a byte is written.

@@ -39,7 +39,7 @@ def compose(
     """
     asked = run.asked
     best = state.tree.best()
-    nodes = state.tree.scored()
+    nodes, ungraded = state.tree.scored(), len(state.tree.ungraded())
     reason: str | None
     if final is not None:
         reason, message = final.reason, final.message
@@ -63,7 +63,11 @@ def compose(
             "reason": reason,
             "message": message,
             "node": best.number if best else None,
-            "nodes": {"scored": len(nodes), "valid": sum(n.valid for n in nodes)},
+            "nodes": {
+                "scored": len(nodes),
+                "valid": sum(n.valid for n in nodes),
+                **({"ungraded": ungraded} if ungraded else {}),
+            },
             "resolution": final.resolution if final else None,
             "audits": [a.model_dump() for a in final.audits] if final else [],
             "claim": final.claim if final else {},

@@ -31,6 +31,7 @@ from harness.agents.writing import Writing
 from harness.commands import command, quote
 from harness.errors import ConfigError
 from harness.faults import naming
+from harness.files import open_plain, read_plain, read_text
 from harness.search.budget import Limits
 from harness.search.journal import Journal, read
 
@@ -195,7 +196,7 @@ class Run:
         """``run.toml``. Raises ConfigError where it is damaged or newer."""
         file = self.path / "run.toml"
         try:
-            values = tomllib.loads(file.read_text())
+            values = tomllib.loads(read_text(file))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{file} cannot be read.", cause=str(error)) from error
         return _validate(Asked, values, file)
@@ -218,7 +219,10 @@ class Run:
     def log(self, number: int) -> str:
         """Return what a node's submission printed: of nodes, and so of the search split, only."""
         file = self.node_dir(number) / "stdout.log"
-        return file.read_bytes().decode(errors="replace") if file.exists() else ""
+        try:
+            return read_plain(file).decode(errors="replace")
+        except OSError:
+            return ""
 
     def journal(self) -> Journal:
         """Open the journal for appending."""
@@ -273,7 +277,7 @@ class Run:
     def stop_asked(self) -> When | None:
         """When the run is to stop, if somebody asked for that. Whatever is no "now" is a "step"."""
         try:
-            with (self.path / STOP).open("rb") as file:
+            with open_plain(self.path / STOP) as file:
                 return "now" if file.read(4).startswith(b"now") else "step"
         except OSError:
             return None
@@ -335,8 +339,8 @@ def write_whole(path: Path, text: str, *, sync: bool = True) -> None:
 def read_json(file: Path) -> dict[str, Any]:
     """Return a JSON object from a file. Raises ConfigError naming the file."""
     try:
-        value = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+        value = json.loads(read_text(file))
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file} cannot be read.", cause=str(error)) from error
     if not isinstance(value, dict):
         raise ConfigError(f"{file} holds no JSON object.")

@@ -15,6 +15,9 @@ from scorers.score import Score
 RETRIES = 2
 """How often an evaluation is tried again when our side of it broke."""
 
+JUDGED_AGAIN = 1
+"""The same where it was the judge: mostly that is a fault of ours, and fails again."""
+
 BACK_OFF_S = 2.0
 
 
@@ -84,7 +87,10 @@ class LocalEvaluator:
             try:
                 return self._once(job, cancel)
             except HarnessError as error:
-                if not error.retryable or attempt == RETRIES or cancel.is_set():
+                retries = RETRIES if error.retryable else 0
+                if isinstance(error, JudgeError):
+                    retries = JUDGED_AGAIN
+                if attempt >= retries or cancel.is_set():
                     raise
                 self._observe("retry", job.label, {"cause": str(error)})
                 cancel.wait(BACK_OFF_S * 2**attempt)
@@ -106,7 +112,7 @@ class LocalEvaluator:
             raise JudgeError(
                 f"The judge failed on {job.label}.",
                 cause=f"{type(error).__name__}: {error}",
-                remedy="harness resume, once it is mended; the submission was not graded",
+                remedy="harness resume RUN judges it again; please report it",
             ) from error
         finally:
             self._idle.put(worker)

@@ -18,8 +18,10 @@ from typing import Any
 
 from harness.errors import ConfigError
 from harness.faults import naming
+from harness.files import read_plain
 
 FORMAT = 1
+MOST_BYTES = 256 << 20
 
 _DERIVED = ("written", "evaluating", "scored")
 """What a loss of power may take until the next other line: it follows from files that are on disk
@@ -102,9 +104,13 @@ def read(path: Path) -> tuple[list[Event], str, int]:
     """
     events: list[Event] = []
     chain, whole = "", 0
-    if not path.exists():
+    try:
+        text = read_plain(path, most=MOST_BYTES)
+    except FileNotFoundError:
         return events, chain, whole
-    for number, line in _whole_lines(path.read_bytes()):
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read.", cause=str(error)) from error
+    for number, line in _whole_lines(text):
         try:
             body = json.loads(line)
             found = body.pop("chain")

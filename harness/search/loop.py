@@ -22,6 +22,7 @@ from harness.agents import Agent, Answer, Ask, Exhausted
 from harness.agents.calls import Calls
 from harness.agents.model import BudgetSpent
 from harness.agents.replay import Recording
+from harness.errors import JudgeError
 from harness.policies import Decision, Policy
 from harness.runs.rundir import Run, read_json, write_whole
 from harness.search.budget import Budget, Progress
@@ -42,6 +43,9 @@ LOOK_S = 1.0
 """How often a run whose steps take long looks whether it was asked to stop at once."""
 
 STOPPED = "Stopped by the user."
+
+UNGRADED_IN_A_ROW = 3
+"""The judge fails on one odd submission; on so many, one after another, the judge is broken."""
 
 GRACE_S = 1.0
 """How long a cancelled agent is waited for; then it is left behind, to end with the process."""
@@ -80,19 +84,21 @@ class Search:
         # An answer while the node's state is "chosen", a score while it is "written".
         self._running: dict[Future[Any], int] = {}
         self._failure: BaseException | None = None
+        self._ungraded_in_a_row = 0
         self._cancel = threading.Event()
 
     def search(self) -> None:
         """Fill the tree until the budget is spent or there is nothing more to do.
 
         Where one step fails for good no other begins; those begun are finished and kept, and
-        then the failure is raised.
+        then the failure is raised. A node that the judge fails on is not graded, and the search
+        goes on; each resume lets the judge try it once more.
         """
         begun = [] if self.run.stop_asked else list(self.state.tree)
         for node in begun:  # what was under way when the last process ended
             if node.state == "chosen":
                 self._write(node.number)
-            elif node.state == "written":
+            elif node.state != "scored":
                 self._evaluate(node.number)
         while True:
             while len(self._running) < self.asked.workers and self._choose():
@@ -111,7 +117,7 @@ class Search:
 
     def _abandon(self) -> None:
         """Drop what is under way, but for evaluations that have just ended."""
-        evaluated = [f for f, n in self._running.items() if self.state.tree[n].state == "written"]
+        evaluated = [f for f, n in self._running.items() if self.state.tree[n].state != "chosen"]
         self._cancel.set()
         self.evaluator.abandon()
         wait(evaluated)
@@ -132,10 +138,12 @@ class Search:
     def finalize(self) -> Score | None:
         """Retrain the best node once, in a fresh sandbox, and serve it the test split.
 
-        Returns None if no node is valid.
+        Returns None if no node is valid. Raises JudgeError where one that the judge failed on
+        might be: such a run must not count as one without a valid node.
         """
         best = self.state.tree.best()
         if best is None:
+            self._refuse_ungraded()
             return None
         folder = self.run.path / FINAL
         seed = derive(self.asked.seed, FINAL)
@@ -227,6 +235,8 @@ class Search:
         if isinstance(error, Exhausted | BudgetSpent):
             self._record("exhausted", node=number, message=str(error))
             self.observe("exhausted", str(number), {"message": str(error)})
+        elif isinstance(error, JudgeError) and self.state.tree[number].state != "chosen":
+            self._not_graded(number, error)
         elif error is not None:
             self._failure = self._failure or error
             if self._running:
@@ -273,8 +283,28 @@ class Search:
         file = self.run.node_dir(number) / "score.json"
         if not file.exists():
             write_whole(file, score.model_dump_json(indent=2) + "\n")
+        self._ungraded_in_a_row = 0
         self._record("scored", node=number, **_summary(score))
         self.observe("scored", str(number), {"node": self.state.tree[number]})
+
+    def _not_graded(self, number: int, error: JudgeError) -> None:
+        """Record that the judge failed on a node; after several in a row no other is begun."""
+        again = self.state.tree[number].state == "ungraded"  # it stopped a run once already
+        self._record("ungraded", node=number, message=str(error)[:2000])
+        self.observe("ungraded", str(number), {"cause": str(error)})
+        self._ungraded_in_a_row += not again
+        if self._ungraded_in_a_row >= UNGRADED_IN_A_ROW:
+            self._failure = self._failure or error
+
+    def _refuse_ungraded(self) -> None:
+        ungraded = self.state.tree.ungraded()
+        if ungraded:
+            numbers = ", ".join(str(node.number) for node in ungraded)
+            raise JudgeError(
+                f"No node is valid, and the judge failed on {numbers}: the run is not graded.",
+                cause=ungraded[0].message,
+                remedy=f"harness resume {self.run.path} judges them again; please report it",
+            )
 
     def _adopt(self, folder: Path, files: dict[str, str], seed: int) -> Score | None:
         """Return a score that was finished but not journalled before a kill."""

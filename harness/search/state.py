@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
+from harness.files import read_plain
 from harness.search.journal import Event
 from harness.search.tree import Node, Tree
 
@@ -57,6 +58,8 @@ class State:
             case "scored":
                 fields = ("valid", "score", "reason", "message", "seconds")
                 self.tree.update(data["node"], state="scored", **{k: data[k] for k in fields})
+            case "ungraded":
+                self.tree.update(data["node"], state="ungraded", message=data["message"])
             case "finalizing":
                 self.finalist = data["node"]
             case "final":
@@ -78,12 +81,11 @@ def load_files(folder: Path, hashes: dict[str, str]) -> dict[str, str]:
     files: dict[str, str] = {}
     for name, expected in hashes.items():
         file = folder / name
-        # A stranger's journal may name anything: what is outside, or never ends, is not read.
-        odd = file.exists() and not file.is_file()
-        if odd or ".." in Path(name).parts or Path(name).is_absolute():
+        # A stranger's journal may name anything: what is outside is not read.
+        if ".." in Path(name).parts or Path(name).is_absolute():
             raise ConfigError(f"{name!r} in the journal is no file of a submission.")
         try:
-            content = file.read_bytes()
+            content = read_plain(file)
         except OSError as error:
             raise ConfigError(
                 f"{file} is recorded in the journal but cannot be read.",

@@ -13,14 +13,15 @@ Operator = Literal["draft", "debug", "improve", "crossover"]
 class Node:
     """One submission. ``score`` is the search split's; None while unscored or when invalid.
 
-    ``state``: chosen (the agent is being asked), written (its files exist), scored. ``left`` is
+    ``state``: chosen (the agent is being asked), written (its files exist), scored; or ungraded,
+    where the judge failed on it: neither good nor bad, and nothing is built on it. ``left`` is
     what the limited budgets had left when it was chosen, by the names of ``search.budget.Limits``.
     """
 
     number: int
     operator: Operator
     parents: tuple[int, ...]
-    state: Literal["chosen", "written", "scored"] = "chosen"
+    state: Literal["chosen", "written", "scored", "ungraded"] = "chosen"
     left: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
     knobs: dict[str, Value] | None = None
@@ -32,6 +33,11 @@ class Node:
     seconds: float = 0.0
     analysis: str | None = None
     """What an agent made of the outcome; "" if it had nothing to say, None if it was not asked."""
+
+    @property
+    def running(self) -> bool:
+        """Still being written or evaluated."""
+        return self.state in ("chosen", "written")
 
     @property
     def buggy(self) -> bool:
@@ -87,7 +93,11 @@ class Tree:
 
     def is_running(self) -> bool:
         """Return whether a node is still being written or evaluated."""
-        return any(node.state != "scored" for node in self)
+        return any(node.running for node in self)
+
+    def ungraded(self) -> list[Node]:
+        """Return the nodes that the judge failed on."""
+        return [node for node in self if node.state == "ungraded"]
 
     def better(self, a: float, b: float) -> bool:
         """Return whether score ``a`` is strictly better than ``b``."""

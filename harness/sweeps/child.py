@@ -48,9 +48,12 @@ class Child:
 
     def last_words(self) -> str:
         """Return the last error it printed, or else its last line; cleaned, on one line."""
-        with self._log.open("rb") as file:
-            file.seek(max(self._begin, file.seek(0, os.SEEK_END) - _TAIL))
-            lines = clean(file.read(_TAIL).decode(errors="replace"), _TAIL).splitlines()
+        try:
+            with self._log.open("rb") as file:
+                file.seek(max(self._begin, file.seek(0, os.SEEK_END) - _TAIL))
+                lines = clean(file.read(_TAIL).decode(errors="replace"), _TAIL).splitlines()
+        except OSError as error:  # somebody tidied up: its run is none the worse
+            return f"its log cannot be read: {error.strerror}"
         begins = [n for n, line in enumerate(lines) if line.startswith("error: ")]
         said = lines[begins[-1] :] if begins else lines[-1:]
         return " ".join(" ".join(said).removeprefix("error: ").split())

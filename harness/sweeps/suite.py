@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import ConfigError
+from harness.files import read_text
 
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -163,10 +164,10 @@ class Planned:
 def load(file: Path) -> Suite:
     """Read a suite. Raises ConfigError naming what is wrong where."""
     try:
-        values = tomllib.loads(file.read_text())
+        values = tomllib.loads(read_text(file, follow=True))
     except OSError as error:
         raise ConfigError(
-            f"There is no suite at {file}.",
+            f"{file} cannot be read as a suite.",
             cause=str(error),
             remedy="harness sweep suites/smoke.toml",
         ) from error

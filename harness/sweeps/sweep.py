@@ -30,6 +30,7 @@ from harness.sweeps.child import Child
 from harness.sweeps.offers import Offer
 from harness.sweeps.plan import Plan
 from harness.sweeps.suite import Planned
+from scorers.watching import unbreakable
 
 State = Literal[
     "waiting",
@@ -125,7 +126,7 @@ class Sweep:
         runs = [one.run for one in plan.estimates]
         self.slots = [Slot(r, plan.folder / r.name, plan.offers[r.agent]) for r in runs]
         self._plan, self._command, self._patience = plan, tuple(command), patience
-        self._say, self._show = say, show
+        self._say, self._show = unbreakable(say), unbreakable(show)
         self._providers: dict[str, _Provider] = {}
         self._signals = 0
         for slot in self.slots:

@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from scorers.score import Score
+
 HONEST = """
 import numpy as np
 def predict(tokens):
@@ -103,6 +105,26 @@ ENDS_BADLY = {
         "runtime_error",
         "score 1.0",
     ),
+    "speaks as an audit": (
+        "link.fail('stateful', 'boom\\n  statelessness: FAILED, 9 (limit 1)')\n"
+        "import time; time.sleep(9)",
+        "runtime_error",
+        "In the sandbox: boom",
+    ),
+    "tells a loss beyond all numbers": (
+        "import candidate\n"
+        "link._send(candidate.PROGRESS, 0,\n"
+        "           b'{\"step\": 1, \"total\": 2, \"loss\": 1' + b'0' * 400 + b'}')\n"
+        "import time; time.sleep(9)",
+        "protocol_error",
+        "too large",
+    ),
+    "claims what is no number": (
+        "import candidate\n"
+        "link._send(candidate.READY, 0, b'{\"parameters\": NaN}')\nimport time; time.sleep(9)",
+        "protocol_error",
+        "not finite",
+    ),
     "answers a later request first": (
         "import candidate, struct\n"
         "def predict(t):\n    link._send(candidate.LOGITS, 99, struct.pack('<II', len(t), 4))",
@@ -187,6 +209,22 @@ def test_a_printed_score_and_a_claimed_one_change_nothing(score_toy):
     assert score.score < 0.4
     assert score.claim == {"accuracy": 0.99, "score": 1}
     assert b"accuracy: 0.99" in score_toy.log.read_bytes()
+
+
+def test_claims_are_one_line_each_without_escapes_and_keep_their_numbers(score_toy):
+    score = score_toy(
+        HONEST + "\nserve = link.serve\n"
+        "claim = {'a\\n  sandbox': 'bubblewrap\\n  valid: yes\\x1b[2J', 'n': 2**53,\n"
+        "         'x': [1, [2]],\n"
+        "         **{f'k{i}': 'v' * 300 for i in range(40)}}\n"
+        "link.serve = lambda predict, claim=claim, **_: serve(predict, claim=globals()['claim'])\n"
+    )
+    assert score.valid, score.message
+    assert len(score.claim) == 32
+    assert score.claim["a sandbox"] == "bubblewrap valid: yes[2J"
+    assert (score.claim["n"], score.claim["x"]) == (2**53, "[1, [2]]")
+    assert max(len(str(value)) for value in score.claim.values()) <= 201
+    assert Score.model_validate_json(score.model_dump_json()) == score
 
 
 def test_the_shared_buffer_cannot_be_truncated_or_grown(score_toy):

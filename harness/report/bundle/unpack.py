@@ -20,6 +20,7 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from harness.errors import ConfigError
+from harness.files import open_plain
 from harness.report.bundle.manifest import NAME, PLAIN, Manifest
 from harness.report.bundle.pack import zstandard
 
@@ -133,7 +134,7 @@ def zstd_error() -> type[Exception]:
 @contextmanager
 def _stream(archive: Path) -> Iterator[_Limited]:
     try:
-        with archive.open("rb") as file:
+        with open_plain(archive, follow=True) as file:
             size = os.fstat(file.fileno()).st_size
             start = file.read(4)
             file.seek(0)

@@ -1,0 +1,129 @@
+"""What a candidate may say: checked where it enters, whatever is made of it later."""
+
+import json
+import math
+import socket
+import threading
+import time
+from mmap import mmap
+
+import pytest
+
+from scorers.candidate import FAIL, HEADER, PROGRESS, READY, Link
+from scorers.judge import Refused, follow_training, refuse
+from scorers.score import REPORTED, Reason
+from scorers.wire import Frame, Gone, LogitsBuffer, ProtocolError, Wire
+
+
+@pytest.fixture
+def ends():
+    """The judge's wire and a candidate's link, over a real socket."""
+    ours, theirs = socket.socketpair()
+    wire = Wire(ours, lambda: True, threading.Event())
+    yield wire, Link(theirs, mmap(-1, 4096))
+    wire.close()
+    theirs.close()
+
+
+PROGRESS_REFUSED = {
+    "a loss of 401 digits": b'{"step": 1, "total": 2, "loss": 1' + b"0" * 400 + b"}",
+    "a loss of 5,000 digits": b'{"step": 1, "total": 2, "loss": ' + b"9" * 5000 + b"}",
+    "NaN": b'{"step": 1, "total": 2, "loss": NaN}',
+    "a float beyond the largest": b'{"step": 1, "total": 2, "loss": 1e999}',
+    "a loss in words": b'{"step": 1, "total": 2, "loss": "0.1"}',
+    "a loss that is true": b'{"step": 1, "total": 2, "loss": true}',
+    "a step below 0": b'{"step": -1, "total": 2, "loss": 1}',
+    "more steps than there are": b'{"step": 3, "total": 2, "loss": 1}',
+    "half a step": b'{"step": 0.5, "total": 2, "loss": 1}',
+    "a total that no clock reaches": b'{"step": 1, "total": 9999999999999999999, "loss": 1}',
+    "no step": b'{"total": 2, "loss": 1}',
+    "a list": b"[1, 2, 0.5]",
+    "nested without end": b'{"step": 1, "total": 2, "loss": 1, "x": ' + b"[" * 9000,
+    "nested deeply": b'{"step": 1, "total": 2, "x": ' + b"[" * 900 + b"]" * 900 + b"}",
+    "half a character": b'{"step": 1, "total": 2, "loss": 1, "x": "\\ud800"}',
+    "bytes that are no text": b'{"step": 1, "total": 2, "loss": 1, "x": "\xed\xa0\x80"}',
+}
+
+
+@pytest.mark.parametrize("name", PROGRESS_REFUSED)
+def test_progress_that_breaks_the_rules_is_a_protocol_error_and_seen_by_nobody(ends, name):
+    wire, link = ends
+    seen = []
+    link._send(PROGRESS, 0, PROGRESS_REFUSED[name])
+    with pytest.raises(ProtocolError):
+        follow_training(wire, time.monotonic() + 5, lambda *told: seen.append(told))
+    assert seen == []
+
+
+def test_honest_progress_arrives_and_a_loss_that_diverged_is_not_known(ends):
+    wire, link = ends
+    seen = []
+    for step, loss in ((0, 2.5), (1, math.nan), (2, math.inf), (3, 1)):
+        link.progress(step, 3, loss, every_s=0)
+    link._send(READY, 0, b"{}")
+    follow_training(wire, time.monotonic() + 5, lambda what, told: seen.append(told))
+    assert [told["loss"] for told in seen] == [2.5, None, None, 1.0]
+    assert {tuple(told) for told in seen} == {("step", "total", "loss")}
+
+
+@pytest.mark.parametrize(
+    "claim", [b"1" + b"0" * 400, b"-1e999", b"[" * 20 + b"]" * 20, b'"\\udfff"', b"NaN"]
+)
+def test_claims_that_could_not_be_written_down_are_refused_when_it_is_ready(ends, claim):
+    wire, link = ends
+    link._send(READY, 0, b'{"batch_size": 4, "frozen": {"bytes": ' + claim + b"}}")
+    with pytest.raises(ProtocolError):
+        follow_training(wire, time.monotonic() + 5, lambda *_: None)
+
+
+def test_an_honest_error_that_names_a_file_of_odd_bytes_arrives(ends):
+    wire, link = ends
+    link.fail("runtime_error", b"no such file: caf\xe9".decode(errors="surrogateescape"))
+    with pytest.raises(Refused, match="no such file: caf"):
+        refuse(wire.receive(time.monotonic() + 5))
+
+
+def fail(kind: object, text: object = "x") -> Refused:
+    with pytest.raises(Refused) as caught:
+        refuse(Frame(FAIL, 0, json.dumps({"kind": kind, "text": text}).encode()))
+    return caught.value
+
+
+@pytest.mark.parametrize("reason", [r.value for r in Reason if r not in REPORTED])
+def test_a_reason_that_is_the_judges_is_not_taken_from_inside(reason):
+    assert fail(reason).reason is Reason.RUNTIME_ERROR
+
+
+@pytest.mark.parametrize("kind", [None, ["stateful"], {"a": 1}, 7, "", "STATEFUL"])
+def test_a_reason_that_is_none_is_a_runtime_error(kind):
+    assert fail(kind).reason is Reason.RUNTIME_ERROR
+
+
+def test_what_a_runner_reports_keeps_its_reason():
+    assert {fail(reason.value).reason for reason in REPORTED} == REPORTED
+
+
+def test_words_from_inside_always_begin_as_such_however_long_they_are():
+    said = "Logits depend on more than their row: row 3."
+    assert fail("runtime_error", said).text == f"In the sandbox: {said}"
+    assert fail("runtime_error", "x" * 16_000 + said).text.startswith("In the sandbox: …")
+
+
+def test_a_candidate_that_dies_before_it_is_greeted_is_gone(ends):
+    wire, link = ends
+    link._sock.close()
+    buffer = LogitsBuffer(64)
+    try:
+        with pytest.raises(Gone):
+            wire.greet(buffer)
+    finally:
+        buffer.close()
+
+
+def test_the_largest_frame_costs_no_time(ends):
+    # Nodes in JSON are bounded by its bytes; this is the most that fits.
+    wire, link = ends
+    body = b'{"x": [' + b"0," * 9900 + b"0]}"
+    assert len(body) + HEADER.size < 20_480
+    link._send(READY, 0, body)
+    assert len(follow_training(wire, time.monotonic() + 5, lambda *_: None)["x"]) == 9901
