@@ -1,13 +1,19 @@
 """From a model's reply to a submission: whole files, or edits of the parent's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.agents.base import Ask
+from harness.agents.model import Stop
 from harness.operators import syntax
 from harness.operators.edits import apply_edits, find_edits, has_edits
 from harness.operators.parsing import Parsed, parse_files, plan, without_thinking
-from harness.operators.text import one_line
+
+CUT: Mapping[Stop, str] = {
+    "length": "cut off at its limit of length",
+    "broken": "broken off by its server",
+}
+"""How an answer is called that may lack its end, by why it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,39 +32,40 @@ def kept_files(ask: Ask) -> dict[str, str]:
     return dict(ask.parents[0].files)
 
 
-def read(ask: Ask, text: str, *, cut: bool = False, edits: bool = False) -> Reading:
-    """Return what a tidied answer gives. ``cut``: it ended at its limit of length.
+def read(ask: Ask, text: str, *, stop: Stop = "end", edits: bool = False) -> Reading:
+    """Return what a tidied answer gives, and what is wrong with it. ``stop``: why it ended.
 
     ``edits``: edits were asked for. Whole files are taken then as well, if they are named.
     """
     text = without_thinking(text)
     note = plan(text)
+    broken = ("The server broke the answer off, by no fault of yours.",) * (stop == "broken")
     if not text.strip():
-        return Reading({}, note, ("It is empty.",))
+        return Reading({}, note, (*broken, "It is empty."))
+    cut = CUT.get(stop, "")
     wanted = ask.task.definition.files
     max_bytes = ask.task.profile(ask.profile).limits.source_kb * 1024
+    holds = ask.task.definition.holds
     base = kept_files(ask)
     if edits and has_edits(text):
-        parsed = _edited(text, base, max_bytes, cut=cut)
+        parsed = _edited(text, base, holds, max_bytes, cut=cut)
     else:
         parsed = parse_files(
-            text, wanted, max_bytes=max_bytes, cut=cut, named_only=edits, kept=base
+            text, wanted, max_bytes=max_bytes, cut=cut, named_only=edits, kept=base, holds=holds
         )
-    return Reading(parsed.files, note, parsed.problems)
+    return Reading(parsed.files, note, parsed.problems and (*broken, *parsed.problems))
 
 
-def _edited(text: str, base: Mapping[str, str], max_bytes: int, *, cut: bool) -> Parsed:
+def _edited(
+    text: str, base: Mapping[str, str], holds: Sequence[str], max_bytes: int, *, cut: str
+) -> Parsed:
     edits, problems = find_edits(text, list(base))
     if cut:
-        problems.append("The answer was cut off at its limit of length.")
+        problems.append(f"The answer was {cut}.")
     if problems:
         return Parsed({}, tuple(problems))
     made = apply_edits(base, edits, max_bytes=max_bytes)
     if made.problems:
         return made
-    changed = {name: text for name, text in made.files.items() if text != base[name]}
-    wrong = syntax.errors_in(changed)
-    return Parsed(
-        made.files,
-        tuple(f"{n} does not compile: {one_line(why, 200)}." for n, why in wrong.items()),
-    )
+    changed = [name for name, text in made.files.items() if text != base[name]]
+    return Parsed(made.files, tuple(syntax.faults(made.files, changed, holds)))
