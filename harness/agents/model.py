@@ -13,9 +13,8 @@ from typing import Literal, Protocol
 
 from harness.errors import ProviderError
 
-Stop = Literal["end", "length", "refusal", "broken"]
-"""Why an answer ended: by itself, at a limit of length, because the provider refused, or because
-its server gave it up on the way (finish reasons abort, error): what came may lack its end."""
+Stop = Literal["end", "length", "refusal"]
+"""Why an answer ended: by itself, at a limit of length, or because the provider refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,7 +151,7 @@ class _Talk:
 def _read(ask: Ask, reply: Reply, text: str, *, edits: bool) -> Reading:
     if reply.stop == "refusal":
         return Reading({}, "", ("The provider refused to answer.",))
-    return read(ask, text, stop=reply.stop, edits=edits)
+    return read(ask, text, cut=reply.stop == "length", edits=edits)
 
 
 def _joined(before: str, rest: str) -> str:

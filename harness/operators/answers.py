@@ -4,16 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.agents.base import Ask
-from harness.agents.model import Stop
 from harness.operators import syntax
 from harness.operators.edits import apply_edits, find_edits, has_edits
 from harness.operators.parsing import Parsed, parse_files, plan, without_thinking
-
-CUT: Mapping[Stop, str] = {
-    "length": "cut off at its limit of length",
-    "broken": "broken off by its server",
-}
-"""How an answer is called that may lack its end, by why it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +25,15 @@ def kept_files(ask: Ask) -> dict[str, str]:
     return dict(ask.parents[0].files)
 
 
-def read(ask: Ask, text: str, *, stop: Stop = "end", edits: bool = False) -> Reading:
-    """Return what a tidied answer gives, and what is wrong with it. ``stop``: why it ended.
+def read(ask: Ask, text: str, *, cut: bool = False, edits: bool = False) -> Reading:
+    """Return what a tidied answer gives. ``cut``: it ended at its limit of length.
 
     ``edits``: edits were asked for. Whole files are taken then as well, if they are named.
     """
     text = without_thinking(text)
     note = plan(text)
-    broken = ("The server broke the answer off, by no fault of yours.",) * (stop == "broken")
     if not text.strip():
-        return Reading({}, note, (*broken, "It is empty."))
-    cut = CUT.get(stop, "")
+        return Reading({}, note, ("It is empty.",))
     wanted = ask.task.definition.files
     max_bytes = ask.task.profile(ask.profile).limits.source_kb * 1024
     holds = ask.task.definition.holds
@@ -53,15 +44,15 @@ def read(ask: Ask, text: str, *, stop: Stop = "end", edits: bool = False) -> Rea
         parsed = parse_files(
             text, wanted, max_bytes=max_bytes, cut=cut, named_only=edits, kept=base, holds=holds
         )
-    return Reading(parsed.files, note, parsed.problems and (*broken, *parsed.problems))
+    return Reading(parsed.files, note, parsed.problems)
 
 
 def _edited(
-    text: str, base: Mapping[str, str], holds: Sequence[str], max_bytes: int, *, cut: str
+    text: str, base: Mapping[str, str], holds: Sequence[str], max_bytes: int, *, cut: bool
 ) -> Parsed:
     edits, problems = find_edits(text, list(base))
     if cut:
-        problems.append(f"The answer was {cut}.")
+        problems.append("The answer was cut off at its limit of length.")
     if problems:
         return Parsed({}, tuple(problems))
     made = apply_edits(base, edits, max_bytes=max_bytes)

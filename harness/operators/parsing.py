@@ -78,16 +78,15 @@ def parse_files(
     wanted: Sequence[str],
     *,
     max_bytes: int,
-    cut: str = "",
+    cut: bool = False,
     named_only: bool = False,
     kept: Mapping[str, str] | None = None,
     holds: Sequence[str] = (),
 ) -> Parsed:
     """Return the files of an answer.
 
-    ``cut``: how an answer is called that did not end by itself. ``named_only``: a block without
-    a name is no file, even where only one is wanted. ``kept``: files that stay where the answer
-    gives none.
+    ``cut``: the answer ended at a limit of length. ``named_only``: a block without a name is no
+    file, even where only one is wanted. ``kept``: files that stay where the answer gives none.
     ``holds``: what tells a submission from other code (``Definition.holds``).
     """
     best: Parsed | None = None
@@ -109,7 +108,7 @@ def parse_files(
     return best or Parsed()
 
 
-def _bare(text: str, *, cut: str) -> list[Block]:
+def _bare(text: str, *, cut: bool) -> list[Block]:
     """Return a text without fences as one block, from where code seems to begin."""
     begin = _CODE.search(text)
     if begin is None or not _SUBSTANCE.search(text, begin.start()):
@@ -126,7 +125,7 @@ def _choose(
     holds: Sequence[str],
     max_bytes: int,
     *,
-    cut: str,
+    cut: bool,
     named_only: bool,
 ) -> dict[str, Block]:
     """Return which block is which file."""
@@ -148,7 +147,7 @@ def _choose(
     return chosen
 
 
-def _last(name: str, blocks: list[Block], *, cut: str) -> Block:
+def _last(name: str, blocks: list[Block], *, cut: bool) -> Block:
     """Return of several blocks of one name the last that can be the file, if any can."""
     if cut and not blocks[-1].closed:  # where the answer ended
         return blocks[-1]
@@ -177,7 +176,7 @@ def _check(
     holds: Sequence[str],
     max_bytes: int,
     *,
-    cut: str,
+    cut: bool,
 ) -> Parsed:
     """Return the files that the blocks give, and what is wrong with them."""
     problems: list[str] = []
@@ -199,7 +198,7 @@ def _check(
         elif size > room:
             problems.append(f"{name} has {size:,} bytes; the files may have {max_bytes:,} in all.")
         elif cut and not block.closed:
-            problems.append(f"{name} is not whole: the answer was {cut}.")
+            problems.append(f"{name} is not whole: the answer was cut off at its limit of length.")
         else:
             room -= size
             files[name] = block.text

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.operators import syntax
-from harness.operators.answers import CUT, read
+from harness.operators.answers import read
 from harness.operators.edits import apply_edits, find_edits
 from harness.operators.parsing import parse_files, show_files, tidy, without_thinking
 from tasks.spec import TASKS_DIR, Task, all_tasks
@@ -94,8 +94,8 @@ def test_several_files_need_their_names_and_come_last_first():
 def test_an_answer_that_was_cut_off_in_a_block_is_not_whole_even_if_it_compiles():
     text = "```python model.py\nimport torch\nX = 1\n"
     assert parsed(text).problems == ()
-    assert "cut off" in parsed(text, cut=CUT["length"]).problems[0]
-    assert parsed(text + "```\n\nThe end wa", cut=CUT["length"]).problems == ()
+    assert "cut off" in parsed(text, cut=True).problems[0]
+    assert parsed(text + "```\n\nThe end wa", cut=True).problems == ()
 
 
 FILE = "import torch\n\n\nclass CustomEncoder(torch.nn.Module):\n    WHICH = {}\n"
@@ -153,7 +153,7 @@ def test_an_answer_without_what_the_task_asks_for_is_told_so_and_a_mistake_in_it
     assert "does not compile: line 5" in why
     # What its last block was to be is not known: it is not passed over.
     cut = block(FILE.format(1), "python model.py") + "```python model.py\nimport torch\n"
-    assert "not whole" in parsed(cut, cut=CUT["length"], **MECHANISM).problems[0]
+    assert "not whole" in parsed(cut, cut=True, **MECHANISM).problems[0]
     assert "WHICH = 1" in parsed(cut, **MECHANISM).files["model.py"]
     strange = parsed(block(FILE.format(1), "python src/model.py") + block(DEMO), **MECHANISM)
     assert "src/model.py" in strange.problems[1]
@@ -203,7 +203,7 @@ def test_whatever_a_model_says_only_the_tasks_files_come_out(text, cut, edits, i
     # Not Python, or each example would start a process to compile it.
     definition = request.task.definition.model_copy(update={"files": ("design.md",)})
     request = replace(request, task=Task(request.task.folder, definition, "fixed"))
-    reading = read(request, tidy(text), stop="length" if cut else "end", edits=edits)
+    reading = read(request, tidy(text), cut=cut, edits=edits)
     assert set(reading.files) <= set(request.task.definition.files)
     assert sum(len(t.encode()) for t in reading.files.values()) <= LIMIT
     assert reading.files or reading.problems

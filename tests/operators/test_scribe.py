@@ -92,23 +92,6 @@ def test_a_cut_off_answer_is_continued_once():
     assert again.files == answer.files
 
 
-def test_an_answer_that_its_server_broke_off_is_asked_for_again_with_the_reason():
-    half = GOOD.format("x" * 50)[:60]
-    answer, model = write((half, "broken"), ("", "broken"), GOOD.format(1))
-    assert 'VALUE = "1"' in answer.files["model.py"]
-    assert purposes(model) == ["draft", "again", "again"]
-    first, second = (prompt.turns[-1].text for _, prompt in model.asked[1:])
-    assert "- The server broke the answer off" in first
-    assert "model.py is not whole: the answer was broken off by its server." in first
-    assert "limit of length" not in first
-    assert "- The server broke the answer off" in second
-    assert "It is empty." in second
-    # What is whole in it was paid, and is taken.
-    answer, model = write((GOOD.format(1) + "\nIn sum, thi", "broken"))
-    assert answer.files
-    assert purposes(model) == ["draft"]
-
-
 def test_an_answer_without_what_the_task_asks_for_is_asked_for_again_with_the_reason():
     demo = "```python\nfrom model import CustomEncoder\nprint(CustomEncoder)\n```\n"
     file = "```python\nimport torch\nclass CustomEncoder(torch.nn.Module):\n    pass\n```\n"

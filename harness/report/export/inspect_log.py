@@ -202,8 +202,7 @@ def _messages(run: Run, call: Record) -> list[dict[str, Any]]:
 
 def _stop(calls: list[Record]) -> str:
     stop = calls[-1].reply.stop if calls and calls[-1].reply else "end"
-    names = {"end": "stop", "length": "max_tokens", "refusal": "content_filter"}
-    return names.get(stop, "unknown")
+    return {"end": "stop", "length": "max_tokens", "refusal": "content_filter"}[stop]
 
 
 def _usage(calls: list[Record]) -> dict[str, Any]:
