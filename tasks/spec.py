@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, Self, cast
+from typing import Annotated, Any, Literal, Protocol, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -124,6 +124,8 @@ class Definition(Strict):
 
     ``writes`` is what a submission is: a whole "program", or a "mechanism" inside a fixed shell,
     whose text is held to what a mechanism needs (``scorers/source.py``).
+    ``holds`` tells a submission from other code: its files define one of these names at their top
+    level, or call it where the name ends in ``()``.
     ``entry`` is the runner's file that trains and serves; ``frozen_entry`` the one that serves
     an exported model in a process of its own, where the task has such a way. ``chance`` is what a
     blind guess scores. ``stands_in_for`` names the task whose data this one replaces where they
@@ -139,6 +141,7 @@ class Definition(Strict):
     direction: Literal["maximize", "minimize"]
     module: str
     files: tuple[str, ...]
+    holds: tuple[Annotated[str, Field(pattern=r"^[^\W\d]\w*(\(\))?$")], ...] = ()
     runner: tuple[str, ...]
     entry: str
     frozen_entry: str | None = None

@@ -51,6 +51,7 @@ class Recording:
     def open(cls, text: str, *, live: bool = False) -> "Recording":
         """Read a run by its path, or by its bare name under runs/. Raises ConfigError."""
         from harness.runs.rundir import Run
+        from harness.runs.unchanged import refuse_other_lock
         from harness.search.journal import read
         from harness.search.state import State
 
@@ -59,7 +60,9 @@ class Recording:
             path = Path("runs") / path
         run = Run.open(Path(os.path.realpath(path)))  # noqa: PTH118 (a circle of links raises)
         state, shown = State(Tree(maximize=run.lock.maximize)), {}
-        for event in read(run.path / "events.jsonl")[0]:
+        events = read(run.path / "events.jsonl")[0]
+        refuse_other_lock(run, events)
+        for event in events:
             state.apply(event, run.path / "nodes")
             if event.kind == "chosen":
                 shown[event.data["node"]] = state.tree.copy()

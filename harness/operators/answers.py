@@ -1,13 +1,12 @@
 """From a model's reply to a submission: whole files, or edits of the parent's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.agents.base import Ask
 from harness.operators import syntax
 from harness.operators.edits import apply_edits, find_edits, has_edits
 from harness.operators.parsing import Parsed, parse_files, plan, without_thinking
-from harness.operators.text import one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +36,20 @@ def read(ask: Ask, text: str, *, cut: bool = False, edits: bool = False) -> Read
         return Reading({}, note, ("It is empty.",))
     wanted = ask.task.definition.files
     max_bytes = ask.task.profile(ask.profile).limits.source_kb * 1024
+    holds = ask.task.definition.holds
     base = kept_files(ask)
     if edits and has_edits(text):
-        parsed = _edited(text, base, max_bytes, cut=cut)
+        parsed = _edited(text, base, holds, max_bytes, cut=cut)
     else:
         parsed = parse_files(
-            text, wanted, max_bytes=max_bytes, cut=cut, named_only=edits, kept=base
+            text, wanted, max_bytes=max_bytes, cut=cut, named_only=edits, kept=base, holds=holds
         )
     return Reading(parsed.files, note, parsed.problems)
 
 
-def _edited(text: str, base: Mapping[str, str], max_bytes: int, *, cut: bool) -> Parsed:
+def _edited(
+    text: str, base: Mapping[str, str], holds: Sequence[str], max_bytes: int, *, cut: bool
+) -> Parsed:
     edits, problems = find_edits(text, list(base))
     if cut:
         problems.append("The answer was cut off at its limit of length.")
@@ -56,9 +58,5 @@ def _edited(text: str, base: Mapping[str, str], max_bytes: int, *, cut: bool) ->
     made = apply_edits(base, edits, max_bytes=max_bytes)
     if made.problems:
         return made
-    changed = {name: text for name, text in made.files.items() if text != base[name]}
-    wrong = syntax.errors_in(changed)
-    return Parsed(
-        made.files,
-        tuple(f"{n} does not compile: {one_line(why, 200)}." for n, why in wrong.items()),
-    )
+    changed = [name for name, text in made.files.items() if text != base[name]]
+    return Parsed(made.files, tuple(syntax.faults(made.files, changed, holds)))

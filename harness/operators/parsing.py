@@ -81,11 +81,13 @@ def parse_files(
     cut: bool = False,
     named_only: bool = False,
     kept: Mapping[str, str] | None = None,
+    holds: Sequence[str] = (),
 ) -> Parsed:
     """Return the files of an answer.
 
     ``cut``: the answer ended at a limit of length. ``named_only``: a block without a name is no
     file, even where only one is wanted. ``kept``: files that stay where the answer gives none.
+    ``holds``: what tells a submission from other code (``Definition.holds``).
     """
     best: Parsed | None = None
     tried: list[list[Block]] = []
@@ -96,7 +98,9 @@ def parse_files(
         tried.append(blocks)
         if not blocks and not named_only:
             blocks = _bare(text, cut=cut)
-        parsed = _choose(blocks, wanted, kept or {}, max_bytes, cut=cut, named_only=named_only)
+        given = _choose(blocks, wanted, holds, max_bytes, cut=cut, named_only=named_only)
+        strangers = [b.name for b in blocks if b.name and _plain(b.name) not in wanted]
+        parsed = _check(given, strangers, wanted, kept or {}, holds, max_bytes, cut=cut)
         if not parsed.problems:
             return parsed
         if best is None or len(parsed.files) > len(best.files):
@@ -118,32 +122,66 @@ def _bare(text: str, *, cut: bool) -> list[Block]:
 def _choose(
     blocks: list[Block],
     wanted: Sequence[str],
-    kept: Mapping[str, str],
+    holds: Sequence[str],
     max_bytes: int,
     *,
     cut: bool,
     named_only: bool,
-) -> Parsed:
-    """Return the files that the blocks give; of several of one name the last."""
-    problems: list[str] = []
-    given: dict[str, Block] = {}
-    strangers: list[str] = []
+) -> dict[str, Block]:
+    """Return which block is which file."""
+    named: dict[str, list[Block]] = {}
     for block in blocks:
-        name = block.name.removeprefix("./") if block.name else None
-        if name is None:
-            continue
-        if name in wanted:
-            given[name] = block
-        elif name not in strangers:
-            strangers.append(name)
-    if not given and len(wanted) == 1 and not named_only:
-        only = wanted[0]
-        unnamed = [b for b in blocks if b.name is None and _may_be(b.language, only)]
-        if unnamed:
-            given[only] = max(reversed(unnamed), key=lambda b: len(b.text))
+        if block.name is not None and (name := _plain(block.name)) in wanted:
+            named.setdefault(name, []).append(block)
+    chosen = {name: _last(name, found, cut=cut) for name, found in named.items()}
+    if len(wanted) != 1 or any(cut and not block.closed for block in chosen.values()):
+        return chosen
+    (only,) = wanted
+    unnamed = [] if named_only else [b for b in blocks if b.name is None]
+    holding, meant = _holding(only, [*named.get(only, ()), *unnamed], holds, max_bytes)
+    if holding:
+        return {only: ([b for b in holding if b.name] or holding)[-1]}
+    unnamed = meant or [b for b in unnamed if _may_be(b.language, only)]
+    if not chosen and unnamed:
+        chosen = {only: max(reversed(unnamed), key=lambda b: len(b.text))}
+    return chosen
+
+
+def _last(name: str, blocks: list[Block], *, cut: bool) -> Block:
+    """Return of several blocks of one name the last that can be the file, if any can."""
+    if cut and not blocks[-1].closed:  # where the answer ended
+        return blocks[-1]
+    return ([b for b in blocks if _may_be(b.language, name)] or blocks)[-1]
+
+
+def _holding(
+    name: str, blocks: list[Block], holds: Sequence[str], max_bytes: int
+) -> tuple[list[Block], list[Block]]:
+    """Return the blocks that hold what is asked for, and those with a mistake that meant to."""
+    if not holds or len(blocks) < 2:
+        return [], []
+    looks = syntax.look_at({str(i): b.text[:max_bytes] for i, b in enumerate(blocks)})
+    both = list(zip(blocks, looks.values(), strict=True))
+    holding = [b for b, look in both if look.holds & set(holds)]
+    words = [word.removesuffix("()") for word in holds]
+    wrong = [b for b, look in both if look.error and _may_be(b.language, name)]
+    return holding, [b for b in wrong if any(word in b.text for word in words)]
+
+
+def _check(
+    given: Mapping[str, Block],
+    strangers: Sequence[str],
+    wanted: Sequence[str],
+    kept: Mapping[str, str],
+    holds: Sequence[str],
+    max_bytes: int,
+    *,
+    cut: bool,
+) -> Parsed:
+    """Return the files that the blocks give, and what is wrong with them."""
+    problems: list[str] = []
     if not given and kept:
-        problems.append("It holds no file.")
-        return Parsed({}, (*problems, *_named(strangers)))
+        return Parsed({}, ("It holds no file.", *_named(strangers)))
     files: dict[str, str] = {}
     room = max_bytes - sum(len(kept[n].encode()) for n in wanted if n in kept and n not in given)
     for name in wanted:
@@ -164,19 +202,24 @@ def _choose(
         else:
             room -= size
             files[name] = block.text
-    wrong = syntax.errors_in({name: files[name] for name in given if name in files})
-    problems += [f"{name} does not compile: {one_line(why, 200)}." for name, why in wrong.items()]
+    problems += syntax.faults(files, list(given), () if problems else holds)
     if problems:
         problems += _named(strangers)
     return Parsed(files, tuple(problems))
 
 
-def _named(strangers: list[str]) -> list[str]:
-    listed = ", ".join(one_line(name, 80) for name in strangers[:MAX_NAMES])
+def _named(strangers: Sequence[str]) -> list[str]:
+    names = list(dict.fromkeys(map(_plain, strangers)))[:MAX_NAMES]
+    listed = ", ".join(one_line(name, 80) for name in names)
     return [f"Not among the files to write: {listed}."] if listed else []
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("./")
 
 
 def _may_be(language: str, name: str) -> bool:
     """Return whether a block of that language may be the file."""
     suffix = name.rpartition(".")[2]
-    return language in ("", suffix, *(("python", "python3") if suffix == "py" else ()))
+    python = suffix == "py" and re.fullmatch(r"py(thon)?[\d.]*", language)
+    return language in ("", suffix) or bool(python)

@@ -1,4 +1,4 @@
-"""Whether Python files compile: asked of another process.
+"""Whether Python files compile, and what they define and call: asked of another process.
 
 Deep nesting can overflow the parser's stack (how deep depends on the Python and on the thread),
 and its warnings would go through state that threads share; neither may reach the harness. The
@@ -15,23 +15,45 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.operators.text import one_line
 
 TIMEOUT_S = 20.0
 
 _ANSWERS = """
-import json, sys
+import ast, json, symtable, sys
+
+def look(source, name):
+    try:
+        compile(source, name, "exec", dont_inherit=True)
+        top = symtable.symtable(source, name, "exec").get_symbols()
+        called = (n.func for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call))
+        holds = {s.get_name() for s in top if s.is_assigned()}
+        holds |= {f"{getattr(f, 'id', getattr(f, 'attr', ''))}()" for f in called}
+        return "", sorted(holds)
+    except SyntaxError as error:
+        return f"line {error.lineno}: {error.msg}", []
+    except (RecursionError, MemoryError, ValueError, OverflowError):
+        return "it is nested too deeply to be compiled", []
+
 for line in sys.stdin:
-    found = {}
-    for name, source in json.loads(line).items():
-        try:
-            compile(source, name, "exec", dont_inherit=True)
-        except SyntaxError as error:
-            found[name] = f"line {error.lineno}: {error.msg}"
-        except (RecursionError, MemoryError, ValueError, OverflowError):
-            found[name] = "it is nested too deeply to be compiled"
+    found = {name: look(source, name) for name, source in json.loads(line).items()}
     print(json.dumps(found), flush=True)
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a Python source is: why it does not compile ("" if it does), and what it holds.
+
+    That are names which it defines at its top level by class, def or assignment (an import
+    defines nothing), and ``NAME()`` for what it calls anywhere.
+    """
+
+    error: str
+    holds: frozenset[str] = frozenset()
 
 
 class _Compiler:
@@ -41,7 +63,7 @@ class _Compiler:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def errors_in(self, sources: Mapping[str, str]) -> dict[str, str]:
+    def look_at(self, sources: Mapping[str, str]) -> dict[str, Look]:
         """Return its findings. Raises OSError, ValueError where it died or thought too long."""
         with self._lock:
             process = self._process
@@ -54,12 +76,12 @@ class _Compiler:
                     start_new_session=True,  # Ctrl-C is ours alone; the end of our pipe ends it
                 )
             try:
-                found: dict[str, str] = json.loads(_exchange(process, json.dumps(sources)))
+                found = json.loads(_exchange(process, json.dumps(sources)))
             except BaseException:
                 _end(process)
                 self._process = None
                 raise
-            return found
+            return {name: Look(error, frozenset(holds)) for name, (error, holds) in found.items()}
 
     def close(self) -> None:
         """End the process; the next question starts another."""
@@ -73,15 +95,34 @@ _compiler = _Compiler()
 atexit.register(_compiler.close)
 
 
-def errors_in(files: Mapping[str, str]) -> dict[str, str]:
-    """Return what is wrong with those of ``files`` that are Python and do not compile, by name."""
-    sources = {name: text for name, text in files.items() if name.endswith(".py")}
+def look_at(sources: Mapping[str, str]) -> dict[str, Look]:
+    """Return what each Python source is, by the same keys."""
     if not sources:
         return {}
     try:
-        return _compiler.errors_in(sources)
+        return _compiler.look_at(sources)
     except (OSError, ValueError):
-        return dict.fromkeys(sources, "it cannot be compiled: Python's parser gave up")
+        return dict.fromkeys(sources, Look("it cannot be compiled: Python's parser gave up"))
+
+
+def faults(files: Mapping[str, str], written: Collection[str], holds: Sequence[str]) -> list[str]:
+    """Return in sentences what is wrong with files: those just ``written``, and all together.
+
+    ``holds``: of these at least one must be in them (``Definition.holds``).
+    """
+    found = look_at({name: text for name, text in files.items() if name.endswith(".py")})
+    wrong = {name: look.error for name, look in found.items() if look.error}
+    told = [f"{n} does not compile: {one_line(wrong[n], 200)}." for n in written if n in wrong]
+    if (
+        holds
+        and found
+        and not wrong
+        and not any(look.holds & set(holds) for look in found.values())
+    ):
+        verb = "calls" if holds[0].endswith("()") else "defines"
+        names = " or ".join(f"`{name}`" for name in holds)
+        told.append(f"{', '.join(found)} {verb} no {names}, and the task asks for it.")
+    return told
 
 
 def _exchange(process: subprocess.Popen[bytes], line: str) -> bytes:

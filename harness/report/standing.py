@@ -71,13 +71,13 @@ class Follower:
     """Follows one run directory."""
 
     def __init__(self, path: Path) -> None:
-        self._run = Run(path)
         self.path = path
         self._broken: object = None
         self._begin()
 
     def _begin(self) -> None:
-        self.standing = Standing(str(self._run.path))
+        self._run = Run(self.path)
+        self.standing = Standing(str(self.path))
         self._asked: Asked | None = None
         self._result: dict[str, Any] | None = None
         self._maximize = True

@@ -16,6 +16,7 @@ from harness.report.sound import check
 from harness.report.spending import describe_spent, spent_by
 from harness.report.summary import describe
 from harness.runs.rundir import Run, read_json
+from harness.runs.unchanged import refuse_other_lock
 from harness.search.journal import read
 from harness.search.state import State, rebuild
 from harness.search.tree import Node
@@ -32,6 +33,7 @@ def load(path: Path) -> tuple[Run, State]:
     if journal.exists() and not journal.is_file():
         raise ConfigError(f"{journal} is no regular file.")
     events, _, _ = read(journal)
+    refuse_other_lock(run, events)
     try:
         state = rebuild(events, run.path / "nodes", maximize=run.lock.maximize)
         check(state)

@@ -25,12 +25,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from harness.agents.replay import PREFIX
 from harness.errors import ConfigError
 from harness.files import open_plain, read_plain
-from harness.runs.rundir import FORMAT, Asked, Locked, data_root
+from harness.runs.rundir import FORMAT, Asked, Locked, data_root, digest
+from harness.runs.unchanged import refuse_edited
 
 FILES = ("run.toml", "lock.json", "result.json", "events.jsonl")
 MOST_BYTES = 8 << 20
 TAIL_BYTES = 1 << 16
-VERSION = 2
+VERSION = 3
 """Of what an entry holds: a cache of another version is made anew."""
 RACY_NS = 2_000_000_000
 """A file changed so recently could change again without its time moving on: not cached."""
@@ -81,6 +82,13 @@ class Outcome(BaseModel):
     """``result.json``, as far as tables need it. What newer harnesses add is ignored."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    task: str | None = None
+    profile: str | None = None
+    agent: str | None = None
+    policy: str | None = None
+    seed: int | None = None
+    lock: str = ""
+    """Of ``lock.json`` the digest; empty in results of before they held it."""
     valid: bool
     metric: Literal["accuracy", "bits_per_byte"]
     score: float | None
@@ -92,6 +100,13 @@ class Outcome(BaseModel):
     spent: Spent | None = None
     replay: Repeats | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def claimed(self) -> dict[str, str | int | None]:
+        """What it says the run was asked for."""
+        return {
+            name: getattr(self, name) for name in ("task", "profile", "agent", "policy", "seed")
+        }
 
     @property
     def rows(self) -> int | None:
@@ -200,12 +215,26 @@ def read(path: Path) -> Entry:
         lock = _parsed(_LOCK, path / "lock.json")
         finished = (path / "result.json").exists()
         outcome = _parsed(_OUTCOME, path / "result.json") if finished else None
+        _refuse_edited(path, asked, lock, outcome)
         state, problem = ("finished", "") if outcome else _ending(path / "events.jsonl")
     except ConfigError as error:
         return Entry(path=str(path), state="skipped", problem=str(error))
     return Entry(
         path=str(path), state=state, problem=problem, asked=asked, lock=lock, outcome=outcome
     )
+
+
+def _refuse_edited(path: Path, asked: Asked, lock: Locked, outcome: Outcome | None) -> None:
+    """Raise ConfigError where the files tell of different runs."""
+    refuse_edited(asked, lock, "run.toml")
+    if outcome is None:
+        return
+    for name, then in outcome.claimed.items():
+        now = getattr(asked, name)
+        if then is not None and then != now:
+            raise ConfigError(f"result.json says {name} {then!r:.80}, run.toml {now!r:.80}")
+    if outcome.lock and outcome.lock != digest(_content(path / "lock.json")):
+        raise ConfigError("lock.json was edited after the run ended")
 
 
 _ASKED: TypeAdapter[Asked] = TypeAdapter(Asked)

@@ -21,6 +21,7 @@ from harness.commands import command
 from harness.errors import Cancelled, ConfigError, HarnessError
 from harness.faults import explain
 from harness.policies import Policy, make_policy
+from harness.runs import unchanged
 from harness.runs.garbage import collect
 from harness.runs.result import compose
 from harness.runs.rundir import Asked, Locked, Run, data_root, write_whole
@@ -317,14 +318,7 @@ def _same(before: Locked, now: Locked) -> None:
             cause=f"then {hidden.named(before.hidden_key)}, now {hidden.named(now.hidden_key)}",
             remedy=hidden.remedy(before.hidden_key),
         )
-    for name in ("task_hash", "data_hash", "scorer", "image", "agent", "versions", "hardware"):
-        old, new = getattr(before, name), getattr(now, name)
-        if old != new:
-            raise ConfigError(
-                f"This run began with another {name}: later nodes would not compare.",
-                cause=f"then {old}, now {new}",
-                remedy="go back to what it began with, or start a new run",
-            )
+    unchanged.refuse_other(before, now)
 
 
 def _execute(
@@ -334,6 +328,7 @@ def _execute(
     with run.hold(), _interruptible(), closing(run.journal()) as journal:
         evaluator = LocalEvaluator(ready.request, workers=run.asked.workers, observe=observe)
         # Reads everything back, and refuses damage, before a byte is written.
+        unchanged.refuse_other_lock(run, journal.events)
         budget = Budget(
             run.asked.limits, workers=run.asked.workers, gpus=len(ready.lease.uuids[:1])
         )
@@ -352,7 +347,13 @@ def _execute(
             recording=recording,
         )
         observe("run", run.name, {"run": run, "ready": ready})
-        journal.append("opened", pid=os.getpid(), harness=__version__, queued_s=ready.queued_s)
+        journal.append(
+            "opened",
+            pid=os.getpid(),
+            harness=__version__,
+            lock=run.lock_digest,
+            queued_s=ready.queued_s,
+        )
         try:
             search.search()
             score = search.finalize()

@@ -11,6 +11,7 @@ from harness.errors import ConfigError
 from harness.runs.by_hand import Watcher
 from harness.runs.launch import get_ready
 from harness.runs.rundir import Run, read_json, write_whole
+from harness.runs.unchanged import refuse_other_lock
 from harness.search.evaluator import Job
 from harness.search.journal import read
 from harness.search.loop import FINAL
@@ -35,6 +36,7 @@ def rescore(
         raise ConfigError(f"{path} has {what}.", remedy=command("show", path))
     old = Score.model_validate_json(json.dumps(read_json(folder / "score.json")))
     events, _, _ = read(run.path / "events.jsonl")
+    refuse_other_lock(run, events)
     state = rebuild(events, run.path / "nodes", maximize=run.lock.maximize)
     number = state.finalist if node is None else node
     if number is None or number not in state.tree:

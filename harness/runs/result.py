@@ -55,6 +55,7 @@ def compose(
             "agent": asked.agent,
             "policy": asked.policy,
             "seed": asked.seed,
+            "lock": run.lock_digest,
             "valid": final is not None and final.valid,
             "metric": metric,
             "score": final.score if final else None,

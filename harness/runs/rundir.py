@@ -20,6 +20,8 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -32,6 +34,7 @@ from harness.commands import command, quote
 from harness.errors import ConfigError
 from harness.faults import naming
 from harness.files import open_plain, read_plain, read_text
+from harness.runs.unchanged import refuse_edited
 from harness.search.budget import Limits
 from harness.search.journal import Journal, read
 
@@ -78,10 +81,13 @@ class Asked(BaseModel):
 
 
 class Locked(BaseModel):
-    """``lock.json``: what the names stood for when the run began."""
+    """``lock.json``: what was asked when the run began, and what the names stood for."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A budget may be infinite, and is read back as such.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
     format: int = FORMAT
+    asked: Asked | None = None
+    """``run.toml`` as it was; None in a lock of before runs kept that."""
     harness: str
     task_hash: str
     data_hash: str
@@ -159,6 +165,7 @@ class Run:
         try:
             (path / "nodes").mkdir()
             values = asked.model_dump(mode="json", exclude_none=True)  # TOML knows no null
+            lock = lock.model_copy(update={"asked": asked})
             # lock.json first: a directory with a run.toml can be resumed.
             write_whole(path / "lock.json", lock.model_dump_json(indent=2) + "\n")
             write_whole(path / "run.toml", tomlkit.dumps(values))
@@ -191,20 +198,28 @@ class Run:
         _ = run.asked, run.lock
         return run
 
-    @property
+    # Read once: a run in progress goes on, and ends, as what it began as.
+    @cached_property
     def asked(self) -> Asked:
-        """``run.toml``. Raises ConfigError where it is damaged or newer."""
+        """``run.toml``. Raises ConfigError where it is damaged, newer, or no more what it was."""
         file = self.path / "run.toml"
         try:
             values = tomllib.loads(read_text(file))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{file} cannot be read.", cause=str(error)) from error
-        return _validate(Asked, values, file)
+        asked = _validate(Asked, values, file)
+        refuse_edited(asked, self.lock, file)
+        return asked
 
-    @property
+    @cached_property
     def lock(self) -> Locked:
         """``lock.json``. Raises ConfigError where it is damaged or newer."""
         return _validate(Locked, read_json(self.path / "lock.json"), self.path / "lock.json")
+
+    @cached_property
+    def lock_digest(self) -> str:
+        """By which journal and result name ``lock.json``."""
+        return digest(read_plain(self.path / "lock.json"))
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -313,6 +328,11 @@ def data_root() -> Path:
 def plain_name(text: str) -> str:
     """Return a name that every file system and archive takes, as near as can be."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-") or "run"
+
+
+def digest(content: bytes) -> str:
+    """Return the first 16 hex digits of a file's SHA-256."""
+    return sha256(content).hexdigest()[:16]
 
 
 def write_whole(path: Path, text: str, *, sync: bool = True) -> None:

@@ -25,7 +25,7 @@ from typing import Literal
 from harness.errors import Cancelled, ConfigError, ProviderError
 from harness.report.outlay import of_result
 from harness.report.standing import DAMAGE, Follower, Standing
-from harness.runs.rundir import read_json
+from harness.runs.rundir import Run, read_json
 from harness.sweeps.child import Child
 from harness.sweeps.offers import Offer
 from harness.sweeps.plan import Plan
@@ -202,6 +202,8 @@ class Sweep:
         """Let what is on disk say how a run stands that is no child of ours."""
         slot.state = "waiting"
         try:
+            if slot.begun:
+                _ = Run.open(slot.path).asked  # one that was edited since is not what was planned
             if (slot.path / "result.json").exists():
                 result = read_json(slot.path / "result.json")
                 slot.state = "done" if result["valid"] else "invalid"

@@ -78,3 +78,31 @@ def test_what_looks_like_a_key_is_hidden_even_where_it_is_not_ours(echo):
     assert cleaned(f"Incorrect API key provided: {echo}, you", "other") == (
         "Incorrect API key provided: [key], you"
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "said", "shown"),
+    [
+        # Short ones stand for a key where a server wants anything.
+        ("token", "at most 4096 tokens, a token each", "at most 4096 tokens, a token each"),
+        ("k", "ask for a key", "ask for a key"),
+        ("", "no key", "no key"),
+        # Words of a message that only hold it are no key.
+        ("password", "your passwords, a password", "your passwords, a [key]"),
+        ("localhost", "localhost1 refused, localhost did", "localhost1 refused, [key] did"),
+        (KEY, f"'Bearer {KEY}', key={KEY}&x, {KEY}.", "'Bearer [key]', key=[key]&x, [key]."),
+        ("a+b/c=d.e$f", "a+b/c=d.e$f and aab/c=d.e$f", "[key] and aab/c=d.e$f"),
+    ],
+)
+def test_a_key_is_hidden_where_it_stands_by_itself_and_no_word_of_a_message_is(key, said, shown):
+    assert cleaned(said, key) == shown
+
+
+def test_a_placeholder_key_leaves_a_servers_sentence_as_it_is(provider, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", "token")
+    said = "This model's maximum context length is 4096 tokens."
+    provider.script(status(400, "invalid_request_error", said))
+    client = make_client(model_on(provider, "openai"), patience=QUICK)
+    with pytest.raises(HarnessError) as caught:
+        client.send(PROMPT, say=print, cancel=threading.Event())
+    assert caught.value.cause == said

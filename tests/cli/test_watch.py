@@ -62,6 +62,17 @@ def runs(finished, tmp_path):
         yield place
 
 
+def made_by(run: Path, agent: str) -> None:
+    """Make a run look as if an agent of that name had been asked for from the beginning."""
+    for file, old, new in (
+        (run / "run.toml", 'agent = "reference"', f'agent = "{agent}"'),
+        (run / "lock.json", '"agent": "reference"', f'"agent": "{agent}"'),
+    ):
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+
+
 def test_every_state_is_named_and_damage_is_a_row_not_a_traceback(runs):
     done = subprocess.run(
         [*HARNESS, "watch", str(runs), "--once", "--json"], capture_output=True, text=True
@@ -88,9 +99,7 @@ def test_every_state_is_named_and_damage_is_a_row_not_a_traceback(runs):
 
 
 def test_the_living_come_first_and_every_line_fits_eighty_columns(runs, monkeypatch):
-    text = (runs / "killed" / "run.toml").read_text()
-    long = text.replace('agent = "reference"', f'agent = "{"an-agent-of-long-name-" * 3}"')
-    (runs / "killed" / "run.toml").write_text(long)
+    made_by(runs / "killed", "an-agent-of-long-name-" * 3)
     monkeypatch.setenv("COLUMNS", "80")
     done = subprocess.run([*HARNESS, "watch", str(runs)], capture_output=True, text=True)
     shown = done.stdout.splitlines()
@@ -109,11 +118,7 @@ def test_more_runs_than_lines_are_counted_not_drawn(runs):
 
 
 def test_what_runs_hold_is_shown_and_never_obeyed(runs):
-    text = (runs / "killed" / "run.toml").read_text()
-    evil = r"\u001b]0;pwned\u0007\u001b[2J\u4e2d\u6587\nsecond line"
-    (runs / "killed" / "run.toml").write_text(
-        text.replace('agent = "reference"', f'agent = "{evil}"')
-    )
+    made_by(runs / "killed", r"\u001b]0;pwned\u0007\u001b[2J\u4e2d\u6587\nsecond line")
     (runs / "toml" / "run.toml").write_text('format = 1\n"\u001b[31mred" = 3\n')
     done = subprocess.run([*HARNESS, "watch", str(runs)], capture_output=True, text=True)
     assert done.returncode == 0

@@ -11,11 +11,12 @@ from harness.operators import syntax
 from harness.operators.answers import read
 from harness.operators.edits import apply_edits, find_edits
 from harness.operators.parsing import parse_files, show_files, tidy, without_thinking
-from tasks.spec import Task
+from tasks.spec import TASKS_DIR, Task, all_tasks
 from tests.operators.model import ask, scored
 
 ANSWERS = Path(__file__).parent / "answers"
 WANTED = ("model.py",)
+OURS = [t for t in all_tasks().values() if TASKS_DIR in t.folder.parents and t.variant == "fixed"]
 LIMIT = 64 * 1024
 
 
@@ -97,13 +98,82 @@ def test_an_answer_that_was_cut_off_in_a_block_is_not_whole_even_if_it_compiles(
     assert parsed(text + "```\n\nThe end wa", cut=True).problems == ()
 
 
+FILE = "import torch\n\n\nclass CustomEncoder(torch.nn.Module):\n    WHICH = {}\n"
+DEMO = "from model import CustomEncoder\n\nmodel = CustomEncoder(16)\n" + "print(model)\n" * 30
+NESTED = '    """\n    ```python\n    x = 1\n    ```\n    """\n'
+MECHANISM = {"holds": ("CustomEncoder",)}
+
+
+def block(text: str, info: str = "python", before: str = "") -> str:
+    return f"{before}\n\n```{info}\n{text}```\n\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "which"),
+    [
+        # A demo, the file, a shell, and a longer example of use.
+        (block("x = 1\n") + block(FILE.format(1)) + block("pip install x\n" * 40, "bash")
+         + block(DEMO), 1),
+        (block(DEMO, before="Use `model.py`:") + block(FILE.format(2)), 2),
+        (block(FILE.format(3)) + block(DEMO, before="Then, with `model.py`:"), 3),
+        (block(FILE.format(4)) + block("python model.py\n", "bash", "Run `model.py`:"), 4),
+        (block(FILE.format(5) * 3) + block(FILE.format(6), before="Shorter, the final one."), 6),
+        (block(FILE.format(7), "python model.py")
+         + block("    def forward(self, x):\n        return x\n", "python model.py"), 7),
+        (block(FILE.format(8), "python model.py") + block("-import torch\n+import x\n",
+         "diff model.py"), 8),
+        (block(FILE.format(9), "py3") + block(DEMO, "python3.11"), 9),
+        (block(FILE.format(10), "none") + block(DEMO, ""), 10),
+        (block(FILE.format(11), "python ./model.py") + block(DEMO), 11),
+        (block(DEMO) + block(FILE.format(12)).replace("```", "~~~"), 12),
+        ((block(DEMO) + block(FILE.format(13))).replace("\n", "\r\n"), 13),
+        (block(DEMO) + block(FILE.format(14) + NESTED), 14),
+        (block(DEMO) + block(FILE.format(15)).rstrip("`\n"), 15),
+    ],
+)  # fmt: skip
+def test_of_several_blocks_the_one_that_defines_what_the_task_asks_for_is_taken(answer, which):
+    result = parsed(answer, **MECHANISM)
+    assert result.problems == ()
+    assert f"WHICH = {which}\n" in result.files["model.py"]
+
+
+def test_of_several_blocks_a_program_is_the_one_that_calls_what_the_task_asks_for():
+    script = "from prepare import evaluate_bpb\nSCORE = evaluate_bpb(model, tokenizer, 64)\n"
+    note = "from prepare import evaluate_bpb  # given\n" + "x = 1\n" * 50
+    result = parsed(block(script) + block(note), ("train.py",), holds=("evaluate_bpb()",))
+    assert (result.files, result.problems) == ({"train.py": script}, ())
+    (why,) = parsed(block(note), ("train.py",), holds=("evaluate_bpb()",)).problems
+    assert "train.py calls no `evaluate_bpb()`" in why
+
+
+def test_an_answer_without_what_the_task_asks_for_is_told_so_and_a_mistake_in_it_first():
+    (why,) = parsed(block(DEMO) + block("x = 1\n"), **MECHANISM).problems
+    assert "model.py defines no `CustomEncoder`" in why
+    (why,) = parsed(block(FILE.format("(")) + block(DEMO), **MECHANISM).problems
+    assert "does not compile: line 5" in why
+    # What its last block was to be is not known: it is not passed over.
+    cut = block(FILE.format(1), "python model.py") + "```python model.py\nimport torch\n"
+    assert "not whole" in parsed(cut, cut=True, **MECHANISM).problems[0]
+    assert "WHICH = 1" in parsed(cut, **MECHANISM).files["model.py"]
+    strange = parsed(block(FILE.format(1), "python src/model.py") + block(DEMO), **MECHANISM)
+    assert "src/model.py" in strange.problems[1]
+
+
+@pytest.mark.parametrize("task", OURS, ids=lambda task: task.name)
+def test_every_reference_design_holds_what_its_task_says(task):
+    assert task.definition.holds
+    for design in task.designs():
+        assert syntax.faults(design.files, list(design.files), task.definition.holds) == []
+
+
 @pytest.mark.parametrize(
     "source",
     ["(" * 100_000, "-" * 200_000 + "1", "a" + ".a" * 100_000, "\0", "f'{" * 50_000,
      "if a: pass\n" + "elif a: pass\n" * 20_000, "9" * 200_000],
 )  # fmt: skip
 def test_hostile_nesting_does_not_reach_our_interpreter(source):
-    assert set(syntax.errors_in({"model.py": source, "notes.txt": "("})) == {"model.py"}
+    (told,) = syntax.faults({"model.py": source, "notes.txt": "("}, ["model.py", "notes.txt"], ())
+    assert told.startswith("model.py does not compile")
 
 
 def test_unfinished_thinking_is_no_answer():

@@ -92,6 +92,15 @@ def test_a_cut_off_answer_is_continued_once():
     assert again.files == answer.files
 
 
+def test_an_answer_without_what_the_task_asks_for_is_asked_for_again_with_the_reason():
+    demo = "```python\nfrom model import CustomEncoder\nprint(CustomEncoder)\n```\n"
+    file = "```python\nimport torch\nclass CustomEncoder(torch.nn.Module):\n    pass\n```\n"
+    answer, model = write(demo, file + demo, task="lra/listops")
+    assert answer.files["model.py"].startswith("import torch")
+    assert purposes(model) == ["draft", "again"]
+    assert "model.py defines no `CustomEncoder`" in model.asked[1][1].turns[-1].text
+
+
 @pytest.mark.parametrize(
     "rest",
     [

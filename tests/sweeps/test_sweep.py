@@ -20,6 +20,7 @@ from harness.sweeps.offers import FREE, Offer
 from harness.sweeps.plan import held, make_plan
 from harness.sweeps.sweep import Patience, Sweep
 from harness.sweeps.words import exit_code, summary
+from tests.report.made_runs import make_run
 
 HERE = Path(__file__).parent
 TOYS = HERE.parent / "toys"
@@ -354,6 +355,16 @@ def test_a_damaged_run_is_refused_and_left_as_it_is(tmp_path):
     assert set(states(sweep).values()) == {"refused"}
     assert (toml / "run.toml").read_text() == "format = 1\ntask = "
     assert not Path(f"{play.plays}.calls").exists()
+
+
+def test_a_finished_run_whose_run_toml_was_edited_is_not_taken_for_what_was_planned(tmp_path):
+    play = Play(tmp_path, {"a": [0]})
+    folder = play.plan.folder / play.plan.estimates[0].run.name
+    toml = make_run(play.plan.folder, name=folder.name) / "run.toml"
+    toml.write_text(toml.read_text().replace("seed = 0", "seed = 1"))
+    sweep = play.sweep()
+    assert states(sweep) == {("a", 0): "refused"}
+    assert "edited" in sweep.slots[0].message
 
 
 def test_one_folder_has_one_sweep_at_a_time(tmp_path):

@@ -14,6 +14,7 @@ import httpx2
 
 from harness.agents.clients.patience import advised_wait_s
 from harness.agents.clients.wire import Refused
+from harness.agents.redaction import without_key
 from harness.errors import ConfigError, HarnessError, ProviderError
 
 _AGAIN = {408, 409, 425, 429}
@@ -143,8 +144,6 @@ def _judge_status(error: Any, secret: str) -> Failure:  # noqa: ANN401 (either S
 
 def cleaned(text: str, secret: str, most: int = 300) -> str:
     """Return what a provider said, fit for a screen: one line, no escapes, no key."""
-    if secret:
-        text = text.replace(secret, "[key]")
-    text = re.sub(r"\b(?:sk[-_]|AIza)[\w*.-]{6,}", "[key]", text)
+    text = without_key(text, secret)
     text = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * most]).split())
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,189 @@
+"""A run ends as what it began as: what was edited on the way is told, never claimed."""
+
+import contextlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.agents.replay import Recording
+from harness.agents.writing import Writing
+from harness.errors import Cancelled, ConfigError
+from harness.report.bundle.pack import pack
+from harness.report.gate import make_baseline
+from harness.report.leaderboard import build
+from harness.report.tree_view import load
+from harness.runs import unchanged
+from harness.runs.index import entries
+from harness.runs.launch import Options, resume, start
+from harness.runs.rundir import Asked, Locked, Run
+from harness.search.journal import Journal, read
+
+DOCS = Path(__file__).parents[2] / "docs" / "runs.md"
+
+
+def quiet(*_: object) -> None:
+    pass
+
+
+def interrupt(what: str, label: str, details: dict) -> None:  # noqa: ARG001
+    if what == "scored":
+        raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with a run that was interrupted after one node, and one that is finished."""
+    folder = tmp_path_factory.mktemp("unchanged")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_TASKS_DIR", str(Path(__file__).parents[1] / "toys"))
+        patch.setenv("HARNESS_DATA", str(folder / "data"))
+        for name, observe in (("begun", interrupt), ("done", quiet)):
+            options = Options(
+                "toy", "reference", "greedy", "test", folder, steps=2, sandbox="process", name=name
+            )
+            with contextlib.suppress(Cancelled):
+                start(options, progress=quiet, observe=observe)
+    return folder
+
+
+@pytest.fixture
+def runs(world, tmp_path, monkeypatch):
+    for name in ("begun", "done"):
+        shutil.copytree(world / name, tmp_path / "runs" / name)
+    monkeypatch.setenv("HARNESS_DATA", str(world / "data"))
+    return tmp_path / "runs"
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert re.search(old, text, re.M), text
+    file.write_text(re.sub(old, new, text, flags=re.M))
+
+
+def aged(run: Path) -> None:
+    """Make a run look as before locks held what was asked."""
+    lock = json.loads((run / "lock.json").read_text())
+    del lock["asked"]
+    (run / "lock.json").write_text(json.dumps(lock))
+    if (run / "result.json").exists():
+        result = json.loads((run / "result.json").read_text())
+        del result["lock"]
+        (run / "result.json").write_text(json.dumps(result))
+
+
+EDITS = {
+    "policy": ('^policy = "greedy"', 'policy = "mcts"', "'greedy', now 'mcts'"),
+    "seed": ("^seed = 0", "seed = 7", "then 0, now 7"),
+    "settings": (r"^settings = \[\]", 'settings = ["greedy.num_drafts=1"]', "num_drafts"),
+    "agent": ('^agent = "reference"', 'agent = "random"', "'reference', now 'random'"),
+    "workers": ("^workers = 1", "workers = 2", "then 1, now 2"),
+    "steps": ("^steps = 2", "steps = 1", "then 2, now 1 (it may only rise)"),
+    "dollars": ("^steps = 2", "steps = 2\ndollars = 1.5", "then nothing, now 1.5"),
+    "charge_waiting": ("^charge_waiting = false", "charge_waiting = true", "now True"),
+    "writing.complexity": ("^complexity = false", "complexity = true", "then False, now True"),
+}
+
+
+@pytest.mark.parametrize("field", EDITS)
+def test_a_run_whose_run_toml_was_edited_is_not_resumed_and_says_what_it_was(runs, field):
+    old, new, told = EDITS[field]
+    edit(runs / "begun" / "run.toml", old, new)
+    before = (runs / "begun" / "events.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match="run.toml was edited") as caught:
+        resume(runs / "begun", progress=quiet, observe=quiet)
+    assert f"{field}: then" in caught.value.cause
+    assert told in caught.value.cause
+    assert "put back" in caught.value.remedy
+    assert (runs / "begun" / "events.jsonl").read_bytes() == before
+
+
+def test_a_budget_may_grow_and_the_run_goes_on_to_the_new_one(runs):
+    edit(runs / "begun" / "run.toml", "^steps = 2", "steps = 3")
+    edit(runs / "begun" / "run.toml", "^time_s = .*", "time_s = 90000.0")
+    result = resume(runs / "begun", progress=quiet, observe=quiet)
+    assert result["nodes"]["scored"] == 3
+    assert [entry.state for entry in entries([runs / "begun"])] == ["finished"]
+
+
+def test_what_is_edited_while_a_run_works_is_not_in_its_result(runs):
+    def observe(what: str, label: str, details: dict) -> None:  # noqa: ARG001
+        if what == "scored":
+            edit(runs / "begun" / "run.toml", '"greedy"|"mcts"', '"mcts"')
+
+    result = resume(runs / "begun", progress=quiet, observe=observe)
+    assert result["policy"] == "greedy"
+    (entry,) = entries([runs / "begun"])
+    assert "run.toml was edited" in entry.problem
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_finished_run_that_was_edited_stands_in_no_table(runs, old):
+    if old:
+        aged(runs / "done")
+    assert build(entries([runs / "done"]))["tables"]
+    edit(runs / "done" / "run.toml", '^policy = "greedy"', 'policy = "mcts"')
+    board = build(entries([runs / "done"]))
+    assert board["tables"] == []
+    (why,) = board["skipped"].values()
+    assert "run.toml" in why
+    with pytest.raises(ConfigError, match="no finished run"):
+        make_baseline(entries([runs / "done"]), "0")
+
+
+@pytest.mark.parametrize("use", [pack, Recording.open, load, resume])
+def test_nothing_is_made_of_a_finished_run_that_was_edited(runs, tmp_path, use):
+    edit(runs / "done" / "run.toml", "^seed = 0", "seed = 1")
+    more = {pack: (tmp_path / "b.tar.gz",)}.get(use, ())
+    options = {"progress": quiet, "observe": quiet} if use is resume else {}
+    what = str(runs / "done") if use is Recording.open else runs / "done"
+    with pytest.raises(ConfigError, match="edited") as caught:
+        use(what, *more, **options)
+    assert "seed: then 0, now 1" in caught.value.cause
+
+
+def test_a_lock_that_was_edited_with_it_is_found_by_the_journal_and_by_the_result(runs):
+    for name in ("begun", "done"):
+        edit(runs / name / "run.toml", "^seed = 0", "seed = 1")
+        edit(runs / name / "lock.json", '"seed": 0', '"seed": 1')
+    with pytest.raises(ConfigError, match=r"lock\.json was edited"):
+        resume(runs / "begun", progress=quiet, observe=quiet)
+    with pytest.raises(ConfigError, match=r"lock\.json was edited"):
+        load(runs / "done")
+    edit(runs / "done" / "result.json", '"seed": 0', '"seed": 1')
+    assert "lock.json was edited" in entries([runs / "done"])[0].problem
+
+
+def test_a_lock_of_before_what_was_asked_was_kept_is_read_and_resumed(runs):
+    aged(runs / "begun")
+    events = read(runs / "begun" / "events.jsonl")[0]
+    (runs / "begun" / "events.jsonl").unlink()
+    journal = Journal(runs / "begun" / "events.jsonl")
+    for event in events:
+        journal.append(event.kind, **{k: v for k, v in event.data.items() if k != "lock"})
+    journal.close()
+    assert Run.open(runs / "begun").lock.asked is None
+    assert resume(runs / "begun", progress=quiet, observe=quiet)["nodes"]["scored"] == 2
+
+
+def test_an_old_lock_still_knows_its_policy(runs):
+    aged(runs / "begun")
+    edit(runs / "begun" / "run.toml", '^policy = "greedy"', 'policy = "mcts"')
+    with pytest.raises(ConfigError, match="another policy") as caught:
+        resume(runs / "begun", progress=quiet, observe=quiet)
+    assert "policy.num_drafts" in caught.value.cause
+
+
+def test_every_field_has_a_rule_and_the_docs_say_the_same():
+    writing = {f"writing.{name}" for name in Writing.model_fields}
+    assert set(unchanged.ASKED) == (Asked.model_fields.keys() - {"writing"}) | writing
+    assert set(unchanged.LOCKED) == set(Locked.model_fields)
+    rows = re.findall(r"^\| (fixed|may rise|as resolved|free) \| (.*?) \| (.*?) \|$",
+                      DOCS.read_text(), re.M)  # fmt: skip
+    told = [{}, {}]
+    for rule, *places in rows:
+        for found, names in zip(told, places, strict=True):
+            found |= dict.fromkeys(re.findall(r"`([\w.]+)`", names), rule)
+    assert told == [dict(unchanged.ASKED), dict(unchanged.LOCKED)]
