@@ -57,7 +57,9 @@ def explain(error: OSError, *, then: str = "") -> HarnessError:
     remedy = PLACE.get(number) or MACHINE.get(number) or "mend that, then the same again"
     return (ConfigError if number in PLACE else InfrastructureError)(
         f"{where} cannot be read or written.",
-        cause=os.strerror(number) if known(error) else f"{type(error).__name__}: {error}",
+        cause=error.strerror or os.strerror(number)
+        if known(error)
+        else f"{type(error).__name__}: {error}",
         remedy=f"{remedy}; then: {then}" if then else remedy,
     )
 
