@@ -7,21 +7,21 @@ WITH_TASKS = frozenset(
 )
 """The commands that take --tasks-dir."""
 
-_given: dict[str, str] = {}
+_given: dict[str, object | None] = {}
 
 
-def remember_tasks_dir(folder: object) -> None:
-    """Let every printed command repeat the --tasks-dir that was typed."""
-    _given["--tasks-dir"] = str(folder)
+def remember_tasks_dir(folder: object | None) -> None:
+    """Let every printed command repeat the --tasks-dir that was typed; None forgets it."""
+    _given["tasks_dir"] = folder
 
 
 def command(name: str, *arguments: object, **options: object) -> str:
     """Return ``harness NAME …``. Of the options None and False are left out, True has no value."""
     words = ["harness", *name.split(), *map(quote, arguments)]
     if name.split()[0] in WITH_TASKS:
-        options |= {key: value for key, value in _given.items() if key not in options}
+        options = _given | options
     for option, value in options.items():
-        flag = option if option.startswith("--") else "--" + option.replace("_", "-")
+        flag = "--" + option.replace("_", "-")
         if value is not None and value is not False:
             words += [flag] if value is True else [flag, quote(value)]
     return " ".join(words)

@@ -31,15 +31,15 @@ PLACE = {
 """errno -> remedy, where it is the path that was given."""
 
 MACHINE = {
-    errno.ENOSPC: "make room (df -h, df -i), or write elsewhere; then the same again",
-    errno.EDQUOT: "make room within your quota (quota -s), or write elsewhere; then the same again",
+    errno.ENOSPC: "make room (df -h, df -i), or write elsewhere",
+    errno.EDQUOT: "make room within your quota (quota -s), or write elsewhere",
     errno.EFBIG: "a larger limit on the size of files (ulimit -f)",
     errno.EMFILE: "a larger limit on open files: ulimit -n 4096",
     errno.ENFILE: "close programs: the machine has too many files open",
     errno.ENOMEM: "free memory, or use a machine with more",
     errno.EAGAIN: "a larger limit on processes (ulimit -u), or end some",
     errno.EIO: "look after the disk (dmesg | tail); restore what is damaged from a copy",
-    errno.ESTALE: "mount the network disk again; then the same again",
+    errno.ESTALE: "mount the network disk again",
 }
 """errno -> remedy, where it is the machine."""
 

@@ -247,7 +247,7 @@ def load_agents(file: Path | None = None) -> dict[str, Entry]:
     """
     named = file or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
     tables = dict(_read(OURS))
-    for name, own in (_read(named.expanduser()) if named else {}).items():
+    for name, own in (_read(Path(os.path.expanduser(named))) if named else {}).items():  # noqa: PTH111 (raises nothing)
         merged = {**tables.get(name, {}), **own}
         if "prices" in own:
             merged |= {"price_source": own.get("price_source", str(named))}

@@ -60,7 +60,7 @@ def summarize(result: dict[str, Any]) -> str:
         "  # the same submission before the judge again",
         "  " + command("rescore", run),
         "  # write one yourself",
-        "  " + command("new", "my-idea", task=result["task"]),
+        "  " + command("new", "my-idea", task=result["task"], profile=result["profile"]),
     ]
     return "\n".join(lines)
 

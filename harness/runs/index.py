@@ -172,7 +172,8 @@ def entries(places: Iterable[Path], *, cache: Path | None = None) -> list[Entry]
         entry = read(path)
         found.append(entry)
         newest = max((s[1] for s in stamp if s), default=now)
-        if entry.state != "skipped" and newest + RACY_NS < now and stamp == _stamp(path):
+        utf8 = key.encode(errors="replace").decode() == key  # as no name need be
+        if utf8 and entry.state != "skipped" and newest + RACY_NS < now and stamp == _stamp(path):
             fresh.append((key, json.dumps(stamp), entry.model_dump_json()))
     _save(cache, fresh)
     return found

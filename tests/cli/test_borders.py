@@ -1,0 +1,378 @@
+"""The program at its edges, in real processes: pipes, full disks, other users, encodings, names."""
+
+import io
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import typer
+
+from harness import commands
+from harness.cli.app import app
+from harness.cli.common import settle
+from harness.errors import ConfigError
+
+TOYS = Path(__file__).parent.parent / "toys"
+TOY = ("--task", "toy", "--profile", "test", "--sandbox", "process")
+NOBODY = 12_345
+
+DRIVER = """
+import os, shlex, sys
+from harness.cli import main
+for line in sys.argv[1:]:
+    if line.startswith("become "):
+        who = int(line.split()[1])
+        os.setgroups([]), os.setresgid(who, who, who), os.setresuid(who, who, who)
+        continue
+    try:
+        main(shlex.split(line))
+    except SystemExit as error:
+        sys.stdout.flush()
+        print("code", error.code, line, flush=True)
+"""
+"""Many commands in one real process, each from the entry point on."""
+
+
+def call(*arguments: object, code: int):
+    """Call a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        found = settle(lambda: app([str(a) for a in arguments]))
+    assert found == code, out.getvalue() + err.getvalue()
+    return SimpleNamespace(stdout=out.getvalue(), said=out.getvalue() + err.getvalue())
+
+
+def drive(*lines: str, **options: object) -> tuple[dict[str, int], str]:
+    """Return the exit code of each command, and all that they said."""
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, *lines],
+        capture_output=True, timeout=200, check=False, **options,
+    )  # fmt: skip
+    out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    said = [line.split(" ", 2) for line in out.splitlines() if line.startswith("code ")]
+    codes = {line: int(code) for _, code, line in said}
+    assert len(codes) == sum(not line.startswith("become ") for line in lines), out + err
+    unharmed(err)
+    return codes, out + err
+
+
+def unharmed(said: str) -> None:
+    for crash in ("most recent call last", "Exception ignored", "unforeseen"):
+        assert crash not in said, said
+
+
+@pytest.fixture(scope="module")
+def made():
+    """A finished run and one that was cut off, where every user may read."""
+    with tempfile.TemporaryDirectory(prefix="harness-borders-") as name:
+        here = Path(name)
+        here.chmod(0o755)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HARNESS_TASKS_DIR", str(TOYS))
+            patch.setenv("HARNESS_DATA", str(here / "data"))
+            call("run", *TOY, "--steps", "2", "--runs-dir", here / "runs", "--name", "a", code=0)
+        shutil.copytree(here / "runs/a", here / "runs/u")
+        (here / "runs/u/result.json").unlink()
+        yield here
+
+
+@pytest.fixture
+def runs(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_DATA", str(made / "data"))
+    return Path(shutil.copytree(made / "runs", tmp_path / "runs"))
+
+
+def outside(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell script where it may mount; skip where this machine forbids that."""
+    argv = ["unshare", "--mount", "sh", "-c"]
+    if os.geteuid() != 0 or subprocess.run([*argv, "true"], check=False).returncode:
+        pytest.skip("mounting needs root")
+    drives = {"H": f"{sys.executable} -m harness", "PYTHON": sys.executable, "DRIVER": DRIVER}
+    done = subprocess.run(
+        [*argv, script], capture_output=True, text=True, env={**os.environ, **drives},
+        timeout=200, check=False,
+    )  # fmt: skip
+    unharmed(done.stderr)
+    return done
+
+
+@pytest.mark.parametrize("line", ["run --help", "ls --json", "show runs/a --node 0"])
+def test_a_reader_that_leaves_early_is_no_failure_and_a_full_disk_is_one(runs, line):
+    argv = [sys.executable, "-m", "harness", *line.split()]
+    reading, writing = os.pipe()
+    os.close(reading)
+    gone = subprocess.run(argv, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (gone.returncode, gone.stderr) == (0, b"")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 3
+    assert "No space left on device" in done.stderr
+    assert "df -h" in done.stderr
+    unharmed(done.stderr)
+
+
+def test_streams_that_are_closed_or_full_are_done_without(runs):
+    listing = f"{sys.executable} -m harness ls --json"
+    for streams, code in (("<&- >&- 2>&-", 0), (">/dev/full 2>&1", 3)):
+        done = subprocess.run(f"{listing} {streams}", shell=True, check=False)
+        assert done.returncode == code
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"PYTHONIOENCODING": "cp1252:strict"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    ],
+)
+def test_what_a_terminal_cannot_show_is_shown_escaped(runs, environ):
+    (runs / "a").rename(runs / os.fsdecode("pré ✓ ".encode() + b"\xff"))
+    lines = ("ls runs", "show runs/u --node 0", "leaderboard runs --format md", "run --help")
+    codes, said = drive(*lines, env={**os.environ, **environ})
+    assert set(codes.values()) == {0}
+    assert "2 valid of 2" in said
+
+
+def test_files_are_utf8_whatever_the_locale(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = {k: v for k, v in os.environ.items() if k not in ("PYTHONUTF8", "PYTHONIOENCODING")}
+    drive("new idea --task lra/listops", env={**here, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"})
+    call("new", "same", "--task", "lra/listops", code=0)
+    assert not Path("same/TASK.md").read_bytes().isascii()
+    assert Path("idea/TASK.md").read_bytes() == Path("same/TASK.md").read_bytes()
+
+
+def test_a_user_without_a_home_is_told_what_to_set(runs, made):
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to be somebody else")
+    environ = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
+    del environ["HARNESS_DATA"]
+    lines = ("doctor", "ls runs", "leaderboard runs", "prepare toy --profile test")
+    codes, said = drive(*lines, f"become {NOBODY}", *(f"{x} --json" for x in lines), env=environ,
+                        cwd=made)  # fmt: skip
+    assert said.count("HARNESS_DATA=DIR") >= 2  # of doctor and of prepare
+    assert codes["prepare toy --profile test --json"] == 2
+    assert codes["leaderboard runs --json"] == codes["ls runs --json"] == 0
+
+
+def test_somebody_elses_run_is_refused_before_any_work(made):
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to be somebody else")
+    refused = ("stop runs/u", "stop runs/a runs/u", "resume runs/u", "rescore runs/a")
+    warm = ("stop runs/a", "resume runs/a", "rescore runs/none", "bundle runs/a -o a.tar.gz")
+    packed = "bundle runs/a -o b.tar.gz"
+    codes, said = drive(*warm, f"become {NOBODY}", *refused, packed, cwd=made)
+    (made / "a.tar.gz").unlink()
+    assert [codes[line] for line in (*refused, packed)] == [2] * 5
+    assert said.count("somebody else's") == 4
+    assert "cp -r runs/u" in said
+    assert ".b.tar.gz.part cannot be read or written" in said
+    assert not (made / "runs/u/stop").exists()
+
+
+def test_a_run_on_a_read_only_disk_is_refused_before_any_work(runs):
+    done = outside("""
+        mkdir m && mount --bind runs m && mount -o remount,bind,ro m || exit 99
+        $PYTHON -c "$DRIVER" "stop m/u" "resume m/u" "rescore m/a" "stop m/a" "show m/a" \\
+            "gc --runs-dir m --runs-beyond 1KB --yes" "bundle m/a -o b.tar.gz" \\
+            "run --task toy --profile test --runs-dir m"
+    """)
+    codes = [line.split()[:3] for line in done.stdout.splitlines() if line.startswith("code ")]
+    assert [code for _, code, _ in codes] == [*"22200202"], done.stdout + done.stderr
+    assert "Read-only file system" in done.stderr
+    assert "training" not in done.stderr
+
+
+def test_a_run_that_a_full_disk_refuses_leaves_no_folder_and_its_name_is_free(runs):
+    done = outside("""
+        mkdir m && mount -t tmpfs -o size=64k none m || exit 99
+        run="run --task toy --profile test --sandbox process --runs-dir m --name a --steps 1"
+        dd if=/dev/zero of=m/fill bs=1k 2>/dev/null
+        $H $run; echo "code $?"; ls -A m
+        truncate -s 56k m/fill  # room for the folder and for its first lines, not for a node
+        $H $run; echo "code $?"
+        rm m/fill
+        if test -d m/a; then $H resume m/a; else $H $run; fi > /dev/null; echo "code $?"
+    """)
+    assert done.stdout.split() == ["code", "3", "fill", "code", "3", "code", "0"], done.stderr
+    assert "No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "begun"),
+    [(20, b'"scored"'), *(pytest.param(n, b'"scored"', marks=pytest.mark.slow) for n in (28, 36))],
+)
+def test_a_disk_that_fills_in_the_middle_of_a_run_ends_it_and_resume_goes_on(runs, size, begun):
+    done = outside(f"""
+        mkdir -p m && mount -t tmpfs -o size={size}k none m || exit 99
+        $H run --task toy --profile test --sandbox process --runs-dir m --name a --steps 3
+        echo "code $?"; cp m/a/events.jsonl before.jsonl
+        mount -o remount,size=1m m
+        $H resume m/a > /dev/null 2>&1; echo "code $?"; cp m/a/events.jsonl after.jsonl
+    """)
+    assert done.stdout.split() == ["code", "3", "code", "0"], done.stdout + done.stderr
+    assert "No space left on device" in done.stderr
+    assert "harness resume m/a" in done.stderr
+    before = Path("before.jsonl").read_bytes()
+    assert begun in before
+    assert Path("after.jsonl").read_bytes().startswith(before[: before.rindex(b"\n") + 1])
+
+
+@pytest.mark.parametrize("name", ["v1 (copy)", "café + 2", "-x", "...", "a\nb"])
+def test_a_run_of_any_name_is_bundled_shown_and_verified(runs, name):
+    (runs / "a").rename(runs / name)
+    packed = call("bundle", f"runs/{name}", "-o", "my run.tar.gz", code=0).said
+    line = packed.splitlines()[-1].partition(": ")[2]
+    assert line == "harness verify 'my run.tar.gz'"
+    assert "2 nodes" in call("verify", "my run.tar.gz", "--no-rescore", code=0).said
+    call("show", f"runs/{name}", code=0)
+    call("stop", f"runs/{name}", code=0)
+
+
+@pytest.mark.parametrize(
+    ("lost", "told"),
+    [
+        ("nodes", "nodes/0000/model.py is recorded in the journal but cannot be read"),
+        ("nodes/0001/model.py", "nodes/0001/model.py"),
+        ("final", "lacks final/score.json"),
+        ("events.jsonl", "contradicts itself: events.jsonl"),
+    ],
+)
+def test_a_run_that_nobody_could_verify_is_not_bundled(runs, lost, told):
+    path = runs / "a" / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert told in call("bundle", "runs/a", "-o", "b.tar.gz", code=2).said
+    assert not list(Path().glob("*b.tar*"))
+
+
+def test_a_result_that_is_damaged_is_told_by_name(runs):
+    file = runs / "a/result.json"
+    for odd in ({"score": "much"}, {"score": float("inf")}, {}):
+        file.write_text(json.dumps(odd))
+        assert "runs/a" in call("bundle", "runs/a", "-o", "b.tar.gz", code=2).said
+
+
+def test_gc_asks_only_at_a_terminal_and_spares_what_is_unfinished(runs, tmp_path):
+    every = ("gc", "--runs-beyond", "1KB")
+    told = call(*every, code=2).said
+    assert "--yes" in told
+    assert "--dry-run" in told
+    listed = json.loads(call(*every, "--dry-run", "--json", code=0).stdout)
+    assert listed["would_remove"] == ["runs/a"]
+    both = call(*every, "--dry-run", "--unfinished", code=0).said
+    assert "would remove runs/u" in both
+    assert sorted(p.name for p in runs.iterdir()) == ["a", "u"]
+    removed = json.loads(call(*every, "--yes", "--json", code=0).stdout)["removed"]
+    assert "runs/a" in removed
+    assert [p.name for p in runs.iterdir()] == ["u"]
+    call(*every, "--yes", "--unfinished", code=0)
+    assert not list(runs.iterdir())
+
+
+def test_what_others_put_into_the_folder_for_scratch_stops_no_command(tmp_path, monkeypatch):
+    from scorers.evaluate import STAGE_PREFIX
+
+    odd = [tmp_path / f"{STAGE_PREFIX}{owner}-x" for owner in ("9" * 30, "²", "1e3", "")]
+    for path in odd:
+        path.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    call("gc", code=0)
+    assert all(path.exists() for path in odd)
+
+
+def test_paths_that_lead_nowhere_are_told(runs):
+    Path("loop").symlink_to("loop")
+    long = "x" * 5000
+    for line in (
+        ("run", *TOY, "--agent", "replay:loop"), 
+        ("run", *TOY, "--runs-dir", "loop"), ("run", *TOY, "--name", long),
+        ("agents", "--agents-file", "~nobody-here/x"), ("show", long), ("ls", "loop"),
+        ("show", "runs/a/result.json/x"), ("gc", "--runs-beyond", "9" * 400 + "TB"),
+    ):  # fmt: skip
+        assert "error" in call(*line, code=2).said.lower(), line
+    assert sorted(p.name for p in runs.iterdir()) == ["a", "u"]
+
+
+def test_every_command_that_is_printed_can_be_pasted(runs, tmp_path, monkeypatch):
+    shutil.copytree(TOYS, "my tasks")
+    monkeypatch.delenv("HARNESS_TASKS_DIR")
+    line = ("run", *TOY, "--steps", "1", "--runs-dir", "my runs", "--tasks-dir", "my tasks")
+    try:
+        said = call(*line, code=0).stdout
+        told = [found.strip() for found in said.splitlines() if found.startswith("  harness ")]
+        assert [line.split()[1] for line in told] == ["show", "leaderboard", "rescore", "new"]
+        assert told[2].endswith("--tasks-dir 'my tasks'")
+        for pasted in (told[0], told[1], told[3]):
+            monkeypatch.delenv("HARNESS_TASKS_DIR", raising=False)
+            call(*shlex.split(pasted)[1:], code=0)
+        assert Path("my-idea/model.py").exists()
+    finally:
+        commands.remember_tasks_dir(None)
+
+
+def test_a_printed_command_repeats_the_folder_of_tasks_and_takes_any_path():
+    assert commands.command("resume", "runs/a") == "harness resume runs/a"
+    odd = commands.command("show", "-x", node=3, files=True, json=False, out=None)
+    assert odd == "harness show ./-x --node 3 --files"
+    commands.remember_tasks_dir("it's")
+    try:
+        told = commands.command("resume", "a b")
+        assert shlex.split(told) == ["harness", "resume", "a b", "--tasks-dir", "it's"]
+        assert commands.command("show", "a") == "harness show a"
+        assert commands.command("new", "x", tasks_dir="y").count("--tasks-dir") == 1
+    finally:
+        commands.remember_tasks_dir(None)
+
+
+def test_the_commands_that_repeat_it_are_those_that_take_it():
+    group = typer.main.get_command(app)
+    taking = {
+        name for name, command in group.commands.items()
+        if any("--tasks-dir" in option.opts for option in command.params)
+    }  # fmt: skip
+    assert taking == commands.WITH_TASKS
+
+
+def test_a_suite_takes_the_users_own_agents(runs, tmp_path, monkeypatch):
+    monkeypatch.delenv("HARNESS_AGENTS", raising=False)
+    Path("own.toml").write_text(
+        'format = 1\n[agents.mine]\ntitle = "Mine"\nprovider = "openai"\nmodel = "m"\n'
+        'base_url = "http://127.0.0.1:9/v1"\ncontext_tokens = 1000\nmax_output_tokens = 500\n'
+    )
+    Path("suite.toml").write_text(
+        'format = 1\nname = "s"\n[[groups]]\nagents = ["mine"]\ntasks = ["toy"]\nprofile = "test"\n'
+    )
+    line = ("sweep", "suite.toml", "--dry-run")
+    assert "agent mine is not known" in call(*line, code=0).said
+    try:
+        said = call(*line, "--agents-file", "own.toml", code=0).said
+        assert "not known" not in said
+        assert os.environ["HARNESS_AGENTS"] == str(tmp_path / "own.toml")  # for its runs
+    finally:
+        os.environ.pop("HARNESS_AGENTS", None)
+
+
+def test_a_run_that_is_refused_before_its_first_node_leaves_no_folder(runs, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise ConfigError("no")
+
+    monkeypatch.setattr("harness.runs.launch.Budget", refuse)
+    call("run", *TOY, "--runs-dir", "new", "--name", "x", code=2)
+    assert not list(Path("new").iterdir())
+
+
+def test_a_log_that_cannot_be_written_is_told_before_the_training(runs):
+    line = ("score", "runs/a/nodes/0000/model.py", *TOY, "--log", "none/x.log")
+    told = call(*line, code=2).said
+    assert "none/x.log cannot be read or written" in told
+    assert "training" not in told
