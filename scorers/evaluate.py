@@ -98,7 +98,7 @@ def evaluate(
     except Rejected as rejected:
         outcome = _Outcome(None, rejected.reason, clean(rejected.message), rejected.audits)
     if log is not None:
-        log.write_bytes(attempt.output.text())
+        unbreakable(log.write_bytes)(attempt.output.text())
     return _score(request, outcome, attempt, time.monotonic() - began)
 
 

@@ -77,6 +77,11 @@ class Output:
         return clean("\n".join(text.splitlines()[-count:]))
 
 
+def quoted(text: str, indent: str) -> str:
+    """Return a message with a bar before each line: none may pass for a line of ours."""
+    return "\n".join(f"{indent}| {line}" for line in text.split("\n"))
+
+
 def clean(text: str, limit: int = 4000, *, keep: Literal["head", "tail"] = "tail") -> str:
     """Return ``text`` without control characters (terminal escapes), cut if it is too long."""
     kept = "".join(c for c in text if c in "\n\t" or c.isprintable())

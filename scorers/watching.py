@@ -1,4 +1,4 @@
-"""Whoever watches (a screen, a report) may fail; the work that is watched goes on."""
+"""Whoever watches (a screen, a log) may fail; the work that is watched goes on."""
 
 import contextlib
 import sys
@@ -38,6 +38,6 @@ def _tell(error: Exception) -> None:
     at = traceback.extract_tb(error.__traceback__)[-1]
     with contextlib.suppress(OSError, ValueError):  # stderr may be what broke
         sys.stderr.write(
-            f"warning: the display failed ({type(error).__name__}: {error}, {at.filename}:"
-            f"{at.lineno}); please report it. The work goes on.\n"
+            "warning: what happens could not be shown or kept, and the work goes on "
+            f"({type(error).__name__}: {error}, {at.filename}:{at.lineno})\n"
         )

@@ -22,7 +22,7 @@ from harness.runs.rundir import Run
 from harness.search.loop import FINAL
 from harness.search.training import SURE_AFTER, Training
 from harness.search.tree import Node
-from scorers.output import clean
+from scorers.output import clean, quoted
 from scorers.score import Score
 from scorers.watching import unbreakable
 
@@ -205,7 +205,7 @@ class Screen:
             f"{node.seconds:.1f} s{so_far}  [{_short(row.what)}]"
         )
         if node.message and not node.valid:
-            self._line("    " + clean(node.message, 600).replace("\n", "\n    "))
+            self._line(quoted(clean(node.message, 600), "    "))
 
     def _on_ungraded(self, label: str, details: dict[str, Any]) -> None:
         row = self._row(label)

@@ -30,6 +30,7 @@ from harness.errors import ConfigError
 from harness.files import open_plain, read_plain, read_text
 from harness.search.budget import Limits
 from harness.search.journal import Journal
+from scorers.score import Score
 
 FORMAT = 1
 
@@ -298,6 +299,11 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{file} holds no JSON object.")
     return value
+
+
+def read_score(file: Path) -> Score:
+    """Return a score that was recorded. Raises ConfigError naming the file."""
+    return _validate(Score, read_json(file), file)
 
 
 M = TypeVar("M", bound=BaseModel)
