@@ -288,7 +288,8 @@ class Search:
 
     def _not_graded(self, number: int, error: JudgeError) -> None:
         """Record that the judge failed on a node; after several in a row no other is begun."""
-        again = self.state.tree[number].state == "ungraded"  # it stopped a run once already
+        # One that an earlier process had recorded says nothing new, and must not end this one.
+        again = self.state.tree[number].state == "ungraded"
         self._record("ungraded", node=number, message=str(error)[:2000])
         self.observe("ungraded", str(number), {"cause": str(error)})
         self._ungraded_in_a_row += not again

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -111,8 +112,9 @@ class Notes:
         write_whole(self._file, text, sync=False)
 
     def close(self) -> None:
-        """Remove the file. Idempotent."""
-        self._file.unlink(missing_ok=True)
+        """Remove the file, where that is possible. Idempotent."""
+        with suppress(OSError):
+            self._file.unlink()
 
 
 _CLAIMS = TypeAdapter(list[Claim])
