@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from harness.errors import JudgeError, SandboxLostError
 from sandboxes.base import Backend, ExecResult, Mount, Process, SandboxSpec, Stream
-from scorers import candidate, conditions
+from scorers import candidate, claims, conditions
 from scorers.classification import Classification
 from scorers.judge import Examiner, Observe, Refused, ServeLate, Times, TrainLate, Verdict
 from scorers.language import Language, Sizes
@@ -29,7 +29,7 @@ from scorers.sentinel import Sentinel
 from scorers.submission import Rejected, hash_files, read
 from scorers.watching import unbreakable
 from scorers.wire import Gone, Listener, LogitsBuffer, ProtocolError, Wire
-from tasks.spec import Definition, Manifest, Task
+from tasks.spec import Manifest, Task
 
 OUTPUT_LIMIT = 256 << 20
 """A submission that prints more than this is stopped: no honest log is so long."""
@@ -40,12 +40,11 @@ STAGE_PREFIX = "harness-eval-"
 FROZEN, MODEL = "frozen", "model.pt2"
 """Folder and file of an exported model."""
 
+LOOK_S = 0.5
+"""How often a script's output is searched for a line on its training."""
+
 GRACE_S = 2.0
 """How long a candidate that is done, or hung up, may take to exit before it is killed."""
-
-
-JUDGES_OWN = ("device_buffer", "frozen")
-"""Parts of a claim that are told to the judge, and mean nothing to a reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,7 @@ def evaluate(
     except Rejected as rejected:
         outcome = _Outcome(None, rejected.reason, clean(rejected.message), rejected.audits)
     if log is not None:
-        log.write_bytes(attempt.output.text())
+        unbreakable(log.write_bytes)(attempt.output.text())
     return _score(request, outcome, attempt, time.monotonic() - began)
 
 
@@ -128,6 +127,8 @@ class _Attempt:
     peer_uid: int | None = None
     unenforced: tuple[str, ...] = ()
     result: ExecResult | None = None
+    looked: float = 0.0
+    """When its output was last looked at for a word on its training."""
 
     def run(
         self,
@@ -176,7 +177,17 @@ class _Attempt:
     def _alive(self, process: Process) -> bool:
         if self.output.total > OUTPUT_LIMIT:
             raise _TooMuchOutput
+        if self.request.task.definition.writes == "program":
+            self._look_at_output()
         return not process.poll()
+
+    def _look_at_output(self) -> None:
+        """Pass on what a script prints of its training: it sends no frames."""
+        if time.monotonic() >= self.looked + LOOK_S:
+            self.looked = time.monotonic()
+            printed = self.output.progress()
+            if printed is not None:
+                self.observe("progress", printed)
 
     def _converse(
         self,
@@ -384,7 +395,7 @@ def _score(request: Request, outcome: _Outcome, attempt: _Attempt, total_s: floa
         audits=outcome.text + (verdict.audits if verdict else ()),
         resolution=verdict.resolution if verdict else None,
         strict=verdict.strict if verdict else None,
-        claim=_bounded(_claim(definition, verdict, attempt.output)),
+        claim=claims.kept(definition, verdict, attempt.output),
         submission=hash_files(request.files),
         conditions=Conditions(
             task_hash=request.task.hash(request.profile),
@@ -408,28 +419,3 @@ def _score(request: Request, outcome: _Outcome, attempt: _Attempt, total_s: floa
         seconds={k: round(v, 3) for k, v in seconds.items()},
         peak_memory_mb=None if peak is None else peak >> 20,
     )
-
-
-def _claim(definition: Definition, verdict: Verdict | None, output: Output) -> Mapping[str, object]:
-    """Return what the submission said of itself: to the judge, and on its last lines."""
-    told = verdict.claim if verdict else {}
-    if definition.kind != "language_modeling":
-        return told
-    told = {name: value for name, value in told.items() if name not in JUDGES_OWN}
-    return {**told, **output.summary()}
-
-
-def _bounded(claim: Mapping[str, object]) -> dict[str, Any]:
-    """Keep of a claim the plain values, cleaned: it is the submission's text in our record."""
-    kept: dict[str, Any] = {}
-    for key, value in list(claim.items())[:32]:
-        if isinstance(value, int | float | bool) or value is None:
-            kept[_line(key, 64)] = value
-        else:
-            kept[_line(key, 64)] = _line(value, 200)
-    return kept
-
-
-def _line(said: object, limit: int) -> str:
-    """Return what was said as one line: two could look like a line of ours."""
-    return " ".join(clean(str(said), limit).split())

@@ -8,6 +8,7 @@ code. Its answer is a Verdict, or one of the exceptions here and in ``scorers.wi
 
 import json
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +23,9 @@ from scorers.wire import Frame, Late, LogitsBuffer, ProtocolError, Wire
 
 Observe = Callable[[str, dict[str, Any]], None]
 """Called as ``observe(what, details)``; details of ``progress`` are the candidate's claim."""
+
+PACE_S = 0.001
+"""Between two words on progress: a flood of them must not keep the process from other work."""
 
 BYE_S = 1.0
 """How long the goodbye may take to be accepted; by then everything is decided."""
@@ -106,6 +110,7 @@ def follow_training(wire: Wire, deadline: float, observe: Observe) -> dict[str, 
                 return frame.json()
             if frame.kind == PROGRESS:
                 observe("progress", frame.progress())
+                time.sleep(PACE_S)
             else:
                 refuse(frame)
     except Late:

@@ -1,12 +1,20 @@
 """What a submission prints: bounded, and cleaned before anybody sees it."""
 
+import re
 import threading
-from typing import Literal
+from typing import Any, Literal
 
 from sandboxes.base import Stream
 
 LOG_BYTES = 1 << 20
 """What is kept of a submission's output: this much from its beginning, and as much from its end."""
+
+LINE_BYTES = 2048
+"""Of the end of an output, where a line on the training is looked for."""
+
+STEP = re.compile(r"\bstep\W{1,3}(\d{1,9})(?:/(\d{1,9}))?\b", re.IGNORECASE)
+LOSS = re.compile(r"\bloss\W{1,3}(\d{1,9}(?:\.\d{1,9})?)\b", re.IGNORECASE)
+PERCENT = re.compile(r"\b(\d{1,3}(?:\.\d{1,4})?) ?%")
 
 
 class Output:
@@ -42,10 +50,36 @@ class Output:
         pairs = (line.partition(":") for line in rest.splitlines()[:32]) if mark else ()
         return {name.strip(): value.strip() for name, colon, value in pairs if colon}
 
+    def progress(self) -> dict[str, Any] | None:
+        """Return what the last line on a step says of the training, as scripts print them.
+
+        ``step 00012 (3.4%) | loss: 5.123``: step, total (0: not told), loss or None, and the
+        share that is done. None without such a line. It is a claim, shown and nothing else.
+        """
+        with self._lock:
+            end = bytes((self._tail or self._head)[-LINE_BYTES:])
+        for line in reversed(re.split(r"[\r\n]+", end.decode(errors="replace"))):
+            if told := STEP.search(line):
+                step, total = int(told[1]), int(told[2] or 0)
+                loss, percent = LOSS.search(line), PERCENT.search(line)
+                share = step / total if step <= total != 0 else 0.0
+                return {
+                    "step": step,
+                    "total": total if step <= total else 0,
+                    "loss": float(loss[1]) if loss else None,
+                    "share": min(1.0, float(percent[1]) / 100) if percent else share,
+                }
+        return None
+
     def last_lines(self, count: int = 12) -> str:
         """Return the last lines, cleaned."""
         text = (bytes(self._tail) or bytes(self._head)).decode(errors="replace")
         return clean("\n".join(text.splitlines()[-count:]))
+
+
+def quoted(text: str, indent: str) -> str:
+    """Return a message with a bar before each line: none may pass for a line of ours."""
+    return "\n".join(f"{indent}| {line}" for line in text.split("\n"))
 
 
 def clean(text: str, limit: int = 4000, *, keep: Literal["head", "tail"] = "tail") -> str:

@@ -1,4 +1,4 @@
-"""Whoever watches (a screen, a report) may fail; the work that is watched goes on."""
+"""Whoever watches (a screen, a log) may fail; the work that is watched goes on."""
 
 import contextlib
 import sys
@@ -11,24 +11,25 @@ from harness.errors import Cancelled
 P = ParamSpec("P")
 
 
-def unbreakable(watch: Callable[P, object]) -> Callable[P, None]:
-    """Return ``watch`` so that what it raises stops nothing; the first time stderr is told.
+def unbreakable(*watchers: Callable[P, object]) -> Callable[P, None]:
+    """Return a call of each that nothing they raise can end; the first time stderr is told.
 
-    It is called again the next time: one odd thing to show need not end the showing. Ctrl-C and
-    Cancelled still pass, for they are no faults.
+    One that failed is called again the next time: one odd thing to show need not end the showing.
+    Ctrl-C and Cancelled still pass, for they are no faults.
     """
     told = False
 
     def call(*args: P.args, **kwargs: P.kwargs) -> None:
         nonlocal told
-        try:
-            watch(*args, **kwargs)
-        except Cancelled:
-            raise
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is not the work's)
-            if not told:
-                told = True
-                _tell(error)
+        for watch in watchers:
+            try:
+                watch(*args, **kwargs)
+            except Cancelled:
+                raise
+            except Exception as error:  # noqa: BLE001 (whatever it is, it is not the work's)
+                if not told:
+                    told = True
+                    _tell(error)
 
     return call
 
@@ -37,6 +38,6 @@ def _tell(error: Exception) -> None:
     at = traceback.extract_tb(error.__traceback__)[-1]
     with contextlib.suppress(OSError, ValueError):  # stderr may be what broke
         sys.stderr.write(
-            f"warning: the display failed ({type(error).__name__}: {error}, {at.filename}:"
-            f"{at.lineno}); please report it. The work goes on.\n"
+            "warning: what happens could not be shown or kept, and the work goes on "
+            f"({type(error).__name__}: {error}, {at.filename}:{at.lineno})\n"
         )

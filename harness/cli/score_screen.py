@@ -8,6 +8,9 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from harness.cli.common import show_duration
+from harness.cli.screen import SAY_EVERY_S
+from harness.search.training import Training
 from scorers.watching import unbreakable
 
 
@@ -18,7 +21,7 @@ class ScoreScreen:
         self._console = Console(stderr=True, highlight=False)
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=12),
             TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             console=self._console,
@@ -26,7 +29,8 @@ class ScoreScreen:
             disable=not self._console.is_terminal,
         )
         self._task: TaskID | None = None
-        self._began = time.monotonic()
+        self._began = self._said = time.monotonic()
+        self._training: Training | None = None
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -52,15 +56,27 @@ class ScoreScreen:
     def observe(self, what: str, details: dict[str, Any]) -> None:
         """Show a phase of the evaluation, or the candidate's own word on its progress."""
         if what == "progress":
-            note = "" if details["loss"] is None else f"loss {details['loss']:.3f}"
-            self._show("training", details["step"], details["total"], note)
+            if self._training is not None:
+                self._training.take(details)
+                self._tell(self._training)
             return
+        self._training = Training(details["limit_s"]) if what == "training" else None
         if what == "served":
             self._show("serving", details["done"], details["batches"], "")
             return
         self._show(what, 0, None, "")
         if not self._console.is_terminal:
-            self.say(f"{time.monotonic() - self._began:6.1f} s  {what}")
+            self._said = time.monotonic()
+            self.say(f"{self._said - self._began:6.1f} s  {what}")
+
+    def _tell(self, training: Training) -> None:
+        words = training.claim("").words(show_duration)
+        share = training.share
+        self._show("training", round(1000 * share), 1000 if share else None, words)
+        now = time.monotonic()
+        if not self._console.is_terminal and now >= self._said + SAY_EVERY_S:
+            self._said = now
+            self.say(f"{now - self._began:6.1f} s  {words}")
 
     def _show(self, what: str, done: int, total: int | None, note: str) -> None:
         if self._task is not None:

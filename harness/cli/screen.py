@@ -20,8 +20,9 @@ from rich.text import Text
 from harness.cli.common import show_duration
 from harness.runs.rundir import Run
 from harness.search.loop import FINAL
+from harness.search.training import SURE_AFTER, Training
 from harness.search.tree import Node
-from scorers.output import clean
+from scorers.output import clean, quoted
 from scorers.score import Score
 from scorers.watching import unbreakable
 
@@ -31,8 +32,11 @@ OTHER_COLUMNS = 62
 OTHER_LINES = 7
 """Lines that everything but the rows needs: title, head, borders, footer."""
 
-SURE_AFTER = 0.05
-"""Share of a training after which its speed is used to guess the time left."""
+SAY_EVERY_S = 30.0
+"""How often a training is told of where lines are printed."""
+
+TRAININGS = 4
+"""Trainings that are told of under the table, at most."""
 
 
 @dataclass
@@ -46,9 +50,9 @@ class _Row:
     reason: str = ""
     began: float = 0.0
     seconds: float | None = None
-    step: int = 0
-    total: int = 0
-    loss: float | None = None
+    training: Training | None = None
+    said: float = 0.0
+    """When a line was printed on its training."""
 
 
 class Screen:
@@ -149,11 +153,18 @@ class Screen:
         self._line(f"final: retraining node {details['node']}, to be served the test split")
 
     def _on_training(self, label: str, details: dict[str, Any]) -> None:
-        self._row(label).state = "training"
+        row = self._row(label)
+        row.state, row.training = "training", Training(details["limit_s"])
+        row.said = time.monotonic()
 
     def _on_progress(self, label: str, details: dict[str, Any]) -> None:
         row = self._row(label)
-        row.step, row.total, row.loss = details["step"], details["total"], details["loss"]
+        if row.training is None or row.state != "training":
+            return
+        row.training.take(details)
+        if self._live is None and time.monotonic() >= row.said + SAY_EVERY_S:
+            row.said = time.monotonic()
+            self._line(_told(row))
 
     def _on_serving(self, label: str, details: dict[str, Any]) -> None:
         self._row(label).state = "serving"
@@ -194,7 +205,7 @@ class Screen:
             f"{node.seconds:.1f} s{so_far}  [{_short(row.what)}]"
         )
         if node.message and not node.valid:
-            self._line("    " + clean(node.message, 600).replace("\n", "\n    "))
+            self._line(quoted(clean(node.message, 600), "    "))
 
     def _on_ungraded(self, label: str, details: dict[str, Any]) -> None:
         row = self._row(label)
@@ -224,9 +235,17 @@ class Screen:
             with self._lock:
                 if self._run is None:
                     return Text(self._said or "preparing …")
-                return Group(self._table(), Text(self._footer(), style="dim"))
+                told = [Text(line, style="cyan") for line in self._trainings()]
+                return Group(self._table(), *told, Text(self._footer(), style="dim"))
         except Exception as error:  # noqa: BLE001 (a thread of the display calls this, too)
             return Text(f"the display failed ({type(error).__name__}: {error}); the run goes on")
+
+    def _trainings(self) -> list[str]:
+        """Return a line for each training that says something of itself."""
+        rows = [r for r in self._rows.values() if r.state == "training" and r.training]
+        lines = [_told(row) for row in rows if row.training and row.training.step]
+        more = f"… and {len(lines) - TRAININGS} more in training"
+        return lines if len(lines) <= TRAININGS else [*lines[:TRAININGS], more]
 
     def _table(self) -> Table:
         title = Text(self._run.name if self._run else "")  # as text: it may be of brackets
@@ -254,7 +273,7 @@ class Screen:
     def _visible(self, best: _Row | None) -> list[_Row]:
         """Return the rows that fit: those that run, the best, and the newest of the others."""
         rows = list(self._rows.values())
-        room = self.console.height - OTHER_LINES
+        room = self.console.height - OTHER_LINES - len(self._trainings())
         if self._ended or len(rows) <= room:
             return rows
         must = {row.label for row in rows if row is best or row.seconds is None}
@@ -275,9 +294,9 @@ class Screen:
         """Estimate the seconds left from what a node took or is taking so far."""
         done = [r.seconds for r in self._rows.values() if r.seconds]
         guesses = [
-            _spent(r) * r.total / r.step
+            _spent(r) / r.training.share
             for r in self._rows.values()
-            if not r.seconds and r.step > SURE_AFTER * r.total
+            if not r.seconds and r.training and r.training.share > SURE_AFTER
         ]
         if not done and not guesses:
             return None
@@ -287,6 +306,11 @@ class Screen:
         running = sum(max(0.0, each - _spent(r)) for r in begun if not r.seconds)
         final = 0.0 if FINAL in self._rows else each
         return (nodes_ahead * each + running) / self._slots + final
+
+
+def _told(row: _Row) -> str:
+    claim = row.training.claim(row.label) if row.training else None
+    return claim.words(show_duration) if claim else ""
 
 
 def _short(note: str) -> str:
@@ -304,9 +328,8 @@ def _outcome(row: _Row, mark: str) -> Text:
         return Text(f"{row.score:.4f}{mark}", style="bold green" if mark else "green")
     if row.state == "invalid":
         return Text(row.reason, style="red")
-    if row.state == "training" and row.total:
-        loss = f" loss {row.loss:.3f}" if row.loss is not None else ""
-        return Text(f"{100 * row.step // row.total:3d} %{loss}", style="cyan")
+    if row.state == "training" and row.training and row.training.share:
+        return Text(f"training {100 * row.training.share:.0f} %", style="cyan")
     return Text(row.state, style="cyan")
 
 

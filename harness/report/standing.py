@@ -7,7 +7,7 @@ checked; what is read is taken for what it is, text that a stranger may have wri
 import json
 import os
 import stat
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,8 @@ from typing import Any, Literal
 from harness.errors import ConfigError
 from harness.report.outlay import Spending, Spent, of_result
 from harness.runs.rundir import Asked, Run, When
+from harness.search import training
+from harness.search.training import Claim
 from scorers.output import clean
 
 State = Literal["running", "finished", "interrupted", "failed", "killed", "damaged"]
@@ -59,6 +61,8 @@ class Standing:
     dollars: float | None = 0.0
     max_dollars: float | None = None
     gpu: str = ""
+    training: list[Claim] = field(default_factory=list)
+    """What its trainings say of themselves now."""
     stop: When | None = None
     pid: int | None = None
 
@@ -136,8 +140,9 @@ class Follower:
         now.seconds = self._elapsed_s
         if now.state == "running":
             now.seconds += max(0.0, (datetime.now(UTC) - self._at).total_seconds())
+            now.training = training.read(self.path)
         else:
-            now.doing = ""
+            now.doing, now.training = "", []
 
     def _conclude(self, result: dict[str, Any]) -> None:
         """Take everything from a run's result: nothing else of it needs to be read then."""

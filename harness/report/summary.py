@@ -7,7 +7,7 @@ from typing import Any
 from harness.commands import command
 from harness.report.baselines import baselines_of
 from harness.report.spending import describe_spent
-from scorers.output import clean
+from scorers.output import clean, quoted
 from scorers.score import Score
 
 
@@ -27,7 +27,8 @@ def summarize(result: dict[str, Any]) -> str:
         if known:
             lines.append("  without learning: " + known)
     else:
-        lines += [f"No valid submission: {result['reason']}. {result['message']}".rstrip()]
+        lines.append(f"No valid submission: {result['reason']}.")
+        lines += [quoted(result["message"], "  ")] if result["message"] else []
     counts = result["nodes"]
     lines += [
         f"  {counts['valid']} of {counts['scored']} nodes valid; "
@@ -78,7 +79,7 @@ def describe(score: Score) -> str:
         measured = "" if score.measured is None else f" (measured: {score.measured:.4f})"
         lines.append(f"invalid: {score.reason}{measured}")
         if score.message:
-            lines.append("  " + score.message.replace("\n", "\n  "))
+            lines.append(quoted(score.message, "  "))
     for audit in score.audits:
         value = "–" if audit.value is None else f"{audit.value:.3g}"
         verdict = "passed" if audit.passed else "FAILED"

@@ -1,7 +1,6 @@
 """A run's tree, and one node in full: files or diff, score, evidence, log."""
 
 import difflib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,12 @@ from harness.errors import ConfigError
 from harness.report.sound import check
 from harness.report.spending import describe_spent, spent_by
 from harness.report.summary import describe
-from harness.runs.rundir import Run, read_json
+from harness.runs.rundir import Run, read_json, read_score
 from harness.runs.unchanged import refuse_other_lock
 from harness.search.journal import read
 from harness.search.state import State, rebuild
 from harness.search.tree import Node
 from scorers.output import clean
-from scorers.score import Score
 
 LOG_LINES = 40
 
@@ -29,10 +27,7 @@ LOG_LINES = 40
 def load(path: Path) -> tuple[Run, State]:
     """Return a run and its state, without touching it. Raises ConfigError where it is damaged."""
     run = Run.open(path)
-    journal = run.path / "events.jsonl"
-    if journal.exists() and not journal.is_file():
-        raise ConfigError(f"{journal} is no regular file.")
-    events, _, _ = read(journal)
+    events, _, _ = read(run.path / "events.jsonl")
     refuse_other_lock(run, events)
     try:
         state = rebuild(events, run.path / "nodes", maximize=run.lock.maximize)
@@ -99,8 +94,9 @@ def show_node(path: Path, number: int, *, whole: bool) -> None:
     console.print(_line(node, is_best=node is state.tree.best()))
     file = run.node_dir(number) / "score.json"
     if file.exists():
-        score = Score.model_validate_json(json.dumps(read_json(file)))
-        console.print(Text(describe(score)))
+        console.print(Text(describe(read_score(file))))
+    elif node.state == "ungraded":
+        console.print(Text(f"not graded: {clean(node.message)}"))
     for name, text in node.files.items():
         parent = state.tree[node.parents[0]] if node.parents else None
         console.print(Text(f"\n{run.node_dir(number) / name}", style="bold"))

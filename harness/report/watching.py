@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 
 from rich.cells import cell_len, set_cell_size
@@ -62,8 +63,11 @@ def lines(standings: Sequence[Standing], *, width: int, height: int | None = Non
     """Return a heading and a line a run, at most ``width`` wide and ``height`` many."""
     if not standings:
         return ["No runs here yet."]
-    room = len(standings) if height is None else max(1, height - 2)
-    shown = standings if len(standings) <= room else standings[: room - 1]
+    shown = standings
+    if height is not None:
+        taken = accumulate(1 + len(s.training) for s in standings)
+        fits = sum(lines <= height - 2 for lines in taken)
+        shown = standings if fits == len(standings) else standings[: max(1, fits - 1)]
     rows = [_cells(s) for s in shown]
     names = [n for n in rows[0] if n in (*LEFT, "best", "step") or any(row[n] for row in rows)]
     widths = {n: max(cell_len(n), *(cell_len(row[n]) for row in rows)) for n in names}
@@ -73,7 +77,9 @@ def lines(standings: Sequence[Standing], *, width: int, height: int | None = Non
         widths[name] -= cut
         over -= cut
     text = [_line({n: n for n in names}, widths, width)]
-    text += [_line(row, widths, width) for row in rows]
+    for run, row in zip(shown, rows, strict=True):
+        text.append(_line(row, widths, width))
+        text += [_fit(f"  {c.words(short)}", width) for c in run.training]
     if len(shown) < len(standings):
         text.append(f"… and {len(standings) - len(shown)} more")
     return text
@@ -88,7 +94,11 @@ def _line(row: dict[str, str], widths: dict[str, int], width: int) -> str:
         elif cell_len(text) > size:
             text = set_cell_size(text, size - 1) + "…"
         cells.append(set_cell_size(text, size))
-    return set_cell_size("  ".join(cells), width).rstrip()
+    return _fit("  ".join(cells), width)
+
+
+def _fit(text: str, width: int) -> str:
+    return set_cell_size("".join(c if c.isprintable() else " " for c in text), width).rstrip()
 
 
 def _cells(run: Standing) -> dict[str, str]:

@@ -29,6 +29,7 @@ from harness.search.budget import Budget, refuse_unknown_price
 from harness.search.evaluator import Job, LocalEvaluator
 from harness.search.journal import Journal
 from harness.search.loop import Observe, Search
+from harness.search.training import Notes
 from sandboxes import registry
 from sandboxes.base import Backend
 from sandboxes.gpu_pool import GpuPool, Lease
@@ -324,8 +325,13 @@ def _same(before: Locked, now: Locked) -> None:
 def _execute(
     run: Run, ready: Ready, agent: Agent, policy: Policy, observe: Observe
 ) -> dict[str, Any]:
-    observe = unbreakable(observe)
-    with run.hold(), _interruptible(), closing(run.journal()) as journal:
+    with (
+        run.hold(),
+        _interruptible(),
+        closing(run.journal()) as journal,
+        closing(Notes(run.path)) as notes,
+    ):
+        observe = unbreakable(observe, notes.observe)
         evaluator = LocalEvaluator(ready.request, workers=run.asked.workers, observe=observe)
         # Reads everything back, and refuses damage, before a byte is written.
         unchanged.refuse_other_lock(run, journal.events)

@@ -37,6 +37,7 @@ from harness.files import open_plain, read_plain, read_text
 from harness.runs.unchanged import refuse_edited
 from harness.search.budget import Limits
 from harness.search.journal import Journal, read
+from scorers.score import Score
 
 FORMAT = 1
 
@@ -365,6 +366,11 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{file} holds no JSON object.")
     return value
+
+
+def read_score(file: Path) -> Score:
+    """Return a score that was recorded. Raises ConfigError naming the file."""
+    return _validate(Score, read_json(file), file)
 
 
 M = TypeVar("M", bound=BaseModel)

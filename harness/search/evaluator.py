@@ -87,9 +87,8 @@ class LocalEvaluator:
             try:
                 return self._once(job, cancel)
             except HarnessError as error:
-                retries = RETRIES if error.retryable else 0
-                if isinstance(error, JudgeError):
-                    retries = JUDGED_AGAIN
+                judge = isinstance(error, JudgeError)
+                retries = JUDGED_AGAIN if judge else RETRIES * error.retryable
                 if attempt >= retries or cancel.is_set():
                     raise
                 self._observe("retry", job.label, {"cause": str(error)})

@@ -10,7 +10,6 @@ before the next begins; ``State`` is only ever advanced by the events that are a
 a resumed run cannot differ from one that was never killed.
 """
 
-import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -24,7 +23,7 @@ from harness.agents.model import BudgetSpent
 from harness.agents.replay import Recording
 from harness.errors import JudgeError
 from harness.policies import Decision, Policy
-from harness.runs.rundir import Run, read_json, write_whole
+from harness.runs.rundir import Run, read_score, write_whole
 from harness.search.budget import Budget, Progress
 from harness.search.evaluator import Evaluator, Job
 from harness.search.journal import Journal
@@ -289,7 +288,8 @@ class Search:
 
     def _not_graded(self, number: int, error: JudgeError) -> None:
         """Record that the judge failed on a node; after several in a row no other is begun."""
-        again = self.state.tree[number].state == "ungraded"  # it stopped a run once already
+        # One that an earlier process had recorded says nothing new, and must not end this one.
+        again = self.state.tree[number].state == "ungraded"
         self._record("ungraded", node=number, message=str(error)[:2000])
         self.observe("ungraded", str(number), {"cause": str(error)})
         self._ungraded_in_a_row += not again
@@ -311,7 +311,7 @@ class Search:
         file = folder / "score.json"
         if not file.exists():
             return None
-        score = Score.model_validate_json(json.dumps(read_json(file)))
+        score = read_score(file)
         same = score.submission == hash_files(files)
         return score if same and score.conditions.training_seed == seed else None
 

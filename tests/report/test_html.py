@@ -143,7 +143,7 @@ def test_a_link_in_a_run_carries_no_file_of_this_machine_into_the_report(tmp_pat
     (run / "nodes/0005/train.py").unlink()
     os.mkfifo(run / "nodes/0005/train.py")
     said, _ = report(run, out=tmp_path / "r.html")
-    assert "no file of a submission" in said["left_out"][0]["why"]
+    assert "it is no regular file" in said["left_out"][0]["why"]
 
 
 ODD = [

@@ -7,7 +7,7 @@ import pytest
 from test_parallel import World
 
 from harness.cli.screen import Screen
-from harness.errors import Cancelled, JudgeError
+from harness.errors import Cancelled, ConfigError, JudgeError
 from harness.runs.launch import Options, resume, start
 from harness.search import evaluator
 from scorers.evaluate import evaluate
@@ -90,7 +90,7 @@ def test_a_display_that_always_fails_changes_nothing_and_says_so_once(world, jud
     assert result["nodes"] == {"scored": 2, "valid": 2}
     said = capsys.readouterr().err
     assert said.count("no such column") <= 2, "once for the data, once for the run"
-    assert "The work goes on" in said
+    assert "the work goes on" in said
 
 
 def test_ctrl_c_in_a_display_still_stops_the_run(world, judge):
@@ -118,3 +118,13 @@ def test_the_screen_shows_a_run_whose_folder_has_a_name_of_brackets(world, judge
         shown = "".join(s.text for s in screen.console.render(screen._render()))
     assert "[bold] run" in shown
     assert json.loads((path / "result.json").read_text())["valid"]
+
+
+def test_a_recorded_score_that_is_damaged_is_named_and_no_bug_of_ours(world, judge):
+    judge.broken = {"0"}
+    with pytest.raises(JudgeError):
+        world.start(slots=1, steps=1)
+    for text in ('{"format": 1, "valid": true}', "[" * 10_000, "1" * 9_999, '{"a": "\\ud800"}'):
+        (world.run.node_dir(0) / "score.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"score\.json"):
+            world.resume()

@@ -1,0 +1,91 @@
+"""What a script prints of its training, taken as a claim from hostile bytes."""
+
+import time
+
+import pytest
+
+from scorers.output import LOG_BYTES, Output
+
+
+def told(*chunks: bytes):
+    output = Output()
+    for chunk in chunks:
+        output.feed("stdout", chunk)
+    return output.progress()
+
+
+PUBLIC = (
+    b"\rstep %05d (3.4%%) | loss: 5.123456 | lrm: 1.00 | dt: 712ms | tok/sec: 736,003 | "
+    b"mfu: 40.1%% | epoch: 1 | remaining: 290s    "
+)
+
+
+@pytest.mark.parametrize(
+    ("printed", "step", "total", "loss", "share"),
+    [
+        (PUBLIC % 11 + PUBLIC % 12, 12, 0, 5.123456, 0.034),
+        (b"step 12 34% loss 5.1234 epoch 1\n", 12, 0, 5.1234, 0.34),
+        (b"Step: 3/40, Loss = 0.5\nsaving\n", 3, 40, 0.5, 0.075),
+        (b"step 7\n", 7, 0, None, 0.0),
+        (b"step 50/40 loss 1\n", 50, 0, 1.0, 0.0),
+        (b"step 1 999% loss 1\n", 1, 0, 1.0, 1.0),
+        (b"step 1 loss nan\n", 1, 0, None, 0.0),
+        (b"step 5 loss 2\n\xff\xfe\x1b[2J\n", 5, 0, 2.0, 0.0),
+    ],
+)
+def test_the_last_line_on_a_step_is_read_as_scripts_print_it(printed, step, total, loss, share):
+    assert told(printed) == {
+        "step": step,
+        "total": total,
+        "loss": loss,
+        "share": pytest.approx(share),
+    }
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        b"",
+        b"num_steps: 12\n",
+        b"steps 12\n",
+        b"step " + b"9" * 5000 + b"\n",
+        b"step one\n",
+        b"misstep 4\n",
+        b"step 12 loss 1\n" + b"x" * 5000,
+    ],
+)
+def test_what_is_no_such_line_near_the_end_says_nothing(printed):
+    assert told(printed) is None
+
+
+def test_numbers_stay_bounded_and_a_megabyte_of_them_costs_nothing():
+    began = time.process_time()
+    for _ in range(50):
+        found = told(
+            b"step 999999999 " + b"loss: 1" * 200_000, b"\nstep 4 loss " + b"9" * 9 + b"\n"
+        )
+    assert found == {"step": 4, "total": 0, "loss": 999_999_999.0, "share": 0.0}
+    assert time.process_time() - began < 5
+
+
+def test_it_is_found_at_the_end_of_an_output_that_is_kept_in_parts():
+    assert told(b"step 1 loss 9\n" + b"." * LOG_BYTES, b"\nstep 2 loss 8\n")["step"] == 2
+
+
+def test_a_script_in_a_sandbox_is_followed_while_it_trains_and_not_while_it_serves(score_toy):
+    seen = []
+    score = score_toy(
+        "import numpy as np, time\n"
+        "for step in range(3):\n"
+        "    print(f'\\rstep {step:05d} ({20 * step}%) | loss: {5 - step}.5',"
+        " end='', flush=True)\n"
+        "    time.sleep(0.7)\n"
+        "link.progress = lambda *a, **k: None\n"
+        "def predict(t):\n"
+        "    return np.eye(4, dtype=np.float32)[t[:, 0] - 1]\n",
+        observe=lambda what, details: seen.append((what, details)),
+    )
+    assert score.valid, score.message
+    training = [d for what, d in seen if what == "progress"]
+    assert {"step": 2, "total": 0, "loss": 3.5, "share": 0.4} in training
+    assert [d["step"] for d in training] == sorted(d["step"] for d in training)
