@@ -52,9 +52,9 @@ def _assets() -> tuple[str, str]:
 
 def policy(style: str, script: str) -> str:
     """Return the page's Content-Security-Policy: this style, this script or none, no more."""
+    allowed = _named(script) if script else "'none'"
     return (
-        f"default-src 'none'; style-src {_named(style)}; "
-        f"script-src {_named(script) if script else "'none'"}; "
+        f"default-src 'none'; style-src {_named(style)}; script-src {allowed}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
 
