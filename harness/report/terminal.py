@@ -1,7 +1,9 @@
 """Tables and words on stdout, of which no name and no number is ever cut."""
 
 import os
+from collections.abc import Collection, Sequence
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -19,5 +21,36 @@ def stdout() -> Console:
 
 def draw(console: Console, table: Table) -> None:
     """Print a table; where not even its ``no_wrap`` columns fit, wider than the terminal."""
-    least = Measurement.get(console, console.options.update(max_width=ENDLESS), table).minimum
-    console.print(table, width=max(console.width, least), crop=False)
+    console.print(table, width=max(console.width, least(console, table)), crop=False)
+
+
+def least(console: Console, table: Table) -> int:
+    """Return the characters that a table takes at least, if no word of it is cut."""
+    return Measurement.get(console, console.options.update(max_width=ENDLESS), table).minimum
+
+
+def named(
+    header: Sequence[str],
+    rows: Sequence[tuple[str, Sequence[str]]],
+    width: int,
+    left: Collection[str] = (),
+) -> list[list[str]]:
+    """Return a heading and a block of lines a row, the first of ``header`` being its name's.
+
+    A name stands whole: in a line of its own where the other columns leave no room beside them.
+    Those are set to the right, but for the ones in ``left``.
+    """
+    head, *others = header
+    sizes = [max(map(cell_len, (n, *(r[i] for _, r in rows)))) for i, n in enumerate(others)]
+    room = width - sum(sizes) - 2 * len(sizes)
+    lead = max([cell_len(head), *(size for n, _ in rows if (size := cell_len(n)) <= room)])
+
+    def block(name: str, cells: Sequence[str]) -> list[str]:
+        alone = cell_len(name) > lead
+        text = [set_cell_size("" if alone else name, lead)]
+        for column, cell, size in zip(others, cells, sizes, strict=True):
+            gap = " " * (size - cell_len(cell))
+            text.append(cell + gap if column in left else gap + cell)
+        return [name, "  ".join(text).rstrip()] if alone else ["  ".join(text).rstrip()]
+
+    return [block(head, others), *(block(name, cells) for name, cells in rows)]

@@ -84,6 +84,7 @@ def render(entries: Sequence[Entry]) -> tuple[str, Left]:
         "title": _title(known),
         "single": len(known) == 1,
         "points": board_text.points,
+        "dollars": board_text.dollars,
         "board": board,
         "best": [_best(e) for e in known] if len(known) == 1 else [],
         "tasks": drawn,
