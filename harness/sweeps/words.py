@@ -42,9 +42,12 @@ def status_line(sweep: Sweep) -> str:
     counts = sweep.counts
     parts = [f"{n} {state}" for state, n in sorted(counts.items()) if n]
     money = ""
+    unpriced = any(slot.unpriced for slot in sweep.slots)
     if sweep.spent or sweep.max_dollars is not None:
         of = "" if sweep.max_dollars is None else f" of ${sweep.max_dollars:,.2f}"
-        money = f"; ${sweep.spent:,.2f}{of} spent"
+        money = f"; {'≥ ' * unpriced}${sweep.spent:,.2f}{of} spent"
+    elif unpriced:
+        money = "; unknown dollars spent"
     return f"{len(sweep.slots)} runs: {', '.join(parts)}{money}"
 
 
@@ -79,6 +82,7 @@ def as_json(sweep: Sweep) -> dict[str, Any]:
         "folder": str(sweep.folder),
         "counts": dict(sweep.counts),
         "spent_dollars": sweep.spent,
+        "unpriced_runs": sum(slot.unpriced for slot in sweep.slots),
         "max_dollars": sweep.max_dollars,
         "runs": [
             {
@@ -86,7 +90,7 @@ def as_json(sweep: Sweep) -> dict[str, Any]:
                 "state": slot.state,
                 "message": slot.message,
                 "tries": slot.tries,
-                "dollars": slot.spent,
+                "dollars": None if slot.unpriced else slot.spent,
             }
             for slot in sweep.slots
         ],
@@ -127,11 +131,11 @@ def plan_table(plan: Plan, concurrent: int, max_dollars: float | None) -> list[s
     head = f"{'agent':{size}}  {'runs':>6} {'steps':>9} {'h/run':>6} {'hours':>8} {'GPU-h':>8}"
     text = [f"{head} {'Mtok in':>8} {'out':>7} {'dollars':>10}"]
     for name, part in [*((" ".join(k), p) for k, p in parts.items()), ("all", whole)]:
-        hours = part.seconds / 3600
+        hours, gpu_hours = part.seconds / 3600, part.gpu_seconds / 3600
         least = bool(part.at_least)
         text.append(
             f"{name:{size}}  {part.runs:>6,} {part.steps:>9,} {_sum(hours / part.runs, least):>6} "
-            f"{_sum(hours, least):>8} {_sum(part.gpu_seconds / 3600, least and part.gpu_seconds > 0):>8} "
+            f"{_sum(hours, least):>8} {_sum(gpu_hours, least and gpu_hours > 0):>8} "
             f"{_tokens(part, part.tokens_in):>8} {_tokens(part, part.tokens_out):>7} "
             f"{_dollars(part):>10}"
         )
@@ -174,8 +178,8 @@ def _cost(whole: Total) -> list[str]:
     if whole.unguessed:
         names = ", ".join(sorted(whole.unguessed))
         text.append(
-            f"the suite guesses no tokens for {names}, so tokens, dollars and the time to write are "
-            f"unknown: tokens_in, tokens_out, write_s in [assume.policies.{min(whole.unguessed)}]"
+            f"the suite guesses no tokens for {names}: tokens, dollars, the time to write are "
+            f"unknown; say tokens_in, tokens_out, write_s in [assume.policies.{min(whole.unguessed)}]"
         )
     return text
 
