@@ -179,7 +179,7 @@ def _cost(whole: Total) -> list[str]:
         names = ", ".join(sorted(whole.unguessed))
         text.append(
             f"the suite guesses no tokens for {names}: tokens, dollars, the time to write are "
-            f"unknown; say tokens_in, tokens_out, write_s in [assume.policies.{min(whole.unguessed)}]"
+            f"unknown; [assume.policies.{min(whole.unguessed)}] says tokens_in, tokens_out, write_s"
         )
     return text
 

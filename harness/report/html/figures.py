@@ -117,7 +117,7 @@ def _curves(rows: Mapping[str, Sequence[Trace]], sign: float) -> list[plots.Plot
                 lines.append((who, style, curves.many(placed, sign)))
             elif axis in ("tokens", "dollars") and _is_free(found):
                 levels += _level(who, style, found, sign)
-        if any(curve.xs and curve.xs[-1] > 0 for _, _, curve in lines):
+        if any(curve.end is not None and curve.xs[-1] > 0 for _, _, curve in lines):
             traces = [t for found in rows.values() for t in found]
             dots = _dots(traces[0], axis) if len(traces) == 1 else []
             plot = plots.curve_plot(axis, lines, maximize=sign > 0, dots=dots, levels=levels)

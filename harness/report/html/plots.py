@@ -21,8 +21,8 @@ Place = Callable[[float], float]
 SAMPLES = 24
 FENCE = 3.0
 """Interquartile ranges beyond which a value no longer stretches a plot (Tukey's far out)."""
-FAR = 20.0
-"""How many times what the rest of a plot takes one curve's end may stretch it."""
+FAR, ALWAYS = 20.0, 1.0
+"""How far off one curve's end may stretch a plot: times what the rest takes, and in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,8 @@ def label(value: float, step: float, unit: str = "") -> str:
     """Return a tick's words: as many decimals as the step needs, thousands in k and M."""
     if unit == "$":
         return f"${value:,.{_decimals(step)}f}"
+    if step < 1e-12:
+        return f"{value:.4g}"
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size and step >= size / 1000:
             return f"{value / size:.{_decimals(step / size)}f}{letter}"
@@ -147,7 +149,7 @@ def label(value: float, step: float, unit: str = "") -> str:
 
 
 def _decimals(step: float) -> int:
-    return max(0, min(8, -math.floor(math.log10(step) + 1e-9)))
+    return max(0, min(12, -math.floor(math.log10(step) + 1e-9)))
 
 
 def _nice(step: float) -> float:
@@ -292,10 +294,10 @@ def _heights(
     kept = list(fenced(heights, "high" if maximize else "low"))
     ends = [c.end for _, _, c in curves if c.end is not None]
     kept = kept or ends
-    for values, share in ((ends, FAR), ([level.value for level in levels], 1.0)):
+    for values, share, least in ((ends, FAR, ALWAYS), ([lv.value for lv in levels], 1.0, 0.0)):
         if kept:
             low, high = min(kept), max(kept)
-            reach = share * ((high - low) or 0.05 * abs(high) or 1.0)
+            reach = max(share * ((high - low) or 0.05 * abs(high) or 1.0), least)
             kept += [v for v in values if low - reach <= v <= high + reach]
     return spread(kept, HEIGHT - BOTTOM, TOP)
 
