@@ -44,5 +44,5 @@ def csv_of(board: dict[str, Any], columns: Sequence[str] = ()) -> str:
                         *(cell["cost"][n] for n in COSTS), points,
                     ]
                 )  # fmt: skip
-    kept = [CSV.index(name) for name in columns] or range(len(CSV))
+    kept = [CSV.index(name.casefold()) for name in columns] or range(len(CSV))
     return as_csv([CSV[i] for i in kept], [[row[i] for i in kept] for row in rows])

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import re
+from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -34,7 +36,14 @@ RAGGED = {
 }
 
 
-def drawn(folder, **how):
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """No disk and no process of its own that reads sources: neither is what is tested here."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(pages.features, "build", lambda runs: {"tables": []})
+
+
+def drawn(folder):
     """Return a page's plots as elements, each with its caption."""
     text, _ = pages.render(entries([folder]))
     found = re.findall(r"<figcaption>(.*?)</figcaption>\s*(<svg.*?</svg>)", text, re.DOTALL)
@@ -124,7 +133,7 @@ def test_a_curve_far_below_the_others_is_not_drawn_flat_on_the_floor(tmp_path):
         y for e in svg.iter("path") if e.get("class") == "axis" for _, y in walk(e.get("d"))
     )
     (path,) = [walk(e.get("d")) for e in poor if e.get("class") == "line"]
-    along = [y for (x, y), (x2, y2) in zip(path, path[1:]) if y == y2 and x != x2]
+    along = [y for (x, y), (x2, y2) in pairwise(path) if y == y2 and x != x2]
     assert float(poor.find("circle").get("cy")) < floor - 3
     assert all(y < floor - 3 for y in along)
 
