@@ -9,6 +9,8 @@ from rich.measure import Measurement
 from rich.table import Table
 
 ENDLESS = 100_000
+INDENT = 2
+"""Characters before what stands below a name, where none fits beside it."""
 
 
 def stdout() -> Console:
@@ -25,8 +27,15 @@ def draw(console: Console, table: Table) -> None:
 
 
 def least(console: Console, table: Table) -> int:
-    """Return the characters that a table takes at least, if no word of it is cut."""
-    return Measurement.get(console, console.options.update(max_width=ENDLESS), table).minimum
+    """Return the characters that a table takes at least, if nothing in it is cut.
+
+    Its ``no_wrap`` columns are made as wide as they are; others as wide as their longest word.
+    """
+    endless = console.options.update(max_width=ENDLESS)
+    for column in table.columns:
+        sizes = [Measurement.get(console, endless, c) for c in (column.header, *column.cells)]
+        column.min_width = max(s.maximum if column.no_wrap else s.minimum for s in sizes)
+    return Measurement.get(console, endless, table).minimum
 
 
 def named(
@@ -43,7 +52,8 @@ def named(
     head, *others = header
     sizes = [max(map(cell_len, (n, *(r[i] for _, r in rows)))) for i, n in enumerate(others)]
     room = width - sum(sizes) - 2 * len(sizes)
-    lead = max([cell_len(head), *(size for n, _ in rows if (size := cell_len(n)) <= room)])
+    every = [cell_len(name) for name in (head, *(name for name, _ in rows))]
+    lead = max((size for size in every if size <= room), default=INDENT)
 
     def block(name: str, cells: Sequence[str]) -> list[str]:
         alone = cell_len(name) > lead
