@@ -215,7 +215,7 @@ def fitted(text: str, room: float) -> str:
 def near(values: Sequence[float], ends: Sequence[float]) -> list[float]:
     """Return values and ends of intervals, these no further off than the values' own range.
 
-    An interval over two seeds may be a hundred times as wide as what was seen.
+    An interval over few seeds may be many times as wide as what was seen.
     """
     low, high = min(values), max(values)
     reach = (high - low) or 0.05 * abs(high) or 1.0

@@ -5,8 +5,8 @@ expanded because a sample is less spread than what it was drawn from (Hesterberg
 The best of several runs gets none: the bootstrap of a maximum is wrong at any size (Bickel and
 Freedman 1981), and a best of more runs is better by chance alone.
 
-Below three seeds there is none: two values spread by chance give one a hundred times as wide as
-the next two would. No interval leaves the scale: no accuracy is beyond 1.
+Below three seeds there is none: of two values it is 12.7 times as wide as they are apart. No
+interval leaves the scale: no accuracy is beyond 1.
 """
 
 import math
