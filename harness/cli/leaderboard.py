@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json
+from harness.errors import ConfigError
 
 
 @guarded
@@ -24,6 +25,13 @@ def command(
         Literal["agent", "model", "policy", "task"],
         typer.Option(help="What a row is: agent x policy, either alone, or a task."),
     ] = "agent",
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,…",
+            help="Which columns, in this order: agent,valid,median (csv: its own).",
+        ),
+    ] = None,
     json: AsJson = False,
 ) -> int:
     """Compare finished runs; different conditions never share a table."""
@@ -32,8 +40,11 @@ def command(
 
     found = entries(places or [RUNS_DIR], cache=cache_file())
     board = leaderboard.build(found, metric=metric, by=by)
+    chosen = [name.strip() for name in (columns or "").split(",") if name.strip()]
     if json or format == "json":
+        if columns is not None:
+            raise ConfigError("--columns chooses of a table: JSON has all.", remedy="--format csv")
         print_json(board)
     else:
-        board_text.show(board, format)
+        board_text.show(board, format, chosen)
     return 0

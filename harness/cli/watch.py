@@ -56,11 +56,10 @@ def _objects(watch: "Watch", *, once: bool) -> None:
 
 
 def _table(watch: "Watch") -> None:
-    from rich.console import Console
-
+    from harness.report.terminal import stdout
     from harness.report.watching import lines
 
-    for line in lines(watch.look(), width=Console().width):
+    for line in lines(watch.look(), width=stdout().width):
         typer.echo(line)
 
 

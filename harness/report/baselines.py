@@ -1,8 +1,10 @@
 """What a task scores without learning anything, as measured when its data were prepared."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from harness.errors import ConfigError
+from harness.report.sound import sensible
 from harness.runs.rundir import Run, read_json
 
 NAMES = {
@@ -17,21 +19,21 @@ NAMES = {
 }
 
 
-def baselines(run: Run) -> dict[str, float]:
-    """Return a run's baselines on the test split by name; empty where the data are gone."""
-    from pathlib import Path
+def baselines(run: Run, split: Literal["search", "test"] = "test") -> dict[str, float]:
+    """Return a run's baselines on a split by name; empty where the data are gone.
 
+    What is no number that a table can hold is left out: the file is on somebody's disk.
+    """
     try:
-        manifest = read_json(Path(run.lock.data) / "manifest.json")
+        found = read_json(Path(run.lock.data) / "manifest.json").get("baselines")
     except ConfigError:
         return {}
-    found = manifest.get("baselines", {})
-    return {n: found[f"{n}_test"] for n in NAMES if f"{n}_test" in found}
+    suffix = "_test" if split == "test" else ""
+    known = found if isinstance(found, dict) else {}
+    return {n: known[n + suffix] for n in NAMES if sensible(known.get(n + suffix))}
 
 
 def baselines_of(result: dict[str, Any]) -> str:
     """Return the baselines of a result's run in words; empty if unknown."""
-    from pathlib import Path
-
     known = baselines(Run(Path(result["run"])))
     return ", ".join(f"{NAMES[n]} {v:.4f}" for n, v in known.items())

@@ -1,8 +1,9 @@
 """A leaderboard as CSV: a line for each contender on each task, numbers as they are."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from harness.report.grid import as_csv
+from harness.report.grid import as_csv, check_columns
 
 CSV = (
     "table", "profile", "isolation", "hardware", "scorer", "torch", "task", "task_hash",
@@ -15,8 +16,9 @@ CSV = (
 COSTS = ("input_tokens", "output_tokens", "dollars", "gpu_hours")
 
 
-def csv_of(board: dict[str, Any]) -> str:
-    """Return all tables as one."""
+def csv_of(board: dict[str, Any], columns: Sequence[str] = ()) -> str:
+    """Return all tables as one; of ``columns``, where there are some. Raises ConfigError."""
+    check_columns(columns, CSV)
     rows = []
     for place, table in enumerate(board["tables"], start=1):
         shared = [table["conditions"].get(k, "") for k in CSV[1:6]]
@@ -42,4 +44,5 @@ def csv_of(board: dict[str, Any]) -> str:
                         *(cell["cost"][n] for n in COSTS), points,
                     ]
                 )  # fmt: skip
-    return as_csv(CSV, rows)
+    kept = [CSV.index(name.casefold()) for name in columns] or range(len(CSV))
+    return as_csv([CSV[i] for i in kept], [[row[i] for i in kept] for row in rows])

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from harness.report.stats.intervals import FEW
+from harness.report.stats.intervals import FEW, FEWEST
 from harness.report.stats.nines import FLOOR
 
 
@@ -21,10 +21,10 @@ def notes_of(table: dict[str, Any], metric: str) -> Iterator[str]:
     yield from _marks(table, metric)
     if metric == "score":
         yield (
-            f"95 %: below {FEW} valid seeds Student's interval of the mean, from {FEW} on the "
-            "bootstrap of the median; ± is half of it. A best has none (docs/statistics.md). Then "
-            "the scores by seed, – for an invalid run. valid: of planned runs; VSR: of graded "
-            "ones. Costs are of all graded runs together."
+            f"95 %: from {FEWEST} valid seeds on Student's interval of the mean, from {FEW} on the "
+            "bootstrap of the median, cut to the metric's scale; ± is half of it. A best has none "
+            "(docs/statistics.md). Then the scores by seed, – for an invalid run. valid: of "
+            "planned runs; VSR: of graded ones. Costs are of all graded runs together."
         )
     if metric == "vsr":
         yield "VSR: valid submission rate of graded runs, with Wilson's 95 % interval."

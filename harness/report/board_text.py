@@ -14,9 +14,10 @@ from rich.text import Text
 from harness.report.baselines import NAMES
 from harness.report.board_csv import csv_of
 from harness.report.board_notes import notes_of
-from harness.report.grid import Format, Grid, Line, written
+from harness.report.grid import Format, Grid, Line, check_columns, key, marked, written
 from harness.report.leaderboard import HUMAN
 from harness.report.stats.intervals import FEW
+from harness.report.terminal import draw, stdout
 from scorers.output import clean
 
 FIXED = 4
@@ -54,31 +55,56 @@ WHAT = {
 }
 
 
-def show(board: dict[str, Any], form: Format) -> None:
-    """Print a board on stdout; beside CSV, which has no room for words, those go to stderr."""
+def show(board: dict[str, Any], form: Format, columns: Sequence[str] = ()) -> None:
+    """Print a board on stdout; beside CSV, which has no room for words, those go to stderr.
+
+    ``columns``: which to print, in what order; all where there are none. Raises ConfigError for
+    one that no table has.
+    """
     words = list(_words(board))
     if form == "csv":
-        sys.stdout.write(csv_of(board))
+        sys.stdout.write(csv_of(board, columns))
         sys.stderr.writelines(f"{clean(word)}\n" for word in words)
-    elif form == "table":
-        console = Console(highlight=False)
+        return
+    metric, by = board["metric"], board["by"]
+    grids = [_grid(table, metric, by, flat=form == "latex") for table in board["tables"]]
+    if columns:
+        check_columns(columns, [key(name) for grid in grids for name in grid.header])
+        grids = [grid.only(columns, FIXED if by == "task" else 0) for grid in grids]
+    if form == "table":
+        console = stdout()
         said: set[str] = set()
-        for table in board["tables"]:
-            _draw(console, _fitting(table, board["metric"], board["by"], console.width), said)
+        for grid, table in zip(grids, board["tables"], strict=True):
+            _draw(console, _fitting(grid, table, board, console.width, bool(columns)), said)
         for word in words:
             console.print(Text(clean(word)))
-    else:
-        grids = [_grid(table, board["metric"], board["by"]) for table in board["tables"]]
-        sys.stdout.write(written(grids, words, form))
-
-
-def _fitting(table: dict[str, Any], metric: str, by: str, width: int) -> list[Grid]:
-    """Return a table as one grid where it fits the terminal, else as several."""
+        return
     if by == "task":
-        return _grid(table, metric, by).split(1, width)
-    grid = _grid(table, metric, by)
-    narrow = _grid(table, metric, by, narrow=True)
-    if metric == "score":
+        grids = [grid.transposed(FIXED) for grid in grids]
+    if form == "latex":
+        grids = [grid.slim(0) for grid in grids]
+    sys.stdout.write(html(grids, words) if form == "html" else written(grids, words, form))
+
+
+def html(grids: Sequence[Grid], words: Sequence[str]) -> str:
+    """Return a whole page that opens offline, in the report's style and under its policy."""
+    from harness.report.html.filling import filled  # templates are slow to load
+
+    return filled(
+        {"title": "Leaderboard", "grids": grids, "words": words}, "board.html.j2", scripted=False
+    )
+
+
+def _fitting(
+    grid: Grid, table: dict[str, Any], board: dict[str, Any], width: int, chosen: bool
+) -> list[Grid]:
+    """Return a table as one grid where it fits the terminal, else as several."""
+    if board["by"] == "task":
+        return grid.transposed(FIXED).split(1, width)
+    if chosen:
+        return grid.split(0, width)
+    narrow = _grid(table, board["metric"], board["by"], narrow=True)
+    if board["metric"] == "score":
         grid, narrow = grid.slim(FIXED), narrow.slim(FIXED)
     return [grid] if grid.width <= width else narrow.split(FIXED, width)
 
@@ -94,7 +120,7 @@ def _draw(console: Console, grids: Sequence[Grid], said: set[str]) -> None:
             style = "dim" if line.style == "dim" else ""
             drawn.add_row(*(Text(clean(cell), style=style) for cell in line.cells))
         console.print(Text(clean(grid.title), style="bold"))
-        console.print(drawn)
+        draw(console, drawn)
         fresh = [note for note in grid.notes if note not in said]
         said.update(fresh)
         for note in fresh:
@@ -124,10 +150,13 @@ def _words(board: dict[str, Any]) -> Iterator[str]:
             yield f"{words}: {len(items) - MOST_NAMED} more (--format json names all)"
 
 
-def _grid(table: dict[str, Any], metric: str, by: str, *, narrow: bool = False) -> Grid:
+def _grid(
+    table: dict[str, Any], metric: str, by: str, *, narrow: bool = False, flat: bool = False
+) -> Grid:
+    """Return a table. ``flat``: a line a cell."""
     tasks = table["tasks"]
     alone = len(tasks) == 1
-    layout: Layout = "few" if len(tasks) <= FEW_TASKS else "many"
+    layout: Layout = "few" if len(tasks) <= FEW_TASKS and not flat else "many"
     if alone and metric == "score":
         layout = "stacked" if narrow else "wide"
     wide = layout == "wide"
@@ -148,6 +177,7 @@ def _grid(table: dict[str, Any], metric: str, by: str, *, narrow: bool = False) 
         )
         for i, row in enumerate(table["rows"])
     ]
+    lines = marked(lines, _signs(header, tasks, metric))
     if metric == "score":
         after = [""] * 3 if wide else []
         for name, values in _known(tasks):
@@ -161,8 +191,17 @@ def _grid(table: dict[str, Any], metric: str, by: str, *, narrow: bool = False) 
     seeds = {header.index("by seed")} if wide else set()
     numbers = frozenset(range(FIXED - 1, len(header))) - seeds
     notes = tuple(dict.fromkeys(notes_of(table, metric)))
-    grid = Grid(title, header, numbers, tuple(lines), notes)
-    return grid.transposed(FIXED) if by == "task" else grid
+    return Grid(title, header, numbers, tuple(lines), notes)
+
+
+def _signs(header: Sequence[str], tasks: list[dict[str, Any]], metric: str) -> dict[int, float]:
+    """Return the columns in which one number is better than another, 1 where more is."""
+    signs = {name: 1.0 for name in ("normalised", "Elo", "VSR", "mean")}
+    for task in tasks if metric != "cost" else ():
+        down = metric in ("score", "elo") and task["direction"] == "minimize"
+        names = ("median", "best") if len(tasks) == 1 else ()
+        signs |= dict.fromkeys((_heading(task["task"]), *names), -1.0 if down else 1.0)
+    return {i: signs[name] for i, name in enumerate(header) if name in signs}
 
 
 def _heading(task: str) -> str:
@@ -172,7 +211,11 @@ def _heading(task: str) -> str:
 def _who(row: dict[str, Any]) -> str:
     who = row["agent"] or row["policy"]
     who += f" ({row['setup']})" if row["setup"] else ""
-    return textwrap.fill(who, NAME_WIDTH, break_long_words=False, break_on_hyphens=False)
+    return _wrapped(who)
+
+
+def _wrapped(name: str) -> str:
+    return textwrap.fill(name, NAME_WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _valid(row: dict[str, Any], *, with_rate: bool) -> str:
@@ -218,13 +261,13 @@ def _lines(parts: Sequence[str]) -> str:
 
 
 def _lone(cell: dict[str, Any]) -> list[str]:
-    return [number(cell["median"]), number(cell["best"]), _interval(cell), _points(cell)]
+    return [number(cell["median"]), number(cell["best"]), _interval(cell), points(cell)]
 
 
 def _stacked(cell: dict[str, Any]) -> list[str]:
     best = f"best {number(cell['best'])}" if cell["valid"] > 1 else ""
-    points = textwrap.fill(_points(cell), POINTS_WIDTH)
-    return [number(cell["median"]), best, _interval(cell).replace(" [", "\n["), points]
+    seeds = textwrap.fill(points(cell), POINTS_WIDTH)
+    return [number(cell["median"]), best, _interval(cell).replace(" [", "\n["), seeds]
 
 
 def _interval(cell: dict[str, Any]) -> str:
@@ -236,15 +279,25 @@ def _interval(cell: dict[str, Any]) -> str:
 
 
 def _half(cell: dict[str, Any]) -> str:
+    """Return half of the interval; where an end of the scale cuts it both ends, of two the points.
+
+    Half of what is left would claim more than is known.
+    """
     found = cell["interval"]
-    return f"±{(found['high'] - found['low']) / 2:.3f}" if found else ""
+    if not found:
+        return f"({points(cell)})" if cell["valid"] > 1 else ""
+    low, high = found["low"], found["high"]
+    if found["of"] == "mean" and abs((low + high) / 2 - cell["mean"]) > 1e-9:
+        return f"[{low:.3f}, {high:.3f}]"
+    return f"±{(high - low) / 2:.3f}"
 
 
-def _points(cell: dict[str, Any]) -> str:
-    points = [s for runs in cell["scores"].values() for s in runs]
-    if not 1 < len(points) < FEW:
+def points(cell: dict[str, Any]) -> str:
+    """Return the scores by seed in words, a dash for an invalid run; empty for one, or for many."""
+    found = [s for runs in cell["scores"].values() for s in runs]
+    if not 1 < len(found) < FEW:
         return ""
-    return " ".join("–" if s is None else f"{s:.3f}" for s in points)
+    return " ".join("–" if s is None else f"{s:.3f}" for s in found)
 
 
 def _ratings(row: dict[str, Any]) -> list[str]:
@@ -298,8 +351,13 @@ def _cost(cost: dict[str, Any]) -> list[str]:
 def dollars(cost: dict[str, Any]) -> str:
     """Return what runs cost; where a price is unknown that is said, with what is known."""
     if cost["dollars"] is not None:
-        return f"{cost['dollars']:,.2f}" if cost["dollars"] else "0"
-    return f"≥ {cost['dollars_known']:,.2f}" if cost["dollars_known"] else "unknown"
+        return _money(cost["dollars"]) if cost["dollars"] else "0"
+    return f"≥ {_money(cost['dollars_known'])}" if cost["dollars_known"] else "unknown"
+
+
+def _money(value: float) -> str:
+    """Return dollars, small ones to a digit that is not 0."""
+    return f"{value:,.2f}" if value >= 0.01 else f"{value:.1g}"
 
 
 def _short(count: int) -> str:
@@ -326,4 +384,4 @@ def _known(tasks: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
                 number(reference["value"]) + mark
             )
     for name, values in names.items():
-        yield textwrap.fill(name, NAME_WIDTH), [values.get(task["task"], "") for task in tasks]
+        yield _wrapped(name), [values.get(task["task"], "") for task in tasks]

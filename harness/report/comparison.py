@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.errors import ConfigError
 from harness.report.samples import Contender, Sample, samples
-from harness.report.stats import Difference, holm, paired, unpaired
+from harness.report.stats import BOUNDS, Difference, clip, holm, paired, unpaired
 from harness.report.stats.margin import further_seeds
 from harness.report.stats.paired import by_key
 from harness.runs.index import Entry, entries
@@ -139,6 +139,13 @@ def difference(a: Sample, b: Sample) -> Difference | None:
     )
 
 
+def bounded(test: Difference, metric: str) -> tuple[float | None, float | None]:
+    """Return the ends of a difference's interval as far as two scores can be apart."""
+    most = BOUNDS[metric][1] - BOUNDS[metric][0]
+    low, high = (None if v is None else clip(v, (-most, most)) for v in (test.low, test.high))
+    return low, high
+
+
 def compare(
     a: Iterable[Entry], b: Iterable[Entry], names: tuple[str, str], across: Collection[str]
 ) -> dict[str, Any]:
@@ -178,10 +185,11 @@ def _row(pairing: Pairing, test: Difference | None, p: float | None) -> dict[str
         return {**row, "difference": None, "verdict": "cannot be told: too few seeds"}
     settled = p is not None and p <= LEVEL
     further = None if settled or test.identical else further_seeds(test, 0.0, LEVEL / 2)
+    low, high = bounded(test, pairing.a.metric)
     row["difference"] = {
         "mean": test.mean,
-        "low": test.low,
-        "high": test.high,
+        "low": low,
+        "high": high,
         "p": p,
         "n": test.n,
         "paired": test.paired,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from harness.report.stats.intervals import FEWEST
 from scorers.output import clean
 
 MOST_POINTS = 10
@@ -42,8 +43,10 @@ def _difference(test: dict[str, Any]) -> str:
     how = f"{test['n']} pairs" if test["paired"] else f"unpaired, {test['n']} or more a side"
     if test["low"] is None:
         return f"B - A {test['mean']:+.4f}, {how}: no interval, 1 further seed"
-    text = f"B - A {test['mean']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}], {how}"
-    text += f", p {test['p']:.3g}"
+    text = f"B - A {test['mean']:+.4f}"
+    if test["n"] >= FEWEST:
+        text += f" [{test['low']:+.4f}, {test['high']:+.4f}]"
+    text += f", {how}, p {test['p']:.3g}"
     if test["further_seeds"]:
         plural = "s" * (test["further_seeds"] > 1)
         text += f"; {test['further_seeds']} further seed{plural} would tell, if like these"

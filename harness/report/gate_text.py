@@ -3,7 +3,11 @@
 from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree as ET
 
+from harness.report.comparison import bounded
 from harness.report.gate import Checked, Drop, exit_code
+from harness.report.stats import Difference
+from harness.report.stats.intervals import FEWEST
+from harness.report.stats.paired import by_key
 from scorers.output import clean
 
 WORDS = {0: "no regression", 1: "REGRESSION", 5: "cannot tell"}
@@ -32,7 +36,7 @@ def _lines(one: Checked) -> Iterator[str]:
         yield f"  1 pair, difference {test.mean:+.4f}: one pair has no spread to judge it by"
     else:
         yield (
-            f"  {test.n} pairs, difference {test.mean:+.4f} [{test.low:+.4f}, {test.high:+.4f}], "
+            f"  {test.n} pairs, difference {test.mean:+.4f}{_spread(one, test)}, "
             f"better is positive; allowed -{one.margin:.4g}"
         )
     if test is not None and call.power is not None and not test.identical:
@@ -43,6 +47,17 @@ def _lines(one: Checked) -> Iterator[str]:
     if one.verdict == "cannot tell":
         yield f"  {_further(one)}"
     yield from (f"  {note}" for note in one.notes)
+
+
+def _spread(one: Checked, test: Difference) -> str:
+    """Return the interval, as far as two scores can be apart; of two pairs both differences."""
+    a, b = one.pairing.a, one.pairing.b
+    if a is None or b is None:
+        return ""
+    if test.paired and test.n < FEWEST:
+        return f" ({', '.join(f'{a.sign * d:+.4f}' for d in by_key(a.values, b.values))})"
+    low, high = bounded(test, a.metric)
+    return f" [{low:+.4f}, {high:+.4f}]"
 
 
 def _further(one: Checked) -> str:

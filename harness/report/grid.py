@@ -1,17 +1,19 @@
-"""One grid of short texts, printed as a terminal table, Markdown, CSV, LaTeX or HTML.
+"""One grid of short texts, printed as a terminal table, Markdown, CSV, LaTeX or a page.
 
 Names of agents and messages come from run directories, which may be a stranger's: every format
 escapes what it would otherwise act upon.
 """
 
 import csv
-import html
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from harness.errors import ConfigError
 from scorers.output import clean
+from tasks.spec import did_you_mean
 
 PADDING = 3
 """Characters between two columns on a terminal."""
@@ -22,10 +24,59 @@ Format = Literal["table", "md", "csv", "latex", "html"]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One row. A cell may hold several lines. ``dim``: not a contender, a value to compare with."""
+    """One row. A cell may hold several lines. ``dim``: not a contender, a value to compare with.
+
+    ``best``: cells that hold the best number of their column.
+    """
 
     cells: tuple[str, ...]
     style: Style = "plain"
+    best: frozenset[int] = frozenset()
+
+    def only(self, columns: Sequence[int]) -> "Line":
+        """Return it with these cells."""
+        best = frozenset(n for n, i in enumerate(columns) if i in self.best)
+        return Line(tuple(self.cells[i] for i in columns), self.style, best)
+
+
+KEYS = {"": "mark", "95 %": "interval", "by seed": "seeds"}
+
+
+def key(header: str) -> str:
+    """Return the name by which a column is asked for."""
+    return KEYS.get(header, header.replace("\n", "-")).casefold()
+
+
+def check_columns(asked: Sequence[str], known: Sequence[str]) -> None:
+    """Raise ConfigError where one that is asked for is not among those that are there."""
+    for name in asked:
+        if name.casefold() not in known:
+            raise ConfigError(
+                f"There is no column {name!r}.",
+                remedy=did_you_mean(name.casefold(), list(dict.fromkeys(known))),
+            )
+
+
+def marked(lines: Sequence[Line], signs: Mapping[int, float]) -> list[Line]:
+    """Return the lines with the best number of each of these columns marked, as it is printed.
+
+    A lone number is the best of nothing.
+    """
+    found: list[set[int]] = [set() for _ in lines]
+    for i, sign in signs.items():
+        values = [_leading(line.cells[i]) for line in lines]
+        known = [sign * v for v in values if v is not None]
+        for place, value in enumerate(values):
+            if len(known) > 1 and value is not None and sign * value == max(known):
+                found[place].add(i)
+    return [replace(line, best=frozenset(best)) for line, best in zip(lines, found, strict=True)]
+
+
+def _leading(cell: str) -> float | None:
+    try:
+        return float(cell.split()[0])
+    except (ValueError, IndexError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +112,19 @@ class Grid:
         ]
         return self._only(kept)
 
+    def only(self, names: Sequence[str], fixed: int) -> "Grid":
+        """Return it with the columns of these names, as far as it has them, after ``fixed``."""
+        place = {key(name): i for i, name in enumerate(self.header)}
+        chosen = [place[n.casefold()] for n in names if n.casefold() in place]
+        return self._only([*range(fixed), *(i for i in chosen if i >= fixed)])
+
     def split(self, fixed: int, width: int) -> list["Grid"]:
         """Return it as tables of at most so many characters.
 
         Each repeats the columns before ``fixed``, but the last of these only the first table has.
         """
         widths = self._widths
-        again = list(range(max(1, fixed - 1)))
+        again = list(range(max(1, fixed - 1) if fixed else 0))
         groups: list[list[int]] = [list(range(fixed))]
         for i in range(fixed, len(widths)):
             wide = sum(widths[j] for j in (*groups[-1], i)) - PADDING > width
@@ -87,8 +144,9 @@ class Grid:
         ]
 
     def _only(self, columns: Sequence[int]) -> "Grid":
-        lines = tuple(Line(tuple(x.cells[i] for i in columns), x.style) for x in self.lines)
-        lines = tuple(x for x in lines if x.style == "plain" or any(x.cells[2:]))
+        named = sum(i < 2 for i in columns)
+        lines = tuple(x.only(columns) for x in self.lines)
+        lines = tuple(x for x in lines if x.style == "plain" or any(x.cells[named:]))
         numbers = frozenset(n for n, i in enumerate(columns) if i in self.numbers)
         return replace(
             self, header=tuple(self.header[i] for i in columns), numbers=numbers, lines=lines
@@ -99,7 +157,10 @@ class Grid:
         kept = [line for line in self.lines if line.style == "plain"]
         names = tuple("\n".join(filter(None, line.cells[1:fixed])) for line in kept)
         lines = tuple(
-            Line((self.header[i], *(line.cells[i] for line in kept)))
+            Line(
+                (self.header[i], *(line.cells[i] for line in kept)),
+                best=frozenset(n for n, line in enumerate(kept, start=1) if i in line.best),
+            )
             for i in range(fixed, len(self.header))
         )
         numbers = frozenset(range(1, len(kept) + 1))
@@ -112,10 +173,8 @@ def written(grids: Sequence[Grid], words: Sequence[str], form: Format) -> str:
         case "md":
             return "\n".join([*map(_markdown, grids), *(f"{_md(w)}\n" for w in words)])
         case "latex":
-            return "\n".join([*map(_latex, grids), *(f"% {_tex(_flat(w))}\n" for w in words)])
-        case "html":
-            closing = "".join(f"<p>{html.escape(clean(w))}</p>\n" for w in words)
-            return "".join(map(_html, grids)) + closing
+            tables = [_latex(grid, place) for place, grid in enumerate(grids, start=1)]
+            return "\n".join([*tables, *(f"% {_tex(_flat(w))}\n" for w in words)])
         case _:
             raise ValueError(form)
 
@@ -158,25 +217,34 @@ def _md(text: str) -> str:
 TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    "[": "{[}", "]": "{]}", "*": "{*}",  # which \\\\ before them would take for its own
     "±": r"$\pm$", "≈": r"$\approx$", "≥": r"$\geq$", "–": "--", "×": r"$\times$",
-    "†": r"$\dagger$", "·": r"$\cdot$", "…": r"\dots{}",
+    "†": r"$\dagger$", "·": r"$\cdot$", "…": r"\dots{}", "’": "'", "−": "$-$", "→": r"$\to$",
 }  # fmt: skip
+PLAIN = re.compile("[ -~À-ÖØ-öø-ÿ]")
 
 
 def _tex(text: str) -> str:
-    return "".join(TEX.get(c, c) for c in text)
+    """Return a text that every LaTeX sets; what its fonts may lack is named by its number."""
+    return "".join(
+        TEX.get(c) or (c if PLAIN.match(c) else rf"\texttt{{U+{ord(c):04X}}}") for c in text
+    )
 
 
-def _latex(grid: Grid) -> str:
+def _latex(grid: Grid, place: int) -> str:
     columns = "".join("r" if i in grid.numbers else "l" for i in range(len(grid.header)))
-    rows = [" & ".join(_tex(_flat(c)) for c in line.cells) + r" \\" for line in grid.lines]
+    rows = [" & ".join(_tex_cells(line)) + r" \\" for line in grid.lines]
     head = " & ".join(_tex(_flat(c)) for c in grid.header) + r" \\"
     notes = [rf"% {_tex(_flat(note))}" for note in grid.notes]
+    bold = " Best in bold." if any(line.best for line in grid.lines) else ""
     return "\n".join(
         [
-            r"% needs \usepackage{booktabs}",
+            r"% needs \usepackage{booktabs}; with pdflatex \usepackage[T1]{fontenc}, too",
             r"\begin{table}",
-            rf"\caption{{{_tex(_flat(grid.title))}}}",
+            r"\centering",
+            rf"\caption{{{_tex(_flat(grid.title))}.{bold}}}",
+            rf"\label{{tab:leaderboard-{place}}}",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
             head,
@@ -191,22 +259,9 @@ def _latex(grid: Grid) -> str:
     )
 
 
-def _html(grid: Grid) -> str:
-    def cells(row: Sequence[str], tag: str) -> str:
-        aligned = [' align="right"' if i in grid.numbers else "" for i in range(len(row))]
-        return "".join(
-            f"<{tag}{align}>{_lines(cell)}</{tag}>"
-            for align, cell in zip(aligned, row, strict=True)
+def _tex_cells(line: Line) -> Iterator[str]:
+    for i, cell in enumerate(line.cells):
+        number, space, rest = _flat(cell).partition(" ")
+        yield (rf"\textbf{{{_tex(number)}}}" if i in line.best else _tex(number)) + _tex(
+            space + rest
         )
-
-    body = "".join(f"<tr>{cells(line.cells, 'td')}</tr>\n" for line in grid.lines)
-    notes = "".join(f"<li>{html.escape(clean(note))}</li>\n" for note in grid.notes)
-    return (
-        f"<table>\n<caption>{html.escape(clean(grid.title))}</caption>\n"
-        f"<thead><tr>{cells(grid.header, 'th')}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n"
-        f"<ul>\n{notes}</ul>\n"
-    )
-
-
-def _lines(cell: str) -> str:
-    return "<br>".join(html.escape(clean(line)) for line in cell.split("\n"))

@@ -17,6 +17,7 @@ from harness.report.baselines import baselines
 from harness.report.samples import By, Contender, Sample, contenders, samples
 from harness.report.sheets import Sheet, sheets
 from harness.report.stats import (
+    BOUNDS,
     Marks,
     Player,
     holm,
@@ -223,7 +224,7 @@ def _row(
 def _cell(sample: Sample, marks: Marks | None) -> dict[str, Any]:
     valid = sample.valid
     seeds = [score for score in sample.by_seed.values() if score is not None]
-    interval = over_seeds(seeds)
+    interval = over_seeds(seeds, BOUNDS[sample.metric])
     return {
         "graded": sample.graded,
         "valid": len(valid),

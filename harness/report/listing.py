@@ -4,13 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from harness.errors import ConfigError
+from harness.report.terminal import named, stdout
 from harness.runs.rundir import Run
 from harness.search.journal import read
+from scorers.output import clean
 
 
 def listing(paths: Iterable[Path]) -> list[dict[str, Any]]:
@@ -55,28 +53,30 @@ def _row(path: Path) -> dict[str, Any]:
     }
 
 
+HEADER = ("run", "status", "nodes", "search", "test")
+
+
 def render(rows: list[dict[str, Any]]) -> None:
-    """Print the listing as a table on stdout."""
-    console = Console(highlight=False)
+    """Print the listing as a table on stdout; below it why which are damaged."""
     if not rows:
-        console.print("No runs here yet. Start one: harness run --task lra/listops")
+        print("No runs here yet. Start one: harness run --task lra/listops")
         return
-    table = Table(box=None, pad_edge=False)
-    for name in ("run", "status"):
-        table.add_column(name, overflow="fold")
-    for name in ("nodes", "search", "test"):
-        table.add_column(name, justify="right", no_wrap=True)
+    cells = [(clean(row["run"]), _cells(row)) for row in rows]
+    for block in named(HEADER, cells, stdout().width, left=("status",)):
+        print("\n".join(block))
     for row in rows:
         if row["status"] == "damaged":
-            problem = Text(row["problem"].splitlines()[0], style="red")
-            table.add_row(Text(row["run"]), "damaged", "", "", problem)
-            continue
-        test = _number(row["score"]) if row["valid"] is not False else "invalid"
-        nodes = f"{row['valid_nodes']} valid of {row['nodes']}"
-        table.add_row(Text(row["run"]), row["status"], nodes, _number(row["search_score"]), test)
-    console.print(table)
+            print(f"damaged: {clean(row['run'])}: {clean(row['problem'].splitlines()[0])}")
     if any(r["status"] in ("interrupted", "killed", "failed") for r in rows):
-        console.print("Unfinished runs go on with: harness resume RUN")
+        print("Unfinished runs go on with: harness resume RUN")
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    if row["status"] == "damaged":
+        return ["damaged", "", "", ""]
+    test = _number(row["score"]) if row["valid"] is not False else "invalid"
+    nodes = f"{row['valid_nodes']} valid of {row['nodes']}"
+    return [row["status"], nodes, _number(row["search_score"]), test]
 
 
 def _number(value: float | None) -> str:

@@ -5,11 +5,11 @@ from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.agents.catalogue import Entry
+from harness.report.terminal import draw, least, stdout
 
 
 def listing(entries: list[Entry], today: date) -> list[dict[str, Any]]:
@@ -54,25 +54,16 @@ def _status(entry: Entry, today: date) -> str:
 
 
 COLUMNS = ("agent", "maker", "model id", "limits", "$ in/cached/out", "read", "key", "status")
-OPTIONAL, WIDE = ("maker", "model id", "read"), 130
-"""What a narrow terminal does without: it is in --json."""
+OPTIONAL = ("maker", "model id", "read", "limits")
+"""What a narrow terminal does without, all or the last: it is in --json."""
 
 
 def render(rows: list[dict[str, Any]], *, source: str) -> None:
     """Print the table on stdout; below it, who follows whom and where prices come from."""
-    console = Console(highlight=False)
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    right = ("limits", "$ in/cached/out")
-    shown = [name for name in COLUMNS if name not in OPTIONAL or console.width >= WIDE]
-    for name in shown:
-        table.add_column(name, no_wrap=True, justify="right" if name in right else "left")
-    for paper in (True, False):
-        for row in (r for r in rows if r["paper"] is paper):
-            cells = dict(zip(COLUMNS, _cells(row), strict=True))
-            table.add_row(*(cells[n] for n in shown), style="dim" if row["shut"] else "")
-        if paper:
-            table.add_row()
-    console.print(table)
+    console = stdout()
+    choices = [[n for n in COLUMNS if n not in gone] for gone in ((), OPTIONAL[:3], OPTIONAL)]
+    tables = [_table(rows, shown) for shown in choices]
+    draw(console, next((t for t in tables if least(console, t) <= console.width), tables[-1]))
     follow = [f"{r['agent']} → {r['successor']}" for r in rows if r["successor"]]
     for line in (
         "Above the gap: the models of arXiv 2605.15871. Dollars per million tokens; + dearer for "
@@ -84,6 +75,20 @@ def render(rows: list[dict[str, Any]], *, source: str) -> None:
         "A recorded run again: replay:RUN.",
     ):
         console.print(Text(line, style="dim"), soft_wrap=False)
+
+
+def _table(rows: list[dict[str, Any]], shown: list[str]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    right = ("limits", "$ in/cached/out")
+    for name in shown:
+        table.add_column(name, no_wrap=True, justify="right" if name in right else "left")
+    for paper in (True, False):
+        for row in (r for r in rows if r["paper"] is paper):
+            cells = dict(zip(COLUMNS, _cells(row), strict=True))
+            table.add_row(*(cells[n] for n in shown), style="dim" if row["shut"] else "")
+        if paper:
+            table.add_row()
+    return table
 
 
 def _cells(row: dict[str, Any]) -> list[Text]:

@@ -7,8 +7,11 @@ from typing import Any
 from harness.commands import command
 from harness.report.baselines import baselines_of
 from harness.report.spending import describe_spent
+from harness.report.stats import BOUNDS, clip
 from scorers.output import clean, quoted
 from scorers.score import Score
+
+Z = 1.96
 
 
 def summarize(result: dict[str, Any]) -> str:
@@ -16,10 +19,10 @@ def summarize(result: dict[str, Any]) -> str:
     run = result["run"]
     lines = [""]
     if result["valid"]:
-        error = result["standard_error"] or 0.0
+        spread = spread_of_rows(result["score"], result["standard_error"], result["metric"])
         lines += [
-            f"{result['metric']} {result['score']:.4f} ± {1.96 * error:.4f} "
-            "on the hidden test split (95 %, from the number of test rows alone)",
+            f"{result['metric']} {result['score']:.4f}{spread} on the hidden test split"
+            + (" (95 %, from the number of test rows alone)" if spread else ""),
             f"  node {result['node']}, chosen by its {result['search_score']:.4f} "
             "on the search split, retrained once with a seed of its own",
         ]
@@ -66,13 +69,27 @@ def summarize(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def spread_of_rows(score: float | None, error: float | None, metric: str) -> str:
+    """Return the 95 % interval that the number of rows gives, in words; empty where it is unknown.
+
+    It never leaves the metric's scale.
+    """
+    if score is None or not error:  # 0 at a perfect score, where it says nothing
+        return ""
+    half = Z * error
+    low, high = (clip(end, BOUNDS[metric]) for end in (score - half, score + half))
+    if (low, high) == (score - half, score + half):
+        return f" ± {half:.4f}"
+    return f" [{low:.4f}, {high:.4f}]"
+
+
 def describe(score: Score) -> str:
     """Return one score in words: the number, or the reason, and each audit with its power."""
     lines = []
     if score.valid and score.score is not None:
-        error = score.standard_error or 0.0
+        spread = spread_of_rows(score.score, score.standard_error, score.metric)
         lines.append(
-            f"{score.metric} {score.score:.4f} ± {1.96 * error:.4f} "
+            f"{score.metric} {score.score:.4f}{spread} "
             f"on {score.rows:,} {score.conditions.split} rows"
         )
     else:

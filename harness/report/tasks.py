@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.report.terminal import draw, stdout
 from tasks.spec import Profile, Task
 
 
@@ -60,8 +61,8 @@ def render(rows: list[dict[str, Any]]) -> None:
     """Print the listing on stdout."""
     table = Table(box=None, pad_edge=False)
     table.add_column("task", no_wrap=True)
-    table.add_column("chance", justify="right")
-    table.add_column("shortcut", justify="right")
+    table.add_column("chance", justify="right", no_wrap=True)
+    table.add_column("shortcut", justify="right", no_wrap=True)
     table.add_column("")
     for row in rows:
         best = _best(row["shortcuts"], row["direction"])
@@ -71,8 +72,8 @@ def render(rows: list[dict[str, Any]]) -> None:
             _number(best["value"] if best else None),
             Text(_remark(row, best)),
         )
-    console = Console(highlight=False)
-    console.print(table)
+    console = stdout()
+    draw(console, table)
     console.print("chance: a blind guess; shortcut: a guess that does not do the task, paper sizes")
     console.print("All of one: harness tasks show NAME. Its data: harness prepare NAME")
 

@@ -14,6 +14,7 @@ from harness.errors import ConfigError
 from harness.report.sound import check
 from harness.report.spending import describe_spent, spent_by
 from harness.report.summary import describe
+from harness.report.terminal import stdout
 from harness.runs.rundir import Run, read_json, read_score
 from harness.runs.unchanged import refuse_other_lock
 from harness.search.journal import read
@@ -63,7 +64,7 @@ def as_json(path: Path, number: int | None) -> dict[str, Any]:
 def show_tree(path: Path) -> None:
     """Print the tree with scores, and the final score."""
     run, state = load(path)
-    console = Console(highlight=False)
+    console = stdout()
     asked, best = run.asked, state.tree.best()
     drawn = Drawn(
         Text(
@@ -79,40 +80,54 @@ def show_tree(path: Path) -> None:
     if state.final is not None:
         verdict = state.final["score"]
         shown = f"{verdict:.4f}" if verdict is not None else f"invalid: {state.final['reason']}"
-        console.print(Text(f"final: node {state.finalist} retrained, hidden test split: {shown}"))
+        _say(console, f"final: node {state.finalist} retrained, hidden test split: {shown}")
     for line in describe_spent(spent_by(run, state.tree)):
-        console.print(Text(line))
+        _say(console, line)
     if state.final is None and run.result is None and not run.is_held():
-        console.print(Text(f"not finished: {command('resume', run.path)}"))
+        _say(console, f"not finished: {command('resume', run.path)}")
 
 
 def show_node(path: Path, number: int, *, whole: bool) -> None:
     """Print one node: score and evidence, diff or files, the end of its log."""
     run, state = load(path)
     node = _node(state, number, path)
-    console = Console(highlight=False)
-    console.print(_line(node, is_best=node is state.tree.best()))
+    console = stdout()
+    console.print(_line(node, is_best=node is state.tree.best()), soft_wrap=True)
     file = run.node_dir(number) / "score.json"
     if file.exists():
-        console.print(Text(describe(read_score(file))))
+        _say(console, describe(read_score(file)))
     elif node.state == "ungraded":
-        console.print(Text(f"not graded: {clean(node.message)}"))
+        _say(console, f"not graded: {clean(node.message)}")
     for name, text in node.files.items():
         parent = state.tree[node.parents[0]] if node.parents else None
-        console.print(Text(f"\n{run.node_dir(number) / name}", style="bold"))
+        _say(console, f"\n{run.node_dir(number) / name}", "bold")
         if whole or parent is None:
-            console.print(Syntax(clean(text, 1 << 20), "python", line_numbers=True))
+            _code(console, clean(text, 1 << 20), "python")
         else:
             before = parent.files.get(name, "").splitlines()
             lines = difflib.unified_diff(
                 before, text.splitlines(), f"node {parent.number}", f"node {number}", lineterm=""
             )
-            console.print(Syntax(clean("\n".join(lines), 1 << 20) or "(no difference)", "diff"))
+            _code(console, clean("\n".join(lines), 1 << 20) or "(no difference)", "diff")
     tail = run.log(number)[-65536:].splitlines()[-LOG_LINES:]
     if tail:
-        log = run.node_dir(number) / "stdout.log"
-        console.print(Text(f"\n{log} (last {len(tail)} lines)", style="bold"))
-        console.print(Text(clean("\n".join(tail), 65536)))
+        _say(console, f"\n{run.node_dir(number) / 'stdout.log'} (last {len(tail)} lines)", "bold")
+        _code(console, clean("\n".join(tail), 65536), "text")
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    """Print words whose lines only the terminal itself may break: a path stays one to copy."""
+    console.print(Text(text, style=style), soft_wrap=True)
+
+
+def _code(console: Console, text: str, language: str) -> None:
+    """Print a text as it is: coloured on a terminal, elsewhere to the letter, tabs and all."""
+    if console.is_terminal:
+        coloured = Syntax("", language, background_color="default").highlight(text)
+        coloured.rstrip()
+        console.print(coloured, soft_wrap=True)
+    else:
+        console.file.write(text + "\n" * (not text.endswith("\n")))
 
 
 def _node(state: State, number: int, path: Path) -> Node:

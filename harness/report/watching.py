@@ -1,26 +1,28 @@
 """All runs at some places, looked at again and again; and as lines that fit a terminal."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import accumulate
+from itertools import chain
 from pathlib import Path
 
 from rich.cells import cell_len, set_cell_size
 
 from harness.errors import GpuUnavailableError
 from harness.report.standing import Follower, Standing
+from harness.report.terminal import named
 from harness.runs.rundir import find_runs
 from sandboxes import gpu_locks
 from sandboxes.gpu_pool import GpuPool
 
 ORDER = ("running", "failed", "damaged", "killed", "interrupted", "finished")
 
-GIVES_WAY = ("agent", "task", "policy")
-"""Columns that are cut where a line is too long, the last first."""
-
+NAMES = ("agent", "task", "policy")
+ALWAYS = ("seed", "best", "test", "step", "time", "state")
+YIELDING = ("tokens", "gpu", "$", "time", "seed")
+"""Columns that a terminal does without on which they leave no room, the first first."""
 LEAST = 6
-LEFT = ("agent", "task", "policy", "state")
+"""Characters beside them."""
 
 
 class Watch:
@@ -60,52 +62,61 @@ class Watch:
 
 
 def lines(standings: Sequence[Standing], *, width: int, height: int | None = None) -> list[str]:
-    """Return a heading and a line a run, at most ``width`` wide and ``height`` many."""
+    """Return a heading and a run in a line, or two where its name is long; less than ``height``.
+
+    What is wrong with damaged ones stands below.
+    """
     if not standings:
         return ["No runs here yet."]
-    shown = standings
-    if height is not None:
-        taken = accumulate(1 + len(s.training) for s in standings)
-        fits = sum(lines <= height - 2 for lines in taken)
-        shown = standings if fits == len(standings) else standings[: max(1, fits - 1)]
-    rows = [_cells(s) for s in shown]
-    names = [n for n in rows[0] if n in (*LEFT, "best", "step") or any(row[n] for row in rows)]
-    widths = {n: max(cell_len(n), *(cell_len(row[n]) for row in rows)) for n in names}
-    over = sum(widths.values()) + 2 * (len(names) - 1) - width
-    for name in reversed(GIVES_WAY):
-        cut = min(max(0, over), widths[name] - LEAST) if widths[name] > LEAST else 0
-        widths[name] -= cut
-        over -= cut
-    text = [_line({n: n for n in names}, widths, width)]
-    for run, row in zip(shown, rows, strict=True):
-        text.append(_line(row, widths, width))
-        text += [_fit(f"  {c.words(short)}", width) for c in run.training]
-    if len(shown) < len(standings):
-        text.append(f"… and {len(standings) - len(shown)} more")
-    return text
+    rows = [_cells(s) for s in standings]
+    others = [n for n in rows[0] if n in ALWAYS or (n not in NAMES and any(r[n] for r in rows))]
+    for name in YIELDING:
+        sizes = [max(cell_len(n), *(cell_len(r[n]) for r in rows)) for n in others]
+        if name in others and sum(sizes) + 2 * len(sizes) + LEAST > width:
+            others.remove(name)
+    head, names = _names(rows, width)
+    cells = [(name, [row[n] for n in others]) for name, row in zip(names, rows, strict=True)]
+    first, *blocks = named((head, *others), cells, width, left=("state",))
+    for run, block in zip(standings, blocks, strict=True):
+        block += [_printable(f"  {c.words(short)}") for c in run.training]
+    damage = [_printable(f"damaged: {s.run}: {s.problem}") for s in standings if s.problem]
+    if height is None:
+        return [*first, *chain.from_iterable(blocks), *damage]
+    return _cut(first, blocks, damage, max(2, height - 1))
 
 
-def _line(row: dict[str, str], widths: dict[str, int], width: int) -> str:
-    cells = []
-    for name, size in widths.items():
-        text = "".join(c if c.isprintable() else " " for c in row[name])
-        if name not in LEFT:
-            text = text.rjust(size)
-        elif cell_len(text) > size:
-            text = set_cell_size(text, size - 1) + "…"
-        cells.append(set_cell_size(text, size))
-    return _fit("  ".join(cells), width)
+def _cut(first: list[str], blocks: list[list[str]], below: list[str], most: int) -> list[str]:
+    """Return as much as fits into so many lines, and how many blocks do not."""
+    text, left = list(first), list(blocks)
+    while left and len(text) + len(left[0]) + (len(left) > 1) <= most:
+        text += left.pop(0)
+    if left:
+        return [*text, f"… and {len(left)} more"]
+    return text + below[: most - len(text)]
 
 
-def _fit(text: str, width: int) -> str:
-    return set_cell_size("".join(c if c.isprintable() else " " for c in text), width).rstrip()
+def _names(rows: Sequence[Mapping[str, str]], width: int) -> tuple[str, list[str]]:
+    """Return who the rows are and their heading: in columns, unless that makes one too long."""
+    sizes = [max(map(cell_len, (n, *(row[n] for row in rows)))) for n in NAMES]
+    if sum(sizes) > width // 2:
+        return "  ".join(NAMES), ["  ".join(filter(None, (row[n] for n in NAMES))) for row in rows]
+    aligned = ["  ".join(map(set_cell_size, t, sizes)) for t in (NAMES, *map(_who, rows))]
+    return aligned[0], aligned[1:]
+
+
+def _who(row: Mapping[str, str]) -> list[str]:
+    return [row[name] for name in NAMES]
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _cells(run: Standing) -> dict[str, str]:
     """Return the cells of a run's line; an empty one where nothing is known."""
     if run.state == "damaged":
         empty = dict.fromkeys(_cells(Standing("", state="killed")), "")
-        return {**empty, "agent": Path(run.run).name, "state": f"damaged: {run.problem}"[:40]}
+        return {**empty, "agent": _printable(Path(run.run).name), "state": "damaged"}
     state: str = run.state
     if run.state == "running":
         state = run.doing or "starting"
@@ -114,9 +125,9 @@ def _cells(run: Standing) -> dict[str, str]:
     if run.state == "finished":
         state = "finished" if run.valid else "invalid"
     return {
-        "agent": run.agent,
-        "task": run.task,
-        "policy": run.policy,
+        "agent": _printable(run.agent),
+        "task": _printable(run.task),
+        "policy": _printable(run.policy),
         "seed": "" if run.seed is None else str(run.seed),
         "best": "–" if run.best is None else f"{run.best:.4f}",
         "test": "" if run.score is None else f"{run.score:.4f}",
@@ -136,7 +147,9 @@ def _thousands(count: int) -> str:
 
 
 def _dollars(dollars: float | None) -> str:
-    return "?" if dollars is None else f"{dollars:.2f}"
+    if dollars is None:
+        return "?"
+    return "<0.01" if 0 < dollars < 0.01 else f"{dollars:.2f}"
 
 
 def short(seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 From the suite's stated assumptions; where runs of the same task and agent have finished already
 in the runs folder, their measured step replaces the assumed one. A price that nobody knows makes
-the dollars unknown, and is counted apart; it is never 0.
+the dollars unknown, and so do tokens that the suite does not guess: counted apart, never 0.
 """
 
 import heapq
@@ -40,20 +40,26 @@ Measured = Mapping[tuple[str, ...], Step]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """One run. ``dollars`` None: its price is unknown. ``tokens_in`` has the cached ones too."""
+    """One run. ``tokens_in`` has the cached ones too.
+
+    ``tokens_in`` and ``tokens_out`` None: the suite guesses none for its policy. ``dollars`` None:
+    that, or it is ``unpriced``. ``at_least``: its seconds hold no time to write.
+    """
 
     run: Planned
     steps: int
     seconds: float
     gpus: int
-    tokens_in: int
-    tokens_out: int
+    tokens_in: int | None
+    tokens_out: int | None
     dollars: float | None
     at_most: float | None
     """Dollars that the run may spend by its own budget; None without one."""
     measured: int
     missing: tuple[str, ...]
     """Why it can be run nowhere today: no such task yet, a model that was shut."""
+    unpriced: bool = False
+    at_least: bool = False
 
 
 def measure(paths: Iterable[Path]) -> Measured:
@@ -91,9 +97,8 @@ def estimate(
     Raises ConfigError where the task has no such profile.
     """
     group = run.group
-    tokens = NOTHING
-    if offer.provider:
-        tokens = suite.assume.policies.get(run.policy, NOTHING)
+    guessed = suite.assume.policies.get(run.policy) if offer.provider else NOTHING
+    tokens = guessed or NOTHING
     profile = task.profile(group.profile) if task else None
     if profile is None:
         evaluation_s = suite.assume.evaluation_s
@@ -101,7 +106,7 @@ def estimate(
         limits = profile.limits
         evaluation_s = suite.assume.share_of_limits * (limits.train_s + limits.serve_s)
     place = (run.task, group.profile)
-    step = measured.get((*place, run.agent, run.policy))
+    step = own = measured.get((*place, run.agent, run.policy))
     if step is None:
         # Another agent's runs tell how long an evaluation takes, not how long this one writes.
         other = measured.get(place, Step(0.0, evaluation_s))
@@ -123,18 +128,26 @@ def estimate(
         steps=steps,
         seconds=steps * step.seconds + step.evaluation_s,
         gpus=1 if profile is None or profile.device == "gpu" else 0,
-        tokens_in=steps * tokens.tokens_in,
-        tokens_out=steps * tokens.tokens_out,
-        dollars=None if each is None else min(steps * each, group.dollars or math.inf),
+        tokens_in=steps * tokens.tokens_in if guessed else None,
+        tokens_out=steps * tokens.tokens_out if guessed else None,
+        dollars=None
+        if each is None or not guessed
+        else min(steps * each, group.dollars or math.inf),
         at_most=group.dollars if offer.provider else 0.0,
         measured=step.runs,
         missing=missing + ((offer.obstacle,) if offer.obstacle else ()),
+        unpriced=each is None,
+        at_least=guessed is None and own is None,
     )
 
 
 @dataclass(slots=True)
 class Total:
-    """Many runs together. ``dollars`` is what is known; ``unpriced`` names who is not in it."""
+    """Many runs together: the sums of what is known.
+
+    ``unpriced`` names the agents that are not in ``dollars``, ``unguessed`` the policies that are
+    in neither tokens nor dollars. ``at_least`` counts the runs whose seconds hold no writing.
+    """
 
     runs: int = 0
     steps: int = 0
@@ -146,6 +159,8 @@ class Total:
     at_most: float | None = 0.0
     measured: int = 0
     unpriced: set[str] = field(default_factory=set)
+    unguessed: set[str] = field(default_factory=set)
+    at_least: int = 0
     missing: int = 0
 
     def add(self, one: Estimate) -> None:
@@ -154,28 +169,43 @@ class Total:
         self.steps += one.steps
         self.seconds += one.seconds
         self.gpu_seconds += one.seconds * one.gpus
-        self.tokens_in += one.tokens_in
-        self.tokens_out += one.tokens_out
+        self.tokens_in += one.tokens_in or 0
+        self.tokens_out += one.tokens_out or 0
         self.dollars += one.dollars or 0.0
         if self.at_most is not None:
             self.at_most = None if one.at_most is None else self.at_most + one.at_most
         self.measured += bool(one.measured)
         self.missing += bool(one.missing)
-        if one.dollars is None:
+        self.at_least += one.at_least
+        if one.unpriced:
             self.unpriced.add(one.run.agent)
+        if one.tokens_in is None:
+            self.unguessed.add(one.run.policy)
+
+    @property
+    def partial(self) -> bool:
+        """Whether ``dollars`` lacks somebody's."""
+        return bool(self.unpriced or self.unguessed)
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values; ``dollars`` is a lower bound where ``unpriced`` names agents."""
+        """Return plain values; null is unknown.
+
+        ``dollars`` is a lower bound where ``unpriced`` names agents; with the tokens also where
+        ``unguessed`` names policies, and hours where ``at_least_runs`` is not 0.
+        """
+        tokens = bool(self.tokens_in or not self.unguessed)
         return {
             "runs": self.runs,
             "steps": self.steps,
             "hours": self.seconds / 3600,
             "gpu_hours": self.gpu_seconds / 3600,
-            "tokens_in": self.tokens_in,
-            "tokens_out": self.tokens_out,
-            "dollars": self.dollars,
+            "tokens_in": self.tokens_in if tokens else None,
+            "tokens_out": self.tokens_out if tokens else None,
+            "dollars": self.dollars if self.dollars or not self.partial else None,
             "dollars_at_most": self.at_most,
             "unpriced": sorted(self.unpriced),
+            "unguessed": sorted(self.unguessed),
+            "at_least_runs": self.at_least,
             "measured_runs": self.measured,
             "missing_runs": self.missing,
         }

@@ -101,7 +101,7 @@ def refuse_obstacles(obstacles: Mapping[Planned, tuple[str, ...]]) -> None:
 
 def refuse_unknown_prices(plan: Plan, max_dollars: float) -> None:
     """Raise ConfigError where a limit of dollars could not be held."""
-    unknown = sorted({one.run.agent for one in plan.estimates if one.dollars is None})
+    unknown = sorted({one.run.agent for one in plan.estimates if one.unpriced})
     if unknown:
         raise ConfigError(
             f"--max-dollars {max_dollars:g} cannot be held: the price of {', '.join(unknown)} "

@@ -78,6 +78,8 @@ class Slot:
     message: str = ""
     limit: float = 0.0
     spent: float = 0.0
+    unpriced: bool = False
+    """Whether ``spent`` lacks calls of unknown price."""
     tries: int = 0
     not_before: float = 0.0
     child: Child | None = None
@@ -99,6 +101,7 @@ class Slot:
         self.follower = self.follower or Follower(self.path)
         standing = self.follower.look()
         self.spent = standing.dollars or self.spent
+        self.unpriced = standing.dollars is None
         return standing
 
 
@@ -212,7 +215,8 @@ class Sweep:
                     *("–" if score is None else f"{score:.4f}" for score in scores)
                 )
                 if "spent" in result:
-                    slot.spent = of_result(result["spent"]).dollars
+                    spent = of_result(result["spent"])
+                    slot.spent, slot.unpriced = spent.dollars, spent.unpriced > 0
                 return
         except DAMAGE as error:
             slot.state, slot.message = "refused", str(error).partition("\n")[0]

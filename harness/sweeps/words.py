@@ -43,9 +43,12 @@ def status_line(sweep: Sweep) -> str:
     counts = sweep.counts
     parts = [f"{n} {state}" for state, n in sorted(counts.items()) if n]
     money = ""
+    unpriced = any(slot.unpriced for slot in sweep.slots)
     if sweep.spent or sweep.max_dollars is not None:
         of = "" if sweep.max_dollars is None else f" of ${sweep.max_dollars:,.2f}"
-        money = f"; ${sweep.spent:,.2f}{of} spent"
+        money = f"; {'≥ ' * unpriced}${sweep.spent:,.2f}{of} spent"
+    elif unpriced:
+        money = "; unknown dollars spent"
     return f"{len(sweep.slots)} runs: {', '.join(parts)}{money}"
 
 
@@ -80,6 +83,7 @@ def as_json(sweep: Sweep) -> dict[str, Any]:
         "folder": str(sweep.folder),
         "counts": dict(sweep.counts),
         "spent_dollars": sweep.spent,
+        "unpriced_runs": sum(slot.unpriced for slot in sweep.slots),
         "max_dollars": sweep.max_dollars,
         "runs": [
             {
@@ -87,7 +91,7 @@ def as_json(sweep: Sweep) -> dict[str, Any]:
                 "state": slot.state,
                 "message": slot.message,
                 "tries": slot.tries,
-                "dollars": slot.spent,
+                "dollars": None if slot.unpriced else slot.spent,
             }
             for slot in sweep.slots
         ],
@@ -128,35 +132,57 @@ def plan_table(plan: Plan, concurrent: int, max_dollars: float | None) -> list[s
     head = f"{'agent':{size}}  {'runs':>6} {'steps':>9} {'h/run':>6} {'hours':>8} {'GPU-h':>8}"
     text = [f"{head} {'Mtok in':>8} {'out':>7} {'dollars':>10}"]
     for name, part in [*((" ".join(k), p) for k, p in parts.items()), ("all", whole)]:
-        hours = part.seconds / 3600
+        hours, gpu_hours = part.seconds / 3600, part.gpu_seconds / 3600
+        least = bool(part.at_least)
         text.append(
-            f"{name:{size}}  {part.runs:>6,} {part.steps:>9,} {hours / part.runs:>6.2f} "
-            f"{hours:>8,.0f} {part.gpu_seconds / 3600:>8,.0f} {part.tokens_in / 1e6:>8,.1f} "
-            f"{part.tokens_out / 1e6:>7,.1f} {_dollars(part):>10}"
+            f"{name:{size}}  {part.runs:>6,} {part.steps:>9,} {_sum(hours / part.runs, least):>6} "
+            f"{_sum(hours, least):>8} {_sum(gpu_hours, least and gpu_hours > 0):>8} "
+            f"{_tokens(part, part.tokens_in):>8} {_tokens(part, part.tokens_out):>7} "
+            f"{_dollars(part):>10}"
         )
     wall = short(wall_s(plan.estimates, concurrent))
-    text += ["", f"{whole.runs:,} runs, {concurrent} at once: about {wall} by the clock"]
-    text.append(_cost(whole))
+    about = "at least" if whole.at_least else "about"
+    text += ["", f"{whole.runs:,} runs, {concurrent} at once: {about} {wall} by the clock"]
+    text += _cost(whole)
     if max_dollars is not None and whole.dollars > max_dollars:
         text.append(f"that is more than --max-dollars {max_dollars:,.2f}: not all would be started")
     text += _rests_on(plan, whole)
     return text
 
 
+def _sum(value: float, least: bool) -> str:
+    """Return a sum in words; ``least``: it lacks what nobody knows. A small one is not 0."""
+    text = f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
+    return f"≥ {text}" if least else text
+
+
+def _tokens(total: Total, count: int) -> str:
+    if total.unguessed and not count:
+        return "unknown"
+    return _sum(count / 1e6, bool(total.unguessed))
+
+
 def _dollars(total: Total) -> str:
-    if not total.unpriced:
-        return f"{total.dollars:,.0f}" if total.dollars >= 100 else f"{total.dollars:,.2f}"
-    return f"≥ {total.dollars:,.0f}" if total.dollars else "unknown"
+    if total.partial and not total.dollars:
+        return "unknown"
+    return _sum(total.dollars, total.partial)
 
 
-def _cost(whole: Total) -> str:
-    if not whole.unpriced:
-        return f"about ${whole.dollars:,.2f}"
-    n = len(whole.unpriced)
-    models = f"{n} model{'s' * (n > 1)}"
-    return f"at least ${whole.dollars:,.2f}; {models} of unknown price: " + ", ".join(
-        sorted(whole.unpriced)
-    )
+def _cost(whole: Total) -> list[str]:
+    if not whole.partial:
+        return [f"about ${_sum(whole.dollars, False)}"]
+    text = [f"at least ${_sum(whole.dollars, False)}" if whole.dollars else "dollars: unknown"]
+    if whole.unpriced:
+        n = len(whole.unpriced)
+        names = ", ".join(sorted(whole.unpriced))
+        text[0] += f"; {n} model{'s' * (n > 1)} of unknown price: {names}"
+    if whole.unguessed:
+        names = ", ".join(sorted(whole.unguessed))
+        text.append(
+            f"the suite guesses no tokens for {names}: tokens, dollars, the time to write are "
+            f"unknown; [assume.policies.{min(whole.unguessed)}] says tokens_in, tokens_out, write_s"
+        )
+    return text
 
 
 def _rests_on(plan: Plan, whole: Total) -> list[str]:

@@ -103,7 +103,11 @@ def test_the_living_come_first_and_every_line_fits_eighty_columns(runs, monkeypa
     monkeypatch.setenv("COLUMNS", "80")
     done = subprocess.run([*HARNESS, "watch", str(runs)], capture_output=True, text=True)
     shown = done.stdout.splitlines()
+    reasons = [line for line in shown if line.startswith("damaged: ")]
+    shown = [line for line in shown if line not in reasons]
+    assert [Path(line.split(": ")[1]).name for line in reasons] == ["bare", "deep", "toml", "torn"]
     assert max(map(len, shown)) <= 80
+    assert any("an-agent-of-long-name-" * 3 in line for line in shown)  # whole, to be copied
     assert shown[0].split() == ["agent", "task", "policy", "seed", "best", "test", "step",
                                 "time", "state"]  # fmt: skip
     assert "evaluating" in shown[1]
@@ -125,7 +129,7 @@ def test_what_runs_hold_is_shown_and_never_obeyed(runs):
     assert "pwned" in done.stdout
     assert "\x1b" not in done.stdout
     assert "\x07" not in done.stdout
-    assert len(done.stdout.splitlines()) == 9
+    assert len(done.stdout.splitlines()) == 9 + 4  # a line a run, and why four are damaged
 
 
 def test_only_new_bytes_of_a_journal_are_read(runs, monkeypatch):

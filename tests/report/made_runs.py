@@ -1,6 +1,7 @@
 """Run directories as a real run leaves them, written by the real classes, with scores made up."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.runs import rundir
@@ -33,9 +34,13 @@ def make_run(
     message: str = "",
     name: str = "",
     replay: dict | None = None,
+    nodes: Sequence[float | None] | None = None,
     **locked,
 ) -> Path:
-    """Write one run. ``score`` None is an invalid one; ``closed``: finished, failed, or ""."""
+    """Write one run. ``score`` None is an invalid one; ``closed``: finished, failed, or "".
+
+    ``nodes`` are the scores on the search split, None for an invalid node.
+    """
     asked = Asked(
         task=task, profile=profile, agent=agent, policy=policy, steps=steps, time_s=60.0,
         seed=seed, sandbox="auto",
@@ -59,15 +64,17 @@ def make_run(
     run = Run.create(folder, asked, lock, name=name or f"{task}_{agent}_{policy}_{seed}_{score}")
     journal = Journal(run.path / "events.jsonl")
     journal.append("opened", pid=1, harness="0.1.0", queued_s=0.0)
-    node = run.node_dir(0)
-    node.mkdir()
-    (node / "model.py").write_text(SOURCE)
     files = {"model.py": hashlib.sha256(SOURCE.encode()).hexdigest()}
-    journal.append("chosen", node=0, operator="draft", parents=[], left={"steps": 1})
-    journal.append("written", node=0, files=files, note="", knobs=None)
-    journal.append("evaluating", node=0)
-    journal.append("scored", node=0, valid=True, score=score or 0.1, seconds=1.0, reason=None,
-                   message="")  # fmt: skip
+    for number, found in enumerate((score or 0.1,) if nodes is None else nodes):
+        node = run.node_dir(number)
+        node.mkdir()
+        (node / "model.py").write_text(SOURCE)
+        journal.append("chosen", node=number, operator="draft", parents=[], left={"steps": 1})
+        journal.append("written", node=number, files=files, note="", knobs=None)
+        journal.append("evaluating", node=number)
+        journal.append("scored", node=number, valid=found is not None, score=found, seconds=1.0,
+                       reason=None if found is not None else "runtime_error",
+                       message="")  # fmt: skip
     if closed == "finished":
         journal.append("finalizing", node=0, seed=1)
         journal.append("final", node=0, valid=score is not None, score=score, reason=None,

@@ -1,10 +1,16 @@
 """The leaderboard: who shares a table and why not, what a row counts, and every way to print it."""
 
+import base64
 import csv
+import hashlib
+import html
 import io
 import json
 import math
 import random
+import re
+import shutil
+import subprocess
 from statistics import mean, median
 
 import pytest
@@ -61,13 +67,13 @@ def test_normalised_score_counts_an_invalid_run_as_nothing(tmp_path):
 
 
 def test_a_seed_that_was_run_twice_is_one_draw(tmp_path):
-    make_runs(tmp_path, {0: 0.5, 1: 0.7})
+    make_runs(tmp_path, {0: 0.5, 1: 0.7, 2: 0.6})
     for again in range(3):
         make_run(tmp_path, 0, 0.5, name=f"again{again}")
     (row,) = board(tmp_path)["tables"][0]["rows"]
     cell = row["cells"]["lra/listops"]
-    assert (cell["graded"], cell["mean"]) == (5, pytest.approx(0.6))
-    half = 12.706 * 0.1 * math.sqrt(2) / math.sqrt(2)
+    assert (cell["graded"], cell["mean"]) == (6, pytest.approx(0.6))
+    half = 4.3027 * 0.1 / math.sqrt(3)
     assert cell["interval"]["high"] - cell["mean"] == pytest.approx(half, rel=1e-3)
 
 
@@ -276,3 +282,166 @@ def test_a_table_fits_the_terminal_and_keeps_its_numbers_whole(four_tasks, metri
 def test_nothing_finished_says_how_to_start(tmp_path):
     make_run(tmp_path, closed="")
     assert "harness run" in printed(tmp_path).stdout
+
+
+PAGE_POLICY = re.compile(r'Content-Security-Policy" content="([^"]*)"')
+
+
+def latex(*places, columns=""):
+    asked = ["--columns", columns] if columns else []
+    return printed(*places, "--format", "latex", *asked).stdout
+
+
+def cells(line):
+    return [cell.strip() for cell in line.removesuffix(r" \\").split(" & ")]
+
+
+def test_latex_has_label_caption_the_best_in_bold_and_no_empty_column(tmp_path):
+    make_runs(tmp_path, GOOD, agent="good_one")
+    make_runs(tmp_path, BAD, agent="bad")
+    text = latex(tmp_path)
+    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")].splitlines()
+    head = cells(body[1])
+    rows = [cells(line) for line in body[3:]]
+    assert all(len(row) == len(head) for row in rows)
+    for place, name in enumerate(head):
+        assert any(row[place] not in ("", "--", "0") for row in rows), name
+    assert "dollars" not in head
+    median = head.index("median")
+    assert [row[median] for row in rows[:2]] == [r"\textbf{0.6100}", "0.3100"]
+    assert r"\label{tab:leaderboard-1}" in text
+    assert re.search(r"\\caption\{lra/listops .*Best in bold\.\}", text)
+    # A lone row is the best of nothing; where less is better the least is bold.
+    assert "textbf" not in latex(next(p for p in tmp_path.iterdir() if "good" in p.name))
+
+
+def test_the_best_is_the_least_where_less_is_better(tmp_path):
+    how = {"metric": "bits_per_byte", "direction": "minimize", "task": "autoresearch"}
+    make_runs(tmp_path, {0: 1.1, 1: 1.2}, agent="worse", **how)
+    make_runs(tmp_path, {0: 1.0, 1: 1.05}, agent="better", **how)
+    text = latex(tmp_path, columns="agent,median")
+    assert r"better & \textbf{1.0250} \\" in text
+    assert r"worse & 1.1500 \\" in text
+
+
+HARD = [r"a_b%c&d#e$f{g}h~i^j\k", "[x]", "*", '<a|b>"c"', "naïve é 模型 → ±", "a\nb"]
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no LaTeX here")
+def test_latex_of_hard_names_compiles(tmp_path):
+    for seed, name in enumerate(HARD):
+        make_runs(tmp_path / "runs", {0: 0.1 + seed / 10, 1: 0.2}, agent=name)
+    head = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}"
+    text = rf"{head}\begin{{document}}{latex(tmp_path / 'runs')}\ref{{tab:leaderboard-1}}"
+    (tmp_path / "t.tex").write_text(text + r"\end{document}")
+    done = subprocess.run(
+        ["pdflatex", "-draftmode", "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
+        cwd=tmp_path, capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_what_latex_would_take_for_its_own_is_escaped(tmp_path):
+    for seed, name in enumerate(HARD):
+        make_run(tmp_path, seed, agent=name, name=f"r{seed}")
+    rows = latex(tmp_path, columns="agent").splitlines()
+    assert (
+        r"a\_b\%c\&d\#e\$f\{g\}h\textasciitilde{}i\textasciicircum{}j\textbackslash{}k \\" in rows
+    )
+    assert r"{[}x{]} \\" in rows  # or it would be the gap of the line before
+    assert r"{*} \\" in rows
+    assert r"na\"ive" not in "".join(rows)
+    assert any("naïve é" in row and r"\texttt{U+6A21}" in row for row in rows)
+
+
+@pytest.mark.parametrize("form", ["table", "md", "csv", "latex", "html"])
+def test_columns_are_chosen_in_the_order_that_was_asked_for(tmp_path, form):
+    make_runs(tmp_path, GOOD)
+    text = printed(tmp_path, "--format", form, "--columns", "median, Agent").stdout
+    line = next(x for x in text.splitlines() if "0.61" in x)
+    assert line.index("0.61") < line.index("one")
+    assert "greedy" not in line
+
+
+@pytest.mark.parametrize(
+    ("form", "nearest"), [("table", "median"), ("latex", "median"), ("csv", "median")]
+)
+def test_an_unknown_column_names_the_nearest(tmp_path, form, nearest):
+    make_runs(tmp_path, GOOD)
+    done = CliRunner().invoke(
+        app, ["leaderboard", str(tmp_path), "--format", form, "--columns", "agent,medain"]
+    )
+    assert done.exit_code == 2
+    assert "'medain'" in done.output
+    assert nearest in done.output
+    assert "Traceback" not in done.output
+    json_has_all = CliRunner().invoke(
+        app, ["leaderboard", str(tmp_path), "--json", "--columns", "agent"]
+    )
+    assert json_has_all.exit_code == 2
+
+
+def test_html_is_a_whole_page_in_the_reports_style_that_asks_for_nothing(tmp_path):
+    make_runs(tmp_path, GOOD, agent="<b>good</b>")
+    make_runs(tmp_path, BAD, agent="bad")
+    text = printed(tmp_path, "--format", "html").stdout
+    assert text.startswith("<!doctype html>")
+    assert text.rstrip().endswith("</html>")
+    assert "&lt;b&gt;good" in text
+    assert "<b>" not in text
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1]
+    named = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = html.unescape(PAGE_POLICY.search(text)[1])
+    assert f"style-src 'sha256-{named}'" in policy
+    assert "script-src 'none'" in policy
+    assert not re.search(r"https?://|style=|\son\w+=|<script|<link[^>]*href=\"(?!data:)", text)
+    assert "<strong>0.6100</strong>" in text
+    assert "--back: light-dark(" in style
+
+
+TWO = {0: 0.5, 1: 0.9}
+NEAR = {0: 0.99, 1: 0.999, 2: 0.96}
+
+
+@pytest.mark.parametrize("form", ["table", "md", "csv", "latex", "html"])
+def test_no_interval_leaves_its_scale_and_of_two_seeds_there_are_the_points(tmp_path, form):
+    make_runs(tmp_path / "near", NEAR, agent="near")
+    text = printed(tmp_path / "near", "--format", form, width=200).stdout
+    numbers = [float(n) for n in re.findall(r"\b[01]\.\d+\b", text)]
+    assert 1.0 in numbers
+    assert max(n for n in numbers if n < 1.5) == 1.0
+    make_runs(tmp_path / "two", TWO, agent="two")
+    text = printed(tmp_path / "two", "--format", form, width=200).stdout
+    assert "0.5" in text
+    assert "0.9" in text
+    assert "mean 0.7" not in text
+
+
+def test_with_many_tasks_what_the_scale_cuts_is_no_half(four_tasks, tmp_path):
+    for task in ("lra/listops", "lra/text", "lra/image", "lra/pathfinder"):
+        make_runs(tmp_path, NEAR, task=task)
+    text = printed(tmp_path, width=200).stdout
+    assert "[0.932, 1.000]" in text
+    assert "±" not in text.split("scorer")[0]
+
+
+@pytest.mark.parametrize(
+    ("scores", "metric", "low", "high"),
+    [
+        (NEAR, "accuracy", 0.0, 1.0),
+        ({0: 0.0, 1: 0.01, 2: 0.001}, "accuracy", 0.0, 1.0),
+        ({0: 0.1, 1: 0.9, 2: 4.0}, "bits_per_byte", 0.0, math.inf),
+    ],
+)
+def test_an_interval_ends_where_the_metric_does(tmp_path, scores, metric, low, high):
+    make_runs(tmp_path, scores, metric=metric)
+    (row,) = board(tmp_path)["tables"][0]["rows"]
+    found = row["cells"]["lra/listops"]["interval"]
+    assert low <= found["low"] < found["high"] <= high
+    assert low in (found["low"],) or high in (found["high"],)
+
+
+def test_below_three_seeds_json_has_no_interval(tmp_path):
+    make_runs(tmp_path, TWO)
+    (row,) = board(tmp_path)["tables"][0]["rows"]
+    assert row["cells"]["lra/listops"]["interval"] is None

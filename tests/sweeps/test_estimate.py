@@ -10,6 +10,7 @@ from harness.sweeps import plan as plans
 from harness.sweeps import words
 from harness.sweeps.estimate import wall_s
 from harness.sweeps.offers import FREE, Offer
+from harness.sweeps.sweep import Sweep
 
 SUITE = """
 format = 1
@@ -102,6 +103,79 @@ def test_unknown_prices_are_counted_apart_and_never_zero(tmp_path):
     with pytest.raises(ConfigError, match=r"the price of unpriced is unknown[\s\S]*input_tokens"):
         plans.refuse_unknown_prices(plan, 10.0)
     plans.refuse_unknown_prices(make(tmp_path), 10.0)
+
+
+def without_guesses(*policies):
+    """Return the suite without what it assumes of these policies."""
+    text = SUITE
+    for policy in policies:
+        head, _, rest = text.partition(f"[assume.policies.{policy}]")
+        text = head + (f"[{rest.partition('[')[2]}" if "[" in rest else "")
+    return text
+
+
+def test_tokens_that_the_suite_does_not_guess_are_unknown_and_never_zero(tmp_path):
+    plan = make(tmp_path, without_guesses("greedy", "one_shot"))
+    said = words.plan_as_json(plan, 1)
+    for part in (said["total"], said["agents"][0]):
+        assert (part["tokens_in"], part["tokens_out"], part["dollars"]) == (None, None, None)
+    assert said["total"]["unguessed"] == ["greedy", "one_shot"]
+    assert said["total"]["unpriced"] == []
+    # Who calls no model is known to cost nothing.
+    assert (said["agents"][1]["agent"], said["agents"][1]["dollars"]) == ("gratis greedy", 0.0)
+    table = words.plan_table(plan, 1, 5.0)
+    assert not any("$0" in line for line in table)
+    priced = next(line for line in table if line.startswith("priced greedy"))
+    assert priced.split()[-3:] == ["unknown", "unknown", "unknown"]
+    assert priced.count("≥") == 2  # hours lack the writing; there is no GPU
+    assert next(line for line in table if line.startswith("gratis")).split()[-3:] == ["0", "0", "0"]
+    assert "dollars: unknown" in table
+    assert any("guesses no tokens for greedy, one_shot" in line for line in table)
+    assert any("at least" in line and "by the clock" in line for line in table)
+    # Its price is known, so that a limit of dollars can be held.
+    plans.refuse_unknown_prices(plan, 10.0)
+
+
+def test_what_one_policy_lacks_makes_the_sum_a_lower_bound(tmp_path):
+    plan = make(tmp_path, without_guesses("one_shot"))
+    total = words.plan_as_json(plan, 1)["total"]
+    assert total["dollars"] == pytest.approx(4.59)
+    assert (total["tokens_in"], total["at_least_runs"]) == (1_350_000, 2)
+    table = "\n".join(words.plan_table(plan, 1, None))
+    assert "at least $4.59" in table
+    assert "≥ 4.59" in table
+    assert "≥ 1.35" in table
+
+
+def test_a_small_sum_is_not_rounded_to_nothing(tmp_path):
+    text = SUITE.replace("steps = 100", "steps = 1").replace("seeds = 3", "seeds = 1")
+    table = words.plan_table(make(tmp_path, text.replace("10_000", "5_000")), 1, None)
+    one_shot = next(line for line in table if line.startswith("priced one_shot"))
+    assert "0.002" in one_shot  # 2 x 1,000 tokens, in millions
+    assert " 0.01 " in one_shot + " "
+
+
+@pytest.mark.parametrize(
+    ("spent", "unpriced", "limit", "said"),
+    [
+        (0.0, True, None, "unknown dollars spent"),
+        (3.2, True, None, "≥ $3.20 spent"),
+        (3.2, False, 10.0, "$3.20 of $10.00 spent"),
+        (0.0, False, None, "1 runs: 1 done"),
+    ],
+)
+def test_how_far_a_sweep_is_says_what_is_not_known_of_its_dollars(
+    tmp_path, spent, unpriced, limit, said
+):
+    plan = make(tmp_path)
+    sweep = Sweep(plan, concurrent=1, max_dollars=limit, say=lambda line: None)
+    sweep.slots = sweep.slots[:1]
+    slot = sweep.slots[0]
+    slot.state, slot.spent, slot.unpriced = "done", spent, unpriced
+    assert words.status_line(sweep).endswith(said)
+    found = words.as_json(sweep)
+    assert found["runs"][0]["dollars"] == (None if unpriced else spent)
+    assert found["unpriced_runs"] == int(unpriced)
 
 
 def test_what_is_not_here_is_named_and_counted_and_refused_before_anything_starts(tmp_path):

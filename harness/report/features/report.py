@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.report.features.rules import CODE
 from harness.report.features.steps import Step, Steps, steps_of
-from harness.report.html.plots import Strip, Strips, Tick, fenced, near, spread
+from harness.report.html.plots import Strip, Strips, Tick, fenced, near, strip_scale, strips
 from harness.report.stats.intervals import FEW, Interval, over_seeds
 
 MOST_BARS, MOST_DOTS = 14, 400
@@ -58,7 +58,7 @@ def _order(row: dict[str, Any]) -> tuple[int, str]:
 def _row(name: str, steps: Sequence[tuple[Step, bool]], level: str) -> dict[str, Any]:
     gains = [s.gain for s, _ in steps if s.kind == "step" and s.gain is not None]
     alone = [s.gain for s, lone in steps if lone and s.kind == "step" and s.gain is not None]
-    interval = over_seeds(gains) if len(gains) > 1 else None
+    interval = over_seeds(gains)
     return {
         "feature": name,
         "level": level,
@@ -116,21 +116,18 @@ def plot(built: dict[str, Any]) -> Strips | None:
     intervals = [row["interval"] for row in rows if row["interval"]]
     gains = fenced([gain for row in rows for gain in row["gains"]])
     ends = [interval[side] for interval in intervals for side in ("low", "high")]
-    x = spread([*near(gains, ends), 0.0], 14, 546)
-    strips = tuple(
+    x = strip_scale([*near(gains, ends), 0.0])
+    drawn = [
         Strip(
             row["feature"],
             0 if row["median"] > 0 else 1,
-            28 + 36 * place,
             tuple(x(v) for v in row["gains"][:MOST_DOTS]),
             x(row["median"]),
             x(row["interval"]["low"]) if row["interval"] else None,
             x(row["interval"]["high"]) if row["interval"] else None,
             f"{row['gain_words']}, {row['steps']} steps, {row['alone']} alone",
         )
-        for place, row in enumerate(rows)
-    )
+        for row in rows
+    ]
     title = "gains of steps in which it changed: each, the median, and the 95 % interval"
-    return Strips(
-        title, strips, x.ticks(6), (Tick(x(0.0), "no gain"),), "", height=36 * len(rows) + 44
-    )
+    return strips(title, drawn, x, [Tick(x(0.0), "no gain")])

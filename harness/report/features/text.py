@@ -3,10 +3,10 @@
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.report.terminal import draw, stdout
 from scorers.output import clean
 
 MOST_ROWS = 40
@@ -17,7 +17,7 @@ became invalid."""
 
 def show(built: dict[str, Any], *, each: bool) -> None:
     """Print, for each task, a row a category, or a row a feature."""
-    console = Console(highlight=False)
+    console = stdout()
     for table in built["tables"]:
         rows = table["features"] if each else table["rows"]
         drawn = Table(
@@ -40,7 +40,7 @@ def show(built: dict[str, Any], *, each: bool) -> None:
             )  # fmt: skip
             drawn.add_row(*(Text(cell) for cell in cells))
         if rows:
-            console.print(drawn)
+            draw(console, drawn)
         if len(rows) > MOST_ROWS:
             console.print(f"and {len(rows) - MOST_ROWS} more: --json")
         console.print(Text(table["words"]))

@@ -2,7 +2,7 @@
 
 A run that has no valid node yet counts as worse than any score. The median is drawn from where
 more than half of the runs have one; before, it does not exist, and a mean of those that happen to
-have one would flatter.
+have one would flatter. What is drawn instead is the best run, as such.
 """
 
 from bisect import bisect_right
@@ -22,12 +22,22 @@ Steps = list[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """``low`` and ``high`` are the quartiles over runs; empty for one run. None: nothing yet."""
+    """``low`` and ``high`` are the quartiles over runs; empty for one run. None: nothing yet.
+
+    ``alone`` is the best run where there is no ``middle``; empty for one run.
+    """
 
     xs: tuple[float, ...]
     middle: tuple[float | None, ...]
     low: tuple[float | None, ...] = ()
     high: tuple[float | None, ...] = ()
+    alone: tuple[float | None, ...] = ()
+
+    @property
+    def end(self) -> float | None:
+        """The last value, of the best run where there is no other; None where there is none."""
+        return next((v for part in (self.middle, self.alone) for v in part[-1:] if v is not None),
+                    None)  # fmt: skip
 
 
 def value(point: Point, axis: Axis, index: int) -> float | None:
@@ -44,7 +54,7 @@ def value(point: Point, axis: Axis, index: int) -> float | None:
 
 
 def best_so_far(points: Sequence[Point], axis: Axis, sign: float) -> tuple[Steps, float] | None:
-    """Return the curve of one run and where it ends; None where the axis is unknown or all 0."""
+    """Return the curve of one run and where it ends; None where the axis is unknown."""
     steps: Steps = []
     best, end = None, 0.0
     for index, point in enumerate(points):
@@ -55,7 +65,7 @@ def best_so_far(points: Sequence[Point], axis: Axis, sign: float) -> tuple[Steps
         if point.score is not None and (best is None or sign * (point.score - best) > 0):
             best = point.score
             steps.append((x, best))
-    return (steps, end) if end > 0 else None
+    return steps, end
 
 
 def one(steps: Steps, end: float) -> Curve:
@@ -73,7 +83,7 @@ def many(runs: Sequence[tuple[Steps, float]], sign: float) -> Curve:
         first, last = places[0], places[-1]
         places = [first + (last - first) * i / (GRID - 1) for i in range(GRID)]
     known = [([x for x, _ in steps], [y for _, y in steps]) for steps, _ in runs]
-    low, middle, high = [], [], []
+    low, middle, high, alone = [], [], [], []
     for place in places:
         now = [_at(xs, ys, place) for xs, ys in known]
         ranked = sorted((v for v in now if v is not None), key=lambda v: sign * v)
@@ -81,7 +91,8 @@ def many(runs: Sequence[tuple[Steps, float]], sign: float) -> Curve:
         low.append(quantile(order, 0.25))
         middle.append(quantile(order, 0.5))
         high.append(quantile(order, 0.75))
-    return Curve(tuple(places), tuple(middle), tuple(low), tuple(high))
+        alone.append(order[-1] if middle[-1] is None else None)
+    return Curve(tuple(places), tuple(middle), tuple(low), tuple(high), tuple(alone))
 
 
 def _at(xs: list[float], ys: list[float], place: float) -> float | None:

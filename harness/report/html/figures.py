@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 
-from harness.report.baselines import baselines
+from harness.agents import AGENTS
+from harness.report.baselines import NAMES, baselines
 from harness.report.html import curves, plots
 from harness.report.html.traces import Trace
 from harness.report.samples import conditions_of, contenders
 from harness.report.sound import sensible
-from harness.report.stats.intervals import over_seeds
+from harness.report.stats.intervals import UNBOUNDED, Interval, over_seeds
+from harness.report.stats.nines import BOUNDS
 from harness.runs.index import Entry
 from harness.runs.rundir import Run
 
@@ -75,33 +77,73 @@ def _task(name: str, group: Sequence[Trace]) -> TaskPlots:
     first = order[:COLOURS]
     metric = next((t.entry.outcome.metric for t in group if t.entry.outcome), "score")
     better = "higher" if sign > 0 else "lower"
+    idle = sum(not _counts(t) for t in group)
     several = any(len(runs) > 1 for runs in rows.values())
     return TaskPlots(
         name,
         f"{metric.replace('_', ' ')} on the search split, {better} is better",
         tuple(_curves({who: rows[who] for who in first}, sign)),
-        _strips(order, scores, group[0].entry) if len(group) > 1 else None,
+        _strips(order, scores, _graded(group)) if len(group) > 1 else None,
         tuple((who, style) for style, who in enumerate(first)),
         ("Lines are medians over seeds, bands the middle half of the runs. " if several else "")
-        + (f"The first {COLOURS} of {len(order)} are drawn." if len(order) > COLOURS else ""),
+        + ("Dotted on: it has ended, and keeps its best. " if len(rows) > 1 else "")
+        + (f"The first {COLOURS} of {len(order)} are drawn. " if len(order) > COLOURS else "")
+        + (f"Not in them: {_runs(idle)} without a judged node." if idle else ""),
     )
 
 
+def _graded(group: Sequence[Trace]) -> Entry:
+    """Return an entry that tells the metric and the data, one with a result where there is one."""
+    return next((t.entry for t in group if t.entry.outcome), group[0].entry)
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' * (count > 1)}"
+
+
 def _curves(rows: Mapping[str, Sequence[Trace]], sign: float) -> list[plots.Plot]:
-    """Return a plot for each axis on which all runs of somebody are known."""
+    """Return a plot for each axis on which all begun runs of somebody are known.
+
+    Whoever calls no model has neither spent tokens nor dollars: its best is a level there.
+    """
     drawn = []
+    known = _known([t.entry for found in rows.values() for t in found])
     for axis in AXES:
-        lines = []
+        lines, levels = [], list(known)
         for style, (who, found) in enumerate(rows.items()):
-            runs = [curves.best_so_far(t.points, axis, sign) for t in found]
-            known = [run for run in runs if run is not None]
-            if len(known) == len(runs):
-                lines.append((who, style, curves.many(known, sign)))
-        if any(curve.xs for _, _, curve in lines):
+            runs = [curves.best_so_far(t.points, axis, sign) for t in found if _counts(t)]
+            placed = [run for run in runs if run is not None]
+            if placed and len(placed) == len(runs):
+                lines.append((who, style, curves.many(placed, sign)))
+            elif axis in ("tokens", "dollars") and _is_free(found):
+                levels += _level(who, style, found, sign)
+        if any(curve.end is not None and curve.xs[-1] > 0 for _, _, curve in lines):
             traces = [t for found in rows.values() for t in found]
             dots = _dots(traces[0], axis) if len(traces) == 1 else []
-            drawn.append(plots.curve_plot(axis, lines, maximize=sign > 0, dots=dots))
+            plot = plots.curve_plot(axis, lines, maximize=sign > 0, dots=dots, levels=levels)
+            drawn.append(plot)
     return drawn
+
+
+def _counts(found: Trace) -> bool:
+    """Return whether a run says anything of its contender: none of its nodes may be judged yet."""
+    return bool(found.points) or (found.entry.outcome is not None and not found.problem)
+
+
+def _is_free(found: Sequence[Trace]) -> bool:
+    return all(t.entry.asked is not None and t.entry.asked.agent in AGENTS for t in found)
+
+
+def _level(who: str, style: int, found: Sequence[Trace], sign: float) -> list[plots.Level]:
+    runs = [curves.best_so_far(t.points, "steps", sign) for t in found if _counts(t)]
+    end = curves.many([run for run in runs if run is not None], sign).end if runs else None
+    return [] if end is None else [plots.Level(f"{who}, which calls no model,", end, style)]
+
+
+def _known(entries: Sequence[Entry]) -> list[plots.Level]:
+    """Return what needs no learning, on the search split, whose scores curves are of."""
+    found = next(filter(None, (baselines(Run(Path(e.path)), "search") for e in entries)), {})
+    return [plots.Level(NAMES[name], value) for name, value in found.items()]
 
 
 def _dots(found: Trace, axis: curves.Axis) -> list[tuple[float, float]]:
@@ -126,35 +168,39 @@ def _strips(
     some = [who for who in order if scores[who]][:MOST_STRIPS]
     if not some:
         return None
-    marks = {name.replace("_", " "): v for name, v in baselines(Run(Path(entry.path))).items()}
-    intervals = {who: over_seeds(scores[who]) for who in some}
+    marks = {NAMES[name]: v for name, v in baselines(Run(Path(entry.path))).items()}
+    bounds = BOUNDS[entry.outcome.metric] if entry.outcome else UNBOUNDED
+    intervals = {who: over_seeds(scores[who], bounds) for who in some}
     ends = [end for found in intervals.values() if found for end in (found.low, found.high)]
     seen = [score for who in some for score in scores[who]]
-    x = plots.spread([*plots.near(seen, ends), *marks.values()], 14, 546)
-    strips = []
+    x = plots.strip_scale([*plots.near(seen, ends), *marks.values()])
+    rows = []
     for place, who in enumerate(some):
         mine, found = scores[who], intervals[who]
         middle = median(mine) if found is None or found.of == "median" else fmean(mine)
-        words = f"{found.of if found else 'one seed'} {middle:.4f}"
-        if found:
-            words += f", 95 % {found.low:.4f} to {found.high:.4f}"
-        strips.append(
+        rows.append(
             plots.Strip(
                 who,
                 min(place, COLOURS - 1),
-                28 + 40 * place,
                 tuple(x(v) for v in mine),
                 x(middle),
                 x(found.low) if found else None,
                 x(found.high) if found else None,
-                f"{words}; {len(mine)} valid",
+                f"{_told(mine, middle, found)}; {len(mine)} valid",
             )
         )
-    return plots.Strips(
+    return plots.strips(
         "hidden test split: every seed, the mean or median, and its 95 % interval",
-        tuple(strips),
-        x.ticks(6),
-        tuple(plots.Tick(x(v), name) for name, v in marks.items()),
+        rows,
+        x,
+        [plots.Tick(x(v), name) for name, v in marks.items()],
         f"Dashed: what needs no learning ({', '.join(marks)})." if marks else "",
-        height=40 * len(strips) + 44,
     )
+
+
+def _told(scores: Sequence[float], middle: float, found: Interval | None) -> str:
+    if found:
+        return f"{found.of} {middle:.4f}, 95 % {found.low:.4f} to {found.high:.4f}"
+    if len(scores) == 1:
+        return f"one seed {middle:.4f}"
+    return f"{len(scores)} seeds: {', '.join(f'{v:.4f}' for v in scores)}"

@@ -17,7 +17,7 @@ LONGEST = 6_000
 SCRIPTS = ("payload.js", "highlight.js", "diff.js", "detail.js", "page.js")
 
 
-def filled(values: dict[str, Any]) -> str:
+def filled(values: dict[str, Any], template: str = "page.html.j2", *, scripted: bool = True) -> str:
     """Return the page. Every value is escaped, and what cannot be seen in it made visible."""
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -29,8 +29,9 @@ def filled(values: dict[str, Any]) -> str:
     )
     environment.filters["score"] = lambda v: "–" if v is None else f"{v:.4f}"
     style, script = _assets()
+    script = script if scripted else ""
     own = {"style": Markup(style), "script": Markup(script), "policy": policy(style, script)}  # noqa: S704
-    return environment.get_template("page.html.j2").render(**values, **own)
+    return environment.get_template(template).render(**values, **own)
 
 
 def _visible(value: object) -> object:
@@ -50,9 +51,10 @@ def _assets() -> tuple[str, str]:
 
 
 def policy(style: str, script: str) -> str:
-    """Return the page's Content-Security-Policy: this style, this script, nothing else."""
+    """Return the page's Content-Security-Policy: this style, this script or none, no more."""
+    allowed = _named(script) if script else "'none'"
     return (
-        f"default-src 'none'; style-src {_named(style)}; script-src {_named(script)}; "
+        f"default-src 'none'; style-src {_named(style)}; script-src {allowed}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
 

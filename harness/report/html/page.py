@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from harness.errors import ConfigError
-from harness.report import leaderboard
+from harness.report import board_text, leaderboard
 from harness.report.baselines import NAMES, baselines
 from harness.report.features import report as features
 from harness.report.html import methods
@@ -23,6 +23,7 @@ from harness.report.html.nodes import LEVELS, View, details, view
 from harness.report.html.pool import Pool, packed
 from harness.report.html.traces import Trace, trace, with_calls
 from harness.report.html.untrusted import shown
+from harness.report.summary import spread_of_rows
 from harness.runs.index import Entry
 from harness.runs.rundir import Run
 
@@ -82,6 +83,8 @@ def render(entries: Sequence[Entry]) -> tuple[str, Left]:
     values = {
         "title": _title(known),
         "single": len(known) == 1,
+        "points": board_text.points,
+        "dollars": board_text.dollars,
         "board": board,
         "best": [_best(e) for e in known] if len(known) == 1 else [],
         "tasks": drawn,
@@ -202,6 +205,8 @@ def _best(entry: Entry) -> dict[str, Any]:
         "outcome": outcome,
         "state": entry.state,
         "problem": entry.problem,
-        "half": 1.96 * outcome.standard_error if outcome and outcome.standard_error else None,
+        "spread": spread_of_rows(outcome.score, outcome.standard_error, outcome.metric)
+        if outcome
+        else "",
         "baselines": [(NAMES[n], v) for n, v in baselines(Run(Path(entry.path))).items()],
     }

@@ -4,11 +4,14 @@ Below ten seeds the mean gets a t interval; from ten on the median gets a percen
 expanded because a sample is less spread than what it was drawn from (Hesterberg 2015).
 The best of several runs gets none: the bootstrap of a maximum is wrong at any size (Bickel and
 Freedman 1981), and a best of more runs is better by chance alone.
+
+Below three seeds there is none: of two values it is 12.7 times as wide as they are apart. No
+interval leaves the scale: no accuracy is beyond 1.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal
@@ -20,6 +23,8 @@ from harness.report.stats import student
 from harness.seeds import derive
 
 FEW = 10
+FEWEST = 3
+UNBOUNDED = (-math.inf, math.inf)
 RESAMPLES = 2000
 LEVEL = 0.95
 
@@ -34,9 +39,19 @@ class Interval:
     method: Literal["t", "bootstrap", "wilson"]
 
 
-def over_seeds(values: Sequence[float], level: float = LEVEL) -> Interval | None:
-    """Return the interval that fits the number of seeds; None for fewer than two."""
-    return t_interval(values, level) if len(values) < FEW else bootstrap(values, level)
+def over_seeds(
+    values: Sequence[float], within: tuple[float, float] = UNBOUNDED, level: float = LEVEL
+) -> Interval | None:
+    """Return the interval that fits the number of seeds, cut to the scale; None below three."""
+    if len(values) < FEWEST:
+        return None
+    found = t_interval(values, level) if len(values) < FEW else bootstrap(values, level)
+    return found and replace(found, low=clip(found.low, within), high=clip(found.high, within))
+
+
+def clip(value: float, within: tuple[float, float]) -> float:
+    """Return the value, or the end of the scale that it is beyond."""
+    return min(max(value, within[0]), within[1])
 
 
 def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:

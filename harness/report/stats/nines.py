@@ -23,6 +23,9 @@ OPTIMUM: dict[str, float] = {"accuracy": 1.0, "bits_per_byte": 0.0}
 FLOOR: dict[str, float] = {"accuracy": 0.0, "bits_per_byte": 8.0}
 """What an invalid run counts as where runs must be averaged: nothing right, or bytes at random."""
 
+BOUNDS: dict[str, tuple[float, float]] = {"accuracy": (0.0, 1.0), "bits_per_byte": (0.0, math.inf)}
+"""Between which any score lies, and so the mean of many."""
+
 
 class Marks(BaseModel):
     """The frozen constants of one task and profile. ``disputed`` says why one is in doubt."""
