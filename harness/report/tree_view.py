@@ -1,7 +1,6 @@
 """A run's tree, and one node in full: files or diff, score, evidence, log."""
 
 import difflib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from harness.errors import ConfigError
 from harness.report.sound import check
 from harness.report.spending import describe_spent, spent_by
 from harness.report.summary import describe
-from harness.runs.rundir import Run, read_json
+from harness.runs.rundir import Run, read_as, read_json
 from harness.search.journal import read
 from harness.search.state import State, rebuild
 from harness.search.tree import Node
@@ -96,7 +95,7 @@ def show_node(path: Path, number: int, *, whole: bool) -> None:
     console.print(_line(node, is_best=node is state.tree.best()))
     file = run.node_dir(number) / "score.json"
     if file.exists():
-        score = Score.model_validate_json(json.dumps(read_json(file)))
+        score = read_as(Score, file)
         console.print(Text(describe(score)))
     for name, text in node.files.items():
         parent = state.tree[node.parents[0]] if node.parents else None

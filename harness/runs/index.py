@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from harness.agents.replay import PREFIX
 from harness.errors import ConfigError
 from harness.runs.rundir import FORMAT, Asked, Locked
+from tasks.validation import problems
 
 FILES = ("run.toml", "lock.json", "result.json", "events.jsonl")
 MOST_BYTES = 8 << 20
@@ -223,9 +224,7 @@ def _parsed(model: "TypeAdapter[Any]", file: Path) -> Any:  # noqa: ANN401 (the 
     try:
         return model.validate_python(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{file.name} is damaged: {where}: {first['msg']}") from None
+        raise ConfigError(f"{file.name} is damaged: {problems(error).splitlines()[0]}") from None
 
 
 def _toml(text: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The same files and seed under today's judge. The old score is never touched."""
 
-import json
 import secrets
 from contextlib import closing
 from datetime import UTC, datetime
@@ -9,7 +8,7 @@ from pathlib import Path
 from harness.errors import ConfigError
 from harness.runs.by_hand import Watcher
 from harness.runs.launch import get_ready
-from harness.runs.rundir import Run, read_json, write_whole
+from harness.runs.rundir import Run, read_as, write_whole
 from harness.search.evaluator import Job
 from harness.search.journal import read
 from harness.search.loop import FINAL
@@ -32,7 +31,7 @@ def rescore(
     if not (folder / "score.json").exists():
         what = "no final score" if node is None else f"no score of node {node}"
         raise ConfigError(f"{path} has {what}.", remedy=f"harness show {path}")
-    old = Score.model_validate_json(json.dumps(read_json(folder / "score.json")))
+    old = read_as(Score, folder / "score.json")
     events, _, _ = read(run.path / "events.jsonl")
     state = rebuild(events, run.path / "nodes", maximize=run.lock.maximize)
     number = state.finalist if node is None else node

@@ -29,6 +29,7 @@ from harness.agents.writing import Writing
 from harness.errors import ConfigError
 from harness.search.budget import Limits
 from harness.search.journal import Journal
+from tasks.validation import problems
 
 FORMAT = 1
 
@@ -299,6 +300,15 @@ def read_json(file: Path) -> dict[str, Any]:
 M = TypeVar("M", bound=BaseModel)
 
 
+def read_as(model: type[M], file: Path) -> M:
+    """Return a JSON file's values as a model. Raises ConfigError naming the file and the value."""
+    values = read_json(file)
+    try:
+        return model.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        raise ConfigError(f"{file} is damaged.", cause=problems(error, model)) from error
+
+
 def _validate(model: type[M], values: dict[str, Any], file: Path) -> M:
     version = values.get("format")
     if version != FORMAT:
@@ -309,4 +319,6 @@ def _validate(model: type[M], values: dict[str, Any], file: Path) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{file} is damaged.", cause=str(error)) from error
+        toml = file.read_text() if file.suffix == ".toml" else ""
+        cause = problems(error, model, toml=toml)
+        raise ConfigError(f"{file} is damaged.", cause=cause) from error

@@ -10,7 +10,6 @@ before the next begins; ``State`` is only ever advanced by the events that are a
 a resumed run cannot differ from one that was never killed.
 """
 
-import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -23,7 +22,7 @@ from harness.agents.calls import Calls
 from harness.agents.model import BudgetSpent
 from harness.agents.replay import Recording
 from harness.policies import Decision, Policy
-from harness.runs.rundir import Run, read_json, write_whole
+from harness.runs.rundir import Run, read_as, write_whole
 from harness.search.budget import Budget, Progress
 from harness.search.evaluator import Evaluator, Job
 from harness.search.journal import Journal
@@ -281,7 +280,7 @@ class Search:
         file = folder / "score.json"
         if not file.exists():
             return None
-        score = Score.model_validate_json(json.dumps(read_json(file)))
+        score = read_as(Score, file)
         same = score.submission == hash_files(files)
         return score if same and score.conditions.training_seed == seed else None
 

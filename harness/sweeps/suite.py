@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import ConfigError
+from tasks.validation import problems
 
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -163,7 +164,8 @@ class Planned:
 def load(file: Path) -> Suite:
     """Read a suite. Raises ConfigError naming what is wrong where."""
     try:
-        values = tomllib.loads(file.read_text())
+        text = file.read_text()
+        values = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(
             f"There is no suite at {file}.",
@@ -180,11 +182,10 @@ def load(file: Path) -> Suite:
     try:
         suite = Suite.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()
-        )
         raise ConfigError(
-            f"{file} is not a valid suite.", cause=problems, remedy="docs/sweeps.md has the format"
+            f"{file} is not a valid suite.",
+            cause=problems(error, Suite, toml=text),
+            remedy="docs/sweeps.md has the format",
         ) from error
     twice = [name for name, n in Counter(run.name for run in expand(suite)).items() if n > 1]
     if twice:

@@ -102,8 +102,8 @@ def test_mistakes_in_a_task_of_ones_own_are_named(outside: Path) -> None:
     show = ("tasks", "show", "last-mark")
     assert str(toml) in complaint('kind = "classification"', 'kind = "poetry"', *show)
     assert "bagg.py" in complaint('"bag"]', '"bagg"]', *show)
-    assert "lra/shall.py" in complaint("harness:lra/shell.py", "harness:lra/shall.py", *show)
-    taken = complaint('name = "last-mark"', 'name = "lra/text"', "tasks")
+    assert "lar/shell.py" in complaint("harness:lra/shell.py", "harness:lar/shell.py", *show)
+    taken = complaint('name = "last-mark"', 'name = "lra/text"', "tasks", "show", "lra/text")
     assert "Two tasks are called lra/text" in taken
     prepare = ("prepare", "last-mark", "--profile", "test")
     assert "dota.py" in complaint('module = "data"', 'module = "dota"', *prepare)

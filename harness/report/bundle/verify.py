@@ -5,20 +5,17 @@ run writes the manifest. That the score is true only the last check shows, which
 submission again under the judge of this machine.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-
-from pydantic import ValidationError
 
 from harness.errors import ConfigError
 from harness.report.bundle.manifest import Manifest
 from harness.report.bundle.unpack import unpack
 from harness.report.tree_view import load
 from harness.runs.launch import data_root
-from harness.runs.rundir import Run, read_json
+from harness.runs.rundir import Run, read_as
 from harness.search.loop import FINAL
 from scorers.score import Score
 from tasks import hidden
@@ -109,10 +106,7 @@ def _final_score(folder: Path) -> Score | None:
     file = folder / FINAL / "score.json"
     if not file.exists():
         return None
-    try:
-        return Score.model_validate_json(json.dumps(read_json(file)))
-    except ValidationError as error:
-        raise ConfigError(f"{FINAL}/score.json is damaged.", cause=str(error)[:500]) from error
+    return read_as(Score, file)
 
 
 def _compared(
