@@ -102,7 +102,8 @@ class _Part:
         try:
             note = json.loads(self.note.read_text())
             self.size, self.etag, self.sha256 = note["size"], note["etag"], note["sha256"]
-            self.done = self.part.stat().st_size
+            with self.part.open("ab") as part:  # not where it is another user's
+                self.done = part.tell()
         except (OSError, ValueError, KeyError, TypeError):
             self.forget()
 

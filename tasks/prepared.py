@@ -89,8 +89,9 @@ def prepared(
         if _is_of_the_source(error, root):
             raise
         cause, remedy = told(error, root)
+        what = "read" if folder in Path(str(error.filename)).parents else "written"
         raise ConfigError(
-            f"The data of {task} cannot be written under {root}.", cause=cause, remedy=remedy
+            f"The data of {task} cannot be {what} under {root}.", cause=cause, remedy=remedy
         ) from error
     return folder
 

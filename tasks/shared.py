@@ -33,9 +33,10 @@ def make_folder(path: Path) -> None:
 
 
 def hand_on(path: Path) -> None:
-    """Give the group its rights to what was just made."""
+    """Give the group of the folder around what was just made there, and its rights."""
     rights = group_rights(path.parent, DIRECTORIES if path.is_dir() else FILES)
-    _set(path, rights | stat.S_IMODE(path.stat().st_mode))
+    if rights:
+        _set(path, rights | stat.S_IMODE(path.stat().st_mode), path.parent.stat().st_gid)
 
 
 def set_modes(data: Path) -> None:
@@ -46,13 +47,28 @@ def set_modes(data: Path) -> None:
     for path in (data, *data.glob("*.*")):
         hand_on(path)
     rights = group_rights(data.parent)
-    setgid = stat.S_ISGID if rights else 0
+    setgid, group = (stat.S_ISGID, data.parent.stat().st_gid) if rights else (0, None)
     for split, others in (("train", 0o055), *((name, 0) for name in HIDDEN)):
         for path in (data / split, *(data / split).rglob("*")):
             if path.is_dir():
-                _set(path, 0o700 | others | rights | setgid)
+                _set(path, 0o700 | others | rights | setgid, group)
             else:
-                _set(path, 0o600 | others & 0o044 | rights & FILES)
+                _set(path, 0o600 | others & 0o044 | rights & FILES, group)
+
+
+def closed(root: Path) -> list[Path]:
+    """Return what in a shared data folder its group cannot read, two levels deep.
+
+    What was made there before the folder was shared, or brought there by hand.
+    """
+    group, found = root.stat().st_gid, []
+    with contextlib.suppress(OSError):
+        for path in sorted((*root.glob("[!.]*"), *root.glob("[!.]*/*"))):
+            at = path.stat()
+            wanted = 0o050 if stat.S_ISDIR(at.st_mode) else 0o040
+            if at.st_gid != group or at.st_mode & wanted != wanted:
+                found.append(path)
+    return found
 
 
 def told(error: OSError, root: Path) -> tuple[str, str]:
@@ -61,11 +77,12 @@ def told(error: OSError, root: Path) -> tuple[str, str]:
     cause = str(error)
     if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
         return cause, f"free some space, or make {root} writable, or choose another data folder"
-    with contextlib.suppress(OSError):
-        around = path if path.exists() else path.parent
-        found = around.stat()
-        rights = stat.S_IMODE(found.st_mode)
-        cause += f"; {around} is {owner(found.st_uid)}'s, mode {rights:o}"
+    for around in (path, *path.parents):  # the nearest that can be looked at
+        with contextlib.suppress(OSError):
+            found = around.stat()
+            rights = stat.S_IMODE(found.st_mode)
+            cause += f"; {around} is {owner(found.st_uid)}'s, mode {rights:o}"
+            break
     return cause, (
         f"have its owner prepare the data, or share {root} with a group "
         "(docs/shared-server.md), or set HARNESS_DATA to a folder of your own"
@@ -89,10 +106,13 @@ def group_of(path: Path) -> str:
         return str(number)
 
 
-def _set(path: Path, mode: int) -> None:
+def _set(path: Path, mode: int, group: int | None) -> None:
     # Another user's is used as it is, and so is a folder that is mounted to be read only.
     with contextlib.suppress(OSError):
-        if stat.S_IMODE(path.stat().st_mode) != mode:
+        found = path.stat()
+        if group is not None and group != found.st_gid:
+            os.chown(path, -1, group)
+        if stat.S_IMODE(found.st_mode) != mode:
             path.chmod(mode)
 
 
@@ -103,12 +123,13 @@ def open_lock(path: Path) -> int | None:
     """
     flags = os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        made = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
+        made = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         with contextlib.suppress(OSError):
             return os.open(path, os.O_RDONLY | flags)
         return None
-    _set(path, 0o600 | group_rights(path.parent, LOCKS))
+    if rights := group_rights(path.parent, LOCKS):
+        _set(path, 0o644 | rights, path.parent.stat().st_gid)
     return made

@@ -117,7 +117,12 @@ def find_fault(folder: Path, parameters: Mapping[str, Value]) -> str:
         return altered(folder, manifest.files)
     except PermissionError:  # it may be whole: another user's
         raise
-    except (OSError, ValueError, KeyError) as error:  # pydantic's, numpy's are ValueErrors
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+    ) as error:  # pydantic's, numpy's are ValueErrors
         return f"it cannot be read ({error})"
 
 

@@ -78,7 +78,8 @@ def test_a_task_from_outside_goes_the_whole_way(outside: Path) -> None:
     said = []
     for line in commands.splitlines():
         said.append(harness(*line.removeprefix("$ harness ").split(), cwd=outside).stdout)
-    listed, shown, prepared, scored, ran = said
+    tried, listed, shown, prepared, scored, ran = said
+    assert "last-mark, profile test, design softmax: 0." in tried
     assert "last-mark-configurable" in listed
     assert "0.4200  the commonest mark" in shown
     assert "64 rows" in prepared
