@@ -12,7 +12,9 @@ MOST = 5
 LONGEST = 60
 """Characters of a value that are repeated."""
 
-UNION = ("int", "float", "str", "bool")
+_MEMBER = re.compile(r"^(int|float|str|bool|constrained-\w+|\w+\[.*\])$")
+"""What pydantic adds to the place of a value that may be of several types."""
+_SUBJECT = re.compile(r"^\w+ should (be |have )?")
 
 Place = tuple[int | str, ...]
 
@@ -37,8 +39,14 @@ def problems(
     told: dict[Place, list[Any]] = {}
     for one in error.errors(include_url=False):
         place = one["loc"]
-        # The members of a union complain one by one, each by its type's name.
-        told.setdefault(place[:-1] if place and place[-1] in UNION else place, []).append(one)
+        if len(place) > 1:  # the members of a union complain one by one
+            place = (place[0], *(p for p in place[1:] if not _MEMBER.match(str(p))))
+        told.setdefault(place, []).append(one)
+    for place, faults in list(told.items()):
+        # A list whose items are wrong is empty afterwards: that says nothing new.
+        inside = any(other[: len(place)] == place != other for other in told)
+        if inside and all(fault["type"] == "too_short" for fault in faults):
+            del told[place]
     said = [
         _sentence(place, faults, model, lines, secret=secret)
         for place, faults in sorted(told.items(), key=lambda item: _line(lines, item[0]))
@@ -95,10 +103,7 @@ def _sentence(
         known = _model_at(model, place[:-1]) if model else None
         near = f"; did you mean {did_you_mean(str(place[-1]), known.model_fields)}" if known else ""
         return f"{where}{name} is unknown{near}"
-    wanted = [
-        str(f["msg"]).removeprefix("Input should be ").replace("valid tuple", "list")
-        for f in faults
-    ]
+    wanted = [_SUBJECT.sub("", str(f["msg"])).replace("valid tuple", "list") for f in faults]
     if first["type"] in ("value_error", "assertion_error"):
         return f"{where}{name}: {wanted[0].partition(', ')[2]}"
     found = repr(first["input"])
