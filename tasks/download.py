@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from harness.errors import ConfigError, InfrastructureError
+from tasks.shared import hand_on, make_folder
 from tasks.spec import Progress
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ class _Part:
         try:
             note = json.loads(self.note.read_text())
             self.size, self.etag, self.sha256 = note["size"], note["etag"], note["sha256"]
-            self.done = self.part.stat().st_size
+            with self.part.open("ab") as part:  # not where it is another user's
+                self.done = part.tell()
         except (OSError, ValueError, KeyError, TypeError):
             self.forget()
 
@@ -134,7 +136,7 @@ def fetch(
     Raises ConfigError where there is no such file or no room for it, InfrastructureError where
     the network or the server fails for good or a file arrives damaged twice; each names the file.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     parts = [_Part(remote, folder) for remote in remotes]
     missing = []
     for part in parts:
@@ -348,4 +350,5 @@ def _finish(part: _Part) -> None:
         part.forget()
         raise _Damaged(fault)
     part.part.rename(part.path)
+    hand_on(part.path)
     part.note.unlink(missing_ok=True)

@@ -3,18 +3,23 @@
 Our generators and their seeds are public, so a submission could carry the labels of all that they
 draw. With a key, the rows of search and test come from a seed that is derived from it; training
 rows stay as published, the same for everybody. The key lies in the data root's file hidden.key,
-which the first preparation makes, beside the prepared folders and in none of them.
+which the first preparation makes, beside the prepared folders and in none of them. It is its
+owner's alone, or, in a folder that a group shares (``tasks/shared.py``), readable by the group.
 ``$HARNESS_HIDDEN_KEY`` goes before the file: 64 hex digits, or ``public`` for no key at all.
 """
 
+import contextlib
 import hashlib
 import hmac
 import os
 import secrets
+import stat
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import ConfigError
+from tasks.shared import FILES, group_of, group_rights, make_folder, owner
 
 VARIABLE, PUBLIC = "HARNESS_HIDDEN_KEY", "public"
 FILE = "hidden.key"
@@ -51,14 +56,14 @@ def hidden_key(root: Path) -> HiddenKey | None:
     """
     if os.environ.get(VARIABLE):
         return _given(os.environ[VARIABLE])
-    if not (root / FILE).exists():
+    if not _is_there(root / FILE):
         _make(root)
     return _read(root / FILE)
 
 
 def known_key(root: Path) -> HiddenKey | None:
     """Return the key as ``hidden_key`` does, but None where there is none yet."""
-    if not os.environ.get(VARIABLE) and not (root / FILE).exists():
+    if not os.environ.get(VARIABLE) and not _is_there(root / FILE):
         return None
     return hidden_key(root)
 
@@ -93,21 +98,39 @@ def _read(file: Path) -> HiddenKey:
         f"put a whole copy of it there, or remove {file}: the next prepare makes another key, "
         f"whose scores compare with none before; or {VARIABLE}={PUBLIC}"
     )
-    try:
-        with file.open("rb") as opened:
-            content = opened.read(1024)
-    except OSError as error:
-        raise ConfigError(
-            f"The hidden key {file} cannot be read.",
-            cause=error.strerror or type(error).__name__,
-            remedy=f"let its owner give you a copy, or set {VARIABLE}; or choose another data "
-            "folder",
-        ) from None
+    for wait_s in (0.0, 0.1, 0.3, 0.6):
+        time.sleep(wait_s)  # where there are no hard links, a key may be empty for a moment
+        try:
+            with file.open("rb") as opened:
+                content = opened.read(1024)
+        except OSError as error:
+            raise _unreadable(file, error) from None
+        if content:
+            break
     key = _parsed(content.decode("ascii", "replace").removesuffix("\n"))
     if key is None:  # never the content: part of a key is still a secret
         cause = f"it should hold {2 * BYTES} hex digits"
         raise ConfigError(f"The hidden key {file} is damaged.", cause=cause, remedy=mend)
     return key
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError as error:  # the folder may not be entered
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: OSError) -> ConfigError:
+    cause = error.strerror or type(error).__name__
+    remedy = f"let its owner give you a copy, or set {VARIABLE}; or choose another data folder"
+    with contextlib.suppress(OSError):
+        found = file.stat()
+        cause += f": it is {owner(found.st_uid)}'s, mode {stat.S_IMODE(found.st_mode):o}"
+        if group_rights(file.parent):
+            mend = f"chgrp {group_of(file.parent)} {file} && chmod 640 {file}"
+            remedy = f"its owner runs: {mend}; or {remedy}"
+    return ConfigError(f"The hidden key {file} cannot be read.", cause=cause, remedy=remedy)
 
 
 def _parsed(text: str) -> HiddenKey | None:
@@ -120,16 +143,19 @@ def _make(root: Path) -> None:
     """Write a new key, unless another process does so first: then the file is its."""
     file = root / FILE
     part = root / f".{FILE}.{os.getpid()}.{secrets.token_hex(4)}"
+    key = secrets.token_hex(BYTES) + "\n"
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
+        mode = 0o600 | group_rights(root, FILES)
         try:
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as out:
-                out.write(secrets.token_hex(BYTES) + "\n")
-                out.flush()
-                os.fsync(out.fileno())
-            # A link and no rename: it fails where the file is there, and the file is never half.
-            os.link(part, file)
+            _write(part, key, mode)
+            try:
+                # A link and no rename: it fails where the file is there, and it is never half.
+                os.link(part, file)
+            except OSError as error:
+                if isinstance(error, FileExistsError):
+                    raise
+                _write(file, key, mode)  # a disk without hard links
         except FileExistsError:
             pass
         finally:
@@ -140,3 +166,13 @@ def _make(root: Path) -> None:
             cause=str(error),
             remedy=f"make {root} writable, or choose another data folder, or {VARIABLE}={PUBLIC}",
         ) from error
+
+
+def _write(file: Path, text: str, mode: int) -> None:
+    """Write a new file of that mode, whatever the umask. Raises FileExistsError, OSError."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as out:
+        os.fchmod(descriptor, mode)
+        out.write(text)
+        out.flush()
+        os.fsync(descriptor)

@@ -4,17 +4,20 @@ The folder is written under a hidden name beside its place and renamed last. A l
 kernel frees with its process keeps two from making the same data at once.
 """
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from harness.errors import ConfigError
-from tasks.spec import Manifest, Progress
+from tasks.definition import Manifest
+from tasks.shared import make_folder, open_lock, set_modes, told
+from tasks.spec import Progress
 
 CHECKSUM_ON_REUSE_BYTES = 100_000_000
 """Data up to this size are read through before they are used again: that takes under a second."""
@@ -24,20 +27,28 @@ class Locked:
     """Holds a file lock, saying so while it waits."""
 
     def __init__(self, path: Path, progress: Progress) -> None:
-        self._lock = FileLock(path)
+        self._path = path
         self._progress = progress
+        self._held: int | None = None
 
     def __enter__(self) -> None:
-        while True:
+        self._held = open_lock(self._path)
+        waits = 0
+        while self._held is not None:
             try:
-                self._lock.acquire(timeout=0.5)
-            except Timeout:
-                self._progress("waiting for another process that makes this data", 0, 1)
+                fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if waits % 10 == 0:
+                    self._progress("waiting for another process that makes this data", 0, 1)
+                waits += 1
+                time.sleep(0.05)
             else:
                 return
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        if self._held is not None:
+            fcntl.flock(self._held, fcntl.LOCK_UN)  # a forked child may hold a copy
+            os.close(self._held)
 
 
 def prepared(
@@ -56,7 +67,7 @@ def prepared(
     """
     folder, unfinished = root / name, root / f".{name}.part"
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
         with Locked(root / f".{name}.lock", progress):
             found = fault(folder)
             if found == "":
@@ -67,6 +78,7 @@ def prepared(
             unfinished.mkdir(mode=0o755)
             try:
                 build(unfinished)
+                set_modes(unfinished)  # before anybody finds it
             except BaseException:
                 # What is left of it would hold the space that the next attempt needs.
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -74,12 +86,22 @@ def prepared(
             shutil.rmtree(folder, ignore_errors=True)
             unfinished.rename(folder)
     except OSError as error:
+        if _is_of_the_source(error, root):
+            raise
+        cause, remedy = told(error, root)
+        what = "read" if folder in Path(str(error.filename)).parents else "written"
         raise ConfigError(
-            f"The data of {task} cannot be written under {root}.",
-            cause=str(error),
-            remedy=f"free some space, or make {root} writable, or choose another data folder",
+            f"The data of {task} cannot be {what} under {root}.", cause=cause, remedy=remedy
         ) from error
     return folder
+
+
+def _is_of_the_source(error: OSError, root: Path) -> bool:
+    """Whether it was the source of the data that could not be read, not ``root`` written."""
+    if not isinstance(error.filename, str) or error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return False
+    path = Path(error.filename)
+    return not (path.is_relative_to(root) or root.is_relative_to(path))
 
 
 def altered(folder: Path, files: Mapping[str, str]) -> str:

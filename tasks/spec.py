@@ -5,178 +5,44 @@ data; the folder ``designs/`` holds the reference submissions; the files of ``ru
 the only code of ours that enters the sandbox with a submission.
 """
 
-import contextlib
-import hashlib
-import importlib
-import importlib.util
+import ast
 import json
 import os
 import re
-import sys
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Protocol, Self, cast
+from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import ConfigError
+from tasks.definition import JUDGE_READS
+from tasks.definition import Definition as Definition
+from tasks.definition import Knob as Knob
+from tasks.definition import Manifest as Manifest
+from tasks.definition import Profile as Profile
+from tasks.definition import Strict as Strict
+from tasks.definition import Value as Value
+from tasks.definition import digest as digest
+from tasks.runner import parse, settings_read
+from tasks.shared import set_modes
+from tasks.validation import did_you_mean as did_you_mean
+from tasks.validation import line_of, problems
 
 TASKS_DIR = Path(__file__).parent
 KNOBS_MARK = "KNOBS = "
 OURS = "harness:"
 """A path in a task's files that begins so is looked for among our own tasks."""
+PAGE = "docs/tasks-own.md"
+_NAME = re.compile(r"""^\s*name\s*=\s*["'](.+?)["']""", re.MULTILINE)
 _INCLUDE = re.compile(r"^<!-- include (\S+) -->$", re.MULTILINE)
 
-Value = int | float | str | bool
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(what, done, total)`` during preparation."""
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Limits(Strict):
-    """What one evaluation may use. ``train_s`` runs from spawn to the first served prediction."""
-
-    train_s: float
-    serve_s: float
-    memory_mb: int
-    cpus: int
-    pids: int = 128
-    scratch_mb: int = 1024
-    source_kb: int = 256
-    max_parameters: int | None = None
-
-
-class Profile(Strict):
-    """A size of a task: ``data`` for ``prepare``, ``settings`` for the runner, ``judge`` for it."""
-
-    about: str
-    ranked: bool = True
-    search_steps: int
-    device: Literal["cpu", "gpu", "any"] = "any"
-    data: dict[str, Value]
-    settings: dict[str, Value]
-    limits: Limits
-    judge: dict[str, Value] = Field(default_factory=dict)
-
-
-class Knob(Strict):
-    """One searchable choice: a list of ``choices``, or a range from ``low`` to ``high``."""
-
-    choices: tuple[Value, ...] = ()
-    low: float = 0.0
-    high: float = 0.0
-    log: bool = False
-    integer: bool = False
-
-    @model_validator(mode="after")
-    def _has_a_space(self) -> Self:
-        if not self.choices and not self.low < self.high:
-            raise ValueError("a knob needs choices, or low < high")
-        if self.log and self.low <= 0:
-            raise ValueError("a logarithmic range starts above 0")
-        return self
-
-    def allows(self, value: object) -> bool:
-        """Return whether ``value`` is one of the choices or within the range."""
-        if self.choices:
-            return any(type(value) is type(c) and value == c for c in self.choices)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        if self.integer and not isinstance(value, int):
-            return False
-        return self.low <= value <= self.high
-
-    def __str__(self) -> str:
-        if self.choices:
-            return "one of " + ", ".join(str(c) for c in self.choices)
-        kind = "an integer" if self.integer else "a number"
-        return f"{kind} from {self.low:g} to {self.high:g}"
-
-
-class Reference(Strict):
-    """A published value to stand beside ours. ``disputed``: there is reason not to believe it."""
-
-    name: str
-    value: float
-    source: str
-    profile: str = "paper"
-    note: str = ""
-    disputed: bool = False
-
-
-class Shortcut(Strict):
-    """What a guess scores that does not do the task: a model no better has learned no more."""
-
-    name: str
-    value: float
-    source: str
-    profile: str = "paper"
-
-
-class Definition(Strict):
-    """``task.toml`` as it is on disk.
-
-    ``writes`` is what a submission is: a whole "program", or a "mechanism" inside a fixed shell,
-    whose text is held to what a mechanism needs (``scorers/source.py``).
-    ``holds`` tells a submission from other code: its files define one of these names at their top
-    level, or call it where the name ends in ``()``.
-    ``entry`` is the runner's file that trains and serves; ``frozen_entry`` the one that serves
-    an exported model in a process of its own, where the task has such a way. ``chance`` is what a
-    blind guess scores. ``stands_in_for`` names the task whose data this one replaces where they
-    cannot be had; scores of the two never compare.
-    """
-
-    format: Literal[1]
-    name: str
-    title: str
-    kind: Literal["classification", "language_modeling"]
-    writes: Literal["program", "mechanism"] = "program"
-    metric: Literal["accuracy", "bits_per_byte"]
-    direction: Literal["maximize", "minimize"]
-    module: str
-    files: tuple[str, ...]
-    holds: tuple[Annotated[str, Field(pattern=r"^[^\W\d]\w*(\(\))?$")], ...] = ()
-    runner: tuple[str, ...]
-    entry: str
-    frozen_entry: str | None = None
-    variants: tuple[Literal["fixed", "configurable"], ...] = ("fixed",)
-    bounds: dict[str, Knob] = Field(default_factory=dict)
-    knobs: dict[str, Knob] = Field(default_factory=dict)
-    designs: tuple[str, ...] = ()
-    chance: float | None = None
-    shortcuts: tuple[Shortcut, ...] = ()
-    stands_in_for: str | None = None
-    references: tuple[Reference, ...] = ()
-    profiles: dict[str, Profile]
-
-
-class Manifest(Strict):
-    """``manifest.json`` of a prepared data folder, written last: no manifest, no data.
-
-    ``shape`` is what judge and runner need to know of the rows (length, vocabulary, classes);
-    ``baselines`` are scores that need no learning, by name and split.
-    """
-
-    format: Literal[1] = 1
-    task: str
-    profile: str
-    generator: str
-    parameters: dict[str, Value]
-    shape: dict[str, int]
-    rows: dict[str, int]
-    files: dict[str, str]
-    baselines: dict[str, float]
-
-    @property
-    def hash(self) -> str:
-        """Hash of every data file's content; equal hashes mean equal data."""
-        return digest(json.dumps(self.files, sort_keys=True))
 
 
 class Design(BaseModel):
@@ -237,6 +103,9 @@ class Task:
             begin, end = ("<!-- configurable -->", "<!-- /configurable -->")
         while begin in text:
             before, rest = text.split(begin, 1)
+            if end not in rest:
+                file = self.folder / "description.md"
+                raise ConfigError(f"{file} has a {begin} without a {end} after it.")
             text = before + rest.split(end, 1)[1]
         text = re.sub(r"<!-- /?(fixed|configurable) -->\n?", "", text)
         bounds = "\n".join(f"- `{k}`: {v}" for k, v in self.definition.bounds.items())
@@ -262,9 +131,35 @@ class Task:
                     remedy=f"{self.name} can be told: {', '.join(chosen.data)}",
                 )
         data = {**chosen.data, **overrides}
-        path = self._module().prepare(profile, data, root, progress)
-        _set_modes(path)
-        return path, Manifest.model_validate_json((path / "manifest.json").read_text())
+        self.check(profile)
+        from tasks import module
+
+        path = module.prepare(self, profile, data, root, progress)
+        set_modes(path)
+        return path, module.manifest_of(path)
+
+    def check(self, profile: str) -> None:
+        """Raise ConfigError where a look at the files shows that nothing could be scored.
+
+        The description, the designs, the runner, and the settings that runner and judge read.
+        """
+        chosen, files = self.profile(profile), self.runner_files()
+        self.description(profile)
+        self.designs()
+        read = settings_read(path for path in files.values() if path.suffix == ".py")
+        wanted = [("settings", key, place) for key, place in read.items()]
+        wanted += [(table, key, "the judge") for table, key in JUDGE_READS[self.definition.kind]]
+        for table, key, reader in wanted:
+            given = getattr(chosen, table)
+            if key not in given:
+                file = self.folder / "task.toml"
+                line = line_of(file.read_text(), ("profiles", profile, table))
+                near = f"; is it {did_you_mean(key, given)}" if given else ""
+                raise ConfigError(
+                    f"{file}, line {line}: {table} of profile {profile} has no {key}.",
+                    cause=f"{reader} reads it",
+                    remedy=f"add it{near}; a runner of your own may settings.get({key!r}, DEFAULT)",
+                )
 
     def designs(self) -> list[Design]:
         """Return the reference submissions, in the order in which they are tried."""
@@ -277,7 +172,14 @@ class Task:
 
     def render(self, values: Mapping[str, Value]) -> dict[str, str]:
         """Return the submission that ``designs/searchable.py`` makes of the knobs' values."""
-        source = (self.folder / "designs" / "searchable.py").read_text()
+        file = self.folder / "designs" / "searchable.py"
+        try:
+            source = file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{file}, which the knobs of {self.name} are for, cannot be read.",
+                cause=str(error),
+            ) from error
         lines = source.splitlines(keepends=True)
         at = [i for i, line in enumerate(lines) if line.startswith(KNOBS_MARK)]
         if len(at) != 1:
@@ -310,7 +212,9 @@ class Task:
             self.description(profile),
             self.definition.writes,
         ]
-        parts += [path.read_text() for _, path in sorted(self.runner_files().items())]
+        parts += [
+            path.read_text(errors="replace") for _, path in sorted(self.runner_files().items())
+        ]
         return digest("\0".join(parts))
 
     def _design(self, name: str) -> Design:
@@ -320,8 +224,8 @@ class Task:
         elif not path.is_file():  # the designs that a family of tasks shares
             path = self.folder.parent / "designs" / f"{name}.py"
         try:
-            text = path.read_text()
-            summary = text.split('"""')[1].strip().splitlines()[0]
+            text = path.read_text(encoding="utf-8")
+            summary = (ast.get_docstring(parse(path)) or "").splitlines()[0]
         except (OSError, UnicodeDecodeError, IndexError) as error:
             raise ConfigError(
                 f"Task {self.name} has no design {name}.",
@@ -330,108 +234,111 @@ class Task:
             ) from error
         return Design(name=path.stem, summary=summary, files={self.definition.files[0]: text})
 
-    def _module(self) -> TaskModule:
-        if TASKS_DIR in self.folder.parents:
-            return cast(TaskModule, importlib.import_module(self.definition.module))
-        name = f"_task_{digest(str(self.folder))}"
-        if name not in sys.modules:
-            path = self.folder / f"{self.definition.module}.py"
-            spec = importlib.util.spec_from_file_location(name, path)
-            if spec is None or spec.loader is None or not path.is_file():
-                raise ConfigError(
-                    f"Task {self.name} has no module {path}.",
-                    remedy="module in task.toml is the name of a Python file beside it",
-                )
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[name] = module
-            try:
-                spec.loader.exec_module(module)
-            except Exception as error:
-                del sys.modules[name]
-                raise ConfigError(
-                    f"{path}, the module of task {self.name}, cannot be imported.",
-                    cause=f"{type(error).__name__}: {error}",
-                ) from error
-        return cast(TaskModule, sys.modules[name])
-
 
 def located(folder: Path, name: str) -> Path:
     """Return the path of a file that a task names: from its folder, or ``harness:`` from ours."""
     return TASKS_DIR / name.removeprefix(OURS) if name.startswith(OURS) else folder / name
 
 
-def _with_includes(file: Path) -> str:
+def _with_includes(file: Path, around: tuple[Path, ...] = ()) -> str:
+    if file in around:
+        raise ConfigError(f"{file} includes itself.", cause=" → ".join(map(str, (*around, file))))
     try:
         text = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read as a task's text.", cause=str(error)) from error
-    return _INCLUDE.sub(
-        lambda match: _with_includes(located(file.parent, match[1])).rstrip("\n"), text
-    )
+
+    def included(match: re.Match[str]) -> str:
+        inner = located(file.parent, match[1]).resolve()
+        return _with_includes(inner, (*around, file)).rstrip("\n")
+
+    return _INCLUDE.sub(included, text)
 
 
-def _set_modes(data: Path) -> None:
-    """Let the sandbox's user read ``train/``, whatever the umask, and nobody else the rest."""
-    for split, mode in (("train", 0o755), ("search", 0o700), ("test", 0o700)):
-        folder = data / split
-        # Another user's shared cache is used as it is.
-        with contextlib.suppress(PermissionError):
-            folder.chmod(mode)
-            for file in folder.iterdir():
-                file.chmod(mode & 0o644)
-
-
-def digest(text: str) -> str:
-    """Return the first 16 hex digits of the SHA-256 of ``text``."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def did_you_mean(name: str, known: Mapping[str, Any] | list[str]) -> str:
-    """Return a remedy that names the nearest known name and lists them all."""
-    import difflib
-
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    listing = "one of: " + ", ".join(names)
-    return f"{near[0]!r} ({listing})" if near else listing
+def _load(file: Path) -> Definition:
+    wrong, remedy = f"{file} is not a valid task definition.", f"{PAGE} has the format"
+    text = ""
+    try:
+        text = file.read_text(encoding="utf-8")
+        return _parsed(text)
+    except ValidationError as error:
+        cause = problems(error, Definition, toml=text)
+        raise ConfigError(wrong, cause=cause, remedy=remedy) from error
+    except (OSError, ValueError, RecursionError) as error:  # also of TOML, of UTF-8
+        raise ConfigError(wrong, cause=str(error), remedy=remedy) from error
 
 
 @cache
-def _load(file: Path) -> Definition:
-    try:
-        return Definition.model_validate(tomllib.loads(file.read_text()))
-    except (tomllib.TOMLDecodeError, ValidationError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not a valid task definition.", cause=str(error)) from error
+def _parsed(toml: str) -> Definition:
+    return Definition.model_validate(tomllib.loads(toml))
 
 
-def all_tasks() -> dict[str, Task]:
-    """Return every task by name: ours, and those under ``$HARNESS_TASKS_DIR`` if it is set."""
+@dataclass(frozen=True)
+class Broken:
+    """A task folder that is none: ``name``, as far as it can be read, and why."""
+
+    folder: Path
+    name: str
+    error: ConfigError
+
+
+def look() -> tuple[dict[str, Task], list[Broken]]:
+    """Return every task by name, ours and those under ``$HARNESS_TASKS_DIR``, and what is broken.
+
+    Of two that have one name the second is broken.
+    """
     roots = [TASKS_DIR]
     extra = os.environ.get("HARNESS_TASKS_DIR")
     if extra:
         roots.append(Path(extra))
     found: dict[str, Task] = {}
-    for root in roots:
-        for file in sorted(root.rglob("task.toml")):
+    broken: list[Broken] = []
+    files = {file.resolve(): file for root in roots for file in sorted(root.rglob("task.toml"))}
+    for file in files.values():
+        try:
             definition = _load(file)
-            for variant in definition.variants:
-                task = Task(file.parent, definition, variant)
-                if task.name in found:
-                    raise ConfigError(
-                        f"Two tasks are called {task.name}.",
-                        cause=f"{found[task.name].folder} and {task.folder}",
-                        remedy="give the second another name: scores of one name compare",
-                    )
+        except ConfigError as error:
+            broken.append(Broken(file.parent, _name_in(file), error))
+            continue
+        for variant in definition.variants:
+            task = Task(file.parent, definition, variant)
+            if task.name in found:
+                twice = ConfigError(
+                    f"Two tasks are called {task.name}.",
+                    cause=f"{found[task.name].folder} and {task.folder}",
+                    remedy="give the second another name: scores of one name compare",
+                )
+                broken.append(Broken(file.parent, task.name, twice))
+            else:
                 found[task.name] = task
-    return found
+    return found, broken
+
+
+def all_tasks() -> dict[str, Task]:
+    """Return every task by name: ours, and those under ``$HARNESS_TASKS_DIR`` if it is set."""
+    return look()[0]
 
 
 def find_task(name: str) -> Task:
-    """Return the task of that name. Raises ConfigError naming the nearest one."""
-    tasks = all_tasks()
+    """Return the task of that name. Raises ConfigError: why it is broken, or the nearest one."""
+    tasks, broken = look()
+    for one in broken:
+        if one.name and name in (one.name, f"{one.name}-configurable"):
+            raise one.error
     if name not in tasks:
+        also = "; ".join(f"{one.folder} ({one.error.message})" for one in broken)
         raise ConfigError(
             f"There is no task {name!r}.",
+            cause=f"broken: {also}" if also else "",
             remedy=did_you_mean(name, tasks) + "; --tasks-dir DIR adds your own",
         )
     return tasks[name]
+
+
+def _name_in(file: Path) -> str:
+    """Return the name in a definition that cannot be read as one, or ""."""
+    try:
+        found = _NAME.search(file.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return ""
+    return found[1] if found else ""

@@ -22,6 +22,7 @@ from harness.agents.model import Usage
 from harness.errors import ConfigError
 from harness.files import read_text
 from tasks.spec import did_you_mean
+from tasks.validation import problems
 
 OURS = Path(__file__).with_name("agents.toml")
 VARIABLE = "HARNESS_AGENTS"
@@ -296,13 +297,9 @@ def _entry(name: str, table: Mapping[str, Any], file: Path) -> Entry:
     try:
         return Entry(**{**table, "name": name})
     except ValidationError as error:
-        # Not the error's own text: it repeats what was written, which may be a key.
-        problems = "; ".join(
-            f"{'.'.join(str(p) for p in e['loc']) or 'agent'}: {e['msg']}" for e in error.errors()
-        )
         raise ConfigError(
             f"Agent {name!r} in {file} is not valid.",
-            cause=problems,
+            cause=problems(error, Entry, secret=True),  # a value may be a key
             remedy="see docs/models.md for the fields",
         ) from None
 

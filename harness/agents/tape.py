@@ -21,6 +21,7 @@ from harness.errors import ConfigError
 from harness.files import read_plain
 from harness.runs.rundir import FORMAT, read_json, write_whole
 from scorers.output import clean
+from tasks.validation import problems
 
 SHOWN = 160
 """Characters of a line that are shown where two prompts differ."""
@@ -134,7 +135,7 @@ def _read(file: Path) -> Record:
     try:
         record = Record.model_validate(body)
     except ValidationError as error:
-        raise _damaged(file, str(error)) from error
+        raise _damaged(file, problems(error, Record)) from error
     if seal != digest(body):
         raise _damaged(file, "it was changed since it was written")
     if (f"{record.node:04d}", f"{record.call:03d}") != (file.parent.parent.name, file.stem):

@@ -51,7 +51,8 @@ SOURCES = ("bundled", "climbmix", "generated", "imdb", "lra", "cifar10", "fashio
 """What --data takes by name; a folder that is called so is meant by ./NAME."""
 
 
-def _look_in(context: typer.Context, folder: Path | None) -> Path | None:
+def look_in(context: typer.Context, folder: Path | None) -> Path | None:
+    """Have a folder's tasks known from here on."""
     # By the environment, so that the processes that a sweep starts look there, too.
     if folder is not None:
         typed = context.get_parameter_source("tasks_dir")
@@ -69,7 +70,7 @@ TasksDir = Annotated[
         envvar="HARNESS_TASKS_DIR",
         exists=True,
         file_okay=False,
-        callback=_look_in,
+        callback=look_in,
         help="A folder with tasks of your own (docs/tasks-own.md).",
     ),
 ]

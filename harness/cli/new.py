@@ -25,7 +25,10 @@ def command(
     chosen.profile(profile)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not an empty folder.", remedy="another name")
-    design = chosen.designs()[0]
+    designs = chosen.designs()
+    if not designs:
+        raise ConfigError(f"Task {chosen.name} has no reference design to begin with.")
+    design = designs[0]
     for name, text in design.files.items():
         write_whole(folder / name, text)
     write_whole(folder / "TASK.md", chosen.description(profile))

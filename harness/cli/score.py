@@ -50,6 +50,7 @@ def command(
 ) -> int:
     """Train one submission in a sandbox and score it, as a search would."""
     from harness.cli.score_screen import ScoreScreen
+    from harness.errors import ConfigError
     from harness.runs.by_hand import ByHand, read_submission
     from tasks.spec import find_task
 
@@ -57,6 +58,8 @@ def command(
     files = read_submission(path, chosen)
     if log is not None:
         log.open("ab").close()  # that it cannot be written is said now, not after the training
+    if baseline and not chosen.designs():
+        raise ConfigError(f"Task {chosen.name} has no reference design.", remedy="no --baseline")
     with (
         ScoreScreen() as screen,
         closing(

@@ -1,31 +1,40 @@
 """harness tasks"""
 
-from typing import Annotated
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.common import AsJson, TasksDir, guarded, print_json
+from harness.cli.common import AsJson, TasksDir, guarded, look_in, print_json
+
+if TYPE_CHECKING:
+    from tasks.spec import Task
 
 app = typer.Typer(no_args_is_help=False)
 
 
 @app.callback(invoke_without_command=True)
 def command(context: typer.Context, tasks_dir: TasksDir = None, json: AsJson = False) -> None:
-    """List the tasks, and what a guess scores; `harness tasks show NAME` says all of one."""
+    """List the tasks, and what a guess scores; `harness tasks show NAME` says all of one.
+
+    `harness tasks check DIR` tries one of your own.
+    """
     if context.invoked_subcommand is None:
         _list(json=json)
 
 
 @guarded
 def _list(*, json: bool) -> int:
-    from harness.report.tasks import listing, render
-    from tasks.spec import all_tasks
+    from harness.report.tasks import as_json, listing, render
+    from tasks.spec import look
 
-    rows = listing(all_tasks().values())
+    tasks, broken = look()
+    rows = listing(tasks.values())
     if json:
-        print_json({"format": 1, "tasks": rows})
+        print_json({"format": 1, "tasks": rows, "broken": [as_json(one) for one in broken]})
     else:
-        render(rows)
+        render(rows, broken)
     return 0
 
 
@@ -54,3 +63,68 @@ def show(
     else:
         render_one(found)
     return 0
+
+
+@app.command("check")
+@guarded
+def check(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, callback=look_in)
+    ],
+    profile: Annotated[
+        str | None, typer.Option(help="The size to try (default: test, or the first).")
+    ] = None,
+    json: AsJson = False,
+) -> int:
+    """Try the tasks of your own below DIR: their files, their data, and the first design's score.
+
+    Exit 1 if a design has no score.
+    """
+    from harness.errors import ConfigError
+    from tasks.spec import look
+
+    place = folder.resolve()
+    tasks, broken = look()
+    for one in broken:
+        if one.folder.resolve().is_relative_to(place):
+            raise one.error
+    mine = [task for task in tasks.values() if task.folder.resolve().is_relative_to(place)]
+    if not mine:
+        raise ConfigError(f"There is no task.toml below {folder}.", remedy="docs/tasks-own.md")
+    found = [_try(task, profile) for task in mine]
+    if json:
+        print_json({"format": 1, "tasks": found})
+    for tried in [] if json else found:
+        what = f"{tried['task']}, profile {tried['profile']}, design {tried['design']}"
+        if tried["valid"]:
+            typer.echo(f"{what}: {tried['score']:.4f}")
+        else:
+            typer.echo(f"{what}: no score, {tried['reason']}: {tried['message']}")
+            typer.echo("  that is the task's to mend: in the design, the runner or the settings")
+    return 0 if all(tried["valid"] for tried in found) else 1
+
+
+def _try(task: "Task", profile: str | None) -> dict[str, Any]:
+    """Check all profiles of a task; prepare one, and score the first design."""
+    from harness.cli.score_screen import ScoreScreen
+    from harness.errors import ConfigError
+    from harness.runs.by_hand import ByHand
+
+    for name in task.definition.profiles:
+        task.check(name)
+    if not task.designs():
+        raise ConfigError(f"Task {task.name} has no designs to try.", remedy="docs/tasks-own.md")
+    profiles = task.definition.profiles
+    chosen = profile or ("test" if "test" in profiles else next(iter(profiles)))
+    design = task.designs()[0]
+    with (
+        ScoreScreen() as screen,
+        closing(ByHand(task, chosen, "search", "auto", {}, screen)) as bench,
+    ):
+        score = bench.score(design.files, seed=0)[0]
+    return {
+        "task": task.name,
+        "profile": chosen,
+        "design": design.name,
+        **score.model_dump(mode="json", include={"valid", "score", "reason", "message"}),
+    }

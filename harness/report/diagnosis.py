@@ -14,8 +14,9 @@ from harness.runs.rundir import data_root
 from sandboxes.base import SandboxSpec
 from sandboxes.gpu_pool import GpuPool
 from sandboxes.registry import BACKENDS
-from tasks import hidden
+from tasks import hidden, shared
 
+PAGE = "docs/shared-server.md"
 ENOUGH_DISK_GB = 5
 
 
@@ -116,10 +117,20 @@ def _gpu() -> Iterator[Finding]:
 
 def _disk() -> Iterator[Finding]:
     root = data_root()
-    existing = next(p for p in (root, *root.parents) if p.exists())
+    existing = next(p for p in (root, *root.parents) if os.path.exists(p))  # noqa: PTH110 (no EACCES)
     free = shutil.disk_usage(existing).free / 1e9
-    good = free > ENOUGH_DISK_GB and os.access(existing, os.W_OK)
-    yield Finding("data", good, f"{root}, {free:.0f} GB free", "set HARNESS_DATA to another folder")
+    detail, writable = f"{root}, {free:.0f} GB free", os.access(existing, os.W_OK)
+    if not writable:
+        detail += "; you cannot write there, so only what is prepared can be used"
+    remedy = f"{PAGE}, or set HARNESS_DATA to another folder"
+    yield Finding("data", free > ENOUGH_DISK_GB and writable, detail, remedy)
+    if shared.group_rights(existing):
+        group, closed = shared.group_of(existing), shared.closed(existing)
+        detail = f"with group {group}, mode {existing.stat().st_mode & 0o7777:o}"
+        if closed:
+            detail += f"; it cannot read {len(closed)} things there, {closed[0].name} first"
+        remedy = f"as their owner: chgrp -R {group} {existing}; chmod -R g+rX {existing}"
+        yield Finding("data shared", not closed, detail, remedy)
 
 
 def _hidden_key() -> Iterator[Finding]:
@@ -137,9 +148,10 @@ def _hidden_key() -> Iterator[Finding]:
     elif given:
         yield Finding("hidden key", True, f"{key.fingerprint}, from ${hidden.VARIABLE}")
     else:
-        closed = not file.stat().st_mode & 0o077
+        mode = 0o600 | shared.group_rights(file.parent, shared.FILES)
+        closed = not file.stat().st_mode & 0o777 & ~mode
         detail = f"{key.fingerprint}, in {file}{'' if closed else ', which others may read'}"
-        yield Finding("hidden key", closed, detail, f"chmod 600 {file}")
+        yield Finding("hidden key", closed, detail, f"chmod {mode:o} {file}")
 
 
 def _leftovers() -> Iterator[Finding]:

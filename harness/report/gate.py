@@ -21,6 +21,7 @@ from harness.report.stats import Call, Difference, call_of
 from harness.report.stats.margin import Verdict
 from harness.runs.index import Entry, read
 from harness.runs.rundir import read_json
+from tasks.validation import problems
 
 FORMAT = 1
 
@@ -166,11 +167,9 @@ def load_baseline(file: Path) -> Baseline:
     try:
         return Baseline.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
         raise ConfigError(
             f"{file} is no baseline.",
-            cause=f"{where}: {first['msg']}",
+            cause=problems(error, Baseline),
             remedy="harness baseline RUNS… > baseline.json",
         ) from error
 

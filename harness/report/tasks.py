@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.report.terminal import draw, stdout
-from tasks.spec import Profile, Task
+from tasks.spec import Broken, Profile, Task
 
 
 def listing(tasks: Iterable[Task]) -> list[dict[str, Any]]:
@@ -57,8 +57,14 @@ def _profile(task: Task, name: str, profile: Profile) -> dict[str, Any]:
     }
 
 
-def render(rows: list[dict[str, Any]]) -> None:
-    """Print the listing on stdout."""
+def as_json(broken: Broken) -> dict[str, str]:
+    """Return a folder that holds no task, and why, as JSON values."""
+    error = broken.error
+    return {"folder": str(broken.folder), "message": error.message, "cause": error.cause}
+
+
+def render(rows: list[dict[str, Any]], broken: Iterable[Broken] = ()) -> None:
+    """Print the listing on stdout, and below it what is wrong with the folders that are no task."""
     table = Table(box=None, pad_edge=False)
     table.add_column("task", no_wrap=True)
     table.add_column("chance", justify="right", no_wrap=True)
@@ -76,6 +82,11 @@ def render(rows: list[dict[str, Any]]) -> None:
     draw(console, table)
     console.print("chance: a blind guess; shortcut: a guess that does not do the task, paper sizes")
     console.print("All of one: harness tasks show NAME. Its data: harness prepare NAME")
+    say = Console(highlight=False, soft_wrap=True).print
+    for one in broken:
+        say(Text(f"\nbroken: {one.error.message}", style="bold"))
+        for line in one.error.cause.splitlines():
+            say(Text(f"  {line}"))
 
 
 def render_one(found: dict[str, Any]) -> None:

@@ -15,12 +15,13 @@ from harness.report.sound import check
 from harness.report.spending import describe_spent, spent_by
 from harness.report.summary import describe
 from harness.report.terminal import stdout
-from harness.runs.rundir import Run, read_json, read_score
+from harness.runs.rundir import Run, read_as, read_json
 from harness.runs.unchanged import refuse_other_lock
 from harness.search.journal import read
 from harness.search.state import State, rebuild
 from harness.search.tree import Node
 from scorers.output import clean
+from scorers.score import Score
 
 LOG_LINES = 40
 
@@ -95,7 +96,7 @@ def show_node(path: Path, number: int, *, whole: bool) -> None:
     console.print(_line(node, is_best=node is state.tree.best()), soft_wrap=True)
     file = run.node_dir(number) / "score.json"
     if file.exists():
-        _say(console, describe(read_score(file)))
+        _say(console, describe(read_as(Score, file)))
     elif node.state == "ungraded":
         _say(console, f"not graded: {clean(node.message)}")
     for name, text in node.files.items():

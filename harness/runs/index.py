@@ -27,6 +27,7 @@ from harness.errors import ConfigError
 from harness.files import open_plain, read_plain
 from harness.runs.rundir import FORMAT, Asked, Locked, data_root, digest
 from harness.runs.unchanged import refuse_edited
+from tasks.validation import problems
 
 FILES = ("run.toml", "lock.json", "result.json", "events.jsonl")
 MOST_BYTES = 8 << 20
@@ -255,9 +256,7 @@ def _parsed(model: "TypeAdapter[Any]", file: Path) -> Any:  # noqa: ANN401 (the 
     try:
         return model.validate_python(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{file.name} is damaged: {where}: {first['msg']}") from None
+        raise ConfigError(f"{file.name} is damaged: {problems(error).splitlines()[0]}") from None
 
 
 def _toml(text: str) -> dict[str, Any]:

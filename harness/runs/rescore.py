@@ -9,7 +9,7 @@ from harness.commands import command
 from harness.errors import ConfigError
 from harness.runs.by_hand import Watcher
 from harness.runs.launch import get_ready
-from harness.runs.rundir import Run, read_score, write_whole
+from harness.runs.rundir import Run, read_as, write_whole
 from harness.runs.unchanged import refuse_other_lock
 from harness.search.evaluator import Job
 from harness.search.journal import read
@@ -33,7 +33,7 @@ def rescore(
     if not (folder / "score.json").exists():
         what = "no final score" if node is None else f"no score of node {node}"
         raise ConfigError(f"{path} has {what}.", remedy=command("show", path))
-    old = read_score(folder / "score.json")
+    old = read_as(Score, folder / "score.json")
     events, _, _ = read(run.path / "events.jsonl")
     refuse_other_lock(run, events)
     state = rebuild(events, run.path / "nodes", maximize=run.lock.maximize)

@@ -37,7 +37,7 @@ from harness.files import open_plain, read_plain, read_text
 from harness.runs.unchanged import refuse_edited
 from harness.search.budget import Limits
 from harness.search.journal import Journal, read
-from scorers.score import Score
+from tasks.validation import problems
 
 FORMAT = 1
 
@@ -368,12 +368,12 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def read_score(file: Path) -> Score:
-    """Return a score that was recorded. Raises ConfigError naming the file."""
-    return _validate(Score, read_json(file), file)
-
-
 M = TypeVar("M", bound=BaseModel)
+
+
+def read_as(model: type[M], file: Path) -> M:
+    """Return a JSON file's values as a model. Raises ConfigError naming the file and the value."""
+    return _validate(model, read_json(file), file)
 
 
 def _validate(model: type[M], values: dict[str, Any], file: Path) -> M:
@@ -386,4 +386,6 @@ def _validate(model: type[M], values: dict[str, Any], file: Path) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{file} is damaged.", cause=str(error)) from error
+        toml = file.read_text() if file.suffix == ".toml" else ""
+        cause = problems(error, model, toml=toml)
+        raise ConfigError(f"{file} is damaged.", cause=cause) from error

@@ -23,7 +23,7 @@ from harness.agents.model import BudgetSpent
 from harness.agents.replay import Recording
 from harness.errors import JudgeError
 from harness.policies import Decision, Policy
-from harness.runs.rundir import Run, read_score, write_whole
+from harness.runs.rundir import Run, read_as, write_whole
 from harness.search.budget import Budget, Progress
 from harness.search.evaluator import Evaluator, Job
 from harness.search.journal import Journal
@@ -311,7 +311,7 @@ class Search:
         file = folder / "score.json"
         if not file.exists():
             return None
-        score = read_score(file)
+        score = read_as(Score, file)
         same = score.submission == hash_files(files)
         return score if same and score.conditions.training_seed == seed else None
 

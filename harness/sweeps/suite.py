@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harness.errors import ConfigError
 from harness.files import read_text
+from tasks.validation import problems
 
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -164,7 +165,8 @@ class Planned:
 def load(file: Path) -> Suite:
     """Read a suite. Raises ConfigError naming what is wrong where."""
     try:
-        values = tomllib.loads(read_text(file, follow=True))
+        text = read_text(file, follow=True)
+        values = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(
             f"{file} cannot be read as a suite.",
@@ -181,11 +183,10 @@ def load(file: Path) -> Suite:
     try:
         suite = Suite.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()
-        )
         raise ConfigError(
-            f"{file} is not a valid suite.", cause=problems, remedy="docs/sweeps.md has the format"
+            f"{file} is not a valid suite.",
+            cause=problems(error, Suite, toml=text),
+            remedy="docs/sweeps.md has the format",
         ) from error
     twice = [name for name, n in Counter(run.name for run in expand(suite)).items() if n > 1]
     if twice:

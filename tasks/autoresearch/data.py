@@ -20,6 +20,7 @@ from tasks.autoresearch.overlap import Overlap, runs, without_near_duplicates
 from tasks.autoresearch.tokenizer import ByteCounts, Tokenizer, Tokens
 from tasks.prepared import Locked, altered, checksum, prepared, write_manifest
 from tasks.spec import Manifest, Progress, Strict, Value, digest
+from tasks.validation import problems
 
 GENERATOR = "autoresearch-1"
 """Raise the number whenever the same parameters and text would give other data."""
@@ -101,7 +102,13 @@ def find_fault(folder: Path, p: Parameters) -> str:
             if name.endswith(".npy"):
                 np.load(folder / name, mmap_mode="r")
         return altered(folder, manifest.files)
-    except (OSError, ValueError) as error:  # pydantic's and numpy's errors are ValueErrors
+    except PermissionError:  # it may be whole: another user's
+        raise
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+    ) as error:  # pydantic's and numpy's errors are ValueErrors
         return f"it cannot be read ({error})"
 
 
@@ -110,7 +117,8 @@ def _parameters(profile: str, data: Mapping[str, Value]) -> Parameters:
         p = Parameters.model_validate(dict(data))
     except ValidationError as error:
         raise ConfigError(
-            f"The data table of autoresearch, profile {profile}, is wrong.", cause=str(error)
+            f"The data table of autoresearch, profile {profile}, is wrong.",
+            cause=problems(error, Parameters),
         ) from error
     if p.source == "climbmix":
         return p.model_copy(update={"max_document": 0, "near_duplicates": 1.0})

@@ -17,6 +17,7 @@ from harness.errors import ConfigError
 from tasks.hidden import PARAMETER, HiddenKey
 from tasks.prepared import altered, checksum, prepared, write_manifest
 from tasks.spec import Manifest, Progress, Strict, Value, digest
+from tasks.validation import problems
 
 SPLITS = ("train", "search", "test")
 HIDDEN = ("search", "test")
@@ -53,7 +54,7 @@ def check(kind: type[P], task: str, profile: str, data: Mapping[str, Value]) -> 
         return kind.model_validate(dict(data))
     except ValidationError as error:
         raise ConfigError(
-            f"The data table of {task}, profile {profile}, is wrong.", cause=str(error)
+            f"The data table of {task}, profile {profile}, is wrong.", cause=problems(error, kind)
         ) from error
 
 
@@ -114,7 +115,14 @@ def find_fault(folder: Path, parameters: Mapping[str, Value]) -> str:
                 if array.shape != shape or array.dtype != kinds[what]:
                     return f"{split}/{what}.npy has a wrong shape"
         return altered(folder, manifest.files)
-    except (OSError, ValueError, KeyError) as error:  # pydantic's, numpy's are ValueErrors
+    except PermissionError:  # it may be whole: another user's
+        raise
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+    ) as error:  # pydantic's, numpy's are ValueErrors
         return f"it cannot be read ({error})"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from harness.errors import ConfigError, InfrastructureError
 from tasks.download import Remote, fetch
 from tasks.prepared import Locked
+from tasks.shared import hand_on, make_folder
 from tasks.spec import Progress
 
 GENERATED = "generated"
@@ -65,7 +66,7 @@ def first_that_is(folder: Path, names: Iterable[str], what: str, wanted: str) ->
 def download(remote: Remote, root: Path, progress: Progress, *, what: str = "") -> Path:
     """Return the file, downloaded once into ``root/downloads``. Raises what ``fetch`` does."""
     folder = root / "downloads"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with Locked(folder / f".{remote.name}.lock", progress):
         return fetch([remote], folder, progress, what=what)[0]
 
@@ -130,8 +131,9 @@ def release(name: str, root: Path, progress: Progress) -> Path:
             target = (unfinished / path.removeprefix(prefix)).resolve()
             if not target.is_relative_to(unfinished.resolve()):
                 raise ConfigError(f"{archive} holds a file outside its folders: {path!r}.")
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             target.write_bytes(content)
+            hand_on(target)
         if not unfinished.is_dir():
             raise InfrastructureError(
                 f"{archive.name} holds no folder {prefix}.",

@@ -78,7 +78,8 @@ def test_a_task_from_outside_goes_the_whole_way(outside: Path) -> None:
     said = []
     for line in commands.splitlines():
         said.append(harness(*line.removeprefix("$ harness ").split(), cwd=outside).stdout)
-    listed, shown, prepared, scored, ran = said
+    tried, listed, shown, prepared, scored, ran = said
+    assert "last-mark, profile test, design softmax: 0." in tried
     assert "last-mark-configurable" in listed
     assert "0.4200  the commonest mark" in shown
     assert "64 rows" in prepared
@@ -102,8 +103,8 @@ def test_mistakes_in_a_task_of_ones_own_are_named(outside: Path) -> None:
     show = ("tasks", "show", "last-mark")
     assert str(toml) in complaint('kind = "classification"', 'kind = "poetry"', *show)
     assert "bagg.py" in complaint('"bag"]', '"bagg"]', *show)
-    assert "lra/shall.py" in complaint("harness:lra/shell.py", "harness:lra/shall.py", *show)
-    taken = complaint('name = "last-mark"', 'name = "lra/text"', "tasks")
+    assert "lar/shell.py" in complaint("harness:lra/shell.py", "harness:lar/shell.py", *show)
+    taken = complaint('name = "last-mark"', 'name = "lra/text"', "tasks", "show", "lra/text")
     assert "Two tasks are called lra/text" in taken
     prepare = ("prepare", "last-mark", "--profile", "test")
     assert "dota.py" in complaint('module = "data"', 'module = "dota"', *prepare)

@@ -1,14 +1,11 @@
 """Whether a run is whole, and its files say the same: before it is packed, and once unpacked."""
 
-import json
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from harness.errors import ConfigError
 from harness.report.bundle.manifest import Manifest
 from harness.report.tree_view import load
-from harness.runs.rundir import Run, read_json
+from harness.runs.rundir import Run, read_as
 from harness.search.loop import FINAL
 from harness.search.state import State
 from scorers.score import Score
@@ -48,7 +45,4 @@ def _final_score(folder: Path) -> Score | None:
     file = folder / FINAL / "score.json"
     if not file.exists():
         return None
-    try:
-        return Score.model_validate_json(json.dumps(read_json(file)))
-    except ValidationError as error:
-        raise ConfigError(f"{FINAL}/score.json is damaged.", cause=str(error)[:500]) from error
+    return read_as(Score, file)

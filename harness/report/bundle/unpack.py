@@ -23,6 +23,7 @@ from harness.errors import ConfigError
 from harness.files import open_plain
 from harness.report.bundle.manifest import NAME, PLAIN, Manifest
 from harness.report.bundle.pack import zstandard
+from tasks.validation import problems
 
 BLOCK = 512
 MOST_FILES = 100_000
@@ -189,9 +190,7 @@ def _manifest(content: bytes, archive: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise Refused(f"{NAME} in {archive} is damaged: {where}: {first['msg']}") from None
+        raise Refused(f"{NAME} in {archive} is damaged: {problems(error, Manifest)}") from None
 
 
 def _write(file: Path, stream: _Limited, size: int) -> str:

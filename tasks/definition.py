@@ -1,0 +1,209 @@
+"""``task.toml`` as it is on disk, and the manifest of prepared data: what each value may be."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+Value = int | float | str | bool
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limits(Strict):
+    """What one evaluation may use. ``train_s`` runs from spawn to the first served prediction."""
+
+    train_s: Seconds
+    serve_s: Seconds
+    memory_mb: Count
+    cpus: Count
+    pids: Count = 128
+    scratch_mb: Count = 1024
+    source_kb: Count = 256
+    max_parameters: Count | None = None
+
+
+class Profile(Strict):
+    """A size of a task: ``data`` for ``prepare``, ``settings`` for the runner, ``judge`` for it."""
+
+    about: str
+    ranked: bool = True
+    search_steps: Count
+    device: Literal["cpu", "gpu", "any"] = "any"
+    data: dict[str, Value]
+    settings: dict[str, Value]
+    limits: Limits
+    judge: dict[str, Value] = Field(default_factory=dict)
+
+
+class Knob(Strict):
+    """One searchable choice: a list of ``choices``, or a range from ``low`` to ``high``."""
+
+    choices: tuple[Value, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    integer: bool = False
+
+    @model_validator(mode="after")
+    def _has_a_space(self) -> Self:
+        if not self.choices and not self.low < self.high:
+            raise ValueError("a knob needs choices, or low < high")
+        if self.log and self.low <= 0:
+            raise ValueError("a logarithmic range starts above 0")
+        return self
+
+    def allows(self, value: object) -> bool:
+        """Return whether ``value`` is one of the choices or within the range."""
+        if self.choices:
+            return any(type(value) is type(c) and value == c for c in self.choices)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        if self.integer and not isinstance(value, int):
+            return False
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        if self.choices:
+            return "one of " + ", ".join(str(c) for c in self.choices)
+        kind = "an integer" if self.integer else "a number"
+        return f"{kind} from {self.low:g} to {self.high:g}"
+
+
+class Reference(Strict):
+    """A published value to stand beside ours. ``disputed``: there is reason not to believe it."""
+
+    name: str
+    value: float
+    source: str
+    profile: str = "paper"
+    note: str = ""
+    disputed: bool = False
+
+
+class Shortcut(Strict):
+    """What a guess scores that does not do the task: a model no better has learned no more."""
+
+    name: str
+    value: float
+    source: str
+    profile: str = "paper"
+
+
+MEASURED = {
+    "classification": ("accuracy", "maximize"),
+    "language_modeling": ("bits_per_byte", "minimize"),
+}
+"""The metric of each kind, and which way is better."""
+
+JUDGE_READS = {
+    "classification": (),
+    "language_modeling": (
+        ("settings", "max_batch"),
+        *(("judge", key) for key in ("audit_rows", "gap", "twins", "repeats")),
+    ),
+}
+"""Tables and keys of a profile that the judge reads itself, by kind."""
+
+
+class Definition(Strict):
+    """``task.toml`` as it is on disk.
+
+    ``writes`` is what a submission is: a whole "program", or a "mechanism" inside a fixed shell,
+    whose text is held to what a mechanism needs (``scorers/source.py``).
+    ``holds`` tells a submission from other code: its files define one of these names at their top
+    level, or call it where the name ends in ``()``.
+    ``entry`` is the runner's file that trains and serves; ``frozen_entry`` the one that serves
+    an exported model in a process of its own, where the task has such a way. ``chance`` is what a
+    blind guess scores. ``stands_in_for`` names the task whose data this one replaces where they
+    cannot be had; scores of the two never compare.
+    """
+
+    format: Literal[1]
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$")
+    title: str
+    kind: Literal["classification", "language_modeling"]
+    writes: Literal["program", "mechanism"] = "program"
+    metric: Literal["accuracy", "bits_per_byte"]
+    direction: Literal["maximize", "minimize"]
+    module: str
+    files: tuple[str, ...] = Field(min_length=1)
+    holds: tuple[Annotated[str, Field(pattern=r"^[^\W\d]\w*(\(\))?$")], ...] = ()
+    runner: tuple[str, ...] = Field(min_length=1)
+    entry: str
+    frozen_entry: str | None = None
+    variants: tuple[Literal["fixed", "configurable"], ...] = Field(("fixed",), min_length=1)
+    bounds: dict[str, Knob] = Field(default_factory=dict)
+    knobs: dict[str, Knob] = Field(default_factory=dict)
+    designs: tuple[str, ...] = ()
+    chance: float | None = None
+    shortcuts: tuple[Shortcut, ...] = ()
+    stands_in_for: str | None = None
+    references: tuple[Reference, ...] = ()
+    profiles: dict[str, Profile] = Field(min_length=1)
+
+    @field_validator("metric", "direction")
+    @classmethod
+    def _is_what_the_judge_measures(cls, value: str, info: ValidationInfo) -> str:
+        kind = info.data.get("kind")
+        if kind and value not in MEASURED[kind]:
+            raise ValueError(f"{value!r} is not what {kind} has; wanted: {MEASURED[kind]}")
+        return value
+
+    @field_validator("entry", "frozen_entry")
+    @classmethod
+    def _is_of_the_runner(cls, value: str | None, info: ValidationInfo) -> str | None:
+        names = [Path(file).name for file in info.data.get("runner", ())]
+        if value is not None and names and value not in names:
+            raise ValueError(f"{value!r} is no file of runner; wanted: {' or '.join(names)}")
+        return value
+
+    @field_validator("runner")
+    @classmethod
+    def _has_each_name_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = ["candidate.py", *(Path(file).name for file in value)]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:  # they lie in one folder there, beside the judge's own
+            raise ValueError(f"two files would be called {twice[0]} in the sandbox")
+        return value
+
+
+class Manifest(Strict):
+    """``manifest.json`` of a prepared data folder, written last: no manifest, no data.
+
+    ``shape`` is what judge and runner need to know of the rows (length, vocabulary, classes);
+    ``baselines`` are scores that need no learning, by name and split.
+    """
+
+    format: Literal[1] = 1
+    task: str
+    profile: str
+    generator: str
+    parameters: dict[str, Value]
+    shape: dict[str, int]
+    rows: dict[str, int]
+    files: dict[str, str]
+    baselines: dict[str, float]
+
+    @property
+    def hash(self) -> str:
+        """Hash of every data file's content; equal hashes mean equal data."""
+        return digest(json.dumps(self.files, sort_keys=True))
+
+
+def digest(text: str) -> str:
+    """Return the first 16 hex digits of the SHA-256 of ``text``."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,193 @@
+"""Runs the Python module of a task, and tells its author what of it is wrong: file and line.
+
+What our own modules raise is left as it is: they are ours to mend. A module from outside is read,
+called, and its data looked at; nothing that it does ends in words that mean our own bugs.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from pydantic import ValidationError
+
+from harness.errors import ConfigError, HarnessError
+from tasks.prepared import altered
+from tasks.spec import TASKS_DIR, Manifest, Progress, Task, TaskModule, Value, digest
+from tasks.validation import did_you_mean, problems
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+PAGE = "docs/tasks-own.md"
+ARGUMENTS = ("profile", "data", "root", "progress")
+SPLITS = ("train", "search", "test")
+SHAPE = ("length", "vocabulary", "classes")
+
+
+def prepare(
+    task: Task, profile: str, data: Mapping[str, Value], root: Path, progress: Progress
+) -> Path:
+    """Return the data folder that the task's module makes under ``root``. Raises HarnessError."""
+    if TASKS_DIR in task.folder.parents:
+        ours = cast(TaskModule, importlib.import_module(task.definition.module))
+        return ours.prepare(profile, data, root, progress)
+    file = task.folder / f"{task.definition.module}.py"
+    progress(f"{file.name} of {task.name} prepares the data", 0, 1)
+    # What it prints is no part of what a command prints.
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            module = _imported(task, file)
+            function: Any = getattr(module, "prepare", None)
+            _refuse_uncallable(function, file)
+            path = function(profile, data, root, progress)
+        except HarnessError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise _told(error, task, file, profile, data) from error
+    _check(path, task, profile, root, file)
+    return Path(path)
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """Return the manifest of a data folder. Raises ConfigError."""
+    file = folder / "manifest.json"
+    remedy = f"remove {folder}, and prepare the data again"
+    try:
+        return Manifest.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        cause = problems(error, Manifest)
+        raise ConfigError(f"{file} is no manifest.", cause=cause, remedy=remedy) from error
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read.", cause=str(error), remedy=remedy) from error
+
+
+def _imported(task: Task, file: Path) -> "ModuleType":
+    name = f"_task_{digest(str(task.folder))}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None or not file.is_file():
+        raise ConfigError(
+            f"Task {task.name} has no module {file}.",
+            remedy="module in task.toml is the name of a Python file beside it, without .py",
+        )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _refuse_uncallable(function: Any, file: Path) -> None:  # noqa: ANN401 (whatever it is)
+    try:
+        inspect.signature(function).bind(*ARGUMENTS)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{file} has no prepare({', '.join(ARGUMENTS)}).",
+            cause=str(error) if function is not None else "",
+            remedy=f"see {PAGE}",
+        ) from None
+
+
+def _told(
+    error: BaseException, task: Task, file: Path, profile: str, data: Mapping[str, Value]
+) -> ConfigError:
+    what = f"{type(error).__name__}: {error}".strip().removesuffix(":")
+    remedy = f"mend it; {PAGE} says what prepare is given and what it returns"
+    if isinstance(error, SystemExit):
+        what = f"it ends the process: sys.exit({error.code!r})"
+    elif isinstance(error, KeyError) and str(error.args[0] if error.args else "") not in data:
+        known = f"data of profile {profile} in {task.folder / 'task.toml'} has {', '.join(data)}"
+        near = did_you_mean(str(error.args[0] if error.args else ""), data)
+        remedy = f"mend it; if it is a value of the task's: {known}; did you mean {near}"
+    where = _line_in(error, task.folder)
+    return ConfigError(
+        f"{file}, the module of task {task.name}, failed.",
+        cause=f"{where}: {what}" if where else what,
+        remedy=remedy,
+    )
+
+
+def _line_in(error: BaseException, folder: Path) -> str:
+    """Return the innermost place inside the task's folder, with its line of code."""
+    if isinstance(error, SyntaxError) and Path(error.filename or "").is_relative_to(folder):
+        return f"{error.filename}, line {error.lineno}: {(error.text or '').strip()}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(folder)]
+    return f"{own[-1].filename}, line {own[-1].lineno}: {own[-1].line}" if own else ""
+
+
+def _check(path: object, task: Task, profile: str, root: Path, file: Path) -> None:
+    """Raise ConfigError where what ``prepare`` returned is not the data of the task."""
+    if not isinstance(path, str | os.PathLike):
+        fault = f"it returned {str(path)[:60]!r}; wanted: the path of the data folder"
+    elif not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):  # noqa: PTH100
+        # Its modes are set and it may be removed: nothing else of the user's.
+        fault = f"{path} is not below the folder that it is given, {root}"
+    elif not Path(path).is_dir():
+        fault = f"{path} is no folder"
+    else:
+        try:
+            fault = _data_fault(Path(path), task, profile)
+        except (OSError, ValueError, EOFError) as error:  # numpy's errors are ValueErrors
+            fault = f"it cannot be read: {error}"
+    if fault:
+        again = f", and then raise its generator's number, or remove {path}" if path else ""
+        raise ConfigError(
+            f"What prepare of {file} made is no data of task {task.name}.",
+            cause=fault,
+            remedy=f"mend it{again}; {PAGE} says what is wanted",
+        )
+
+
+def _data_fault(folder: Path, task: Task, profile: str) -> str:
+    """Return what is wrong with a data folder, or "". Raises OSError, ValueError."""
+    manifest, name = manifest_of(folder), task.definition.name
+    if (manifest.task, manifest.profile) != (name, profile):
+        found = f"{manifest.task}, profile {manifest.profile}"
+        return f"manifest.json is of {found}; wanted: {name}, profile {profile}"
+    for split in SPLITS:
+        if manifest.rows.get(split, 0) < 1:
+            return f"rows in manifest.json says nothing of {split}, or that it is empty"
+        if not (folder / split).is_dir():
+            return f"there is no folder {split}"
+        if not any(file.startswith(f"{split}/") for file in manifest.files):
+            return f"files in manifest.json names no file of {split}: its hash would not tell them"
+    fault = ""
+    if task.definition.kind == "classification":
+        fault = next(filter(None, (_rows_fault(folder, split, manifest) for split in SPLITS)), "")
+    return fault or altered(folder, manifest.files)
+
+
+def _rows_fault(folder: Path, split: str, manifest: Manifest) -> str:
+    shape, count = manifest.shape, manifest.rows[split]
+    absent = [key for key in SHAPE if shape.get(key, 0) < 1]
+    if absent:
+        return f"shape in manifest.json says no {absent[0]}; wanted: {', '.join(SHAPE)}"
+    width = shape["length"] * shape.get("documents", 1)
+    wanted = {
+        "tokens": ((count, width), shape["vocabulary"]),
+        "labels": ((count,), shape["classes"]),
+    }
+    for what, (sizes, end) in wanted.items():
+        name = f"{split}/{what}.npy"
+        array = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+        if array.dtype.kind not in "iu":
+            return f"{name} is of {array.dtype}; wanted: integers"
+        if array.shape != sizes:
+            return f"{name} has the shape {array.shape}; wanted: {sizes}, as manifest.json says"
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high >= end:
+            return f"{name} holds {low} to {high}; wanted: 0 to {end - 1}, as manifest.json says"
+    return ""

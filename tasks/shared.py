@@ -1,0 +1,135 @@
+"""Rights of what is made in the data folder, where a group shares it.
+
+An admin says so by the setgid bit (``chgrp ml DIR; chmod 2770 DIR``), which new folders inherit.
+Below such a folder a group has the rights that it has to the folder itself, whatever the umask of
+whoever makes something there. Elsewhere nothing is changed, and the umask decides.
+"""
+
+import contextlib
+import errno
+import grp
+import os
+import pwd
+import stat
+from pathlib import Path
+
+DIRECTORIES, FILES, LOCKS = 0o070, 0o040, 0o060
+HIDDEN = ("search", "test")
+
+
+def group_rights(folder: Path, most: int = DIRECTORIES) -> int:
+    """Return what the group of a new thing in ``folder`` may do, as mode bits: 0 if not shared."""
+    mode = folder.stat().st_mode
+    return mode & most if mode & stat.S_ISGID else 0
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, each as shared as the one around it. Raises OSError."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    hand_on(path)
+
+
+def hand_on(path: Path) -> None:
+    """Give the group of the folder around what was just made there, and its rights."""
+    rights = group_rights(path.parent, DIRECTORIES if path.is_dir() else FILES)
+    if rights:
+        _set(path, rights | stat.S_IMODE(path.stat().st_mode), path.parent.stat().st_gid)
+
+
+def set_modes(data: Path) -> None:
+    """Let the sandbox's user read ``train/``, whatever the umask, and nobody else the rest.
+
+    Nobody but the group of a shared folder: the sandbox's user is in none.
+    """
+    for path in (data, *data.glob("*.*")):
+        hand_on(path)
+    rights = group_rights(data.parent)
+    setgid, group = (stat.S_ISGID, data.parent.stat().st_gid) if rights else (0, None)
+    for split, others in (("train", 0o055), *((name, 0) for name in HIDDEN)):
+        for path in (data / split, *(data / split).rglob("*")):
+            if path.is_dir():
+                _set(path, 0o700 | others | rights | setgid, group)
+            else:
+                _set(path, 0o600 | others & 0o044 | rights & FILES, group)
+
+
+def closed(root: Path) -> list[Path]:
+    """Return what in a shared data folder its group cannot read, two levels deep.
+
+    What was made there before the folder was shared, or brought there by hand.
+    """
+    group, found = root.stat().st_gid, []
+    with contextlib.suppress(OSError):
+        for path in sorted((*root.glob("[!.]*"), *root.glob("[!.]*/*"))):
+            at = path.stat()
+            wanted = 0o050 if stat.S_ISDIR(at.st_mode) else 0o040
+            if at.st_gid != group or at.st_mode & wanted != wanted:
+                found.append(path)
+    return found
+
+
+def told(error: OSError, root: Path) -> tuple[str, str]:
+    """Return cause and remedy of what went wrong with a file below the data folder ``root``."""
+    path = Path(str(error.filename or root))
+    cause = str(error)
+    if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return cause, f"free some space, or make {root} writable, or choose another data folder"
+    for around in (path, *path.parents):  # the nearest that can be looked at
+        with contextlib.suppress(OSError):
+            found = around.stat()
+            rights = stat.S_IMODE(found.st_mode)
+            cause += f"; {around} is {owner(found.st_uid)}'s, mode {rights:o}"
+            break
+    return cause, (
+        f"have its owner prepare the data, or share {root} with a group "
+        "(docs/shared-server.md), or set HARNESS_DATA to a folder of your own"
+    )
+
+
+def owner(uid: int) -> str:
+    """Return a user's name, or the number where there is none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def group_of(path: Path) -> str:
+    """Return the name of a file's group, or its number where there is none. Raises OSError."""
+    number = path.stat().st_gid
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def _set(path: Path, mode: int, group: int | None) -> None:
+    # Another user's is used as it is, and so is a folder that is mounted to be read only.
+    with contextlib.suppress(OSError):
+        found = path.stat()
+        if group is not None and group != found.st_gid:
+            os.chown(path, -1, group)
+        if stat.S_IMODE(found.st_mode) != mode:
+            path.chmod(mode)
+
+
+def open_lock(path: Path) -> int | None:
+    """Return a descriptor for ``flock``: another user's file will do. None where none can be had.
+
+    That is where the folder cannot be written, so that whoever comes here writes nothing either.
+    """
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        made = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        with contextlib.suppress(OSError):
+            return os.open(path, os.O_RDONLY | flags)
+        return None
+    if rights := group_rights(path.parent, LOCKS):
+        _set(path, 0o644 | rights, path.parent.stat().st_gid)
+    return made
