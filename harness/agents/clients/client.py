@@ -217,6 +217,11 @@ class ApiClient:
             tell("the server does not say why its answer ended; what came is kept")
             if not usage.estimated and usage.output_tokens >= self.worst_tokens(prompt)[1]:
                 stop = "length"
+        if stop == "length" and not heard.text.strip():
+            tell(
+                f"nothing but reasoning came within {self.worst_tokens(prompt)[1]:,} tokens; "
+                "--max-answer-tokens raises that limit"
+            )
         return Reply(
             text=clean(heard.text),
             stop=stop,
