@@ -27,8 +27,8 @@ OVERLAP = 2000
 
 
 ONLY_THOUGHT = (
-    "Nothing but reasoning came before the limit of length: there is no answer. Think far less this "
-    "time, and begin with the file at once."
+    "Nothing but reasoning came before the limit of length: there is no answer. Think far less "
+    "this time, and begin with the file at once."
 )
 """Told to the model once: the same again would be paid for again."""
 
