@@ -56,10 +56,11 @@ _KINDS = {
     for name in names.split()
 }
 _OUT_OF_MONEY = re.compile(r"insufficient_quota|billing|spend_limit|credit_balance|hard_limit")
+_TOO_LONG = re.compile(r"context (length|window|size)|maximum context|too (long|large)", re.I)
 _WRONG = re.compile(
-    r"context (length|window|size)|maximum context|too (long|large)|not found|no such|"
-    r"does not exist|unknown model|not supported|unsupported|invalid|bad request|field required",
-    re.IGNORECASE,
+    r"not found|no such|does not exist|unknown model|unsupported|not supported|invalid|bad request|"
+    r"field required",
+    re.I,
 )
 """In an error without a code: words of a request that will never be taken."""
 
@@ -209,8 +210,10 @@ def _judge_answer(
         )
     kinds = list(_kinds(body))
     of_body = next((s for s in map(_status_of, kinds) if s is not None), None)
-    if of_body is None and not _is_markup(body) and _WRONG.search(said):
-        of_body = 400
+    coded = of_body is not None or response.status_code >= 300
+    if not _is_markup(body) and of_body in (None, 500):
+        if _TOO_LONG.search(said) or (not coded and _WRONG.search(said)):
+            of_body = 400
     if response.status_code < 300:
         status = of_body
     elif status == 500 and of_body is not None and of_body < 500 and of_body not in _AGAIN:
