@@ -209,15 +209,7 @@ def _judge_answer(
             between=True,
         )
     kinds = list(_kinds(body))
-    of_body = next((s for s in map(_status_of, kinds) if s is not None), None)
-    coded = of_body is not None or response.status_code >= 300
-    if not _is_markup(body) and of_body in (None, 500):
-        if _TOO_LONG.search(said) or (not coded and _WRONG.search(said)):
-            of_body = 400
-    if response.status_code < 300:
-        status = of_body
-    elif status == 500 and of_body is not None and of_body < 500 and of_body not in _AGAIN:
-        status = of_body  # some servers tell a request that is wrong as their own error
+    status = _meant(response.status_code, kinds, "" if _is_markup(body) else said)
     out_of_money = status == 402 or any(_OUT_OF_MONEY.search(kind) for kind in kinds)
     again = status is None or status in _AGAIN or (status >= 500 and status != 501)
     if out_of_money or response.headers.get("x-should-retry", "").lower() == "false":
@@ -236,6 +228,19 @@ def _judge_answer(
         doubtful=status is None,
         lost=begun,
     )
+
+
+def _meant(status: int, kinds: list[str], said: str) -> int | None:
+    """Return the status that an error means; None where neither codes nor words tell."""
+    told = next((s for s in map(_status_of, kinds) if s is not None), None)
+    unknown = told is None and status < 300
+    if told in (None, 500) and (_TOO_LONG.search(said) or (unknown and _WRONG.search(said))):
+        told = 400
+    if status < 300:
+        return told
+    # Some servers tell a request that is wrong as an error of their own.
+    wrong = status == 500 and told is not None and told < 500 and told not in _AGAIN
+    return told if wrong else status
 
 
 def _advised(response: httpx2.Response) -> float | None:
