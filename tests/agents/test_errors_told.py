@@ -150,7 +150,7 @@ PAGE = b"\xef\xbb\xbf\n<!DOCTYPE html><html><head><title>Guest\n login</title></
 
 
 @pytest.mark.parametrize("kind", ["text/html", "text/event-stream", "application/json"])
-@pytest.mark.parametrize("code", [200, 401, 403])
+@pytest.mark.parametrize("code", [200, 401, 403, 511])
 def test_a_web_page_is_no_answer_and_no_judgement_on_a_key(provider, client, ask, code, kind):
     provider.script(raw(PAGE, code, kind))
     with pytest.raises(ConfigError, match="a web page came instead of an answer") as caught:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from agents.conftest import KEY, PROMPT
-from agents.provider_server import QUICK, answer, endless, model_on, status
+from agents.provider_server import QUICK, answer, endless, model_on, raw, status
 from agents.proxy_server import proxy
 from harness.agents.catalogue import Settings
 from harness.agents.clients import make_client
@@ -186,6 +186,9 @@ def test_a_providers_own_refusal_stays_the_providers(provider, proxy, protocol, 
     with pytest.raises(ConfigError, match="the provider refused the key") as caught:
         ask(client_of(provider, protocol))
     assert "not this model" in caught.value.cause
+    provider.script(raw(b"404 page not found", 404, "text/plain"))
+    with pytest.raises(ConfigError, match=r"the provider refused the request \(404\)"):
+        ask(client_of(provider, protocol))
 
 
 def test_a_proxy_that_is_gone_is_named(provider, proxy, protocol, monkeypatch):

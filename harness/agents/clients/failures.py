@@ -19,6 +19,8 @@ from harness.agents.clients.wire import Refused
 from harness.errors import ConfigError, HarnessError, ProviderError
 
 _AGAIN = {408, 409, 425, 429}
+_PROXIES = {403, 502, 503, 504}
+"""What a proxy says of its own where it forwards a call; besides 407."""
 _NAMES = {
     408: "time-out",
     409: "conflict",
@@ -194,11 +196,11 @@ def _judge_answer(
     """Return what an answer means that is an error, or no answer of an API at all."""
     status: int | None = response.status_code
     said = cleaned(_sentence(body) or _pointed(response), secret)
-    plain = isinstance(body, str)
-    forwarded = proxy is not None and proxy.forwards
-    if proxy and (status == 407 or (forwarded and plain and status != 200)):
+    # An API refuses in JSON.
+    by_proxy = proxy and proxy.forwards and isinstance(body, str) and status in _PROXIES
+    if proxy and (status == 407 or by_proxy):
         return _refused_by(proxy, f"{status} {said}", secret, advised_s=_advised(response))
-    if _is_markup(body) and status in (200, 401, 403):
+    if _is_markup(body) and status in (200, 401, 403, 511):
         through = f", through {proxy}" if proxy else ""
         return Failure(
             f"a web page came instead of an answer ({status}){through}",
@@ -251,7 +253,7 @@ def _body(response: httpx2.Response) -> object:
     """Return a refusal's body, as JSON where it is any; it was read by the SDK."""
     try:
         return json.loads(response.content)
-    except (ValueError, RecursionError, httpx2.ResponseNotRead):
+    except (ValueError, RecursionError):
         return response.content.decode("utf-8", "replace")
 
 
