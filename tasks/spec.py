@@ -125,8 +125,9 @@ class Definition(Strict):
     ``writes`` is what a submission is: a whole "program", or a "mechanism" inside a fixed shell,
     whose text is held to what a mechanism needs (``scorers/source.py``).
     ``entry`` is the runner's file that trains and serves; ``frozen_entry`` the one that serves
-    an exported model in a process of its own, where the task has such a way. ``chance`` is what a
-    blind guess scores. ``stands_in_for`` names the task whose data this one replaces where they
+    an exported model in a process of its own, where the task has such a way. ``needs`` are the
+    modules, beside numpy, that the runner imports in the sandbox. ``chance`` is what a blind guess
+    scores. ``stands_in_for`` names the task whose data this one replaces where they
     cannot be had; scores of the two never compare.
     """
 
@@ -142,6 +143,7 @@ class Definition(Strict):
     runner: tuple[str, ...]
     entry: str
     frozen_entry: str | None = None
+    needs: tuple[str, ...] = ()
     variants: tuple[Literal["fixed", "configurable"], ...] = ("fixed",)
     bounds: dict[str, Knob] = Field(default_factory=dict)
     knobs: dict[str, Knob] = Field(default_factory=dict)
@@ -266,6 +268,12 @@ class Task:
     def designs(self) -> list[Design]:
         """Return the reference submissions, in the order in which they are tried."""
         return [self._design(name) for name in self.definition.designs]
+
+    def self_test(self) -> Design | None:
+        """Return what tests the sandbox: ``designs/self_test.py`` if there is one, or the first."""
+        if (self.folder / "designs" / "self_test.py").is_file():
+            return self._design("self_test")
+        return next((self._design(name) for name in self.definition.designs[:1]), None)
 
     def knobs(self) -> dict[str, Knob]:
         """Return what a searching agent may turn: the design's knobs, and the bounds if free."""

@@ -8,14 +8,17 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, HarnessError
 from harness.runs.launch import data_root
-from sandboxes.base import SandboxSpec
+from sandboxes.base import Backend, SandboxSpec
 from sandboxes.gpu_pool import GpuPool
 from sandboxes.registry import BACKENDS
+from scorers import self_test
 from tasks import hidden
 
 ENOUGH_DISK_GB = 5
+PACKAGES = ("numpy", "torch")
+"""What the submissions of our own tasks need in a sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ def diagnose() -> list[Finding]:
 def _python() -> Iterator[Finding]:
     good = sys.version_info >= (3, 11)
     yield Finding("python", good, sys.version.split()[0], "Python 3.11 or 3.12", blocks=not good)
-    for package, remedy in (("torch", "pip install torch"), ("optuna", "pip install optuna")):
+    torch = f"pip install {self_test.EXTRAS['torch']}"
+    for package, remedy in (("torch", torch), ("optuna", "pip install optuna")):
         try:
             yield Finding(package, True, version(package))
         except PackageNotFoundError:
@@ -74,6 +78,8 @@ def _backends() -> Iterator[Finding]:
             if backend.isolates
             else "for code you trust only",
         )
+        if backend.isolates:
+            yield _packages(name, backend)
     if not isolating:
         yield Finding(
             "isolation",
@@ -82,6 +88,16 @@ def _backends() -> Iterator[Finding]:
             "apt-get install bubblewrap",
             blocks=True,
         )
+
+
+def _packages(name: str, backend: Backend) -> Finding:
+    what = f"packages in {name}"
+    try:
+        self_test.imports(backend, PACKAGES, SandboxSpec())
+    except HarnessError as error:
+        detail = f"{error.message} {error.cause}"
+        return Finding(what, False, detail, error.remedy, blocks=True)
+    return Finding(what, True, f"{', '.join(PACKAGES)} can be imported")
 
 
 def _gpu() -> Iterator[Finding]:

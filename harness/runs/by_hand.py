@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol
 from harness.errors import ConfigError
 from harness.runs.launch import get_ready
 from harness.search.evaluator import Job
-from scorers.evaluate import evaluate
 from scorers.score import Score
+from scorers.self_test import evaluate
 from tasks.spec import Task
 
 MAX_FILE = 16 << 20
