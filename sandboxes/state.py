@@ -127,7 +127,14 @@ def _claim() -> tuple[int, int]:
     place = _ours(_CLAIMS)
     # In any order, for whoever does not see our locks (in a container) shares the kernel's counts.
     for user in random.sample(USERS, len(USERS)):
-        fd = os.open(place / str(user), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(place / str(user), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SandboxStartError(
+                f"No user for a sandbox can be claimed in {place}",
+                cause=str(error),
+                remedy="make room there",
+            ) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -9,6 +9,7 @@ Only success is remembered, for as long as nothing changes that it may hang on.
 """
 
 import contextlib
+import fcntl
 import importlib.util
 import json
 import os
@@ -18,7 +19,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from hashlib import sha256
@@ -49,7 +50,8 @@ CUT: dict[str, Value] = {"seq_len": 32}
 """Settings that are replaced even where a task leaves them out."""
 
 TRAINING_SEED, AUDIT_SEED = 0, "self-test"
-IMPORT_S = 120.0
+PATIENCE_S = 300.0
+"""What our own code ends within on a machine that is merely busy."""
 LAST_LINES = 600
 
 EXTRAS = {"torch": "'aira-harness[torch]'"}
@@ -74,10 +76,13 @@ def require(request: Request, *, say: Callable[[str], None]) -> None:
     ``request``: any of the task and profile; its files are not used. Raises ConfigError where a
     package is missing, InfrastructureError where anything else is wrong.
     """
-    if _passed(request).exists():
+    passed = _passed(request)
+    if _good(passed):
         return
-    say(f"testing the sandbox ({request.backend.name}) with a submission of our own …")
-    check(request)
+    with _alone(passed):  # of many runs begun at once one tests, and the others wait for it
+        if not _good(passed):
+            say(f"testing the sandbox ({request.backend.name}) with a submission of our own …")
+            check(request)
 
 
 def check(request: Request, cancel: threading.Event | None = None) -> None:
@@ -85,7 +90,7 @@ def check(request: Request, cancel: threading.Event | None = None) -> None:
     task, backend = request.task, request.backend
     passed = _passed(request)
     with contextlib.suppress(OSError):
-        passed.unlink()
+        os.truncate(passed, 0)
     limits = task.profile(request.profile).limits
     imports(
         backend,
@@ -103,7 +108,7 @@ def check(request: Request, cancel: threading.Event | None = None) -> None:
             )
     with contextlib.suppress(OSError):
         passed.parent.mkdir(exist_ok=True)
-        passed.touch()
+        passed.write_text("passed\n")
 
 
 def evaluate(
@@ -149,7 +154,7 @@ def imports(backend: Backend, modules: Sequence[str], spec: SandboxSpec) -> None
     """
     with backend.open(spec) as sandbox:
         argv = [sandbox.python, "-I", "-B", "-c", _IMPORT, *modules]
-        result = sandbox.exec(argv, timeout=IMPORT_S)
+        result = sandbox.exec(argv, timeout=PATIENCE_S)
     try:
         found: dict[str, tuple[bool, str]] = json.loads(result.stdout.splitlines()[-1])
     except (IndexError, ValueError):
@@ -157,9 +162,9 @@ def imports(backend: Backend, modules: Sequence[str], spec: SandboxSpec) -> None
         raise InfrastructureError(
             f"Python does not work in the sandbox {backend.name!r}.",
             cause=f"{result.ended}, exit code {result.exit_code}: {said}",
-            remedy="raise the profile's memory_mb"
-            if result.ended == "oom"
-            else f"let everybody read it: chmod -R a+rX {shlex.quote(sys.prefix)}",
+            remedy={"oom": "raise the profile's memory_mb", "timeout": "try again later"}.get(
+                result.ended, f"let everybody read it: chmod -R a+rX {shlex.quote(sys.prefix)}"
+            ),
         ) from None
     absent = [name for name, (missing, _) in found.items() if missing]
     if absent:
@@ -181,9 +186,15 @@ def imports(backend: Backend, modules: Sequence[str], spec: SandboxSpec) -> None
 def _tried(request: Request, own: Design, cancel: threading.Event | None) -> Score:
     """Evaluate the task's own submission, small."""
     task, profile = request.task, request.task.profile(request.profile)
+    limits = profile.limits
+    patient = {
+        "train_s": max(limits.train_s, PATIENCE_S),
+        "serve_s": max(limits.serve_s, PATIENCE_S),
+    }
     changed = {
         "settings": {**_smaller(profile.settings), **CUT},
         "judge": _smaller(profile.judge),
+        "limits": limits.model_copy(update=patient),
     }
     profiles = {request.profile: profile.model_copy(update=changed)}
     small = Task(
@@ -229,7 +240,7 @@ def _install(names: Sequence[str], backend: Backend, *, again: bool = False) -> 
 
 
 def _passed(request: Request) -> Path:
-    """Return the file whose being there says that this very environment was tested."""
+    """Return the file that says, if anything stands in it, that this very environment is good."""
     places = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sys.executable}
     told = [
         _sources(),
@@ -248,6 +259,25 @@ def _passed(request: Request) -> Path:
         return state.root() / "self-tests" / digest
     except SandboxStartError:  # no sandbox can be opened either, which will say so
         return Path(os.devnull, digest)
+
+
+def _good(passed: Path) -> bool:
+    try:
+        return passed.stat().st_size > 0
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _alone(passed: Path) -> Iterator[None]:
+    """Hold the file's lock, where there can be one; the kernel frees it, whatever ends us."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            passed.parent.mkdir(exist_ok=True)
+            fd = os.open(passed, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            held.callback(os.close, fd)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
 
 
 def _modified(place: str) -> int:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +63,13 @@ def test_a_sandbox_is_tested_once_and_again_where_something_changed(ask):
     self_test.require(ask(backend=BACKENDS["process"]), say=said.append)
     self_test.require(ask(limits={"memory_mb": 500}), say=said.append)
     assert len(said) == 3
+
+
+def test_of_many_at_once_one_tests_and_the_others_wait_for_it(ask):
+    said = []
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: self_test.require(ask(), say=said.append), range(4)))
+    assert len(said) == 1
 
 
 def test_a_memory_that_cannot_be_kept_is_none(ask, state_folder):
