@@ -24,7 +24,7 @@ OnOutput = Callable[[Stream, bytes], None]
 class Mount:
     """A host path shown inside the sandbox. Read-only unless ``writable``.
 
-    The code in the sandbox may be another user (``tree.CANDIDATE_UID``): it needs the
+    The code in the sandbox may be another user (``state.USERS``): it needs the
     permissions of others on ``source``; folders above ``source`` do not matter.
     ``target`` may not lie under ``/work``, ``/tmp`` or in another mount.
     """

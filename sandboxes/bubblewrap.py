@@ -5,22 +5,22 @@ and its mounts. The chain, and why each link is there:
 
     sh         enters the control group, so that everything after it is counted
     bwrap      namespaces, the file tree, no network, the seccomp filter, no new privileges
-    setpriv    to uid 10002 with no capability, not even in the bounding set (as root only)
+    setpriv    to a user of its own with no capability, not even in the bounding set (as root)
     sh         tells us that all of the above worked and waits for our word; then sets
                the folder, the environment, and limits where there is no control group
     command
 
-As root there is no user namespace: with one, and ``--uid 10002``, the process is still
+As root there is no user namespace: with one, and another ``--uid``, the process is still
 uid 0 outside (seen in ``ps``). Dropping *before* bwrap does not work either: it then
 cannot bind an interpreter under a 0700 ``/root``. Without root there must be a user
-namespace, and the code keeps our uid outside it: ``separate-user`` is then not held.
+namespace, and the code keeps our uid outside it: ``separate-user`` is then not held, and nor
+are ``user-quotas``, for whatever the kernel counts by user is shared by all that we start.
 
 Not covered: bugs in the kernel (one kernel serves all), side channels, the GPU's driver.
 Host files under ``/usr`` can be read. With ``network=True`` the network is the host's,
 abstract sockets included.
 """
 
-import os
 import platform
 import shutil
 import sys
@@ -48,8 +48,8 @@ class Bubblewrap(LocalBackend):
         groups = cgroup.find()
         held = groups.bases if groups else {}
         missing = set()
-        if os.geteuid() != 0:
-            missing.add("separate-user")
+        if not state.chooses_users():
+            missing |= {"separate-user", "user-quotas"}
             if spec.disk_bytes is not None:
                 missing.add("disk")
         if spec.memory_bytes is not None and "memory" not in held:
@@ -87,24 +87,24 @@ class BubblewrapSandbox(LocalSandbox):
     """One sandbox. ``open`` of the backend makes it."""
 
     def __init__(self, spec: SandboxSpec) -> None:
-        self._root = os.geteuid() == 0
         nodes = gpu_nodes(spec.gpus)
         python, binds = interpreter()
-        super().__init__(spec, state.StateDir(_KIND), python)
-        self._owner = CANDIDATE_UID if self._root else None
+        super().__init__(spec, state.StateDir(_KIND, own_user=True), python)
+        user = self.state.user
         self._group: cgroup.Group | None = None
         try:
             self._make_scratch()
-            write_etc(self.state.path / "etc", network=spec.network)
+            uid = CANDIDATE_UID if user is None else user
+            write_etc(self.state.path / "etc", uid, network=spec.network)
             groups = cgroup.find()
             if groups is not None:
                 self._group = cgroup.Group(self.state.name, spec, groups)
             self._held = groups.bases if groups else {}
             # Per-process limits where the real ones are missing: they are better than none.
             self._processes = None
-            if "pids" not in self._held and not self._root and _counts_processes_by_namespace():
+            if "pids" not in self._held and (user or _counts_processes_by_namespace()):
                 self._processes = spec.pids
-            self._tree = tree_arguments(spec, self.state, binds=binds, nodes=nodes, root=self._root)
+            self._tree = tree_arguments(spec, self.state, binds=binds, nodes=nodes)
         except BaseException:
             self._release()
             self.state.remove()
@@ -130,11 +130,11 @@ class BubblewrapSandbox(LocalSandbox):
                     cwd,
                     env,
                     handshake=HANDSHAKE,
-                    file_bytes=None if self._root else self.spec.disk_bytes,
+                    file_bytes=self.spec.disk_bytes if self.state.user is None else None,
                     processes=self._processes,
                 ),
                 leaf=leaf,
-                drop=self._root,
+                user=self.state.user,
                 watched_bytes=None if "memory" in self._held else self.spec.memory_bytes,
             )
         except BaseException:

@@ -37,7 +37,7 @@ from sandboxes.engine import (
 )
 from sandboxes.image import recipe
 from sandboxes.local import LocalBackend, LocalSandbox, check_spec, shell
-from sandboxes.tree import CANDIDATE_UID, gpu_nodes
+from sandboxes.tree import gpu_nodes
 
 _KIND = "docker"
 _BUILD = "harness image build"
@@ -62,8 +62,8 @@ class Docker(LocalBackend):
     def unenforced(self, spec: SandboxSpec) -> tuple[str, ...]:
         info = self._connect().info
         missing = set()
-        if os.geteuid() != 0:
-            missing.add("separate-user")
+        if not state.chooses_users():
+            missing |= {"separate-user", "user-quotas"}
             if spec.disk_bytes is not None:
                 missing.add("disk")
         held = {
@@ -131,6 +131,12 @@ class Docker(LocalBackend):
                 "the Docker engine maps user ids (rootless, or userns-remap)",
                 "use an engine that does not, or --sandbox bubblewrap",
             )
+        if os.geteuid() == 0 and not state.chooses_users():
+            return Probe(
+                False,
+                "the harness is root of a user namespace, and somebody else to the engine",
+                "run it outside of that, or --sandbox bubblewrap",
+            )
         image = self._find_image(engine)
         with self.open(SandboxSpec()) as sandbox:
             result = sandbox.exec([sandbox.python, "-I", "-c", ""], timeout=_TRIAL_S)
@@ -147,18 +153,17 @@ class DockerSandbox(LocalSandbox):
 
     def __init__(self, spec: SandboxSpec, engine: Engine, image: str) -> None:
         gpu_nodes(spec.gpus)  # raises for one that is not here; the engine's words are worse
-        super().__init__(spec, state.StateDir(_KIND), recipe.PYTHON)
-        root = os.geteuid() == 0
+        super().__init__(spec, state.StateDir(_KIND, own_user=True), recipe.PYTHON)
+        user = self.state.user
         self._engine = engine
         self._image = image
-        self._owner = CANDIDATE_UID if root else None
-        self._uid = CANDIDATE_UID if root else os.geteuid()
+        self._uid = os.geteuid() if user is None else user
         self._group: cgroup.Group | None = None
         self._later = ThreadPoolExecutor(1, thread_name_prefix="remove-container")
         try:
             self._make_scratch()
             groups = cgroup.find()
-            if root and groups and groups.version == 1 and engine.drives_groups:
+            if user is not None and groups and groups.version == 1 and engine.drives_groups:
                 self._group = cgroup.Group(self.state.name, spec, groups)
         except BaseException:
             self._release()

@@ -58,8 +58,6 @@ class LocalSandbox(ABC):
         self.state = state
         self.python = python
         self.work = state.disk / "work"
-        self._owner: int | None = None
-        """The uid that files in the scratch folder get; None: ours."""
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._running: list[Running] = []
@@ -67,17 +65,18 @@ class LocalSandbox(ABC):
         self._closed = False
 
     def _make_scratch(self) -> None:
-        """Make ``/work`` and ``/tmp`` for the owner: two folders on one disk, sized if root.
+        """Make ``/work`` and ``/tmp`` for its user: two folders on one disk, sized if root.
 
         The folder above them is not the submission's: it can never put a link where a backend
         will next mount from.
         """
-        if self._owner is not None and self.spec.disk_bytes is not None:
+        owner = self.state.user
+        if owner is not None and self.spec.disk_bytes is not None:
             self.state.mount_disk(self.spec.disk_bytes)
         for name in ("work", "tmp"):
             (self.state.disk / name).mkdir(mode=0o755)
-            if self._owner is not None:
-                os.chown(self.state.disk / name, self._owner, self._owner)
+            if owner is not None:
+                os.chown(self.state.disk / name, owner, owner)
 
     @abstractmethod
     def inside(self, target: str) -> str: ...
@@ -148,7 +147,7 @@ class LocalSandbox(ABC):
             raise
 
     def put(self, src: Path, dst: str) -> None:
-        transfer.put(self.work, src, dst, self._owner)
+        transfer.put(self.work, src, dst, self.state.user)
 
     def get(self, src: str, dst: Path, *, max_bytes: int) -> None:
         transfer.get(self.work, src, dst, max_bytes)

@@ -38,6 +38,7 @@ class ProcessBackend:
 
     def unenforced(self, spec: SandboxSpec) -> tuple[str, ...]:
         walls = {"filesystem", "privileges", "processes", "seccomp", "separate-user"}
+        walls.add("user-quotas")
         limits = {
             "cpus": spec.cpus,
             "disk": spec.disk_bytes,

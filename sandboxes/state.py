@@ -4,12 +4,17 @@ A folder's lock is held by ``flock`` as long as its owner lives, whatever kills 
 kernel frees it. So ``sweep`` needs no pid files, whose numbers are given out again.
 
 ``$HARNESS_STATE`` moves the place; by default it is ``/tmp/harness-<uid>``, mode 0700.
+
+Where the harness is root, each sandbox also has a user of its own: the kernel counts much by user
+(inotify instances, pages in pipes, pending signals, keys), and two that shared one could starve
+each other. The claim on it is such a lock, too, in one place for all of root's harnesses.
 """
 
 import contextlib
 import ctypes
 import fcntl
 import os
+import random
 import secrets
 import subprocess
 from collections.abc import Iterator
@@ -22,13 +27,21 @@ _MS_NOSUID, _MS_NODEV, _MNT_DETACH = 2, 4, 2
 _BYTES_PER_INODE = 4096
 """Files a scratch disk may hold: empty files cost kernel memory too."""
 
+USERS = range(60_600, 61_100)
+"""Users of sandboxes, where we may choose: above what ``adduser`` gives to people, below what
+systemd gives to services, and mapped in any container that has users at all."""
+_CLAIMS = Path("/tmp/harness-users")  # noqa: S108
+
 
 def root() -> Path:
     """Return the folder of all sandboxes of this user, made if need be.
 
     Raises SandboxStartError where somebody else has it: ``/tmp`` is everybody's.
     """
-    path = Path(os.environ.get("HARNESS_STATE") or f"/tmp/harness-{os.getuid()}")  # noqa: S108
+    return _ours(Path(os.environ.get("HARNESS_STATE") or f"/tmp/harness-{os.getuid()}"))  # noqa: S108
+
+
+def _ours(path: Path) -> Path:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.lstat()
@@ -48,10 +61,18 @@ def root() -> Path:
 
 
 class StateDir:
-    """One sandbox's folder. ``name`` is also the name of its control group."""
+    """One sandbox's folder. ``name`` is also the name of its control group.
 
-    def __init__(self, kind: str) -> None:
+    ``own_user``: a user for it alone is wanted. ``user`` is that one's number, for files as for
+    processes; None where it is not wanted, or not ours to choose. Raises SandboxStartError.
+    """
+
+    def __init__(self, kind: str, *, own_user: bool = False) -> None:
         place = root()
+        self.user: int | None = None
+        self._claim: int | None = None
+        if own_user and chooses_users():
+            self.user, self._claim = _claim()
         self.name = f"harness-{kind}-{secrets.token_hex(4)}"
         self.path = place / self.name
         with _exclusive(place):
@@ -80,6 +101,51 @@ class StateDir:
         """Unmount and delete. The lock goes last: until then nobody else may touch it."""
         _delete(self.path)
         os.close(self._lock)
+        if self._claim is not None:
+            # Explicitly: a forked child may hold a copy of the descriptor.
+            fcntl.flock(self._claim, fcntl.LOCK_UN)
+            os.close(self._claim)
+            self._claim = None
+
+
+def chooses_users() -> bool:
+    """Return whether sandboxes can have users of their own: only root may become another.
+
+    And only one whom its user namespace, if it is in one, knows.
+    """
+    maps = [Path(f"/proc/self/{kind}_map") for kind in ("uid", "gid")]
+    return os.geteuid() == 0 and all(_known(path.read_text()) for path in maps)
+
+
+def _known(text: str) -> bool:
+    ranges = [[int(word) for word in line.split()] for line in text.splitlines()]
+    return any(first <= USERS[0] and USERS[-1] < first + count for first, _, count in ranges)
+
+
+def _claim() -> tuple[int, int]:
+    """Return the number of a user whom no live sandbox has, and the lock that holds it."""
+    place = _ours(_CLAIMS)
+    # In any order, for whoever does not see our locks (in a container) shares the kernel's counts.
+    for user in random.sample(USERS, len(USERS)):
+        try:
+            fd = os.open(place / str(user), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SandboxStartError(
+                f"No user for a sandbox can be claimed in {place}",
+                cause=str(error),
+                remedy="make room there",
+            ) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            continue
+        return user, fd
+    raise SandboxStartError(
+        "Every user for sandboxes is taken",
+        cause=f"{len(USERS)} are in use, by their locks in {place}",
+        remedy="wait until some evaluations have ended",
+    )
 
 
 def sweep(kind: str) -> tuple[str, ...]:

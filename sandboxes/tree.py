@@ -16,7 +16,7 @@ from sandboxes.gpus import gpu_minors
 from sandboxes.state import StateDir
 
 CANDIDATE_UID = 10002
-"""The uid and gid of code in a sandbox, inside and (where the harness is root) outside."""
+"""The uid and gid of code inside a sandbox that has no user of its own (see ``state``)."""
 
 _VENV = "/venv"
 """Where the harness's own virtual environment appears: its path on the host may lie under
@@ -31,14 +31,13 @@ def tree_arguments(
     *,
     binds: Iterable[tuple[str, str]],
     nodes: Sequence[str],
-    root: bool,
 ) -> list[str]:
-    """Return namespaces, capabilities and mounts. ``root``: we are, and need no user namespace."""
+    """Return namespaces, capabilities and mounts. With a user of its own it needs no namespace."""
     args = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     args += ["--hostname", "sandbox", "--die-with-parent", "--new-session", "--clearenv"]
     args += [] if spec.network else ["--unshare-net"]
     args += ["--cap-drop", "ALL"]
-    if root:
+    if state.user is not None:
         for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):  # for setpriv, then gone
             args += ["--cap-add", capability]
     else:
@@ -74,9 +73,8 @@ def tree_arguments(
     return [*args, "--remount-ro", "/dev", "--remount-ro", "/"]
 
 
-def write_etc(folder: Path, *, network: bool) -> None:
+def write_etc(folder: Path, uid: int, *, network: bool) -> None:
     """Make the sandbox's ``/etc``: a name for its uid, and where libraries lie."""
-    uid = CANDIDATE_UID
     folder.mkdir()
     texts = {
         "passwd": f"root:x:0:0::/:/bin/sh\ncandidate:x:{uid}:{uid}::/work:/bin/sh\n",

@@ -22,7 +22,6 @@ from sandboxes import seccomp, watchdog
 from sandboxes.base import Stream
 from sandboxes.cgroup import Leaf
 from sandboxes.running import End, close_pipes, pipes
-from sandboxes.tree import CANDIDATE_UID
 
 _START_S = 30.0
 # Only what bwrap and its shell need, and no key: code of our uid can read /proc/1/environ.
@@ -31,21 +30,13 @@ _BARE_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 # reading ends here, and hostile code never runs unwatched.
 HANDSHAKE = "printf . >&0 && read -r answer <&0 || exit 125"
 """What the shell inside does first; the command of a Wrapped must begin with it."""
-_DROP = [
-    "/usr/bin/setpriv",
-    f"--reuid={CANDIDATE_UID}",
-    f"--regid={CANDIDATE_UID}",
-    "--clear-groups",
-    "--inh-caps=-all",
-    "--bounding-set=-all",
-    "--",
-]
 
 
 class Wrapped:
     """A Child of ``running``. It is up when the constructor returns.
 
-    Raises SandboxStartError, and then leaves nothing behind but ``leaf``.
+    ``user`` is whom the command runs as; None: as we do. Raises SandboxStartError, and then leaves
+    nothing behind but ``leaf``.
     """
 
     def __init__(
@@ -54,7 +45,7 @@ class Wrapped:
         command: Sequence[str],
         *,
         leaf: Leaf | None,
-        drop: bool,
+        user: int | None,
         watched_bytes: int | None,
     ) -> None:
         self._leaf = leaf
@@ -76,7 +67,7 @@ class Wrapped:
                 fds.append(_memfd(seccomp.program()))
                 given.callback(os.close, fds[2])
                 argv += ["--seccomp", str(fds[2])]
-            argv += ["--", *(_DROP if drop else []), *command]
+            argv += ["--", *_become(user), *command]
             enter = "".join(f"echo 0 >{shlex.quote(path)} && " for path in _joins(leaf))
             try:
                 self.popen = subprocess.Popen(
@@ -203,6 +194,13 @@ class Wrapped:
                     # 129 to 192 reads as a signal too. No exit code decides a score.
                     return 128 - value if not init and 128 < value <= 192 else value
         return None
+
+
+def _become(user: int | None) -> list[str]:
+    if user is None:
+        return []
+    words = ["/usr/bin/setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    return [*words, "--inh-caps=-all", "--bounding-set=-all", "--"]
 
 
 def _joins(leaf: Leaf | None) -> list[str]:

@@ -127,9 +127,10 @@ class Definition(Strict):
     ``holds`` tells a submission from other code: its files define one of these names at their top
     level, or call it where the name ends in ``()``.
     ``entry`` is the runner's file that trains and serves; ``frozen_entry`` the one that serves
-    an exported model in a process of its own, where the task has such a way. ``chance`` is what a
-    blind guess scores. ``stands_in_for`` names the task whose data this one replaces where they
-    cannot be had; scores of the two never compare.
+    an exported model in a process of its own, where the task has such a way. ``needs`` are the
+    modules, beside numpy, that the runner imports in the sandbox. ``chance`` is what a blind guess
+    scores. ``stands_in_for`` names the task whose data this one replaces where they cannot be had;
+    scores of the two never compare.
     """
 
     format: Literal[1]
@@ -145,6 +146,7 @@ class Definition(Strict):
     runner: tuple[str, ...] = Field(min_length=1)
     entry: str
     frozen_entry: str | None = None
+    needs: tuple[str, ...] = ()
     variants: tuple[Literal["fixed", "configurable"], ...] = Field(("fixed",), min_length=1)
     bounds: dict[str, Knob] = Field(default_factory=dict)
     knobs: dict[str, Knob] = Field(default_factory=dict)

@@ -165,6 +165,12 @@ class Task:
         """Return the reference submissions, in the order in which they are tried."""
         return [self._design(name) for name in self.definition.designs]
 
+    def self_test(self) -> Design | None:
+        """Return what tests the sandbox: ``designs/self_test.py`` if there is one, or the first."""
+        if (self.folder / "designs" / "self_test.py").is_file():
+            return self._design("self_test")
+        return next((self._design(name) for name in self.definition.designs[:1]), None)
+
     def knobs(self) -> dict[str, Knob]:
         """Return what a searching agent may turn: the design's knobs, and the bounds if free."""
         bounds = self.definition.bounds if self.configurable else {}

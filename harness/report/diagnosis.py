@@ -11,13 +11,16 @@ from typing import Any
 from harness.errors import ConfigError, HarnessError
 from harness.faults import explain
 from harness.runs.rundir import data_root
-from sandboxes.base import SandboxSpec
+from sandboxes.base import Backend, SandboxSpec
 from sandboxes.gpu_pool import GpuPool
 from sandboxes.registry import BACKENDS
+from scorers import self_test
 from tasks import hidden, shared
 
 PAGE = "docs/shared-server.md"
 ENOUGH_DISK_GB = 5
+PACKAGES = ("numpy", "torch")
+"""What the submissions of our own tasks need in a sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,8 @@ def _made(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 def _python() -> Iterator[Finding]:
     good = sys.version_info >= (3, 11)
     yield Finding("python", good, sys.version.split()[0], "Python 3.11 or 3.12", blocks=not good)
-    for package, remedy in (("torch", "pip install torch"), ("optuna", "pip install optuna")):
+    torch = f"pip install {self_test.EXTRAS['torch']}"
+    for package, remedy in (("torch", torch), ("optuna", "pip install optuna")):
         try:
             yield Finding(package, True, version(package))
         except PackageNotFoundError:
@@ -88,6 +92,8 @@ def _backends() -> Iterator[Finding]:
             if backend.isolates
             else "for code you trust only",
         )
+        if backend.isolates:
+            yield _packages(name, backend)
     if not isolating:
         yield Finding(
             "isolation",
@@ -96,6 +102,16 @@ def _backends() -> Iterator[Finding]:
             "apt-get install bubblewrap",
             blocks=True,
         )
+
+
+def _packages(name: str, backend: Backend) -> Finding:
+    what = f"packages in {name}"
+    try:
+        self_test.imports(backend, PACKAGES, SandboxSpec())
+    except HarnessError as error:
+        detail = f"{error.message} {error.cause}"
+        return Finding(what, False, detail, error.remedy, blocks=True)
+    return Finding(what, True, f"{', '.join(PACKAGES)} can be imported")
 
 
 def _gpu() -> Iterator[Finding]:

@@ -11,8 +11,8 @@ from harness.errors import ConfigError
 from harness.files import read_text
 from harness.runs.launch import get_ready
 from harness.search.evaluator import Job
-from scorers.evaluate import evaluate
 from scorers.score import Score
+from scorers.self_test import evaluate
 from scorers.watching import unbreakable
 from tasks.spec import Task
 

@@ -33,7 +33,7 @@ from harness.search.training import Notes
 from sandboxes import registry
 from sandboxes.base import Backend
 from sandboxes.gpu_pool import GpuPool, Lease
-from scorers import conditions
+from scorers import conditions, self_test
 from scorers.evaluate import Request
 from scorers.watching import unbreakable
 from tasks import hidden
@@ -93,9 +93,11 @@ def get_ready(
     workers: int = 1,
     say: Callable[[str], None],
 ) -> Ready:
-    """Choose the sandbox, prepare the data, and wait for GPUs; ``close`` what is returned.
+    """Choose the sandbox, prepare the data, wait for GPUs, and test; ``close`` what is returned.
 
-    Raises ConfigError with a remedy. No budget runs yet: waiting is charged to nobody.
+    Raises ConfigError with a remedy, and InfrastructureError where the sandbox fails its test: so
+    nothing is paid, and no submission blamed, for what is wrong here. No budget runs yet: waiting
+    is charged to nobody.
     """
     progress, say = unbreakable(progress), unbreakable(say)
     pool = GpuPool()
@@ -116,7 +118,13 @@ def get_ready(
     queued_s = round(time.monotonic() - began, 3)
     warnings = [w for w in (warning, _crowded(task, profile, workers)) if w]
     said = " ".join(warnings) or None
-    return Ready(task, profile, data, manifest, backend, lease, said, queued_s)
+    ready = Ready(task, profile, data, manifest, backend, lease, said, queued_s)
+    try:
+        self_test.require(ready.request(Job("self-test", {}, "search", 0, "", Path())), say=say)
+    except BaseException:
+        ready.close()
+        raise
+    return ready
 
 
 def _gpus_wanted(task: Task, profile: str, workers: int, pool: GpuPool) -> int:

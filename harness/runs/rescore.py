@@ -15,8 +15,8 @@ from harness.search.evaluator import Job
 from harness.search.journal import read
 from harness.search.loop import FINAL
 from harness.search.state import rebuild
-from scorers.evaluate import evaluate
 from scorers.score import Score
+from scorers.self_test import evaluate
 from tasks.spec import find_task
 
 

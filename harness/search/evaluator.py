@@ -9,8 +9,9 @@ from queue import SimpleQueue
 from typing import Any, Literal, Protocol
 
 from harness.errors import HarnessError, JudgeError
-from scorers.evaluate import Request, evaluate
+from scorers.evaluate import Request
 from scorers.score import Score
+from scorers.self_test import evaluate
 
 RETRIES = 2
 """How often an evaluation is tried again when our side of it broke."""

@@ -400,7 +400,7 @@ def test_without_root_the_rest_still_holds(backend):
         shutil.rmtree(place, ignore_errors=True)
     if told["probe"][0] != "True":
         pytest.skip(f"this kernel forbids it to users: {told['probe'][1]}")
-    assert told["unenforced"] == ["disk", "memory:watchdog", "pids", "separate-user"]
+    assert told["unenforced"] == ["disk", "memory:watchdog", "pids", "separate-user", "user-quotas"]
     status = told["status"]
     assert {status[f"Cap{k}"] for k in ("Inh", "Prm", "Eff", "Amb")} == {"0" * 16}
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")

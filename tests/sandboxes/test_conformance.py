@@ -24,7 +24,6 @@ from hostview import gone_within, living, usable
 from harness.errors import ConfigError, SandboxStartError, TransferError
 from sandboxes.base import Mount, SandboxSpec
 from sandboxes.registry import BACKENDS
-from sandboxes.tree import CANDIDATE_UID
 
 REPO = Path(__file__).parents[2]
 MIB = 1 << 20
@@ -87,6 +86,60 @@ DAEMON = """
         os._exit(0)
     os.wait()
     time.sleep(float(sys.argv[2]))
+"""
+
+
+TAKE_ALL = {
+    "inotify": """
+        taken = 0
+        while libc.inotify_init1(0) >= 0:
+            taken += 1
+        said = ctypes.get_errno() == errno.EMFILE
+    """,
+    "pipes": """
+        ends, said = [], False
+        while not said:
+            ends += os.pipe()
+            try:
+                fcntl.fcntl(ends[-1], fcntl.F_SETPIPE_SZ, 1 << 20)
+            except PermissionError:
+                said = True
+    """,
+    "signals": """
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGRTMIN])
+        said = not any(libc.sigqueue(os.getpid(), signal.SIGRTMIN, 0) for _ in range(1000))
+    """,
+    "processes": """
+        for _ in range(40):
+            if os.fork() == 0:
+                time.sleep(60)
+        said = True
+    """,
+}
+"""What the kernel counts by user, and how one sandbox takes all of it, or more than is enough."""
+
+TAKE_SOME = {
+    "inotify": "said = libc.inotify_init1(0) >= 0",
+    "pipes": "said = fcntl.fcntl(os.pipe()[1], fcntl.F_SETPIPE_SZ, 1 << 20) == 1 << 20",
+    "signals": """
+        resource.setrlimit(resource.RLIMIT_SIGPENDING, (500, 500))
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGRTMIN])
+        said = libc.sigqueue(os.getpid(), signal.SIGRTMIN, 0) == 0
+    """,
+    "processes": """
+        resource.setrlimit(resource.RLIMIT_NPROC, (30, 30))
+        if os.fork() == 0:
+            os._exit(0)
+        said = os.wait()[1] == 0
+    """,
+}
+
+_QUOTA = """
+import ctypes, errno, fcntl, os, resource, signal, time
+libc = ctypes.CDLL(None, use_errno=True)
+{}
+print(said, flush=True)
+time.sleep({})
 """
 
 
@@ -493,8 +546,8 @@ class TestConformance:
     def test_code_has_no_privilege(self, box):
         result = box.exec(["/bin/cat", "/proc/self/status"], timeout=10)
         status = dict(line.split(":\t") for line in result.stdout.decode().splitlines())
-        assert status["Uid"].split() == status["Gid"].split() == [str(CANDIDATE_UID)] * 4
-        assert status["Groups"].strip() in ("", str(CANDIDATE_UID))
+        assert status["Uid"].split() == status["Gid"].split() == [str(box.state.user)] * 4
+        assert status["Groups"].strip() in ("", str(box.state.user))
         assert {status[f"Cap{kind}"] for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {"0" * 16}
         assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
 
@@ -511,10 +564,33 @@ class TestConformance:
                     for pid in living(marker)
                     if Path(f"/proc/{pid}/comm").read_text() == "sh\n"
                 }
-                if uids == {CANDIDATE_UID}:
+                if uids == {box.state.user}:
                     break
                 time.sleep(0.02)
-            assert uids == {CANDIDATE_UID}
+            assert uids == {box.state.user} != {os.getuid()}
+
+    @pytest.mark.wall("user-quotas")
+    @pytest.mark.parametrize("quota", TAKE_ALL)
+    def test_a_sandbox_cannot_take_what_the_kernel_gives_a_user_from_another(
+        self, backend, run_python, quota
+    ):
+        if not backend.isolates:
+            pytest.skip("it would take it from the user who runs the tests")
+        spec = SandboxSpec(memory_bytes=512 * MIB, pids=64)
+        heard = threading.Event()
+
+        def hear(_stream, chunk):
+            if b"True" in chunk:
+                heard.set()
+
+        with backend.open(spec) as greedy, backend.open(spec) as other:
+            source = _QUOTA.format(textwrap.dedent(TAKE_ALL[quota]), 60)
+            process = greedy.start([greedy.python, "-I", "-c", source], on_output=hear)
+            assert heard.wait(30), process.wait(1).stderr
+            source = _QUOTA.format(textwrap.dedent(TAKE_SOME[quota]), 0)
+            result = run_python(other, source)
+            assert not process.poll()
+        assert result.stdout == b"True\n", result.stderr
 
     @pytest.mark.skipif(not ROOT, reason="only root can make a program setuid root")
     def test_a_setuid_program_gains_nothing(self, backend, tmp_path):
@@ -524,7 +600,7 @@ class TestConformance:
         program.chmod(0o4755)
         with backend.open(SandboxSpec(mounts=(Mount(tmp_path, "/programs"),))) as box:
             result = box.exec([box.inside("/programs/id"), "-u"], timeout=10)
-        assert result.stdout == f"{CANDIDATE_UID}\n".encode()
+        assert result.stdout == f"{box.state.user}\n".encode()
 
     def test_host_processes_are_invisible(self, box, run_python):
         source = "import os; print(len([p for p in os.listdir('/proc') if p.isdigit()]))"
@@ -549,7 +625,8 @@ class TestConformance:
 
     @pytest.mark.wall("separate-user")
     def test_peer_credentials_name_the_candidate(self, backend, run_python, tmp_path):
-        assert self._talk(backend, run_python, tmp_path)[1] == CANDIDATE_UID
+        _, told, user = self._talk(backend, run_python, tmp_path)
+        assert told == user
 
     @staticmethod
     def _talk(backend, run_python, tmp_path):
@@ -582,7 +659,8 @@ class TestConformance:
                 answer = connection.recv(100)
                 raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
             assert process.wait(10).exit_code == 0
-        return (b"question", answer), int.from_bytes(raw[4:8], sys.byteorder)
+        told = int.from_bytes(raw[4:8], sys.byteorder)
+        return (b"question", answer), told, box.state.user
 
     # ---- transfers
 

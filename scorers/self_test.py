@@ -1,0 +1,296 @@
+"""Does the road of every submission work here? One tiny evaluation of the task's own, beforehand.
+
+Without it a machine's fault looks like the submission's: a package that the sandbox does not see
+is an import error of every node, a folder that it may not read an early exit, and a model that is
+paid for each of them. So what a task brings along is trained and served first, by the same
+sandbox, runner, wire and judge, with the smallest settings. It takes a few seconds, once.
+
+Only success is remembered, for as long as nothing changes that it may hang on.
+"""
+
+import contextlib
+import fcntl
+import importlib.util
+import json
+import os
+import platform
+import shlex
+import sys
+import sysconfig
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+import sandboxes
+from harness.errors import ConfigError, InfrastructureError, SandboxStartError
+from sandboxes import state
+from sandboxes.base import Backend, SandboxSpec
+from scorers import conditions
+from scorers import evaluate as evaluation
+from scorers.evaluate import Request
+from scorers.judge import Observe
+from scorers.output import clean
+from scorers.score import Reason, Score
+from tasks.spec import Design, Task, Value
+
+ALWAYS = ("numpy",)
+"""What ``candidate.py`` itself imports."""
+
+SMALL: dict[str, Value] = {
+    **{"steps": 2, "batch_size": 4, "warmup": 0, "time_budget": 0.1},
+    **{"dim": 8, "depth": 1, "heads": 1, "mlp_dim": 8},
+    **{"audit_rows": 16, "twins": 4, "repeats": 4},
+}
+"""Settings of our runners and judges at their smallest; those that a task has are replaced."""
+CUT: dict[str, Value] = {"seq_len": 32}
+"""Settings that are replaced even where a task leaves them out."""
+
+TRAINING_SEED, AUDIT_SEED = 0, "self-test"
+PATIENCE_S = 300.0
+"""What our own code ends within on a machine that is merely busy."""
+LAST_LINES = 600
+
+EXTRAS = {"torch": "'aira-harness[torch]'"}
+"""Packages that one of our extras brings, in the versions that were tested."""
+
+_IMPORT = """
+import importlib, json, sys
+found = {}
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except BaseException as error:
+        absent = isinstance(error, ModuleNotFoundError) and error.name == name
+        found[name] = [absent, f"{type(error).__name__}: {error}"]
+print(json.dumps(found))
+"""
+
+
+def require(request: Request, *, say: Callable[[str], None]) -> None:
+    """Test the sandbox that ``request`` would use, unless that went well before.
+
+    ``request``: any of the task and profile; its files are not used. Raises ConfigError where a
+    package is missing, InfrastructureError where anything else is wrong.
+    """
+    passed = _passed(request)
+    if _good(passed):
+        return
+    with _alone(passed):  # of many runs begun at once one tests, and the others wait for it
+        if not _good(passed):
+            say(f"testing the sandbox ({request.backend.name}) with a submission of our own …")
+            check(request)
+
+
+def check(request: Request, cancel: threading.Event | None = None) -> None:
+    """Test it in any case. Raises as ``require`` does."""
+    task, backend = request.task, request.backend
+    passed = _passed(request)
+    with contextlib.suppress(OSError):
+        os.truncate(passed, 0)
+    limits = task.profile(request.profile).limits
+    imports(
+        backend,
+        needs(task),
+        SandboxSpec(memory_bytes=limits.memory_mb << 20, pids=limits.pids, gpus=request.gpus),
+    )
+    if (own := task.self_test()) is not None:
+        score = _tried(request, own, cancel)
+        if score.measured is None:
+            raise InfrastructureError(
+                f"The self-test of the sandbox {backend.name!r} failed: {task.name}'s own "
+                f"{own.name} could not be scored in it.",
+                cause=f"{score.reason}: {score.message}",
+                remedy="mend what it names; harness doctor shows what else is wrong here",
+            )
+    with contextlib.suppress(OSError):
+        passed.parent.mkdir(exist_ok=True)
+        passed.write_text("passed\n")
+
+
+def evaluate(
+    request: Request,
+    *,
+    log: Path | None = None,
+    observe: Observe = lambda what, details: None,
+    cancel: threading.Event | None = None,
+) -> Score:
+    """``evaluate`` of ``scorers.evaluate``, but a fault of this machine is nobody's score.
+
+    Raises also what ``check`` does.
+    """
+    score = evaluation.evaluate(request, log=log, observe=observe, cancel=cancel)
+    if may_be_ours(score, request.task):
+        check(request, cancel)
+    return score
+
+
+def may_be_ours(score: Score, task: Task) -> bool:
+    """Return whether a bad end could as well be the machine's; the submission may pretend it."""
+    said = score.message
+    match score.reason:
+        case Reason.IMPORT_ERROR:
+            return any(name in said for name in needs(task))
+        case Reason.EXITED_EARLY | Reason.CRASHED:
+            # It never connected, or its last words are a traceback of our own runner.
+            return score.conditions.candidate_uid is None or "/runner/" in said
+        case Reason.RUNTIME_ERROR:
+            return 'File "' not in said  # no line of the submission had a part in it
+    return False
+
+
+def needs(task: Task) -> tuple[str, ...]:
+    """Return the modules without which no submission of the task can be scored."""
+    return tuple(dict.fromkeys((*ALWAYS, *task.definition.needs)))
+
+
+def imports(backend: Backend, modules: Sequence[str], spec: SandboxSpec) -> None:
+    """Import modules in a sandbox. Raises ConfigError where one is missing from it.
+
+    Raises InfrastructureError where Python does not start there, or a module is broken.
+    """
+    with backend.open(spec) as sandbox:
+        argv = [sandbox.python, "-I", "-B", "-c", _IMPORT, *modules]
+        result = sandbox.exec(argv, timeout=PATIENCE_S)
+    try:
+        found: dict[str, tuple[bool, str]] = json.loads(result.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        said = clean(result.stderr.decode(errors="replace"), LAST_LINES).strip()
+        raise InfrastructureError(
+            f"Python does not work in the sandbox {backend.name!r}.",
+            cause=f"{result.ended}, exit code {result.exit_code}: {said}",
+            remedy={"oom": "raise the profile's memory_mb", "timeout": "try again later"}.get(
+                result.ended, f"let everybody read it: chmod -R a+rX {shlex.quote(sys.prefix)}"
+            ),
+        ) from None
+    absent = [name for name, (missing, _) in found.items() if missing]
+    if absent:
+        raise ConfigError(
+            f"The sandbox {backend.name!r} has no {' and no '.join(absent)}, which every "
+            "submission needs.",
+            cause="; ".join(_why(name, backend) for name in absent),
+            remedy=_install(absent, backend),
+        )
+    if found:
+        broken = "; ".join(f"import {name}: {said}" for name, (_, said) in found.items())
+        raise InfrastructureError(
+            f"What every submission needs cannot be imported in the sandbox {backend.name!r}.",
+            cause=clean(broken, LAST_LINES),
+            remedy=_install(list(found), backend, again=True),
+        )
+
+
+def _tried(request: Request, own: Design, cancel: threading.Event | None) -> Score:
+    """Evaluate the task's own submission, small."""
+    task, profile = request.task, request.task.profile(request.profile)
+    limits = profile.limits
+    patient = {
+        "train_s": max(limits.train_s, PATIENCE_S),
+        "serve_s": max(limits.serve_s, PATIENCE_S),
+    }
+    changed = {
+        "settings": {**_smaller(profile.settings), **CUT},
+        "judge": _smaller(profile.judge),
+        "limits": limits.model_copy(update=patient),
+    }
+    profiles = {request.profile: profile.model_copy(update=changed)}
+    small = Task(
+        task.folder, task.definition.model_copy(update={"profiles": profiles}), task.variant
+    )
+    return evaluation.evaluate(
+        replace(
+            request,
+            task=small,
+            split="search",
+            files=own.files,
+            training_seed=TRAINING_SEED,
+            audit_seed=AUDIT_SEED,
+            strict=False,
+        ),
+        cancel=cancel,
+    )
+
+
+def _smaller(values: dict[str, Value]) -> dict[str, Value]:
+    return {name: SMALL.get(name, value) for name, value in values.items()}
+
+
+def _why(name: str, backend: Backend) -> str:
+    """Say where a module is that the sandbox does not see, if anywhere."""
+    found = None
+    if not backend.image:
+        with contextlib.suppress(ImportError, ValueError):
+            found = importlib.util.find_spec(name)
+    if found is None:
+        return f"{name} is not installed"
+    return f"{name} is in {found.origin}, and only what lies in {sys.prefix} is seen inside"
+
+
+def _install(names: Sequence[str], backend: Backend, *, again: bool = False) -> str:
+    if os.environ.get("HARNESS_IMAGE") and backend.image:
+        return f"put {' and '.join(names)} into the image {os.environ['HARNESS_IMAGE']}"
+    if backend.image:
+        return "harness image build"
+    force = "--force-reinstall " if again else ""
+    wanted = " ".join(EXTRAS.get(name, name) for name in names)
+    return f"{shlex.quote(sys.executable)} -m pip install {force}{wanted}"
+
+
+def _passed(request: Request) -> Path:
+    """Return the file that says, if anything stands in it, that this very environment is good."""
+    places = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sys.executable}
+    told = [
+        _sources(),
+        request.task.hash(request.profile),
+        request.backend.name,
+        request.backend.image,
+        str(request.data),
+        repr(conditions.hardware(request.gpus)),
+        repr(conditions.versions()),
+        platform.release(),
+        tempfile.gettempdir(),
+        *(f"{place}: {_modified(place)}" for place in sorted(places)),
+    ]
+    digest = sha256("\0".join(told).encode()).hexdigest()[:24]
+    try:
+        return state.root() / "self-tests" / digest
+    except SandboxStartError:  # no sandbox can be opened either, which will say so
+        return Path(os.devnull, digest)
+
+
+def _good(passed: Path) -> bool:
+    try:
+        return passed.stat().st_size > 0
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _alone(passed: Path) -> Iterator[None]:
+    """Hold the file's lock, where there can be one; the kernel frees it, whatever ends us."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            passed.parent.mkdir(exist_ok=True)
+            fd = os.open(passed, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            held.callback(os.close, fd)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+
+
+def _modified(place: str) -> int:
+    try:
+        return Path(place).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@cache
+def _sources() -> str:
+    """Return a hash of what makes sandboxes, and of what scores in them."""
+    told = sha256(conditions.scorer().encode())
+    for file in sorted(Path(next(iter(sandboxes.__path__))).glob("*.py")):
+        told.update(file.read_bytes())
+    return told.hexdigest()
