@@ -215,6 +215,13 @@ class Run:
         """Return the folder of a node."""
         return self.path / "nodes" / f"{number:04d}"
 
+    @property
+    def training_seeds(self) -> dict[int, int]:
+        """The seed that each scored node was trained with, by the node's number."""
+        scores = sorted(self.path.glob("nodes/[0-9]*/score.json"))
+        found = {int(f.parent.name): read_json(f).get("conditions") for f in scores}
+        return {n: c["training_seed"] for n, c in found.items() if c and "training_seed" in c}
+
     def log(self, number: int) -> str:
         """Return what a node's submission printed: of nodes, and so of the search split, only."""
         file = self.node_dir(number) / "stdout.log"
