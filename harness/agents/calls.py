@@ -11,12 +11,13 @@ theirs at once.
 
 A call is never paid twice on purpose: a process that was killed between question and answer
 leaves "sent" behind, and the resumed run asks again, with the first one charged at its worst case.
+So is a try whose answer was cut off on its way, before the client asks again.
 """
 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +35,7 @@ from harness.agents.tape import (
     system_hash,
 )
 from harness.errors import ConfigError, ProviderError
-from harness.search.budget import Budget, Hold, Price
+from harness.search.budget import TOKENS, Budget, Hold, Price
 from scorers.output import clean
 
 
@@ -195,12 +196,25 @@ class Calls:
             lost=_lost(before),
             failures=before.failures if before else (),
         )
+
+        def lost(again: bool) -> None:  # noqa: FBT001 (as Client.send calls it)
+            """Charge a try whose answer was cut off; make room for another, if one follows."""
+            nonlocal record
+            gone = Lost(sent=record.sent, worst=record.worst, worst_dollars=record.worst_dollars)
+            record = record.model_copy(update={"lost": (*record.lost, gone), "sent": _now()})
+            self.budget.lose(hold)
+            self.tape.write(record.model_copy(update={"status": "failed"}), prompt)
+            if again:
+                self.budget.reserve(hold, call=name, cancel=model.cancel)
+                self.tape.write(record, prompt)
+
         try:
             self.tape.write(record, prompt)
             reply = client.send(
                 prompt,
-                say=lambda line: self._say(f"{name}: {clean(line, 300)}"),
+                say=lambda line: self._say(f"{name}: {clean(line, 400)}"),
                 cancel=model.cancel,
+                lost=lost,
             )
         except (ProviderError, ConfigError) as error:
             failed_s = time.monotonic() - began
@@ -213,7 +227,8 @@ class Calls:
             self.budget.lose(hold)
             raise
         # A server may say anything: what it says must not give budget back, nor break a file.
-        usage = Usage(*(max(0, tokens) for tokens in astuple(reply.usage)))
+        counts = {name: max(0, getattr(reply.usage, name)) for name in TOKENS}
+        usage = replace(reply.usage, **counts)
         reply = replace(reply, text=_encodable(reply.text), usage=usage)
         dollars = price(reply.usage)
         self.budget.settle(hold, reply.usage, dollars, reply.seconds, reply.waited_s)

@@ -46,6 +46,8 @@ class Usage:
     cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    estimated: bool = False
+    """Whether the provider did not say, or not credibly: bytes are counted, an upper bound."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -94,8 +96,12 @@ class Client(Protocol):
         *,
         say: Callable[[str], None],
         cancel: threading.Event,
+        lost: Callable[[bool], None] = lambda _: None,
     ) -> Reply:
         """Return the answer, after retries. ``say`` is told, in a line, what is waited for.
+
+        ``lost`` is called after each try that was sent and whose answer never came whole, with
+        whether another one follows; what it raises ends the call.
 
         Raises ProviderError where the provider failed for good, ConfigError where the key or the
         request is wrong, Cancelled.

@@ -26,6 +26,12 @@ OVERLAP = 2000
 """Characters of a cut-off answer's end that its continuation may have repeated."""
 
 
+ONLY_THOUGHT = (
+    "Nothing but reasoning came before the limit of length: there is no answer. Think far less "
+    "this time, and begin with the file at once."
+)
+"""Told to the model once: the same again would be paid for again."""
+
 PARTIAL = 4
 """So many characters of a line that was cut off, written again, are taken for a repetition."""
 
@@ -58,13 +64,14 @@ class Scribe:
     def write(self, ask: Ask) -> Answer:
         """Answer one request. Raises ConfigError, and what ``Model.complete`` raises.
 
-        After ``ASKS`` answers that cannot be used, what files there are go to the judge, who
-        says what is wrong with them; the note begins with why.
+        After ``ASKS`` answers that cannot be used, or two in a row that were all reasoning, what
+        files there are go to the judge, who says what is wrong with them; the note begins with why.
         """
         analyses = self._analyses(ask) if self.style.analyze else {}
         edits = self.style.answer_format == "edits" and bool(kept_files(ask))
         first = self._operators.request(ask, analyses, whole=not edits)
         talk = _Talk(model_of(ask))
+        problems: tuple[str, ...] = ()
         prompt, purpose, best = first, str(ask.operator), Reading({}, "")
         for asked in range(1, ASKS + 1):
             reply, text = talk.ask(prompt, purpose)
@@ -78,8 +85,9 @@ class Scribe:
                 return self._answer(first, talk, reading, reading.note, analyses)
             if reading.files or not best.files:
                 best = reading
-            if asked == ASKS:
+            if asked == ASKS or (reading.problems == problems == (ONLY_THOUGHT,)):
                 break
+            problems = reading.problems
             if asked == ASKS - 1:
                 edits = False  # what could not be edited in two tries is asked for whole
             prompt = self._operators.again(
@@ -92,7 +100,11 @@ class Scribe:
                 whole=not edits,
             )
             purpose = "again"
-        why = f"no usable answer in {ASKS} requests: {reading.problems[0]}"
+        why = f"no usable answer in {asked} requests: {reading.problems[0]}"
+        if reading.problems == (ONLY_THOUGHT,):
+            why = (
+                f"no answer in {asked} requests: reasoning used up the limit (--max-answer-tokens)"
+            )
         return self._answer(first, talk, best, f"{why} {best.note}".strip(), analyses)
 
     def _answer(
@@ -151,6 +163,8 @@ class _Talk:
 def _read(ask: Ask, reply: Reply, text: str, *, edits: bool) -> Reading:
     if reply.stop == "refusal":
         return Reading({}, "", ("The provider refused to answer.",))
+    if reply.stop == "length" and not without_thinking(text).strip():
+        return Reading({}, "", (ONLY_THOUGHT,))
     return read(ask, text, cut=reply.stop == "length", edits=edits)
 
 

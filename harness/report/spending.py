@@ -30,7 +30,7 @@ def describe_spent(spent: dict[str, Any]) -> list[str]:
     if not spent:
         return []
     lines = []
-    for kind, words in (("model", "model"), ("replayed", "replayed"), ("lost", "lost in kills")):
+    for kind, words in (("model", "model"), ("replayed", "replayed"), ("lost", "lost")):
         tally = spent[kind]
         if not tally["calls"]:
             continue
@@ -43,6 +43,8 @@ def describe_spent(spent: dict[str, Any]) -> list[str]:
         if kind == "model":
             line += f"{_cost(tally)}, {tally['seconds']:.0f} s"
             line += f", waited {spent['waited_s']:.0f} s" if spent["waited_s"] >= 1 else ""
+            if estimated := tally.get("estimated_calls"):  # older runs did not say
+                line += f"; tokens of {_calls(estimated)} are an upper bound, by bytes"
         elif kind == "replayed":
             line += f"$0 now, {_cost(tally)} when recorded"
         else:

@@ -32,8 +32,9 @@ Price = Callable[[Usage], float | None]
 """Dollars of one call's tokens; None where the price is unknown."""
 
 Kind = Literal["paid", "lost", "replayed"]
-"""Paid: answered. Lost: sent by a process that was killed before the answer was on disk; counted
-at its worst case, because the provider may have billed it. Replayed: read back from another run."""
+"""Paid: answered. Lost: sent, and cut off on the way, or its process was killed before the answer
+was on disk; counted at its worst case, because the provider may have billed it. Replayed: read back
+from another run."""
 
 TOKENS_IN = ("input_tokens", "cached_tokens", "cache_write_tokens")
 TOKENS = (*TOKENS_IN, "output_tokens", "reasoning_tokens")
@@ -95,6 +96,7 @@ class Progress:
 class Tally:
     """Sums over calls. ``dollars`` holds what is known; ``unpriced`` calls cost nobody knows what.
 
+    Of ``estimated`` calls the provider did not say what they used: bytes bound their tokens.
     ``seconds`` is the model's time, ``waited_s`` that of rate limits, back-off and queues.
     """
 
@@ -106,12 +108,14 @@ class Tally:
     reasoning_tokens: int = 0
     dollars: float = 0.0
     unpriced: int = 0
+    estimated: int = 0
     seconds: float = 0.0
     waited_s: float = 0.0
 
     def add(self, usage: Usage, dollars: float | None, seconds: float, waited_s: float) -> None:
         """Add one call."""
         self.calls += 1
+        self.estimated += usage.estimated
         for name in TOKENS:
             setattr(self, name, getattr(self, name) + getattr(usage, name))
         if dollars is None:
@@ -129,6 +133,7 @@ class Tally:
             "dollars": None if self.unpriced else round(self.dollars, 6),
             "dollars_known": round(self.dollars, 6),
             "unpriced_calls": self.unpriced,
+            "estimated_calls": self.estimated,
             "seconds": round(self.seconds, 3),
             "waited_s": round(self.waited_s, 3),
         }
@@ -200,10 +205,11 @@ class Budget:
             self.count("paid", usage, dollars, seconds, waited_s, worst=hold)
 
     def lose(self, hold: Hold) -> None:
-        """Charge a reservation in full: nobody knows what became of the call."""
+        """Charge a reservation in full, if there is one: nobody knows what became of the call."""
         with self._changed:
-            self._drop(hold)
-            self.count("lost", hold.usage, hold.dollars, worst=hold)
+            if any(h is hold for h in self._holds):
+                self._drop(hold)
+                self.count("lost", hold.usage, hold.dollars, worst=hold)
 
     def count(
         self,

@@ -34,8 +34,9 @@ def client(provider, protocol):
 def ask():
     """Send a prompt; what was said while waiting is in ``ask.said``."""
 
-    def send(client, prompt=PROMPT, cancel=None):
-        return client.send(prompt, say=send.said.append, cancel=cancel or threading.Event())
+    def send(client, prompt=PROMPT, cancel=None, **more):
+        cancel = cancel or threading.Event()
+        return client.send(prompt, say=send.said.append, cancel=cancel, **more)
 
     send.said = []
     return send

@@ -115,7 +115,7 @@ class HttpClient:
     def check(self) -> None:
         pass
 
-    def send(self, prompt: Prompt, *, say, cancel: threading.Event) -> Reply:
+    def send(self, prompt: Prompt, *, say, cancel: threading.Event, lost=None) -> Reply:
         began, waited = time.monotonic(), 0.0
         for attempt in range(8):
             if cancel.is_set():

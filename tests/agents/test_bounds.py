@@ -1,12 +1,14 @@
 """Upper bounds of tokens before a call, and texts that no encoder takes."""
 
 import json
+from contextlib import suppress
 
 import pytest
 
 from agents.provider_server import model_on, raw
 from harness.agents.clients import Settings, make_client
 from harness.agents.model import Prompt, Turn
+from harness.errors import ConfigError, ProviderError
 
 
 def test_the_bound_counts_bytes_and_the_frame_around_messages(provider, protocol):
@@ -72,7 +74,7 @@ OPENAI = [
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_any_json_in_any_place_is_an_answer_or_is_asked_again(
+def test_any_json_in_any_place_is_an_answer_or_an_error_of_ours(
     provider, protocol, client, ask, shape
 ):
     """Valid JSON of the wrong shape: nothing but our own errors may come out."""
@@ -82,5 +84,6 @@ def test_any_json_in_any_place_is_an_answer_or_is_asked_again(
         bodies = [f"data: {data}\n\n" for data in OPENAI]
     provider.script(*(raw(body.replace("@", shape).encode()) for body in bodies))
     while len(provider.requests) <= len(bodies):
-        # '"x"' is a reason to finish, if an unknown one.
-        assert ask(client).text in ("", "ok")
+        with suppress(ProviderError, ConfigError):  # no answer five times, or a known error
+            # '"x"' is a text, and a reason to finish, if an unknown one.
+            assert ask(client).text in ("", "x", "ok")

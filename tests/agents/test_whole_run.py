@@ -117,6 +117,32 @@ def test_a_dollar_limit_stops_before_the_call_that_could_exceed_it(run, provider
     assert len(asked) == result["spent"]["model"]["calls"]
 
 
+def test_a_run_says_what_stands_in_its_way_and_leaves_no_folder(tmp_path):
+    far = ["--base-url", "https://models.invalid/v1", "--policy", "one_shot"]
+    for env, words in (
+        ({"all_proxy": "socks://127.0.0.1:7890/"}, "socks://127.0.0.1:7890 (all_proxy)"),
+        ({"SSL_CERT_FILE": str(tmp_path / "gone.pem")}, "SSL_CERT_FILE names no certificates"),
+        ({"https_proxy": "http://127.0.0.1:9"}, "http://127.0.0.1:9 (https_proxy)"),
+    ):
+        done = harness("run", "--task", "toy", "--agent", "gpt-oss-20b", *far, cwd=tmp_path, **env)
+        assert done.returncode in (2, 4), done.stderr
+        assert words in " ".join(done.stderr.split())
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_answer_that_is_all_reasoning_is_told_in_the_run_with_its_option(run, provider):
+    thought = answer("", thinking="hm " * 400, stop="length", usage=False)
+    provider.script(thought, thought)
+    done = run("openai", "--policy", "one_shot", all_proxy="socks://127.0.0.1:7890/")
+    assert len(provider.requests) == 2
+    assert done.returncode == 1, done.stderr
+    result = json.loads(done.stdout)
+    assert result["spent"]["model"]["estimated_calls"] == 2
+    assert result["spent"]["model"]["output_tokens"] == 2 * 2400
+    assert "--max-answer-tokens raises that limit" in done.stderr
+
+
 def test_an_absent_and_a_retired_model_are_named_with_a_remedy(tmp_path):
     absent = harness("run", "--task", "toy", "--agent", "opus-4.55", cwd=tmp_path)
     assert absent.returncode == 2

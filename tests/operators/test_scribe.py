@@ -61,7 +61,6 @@ def test_an_answer_that_does_not_compile_is_asked_for_again_with_the_reason():
         (("", "end"), "It is empty."),
         (("I can't help with that.", "refusal"), "The provider refused to answer."),
         (("", "refusal"), "The provider refused to answer."),
-        (("<think>so long", "length"), "It is empty."),
         (("Sure! I would use attention.", "end"), "model.py is missing"),
         (("```python ../../etc/x.py\nX = 1\n```", "end"), "model.py is missing"),
     ],
@@ -73,6 +72,26 @@ def test_three_answers_without_files_give_up_with_a_named_outcome(reply, why):
     assert purposes(model) == ["draft", "again", "again"]
     # A request is never sent twice in the same words: a record would give the same answer.
     assert len({repr(prompt) for _, prompt in model.asked}) == 3
+
+
+ALL_THOUGHT = ("<think>so long", "length")
+
+
+@pytest.mark.parametrize("reply", [ALL_THOUGHT, ("", "length"), (" \n", "length")])
+def test_an_answer_that_is_all_reasoning_is_asked_for_once_more_and_otherwise(reply):
+    answer, model = write(reply, reply)
+    assert answer.files == {}
+    assert answer.note.startswith("no answer in 2 requests: reasoning used up the limit (--max-a")
+    assert purposes(model) == ["draft", "again"]
+    assert "Think far less" in model.asked[1][1].turns[-1].text
+
+
+def test_a_model_that_is_told_to_think_less_may_still_answer_and_be_repaired():
+    answer, model = write(ALL_THOUGHT, BAD, GOOD.format(1))
+    assert 'VALUE = "1"' in answer.files["model.py"]
+    assert purposes(model) == ["draft", "again", "again"]
+    answer, model = write(BAD, ALL_THOUGHT, GOOD.format(2))
+    assert 'VALUE = "2"' in answer.files["model.py"]
 
 
 def test_giving_up_hands_in_what_there_is():

@@ -1,6 +1,10 @@
 """Clients of providers' APIs. Nothing heavy is imported before ``make_client`` is called."""
 
 import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -18,6 +22,9 @@ __all__ = ["Patience", "Settings", "make_client"]
 NO_KEY = "none"
 """What a server of one's own is sent where no key is set: the SDKs insist on one."""
 
+_SDKS = re.compile(r"(OPENAI|AZURE_OPENAI|ANTHROPIC)_")
+_ambient = threading.Lock()
+
 
 def make_client(
     entry: Entry,
@@ -34,11 +41,13 @@ def make_client(
     settings, patience = settings or Settings(), patience or Patience()
     check_settings(entry, settings)
     _check_alive(entry, settings, on or today())
-    key = _key(entry, settings)
+    with _ambient:
+        key = _key(entry, settings)
     try:
         client = import_module("harness.agents.clients.client")
         protocol = import_module(f"harness.agents.clients.{entry.provider}")
-        speaker = protocol.Speaker(entry, settings, key=key, idle_s=patience.idle_s)
+        with _nothing_ambient():
+            speaker = protocol.Speaker(entry, settings, key=key, idle_s=patience.idle_s)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"Agent {entry.name} needs the package {error.name}, which is not installed.",
@@ -47,6 +56,22 @@ def make_client(
     secret = key if key != NO_KEY else ""
     made: ApiClient = client.ApiClient(entry, settings, speaker, key=secret, patience=patience)
     return made
+
+
+@contextmanager
+def _nothing_ambient() -> Iterator[None]:
+    """Hide what the SDKs read from the environment as they are imported and made.
+
+    Organisation, project and headers set for another tool (a whole ``Authorization`` among them)
+    would go to whatever server a run names, and a log of every prompt to the screen. The SDKs
+    have no switch for it.
+    """
+    with _ambient:
+        hidden = {name: os.environ.pop(name) for name in list(os.environ) if _SDKS.match(name)}
+        try:
+            yield
+        finally:
+            os.environ.update(hidden)
 
 
 def _check_alive(entry: Entry, settings: Settings, on: date) -> None:

@@ -1,5 +1,6 @@
 """Anthropic's Messages API, by its SDK (2.x), streamed."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import httpx2
@@ -13,27 +14,19 @@ from harness.agents.clients.client import (
     system_text,
     turn_text,
 )
-from harness.agents.clients.failures import Malformed
-from harness.agents.clients.fields import count, word
+from harness.agents.clients.events import Draft, Events
+from harness.agents.clients.fields import count, inside, items, word
 from harness.agents.clients.wire import open_http, timeouts
-from harness.agents.model import Prompt, Stop, Usage
+from harness.agents.model import Prompt, Usage
 
 VERSION = "2026-10-21"
 """The API version is ours to choose, not the installed SDK's: it decides what is accepted."""
 
-_STOPS: dict[str, Stop] = {
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "refusal": "refusal",
-}
 _CACHED = {"type": "ephemeral"}
 
 
 class Speaker:
-    """Asks by ``messages.create(stream=True)`` and reads the events itself.
-
-    The SDK's own accumulator is not used: it trusts the order of what comes.
-    """
+    """Asks by ``messages.create(stream=True)``."""
 
     models = "/v1/models"
 
@@ -47,8 +40,9 @@ class Speaker:
             base_url=base_url(entry, settings),
             max_retries=0,
             timeout=timeouts(idle_s),
-            http_client=open_http(idle_s),
+            http_client=open_http(base_url(entry, settings), idle_s),
             default_headers={"anthropic-version": VERSION, **entry.extra_headers},
+            open_telemetry=False,
         )
 
     def knock(self, at: str = "") -> str:
@@ -73,71 +67,72 @@ class Speaker:
             {"role": t.role, "content": [self._block(turn_text(t), cached=0 < i == last)]}
             for i, t in enumerate(prompt.turns)
         ]
-        ask: Any = self._sdk.messages.create  # plain dicts in, as on the wire
-        stream = ask(
+        ask: Any = self._sdk.messages.with_streaming_response.create  # plain dicts in
+        with ask(
             model=self._entry.model,
             max_tokens=answer_tokens(self._entry, self._settings),
             messages=messages,
             stream=True,
             extra_body=body,
-        )
-        with stream:
-            return _read(stream)
+        ) as response:
+            return _read(Events(response.http_response))
 
     def _block(self, text: str, *, cached: bool) -> dict[str, Any]:
         marked = cached and self._entry.cache_control
         return {"type": "text", "text": text} | ({"cache_control": _CACHED} if marked else {})
 
 
-def _read(stream: Any) -> Heard:  # noqa: ANN401 (events are constructed unchecked)
-    pieces: list[str] = []
-    model_id = stop = ""
+def _read(events: Events) -> Heard:
+    draft = Draft()
     used: dict[str, int] = {}
-    ended = False
-    for event in stream:
-        kind = getattr(event, "type", None)
+    for event in draft.follow(events):
+        kind = event.get("type")
         if kind == "message_start":
-            message = getattr(event, "message", None)
-            model_id = word(message, "model")
-            _add_usage(used, message)
+            _take(draft, used, inside(event, "message"))
+        elif kind == "message":
+            # One whole answer.
+            for block in items(event, "content"):
+                _block(draft, block)
+            _take(draft, used, event)
+            draft.finish = word(event, "stop_reason")
         elif kind == "content_block_start":
             # Usually empty; a compatible server may send all it has at once.
-            block = getattr(event, "content_block", None)
-            if word(block, "type") == "text":
-                pieces.append(word(block, "text"))
+            _block(draft, inside(event, "content_block"))
         elif kind == "content_block_delta":
-            delta = getattr(event, "delta", None)
-            if word(delta, "type") == "text_delta":
-                pieces.append(word(delta, "text"))
+            _block(draft, inside(event, "delta"))
         elif kind == "message_delta":
-            stop = word(getattr(event, "delta", None), "stop_reason") or stop
-            _add_usage(used, event)
+            draft.finish = word(inside(event, "delta"), "stop_reason") or draft.finish
+            _take(draft, used, event)
         elif kind == "message_stop":
-            ended = True
-    if not ended or not stop:
-        raise Malformed
-    usage = None
+            events.marked = True
+    stop = draft.stop(events)  # before the usage, whose beginning came first of all
     if "output_tokens" in used:
-        usage = Usage(
+        draft.usage = Usage(
             input_tokens=used.get("input_tokens", 0),
             cached_tokens=used.get("cache_read_input_tokens", 0),
             cache_write_tokens=used.get("cache_creation_input_tokens", 0),
             output_tokens=used["output_tokens"],
             reasoning_tokens=used.get("thinking_tokens", 0),
         )
-    return Heard("".join(pieces), _STOPS.get(stop, "end"), usage, model_id)
+    return Heard.of(draft, stop)
 
 
-def _add_usage(used: dict[str, int], holder: object) -> None:
-    """Take over what is told; the later counts include the earlier ones."""
-    usage = getattr(holder, "usage", None)
-    details = getattr(usage, "output_tokens_details", None)
+def _block(draft: Draft, block: object) -> None:
+    """Take over a block, or a piece of one: answers and thoughts come in fields of their own."""
+    draft.pieces.append(word(block, "text"))
+    draft.think(word(block, "thinking"))
+
+
+def _take(draft: Draft, used: dict[str, int], holder: Mapping[str, Any]) -> None:
+    """Take over the model's name and what was used; later counts include the earlier ones."""
+    draft.model_id = word(holder, "model") or draft.model_id
+    usage = inside(holder, "usage")
     for place, name in (
         (usage, "input_tokens"),
         (usage, "cache_read_input_tokens"),
         (usage, "cache_creation_input_tokens"),
         (usage, "output_tokens"),
-        (details, "thinking_tokens"),
+        (inside(usage, "output_tokens_details"), "thinking_tokens"),
     ):
         told = count(place, name)
         if told is not None:

@@ -1,9 +1,9 @@
 """One model behind one API: queue, try, judge, wait, try again. What both protocols share.
 
 Each protocol (anthropic.py, openai.py) only knows how to ask once and how to read the stream.
-An answer counts when its stream came to its proper end. What arrived of one that was cut is
-thrown away and asked for again; the tokens of the lost try are unknown, so the reply says how
-many tries were lost (``Reply.lost_tries``) and usage holds the last one's alone.
+An answer that came to its end is kept, however the end was told. What arrived of one that was cut
+is thrown away and asked for again. The tokens of such a lost try are unknown: whoever keeps the
+budget is told of each, and charges its worst case; usage holds the last one's alone.
 """
 
 import threading
@@ -13,14 +13,16 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 from harness.agents.addresses import others, server_of
 from harness.agents.catalogue import Entry, Settings
+from harness.agents.clients.events import Draft
 from harness.agents.clients.failures import Failure, judge
 from harness.agents.clients.gate import gate_of
 from harness.agents.clients.patience import Patience
+from harness.agents.clients.proxy import proxy_of
 from harness.agents.clients.wire import Line
 from harness.agents.model import Prompt, Reply, Stop, Turn, Usage
 from harness.errors import Cancelled, ConfigError, ProviderError
@@ -41,6 +43,13 @@ EMPTY = "(empty)"
 """Stands for a message without text: providers refuse those with a 400."""
 
 
+DOUBTS = 5
+"""So many tries of one call may bring what is no answer, or no known error: each may be paid."""
+
+BYTES_A_TOKEN = 128
+"""No vocabulary's tokens are longer (cl100k's longest are 128 spaces)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Heard:
     """What one try brought. ``usage`` is None where the server does not tell."""
@@ -49,6 +58,16 @@ class Heard:
     stop: Stop
     usage: Usage | None
     model_id: str
+    thought: int = 0
+    """Bytes of reasoning."""
+    explained: bool = True
+    """Whether the server said why it ended."""
+
+    @classmethod
+    def of(cls, draft: Draft, stop: Stop) -> Self:
+        """Return a draft that came to its end."""
+        text = "".join(draft.pieces)
+        return cls(text, stop, draft.usage, draft.model_id, draft.thought, bool(draft.finish))
 
 
 class Speaker(Protocol):
@@ -84,6 +103,7 @@ class ApiClient:
         self._speaker = speaker
         self._secret = key
         self._patience = patience
+        self._proxy = proxy_of(base_url(entry, settings))
         self._gate = gate_of(urlsplit(base_url(entry, settings)).netloc)
 
     def __repr__(self) -> str:
@@ -124,14 +144,14 @@ class ApiClient:
         failure = self._knock(self._speaker.knock)
         if failure is None:
             return
-        if failure.status in (401, 403):
+        if failure.status in (401, 403) or failure.between:
             raise failure.final(self.entry.name, self.entry.key)
-        if failure.status is None and failure.unreachable:
+        if failure.unreachable:
             raise ProviderError(
                 f"Agent {self.entry.name}: nothing answers at "
                 f"{base_url(self.entry, self.settings)}.",
-                cause=failure.what,
-                remedy="start the server, or give its address: --base-url",
+                cause=failure.sentence,
+                remedy=failure.remedy or "start the server, or give its address: --base-url",
             )
         if failure.status in ABSENT:
             self._refuse_address()
@@ -143,7 +163,7 @@ class ApiClient:
             with line:
                 kind = call()
         except Exception as error:
-            failure = judge(error, self._secret)
+            failure = judge(error, self._secret, self._proxy)
             if failure is None:
                 raise
             return failure
@@ -171,7 +191,14 @@ class ApiClient:
             remedy=remedy,
         )
 
-    def send(self, prompt: Prompt, *, say: Callable[[str], None], cancel: threading.Event) -> Reply:
+    def send(
+        self,
+        prompt: Prompt,
+        *,
+        say: Callable[[str], None],
+        cancel: threading.Event,
+        lost: Callable[[bool], None] = lambda _: None,
+    ) -> Reply:
         """Return the answer, after retries. See ``Client.send``."""
 
         def tell(line: str) -> None:
@@ -182,43 +209,72 @@ class ApiClient:
         outage_s = 0.0
         # Jitter only: nothing that is recorded depends on it.
         rng = Random()  # noqa: S311
-        tries = lost = 0
+        tries = losses = doubts = 0
         while True:
             with self._gate.inside(self.entry.concurrency, say=tell, cancel=cancel):
                 tried = time.monotonic()
                 heard = self._try(prompt, cancel)
             if isinstance(heard, Heard):
-                seconds = time.monotonic() - tried
-                return Reply(
-                    text=clean(heard.text),
-                    stop=heard.stop,
-                    usage=heard.usage or self._bound(prompt, heard, tell),
-                    model_id=clean(heard.model_id)[:200] or self.entry.model,
-                    seconds=seconds,
-                    waited_s=max(0.0, tried - began),
-                    lost_tries=lost,
-                )
+                seconds, waited_s = time.monotonic() - tried, max(0.0, tried - began)
+                return self._reply(prompt, heard, tell, seconds, waited_s, losses)
             failure = heard
             outage_s += time.monotonic() - tried if tries else 0.0
             tries += 1
-            lost += failure.lost
-            if not failure.again:
-                raise failure.final(self.entry.name, self.entry.key)
+            doubts += failure.doubtful
             delay = self._patience.delay_s(tries, failure.advised_s, rng)
-            if outage_s + delay > self._patience.outage_s:
-                raise ProviderError(
-                    f"Agent {self.entry.name}: {failure.what}, and patience is at its end "
-                    f"({tries} tries; asked to wait {_seconds(delay)} more, "
-                    f"{_seconds(self._patience.outage_s)} allowed).",
-                    cause=failure.said,
-                    remedy="when the provider is back: harness resume RUN",
-                )
+            patient = outage_s + delay <= self._patience.outage_s
+            again = failure.again and patient and doubts < DOUBTS
+            if failure.lost:
+                losses += 1
+                lost(again)
+            if not again:
+                if failure.again and not patient:
+                    raise self._out_of_patience(failure, tries, delay)
+                raise failure.final(self.entry.name, self.entry.key)
             outage_s += delay
             if failure.status == 429:
                 self._gate.pause(min(delay, self._patience.longest_s))
-            tell(f"{failure.what}, trying again in {_seconds(delay)} (attempt {tries + 1})")
+            tell(f"{failure.sentence}, trying again in {_seconds(delay)} (attempt {tries + 1})")
             if cancel.wait(delay):
                 raise Cancelled("Cancelled while waiting to try again.")
+
+    def _out_of_patience(self, failure: Failure, tries: int, delay: float) -> ProviderError:
+        return ProviderError(
+            f"Agent {self.entry.name}: {failure.what}, and patience is at its end "
+            f"({tries} tries; asked to wait {_seconds(delay)} more, "
+            f"{_seconds(self._patience.outage_s)} allowed).",
+            cause=failure.said,
+            remedy=failure.remedy or "when the provider is back: harness resume RUN",
+        )
+
+    def _reply(
+        self,
+        prompt: Prompt,
+        heard: Heard,
+        tell: Callable[[str], None],
+        seconds: float,
+        waited_s: float,
+        losses: int,
+    ) -> Reply:
+        usage, stop = self._believed(prompt, heard, tell), heard.stop
+        if not heard.explained:
+            tell("the server does not say why its answer ended; what came is kept")
+            if not usage.estimated and usage.output_tokens >= self.worst_tokens(prompt)[1]:
+                stop = "length"
+        if stop == "length" and not heard.text.strip():
+            tell(
+                f"nothing but reasoning came within {self.worst_tokens(prompt)[1]:,} tokens; "
+                "--max-answer-tokens raises that limit"
+            )
+        return Reply(
+            text=clean(heard.text),
+            stop=stop,
+            usage=usage,
+            model_id=clean(heard.model_id)[:200] or self.entry.model,
+            seconds=seconds,
+            waited_s=waited_s,
+            lost_tries=losses,
+        )
 
     def _try(self, prompt: Prompt, cancel: threading.Event) -> Heard | Failure:
         """Ask once. Raises Cancelled."""
@@ -231,22 +287,33 @@ class ApiClient:
             with line:
                 return self._speaker.hear(prompt)
         except Exception as error:
-            failure = judge(error, self._secret)
+            failure = judge(error, self._secret, self._proxy)
             if failure is None and not cancel.is_set() and not line.expired:
                 raise
         # Out here, because an SDK's error carries the request, and with it the key.
         if cancel.is_set():
             raise Cancelled("Cancelled during a call.")
         if failure is None or line.expired:
-            failure = Failure(
-                f"no whole answer within {_seconds(self._patience.total_s)}", again=False
-            )
-        return replace(failure, lost=line.asked and failure.status is None)
+            limit_s = _seconds(self._patience.total_s)
+            failure = Failure(f"no whole answer within {limit_s}", again=False, lost=True)
+        return replace(failure, lost=failure.lost and line.asked)
 
-    def _bound(self, prompt: Prompt, heard: Heard, tell: Callable[[str], None]) -> Usage:
-        tell("the server does not say how many tokens were used; bytes are counted instead")
-        return Usage(
-            input_tokens=self.worst_tokens(prompt)[0], output_tokens=len(clean(heard.text).encode())
+    def _believed(self, prompt: Prompt, heard: Heard, tell: Callable[[str], None]) -> Usage:
+        """Return what was used; what is not told, or cannot be, is bounded by bytes."""
+        came = len(clean(heard.text).encode()) + heard.thought
+        told = heard.usage or Usage()
+        fewest = -(-came // BYTES_A_TOKEN)
+        if told.prompt_tokens and told.output_tokens >= fewest:
+            return told
+        tell(
+            "the server does not say, or not credibly, how many tokens were used; "
+            "bytes are counted instead"
+        )
+        return replace(
+            told,
+            input_tokens=told.input_tokens if told.prompt_tokens else self.worst_tokens(prompt)[0],
+            output_tokens=told.output_tokens if told.output_tokens >= max(1, fewest) else came,
+            estimated=True,
         )
 
 

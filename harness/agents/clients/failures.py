@@ -1,23 +1,27 @@
 """What went wrong with a try, in our words: whether to try again, and what to tell the user.
 
-Both SDKs generate the same shape of error, so one reading serves both. Of what a provider
-wrote, only its message is kept, cleaned: bodies and headers can repeat a key.
+One reading serves both SDKs, every status, and errors that come with status 200. Of what a
+provider wrote, only its message is kept, cleaned: bodies and headers can repeat a key.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import httpx2
 
+from harness.agents.clients.events import Malformed, Told
+from harness.agents.clients.fields import inside, items, thing, word
 from harness.agents.clients.patience import advised_wait_s
+from harness.agents.clients.proxy import Proxy
 from harness.agents.clients.wire import Refused
 from harness.agents.redaction import without_key
 from harness.errors import ConfigError, HarnessError, ProviderError
 
 _AGAIN = {408, 409, 425, 429}
+_PROXIES = {403, 502, 503, 504}
+"""What a proxy says of its own where it forwards a call; besides 407."""
 _NAMES = {
     408: "time-out",
     409: "conflict",
@@ -29,24 +33,39 @@ _NAMES = {
     529: "overloaded",
 }
 
-# Errors inside a stream come with status 200: only their type says what they are.
-_TYPES = {
-    "overloaded_error": 529,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "timeout_error": 504,
-    "api_error": 500,
-    "server_error": 500,
-    "invalid_request_error": 400,
-    "context_length_exceeded": 400,
-    "billing_error": 402,
-    "insufficient_quota": 402,
-    "authentication_error": 401,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
+# What errors are called by OpenAI, Anthropic, Google (gRPC), vLLM, llama.cpp, LiteLLM: in snake
+# case, without "_error" or "_exception" at the end.
+_KINDS = {
+    name: status
+    for status, names in {
+        400: "invalid_request bad_request invalid_argument failed_precondition out_of_range value "
+        "invalid_prompt context_length_exceeded context_window_exceeded exceed_context_size "
+        "content_policy_violation unsupported not_supported unsupported_parameter "
+        "unsupported_value",
+        401: "authentication unauthenticated unauthorized invalid_api_key",
+        402: "billing insufficient_quota payment_required insufficient_funds",
+        403: "permission permission_denied forbidden",
+        404: "not_found model_not_found",
+        408: "request_timeout",
+        413: "request_too_large payload_too_large",
+        422: "unprocessable_entity validation request_validation",
+        429: "rate_limit rate_limit_exceeded too_many_requests resource_exhausted throttling",
+        500: "api server internal internal_server",
+        502: "bad_gateway",
+        503: "service_unavailable unavailable engine_overloaded",
+        504: "timeout gateway_timeout deadline_exceeded",
+        529: "overloaded",
+    }.items()
+    for name in names.split()
 }
 _OUT_OF_MONEY = re.compile(r"insufficient_quota|billing|spend_limit|credit_balance|hard_limit")
+_TOO_LONG = re.compile(r"context (length|window|size)|maximum context|too (long|large)", re.I)
+_WRONG = re.compile(
+    r"not found|no such|does not exist|unknown model|unsupported|not supported|invalid|bad request|"
+    r"field required",
+    re.I,
+)
+"""In an error without a code: words of a request that will never be taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +78,31 @@ class Failure:
     """None where the server did not say."""
     advised_s: float | None = None
     said: str = ""
+    remedy: str = ""
     out_of_money: bool = False
     unreachable: bool = False
+    between: bool = False
+    """Whether not the provider refused but what stands before it (``what``): a proxy, a login."""
+    doubtful: bool = False
+    """Whether nobody can tell if it will pass: it is tried again, but only a few times."""
     lost: bool = False
-    """Whether the request was sent and no answer, not even a refusal, came whole."""
+    """Whether an answer was lost on the way, if the request was sent whole: it may be charged."""
+
+    @property
+    def sentence(self) -> str:
+        """What happened, with the server's own words: for a line on the screen."""
+        if not self.said:
+            return self.what
+        return f'{self.what}: "{self.said if len(self.said) <= 160 else self.said[:159] + "…"}"'
 
     def final(self, agent: str, key: str | None) -> HarnessError:
         """Return what to raise where it is not tried again."""
+        if self.between:
+            return ConfigError(f"Agent {agent}: {self.what}.", cause=self.said, remedy=self.remedy)
         if self.status in (401, 403):
             return ConfigError(
                 f"Agent {agent}: the provider refused the key ({self.status}).",
+                cause=self.said,
                 remedy=f"set {key} to a key that may use this model"
                 if key
                 else "name the variable of its key in your own table (docs/models.md)",
@@ -86,60 +120,188 @@ class Failure:
                 remedy="harness agents shows the model's id, address and limits; "
                 "your own table can change them (docs/models.md)",
             )
-        return ProviderError(f"Agent {agent}: {self.what}.", cause=self.said)
+        return ProviderError(f"Agent {agent}: {self.what}.", cause=self.said, remedy=self.remedy)
 
 
-def judge(error: Exception, secret: str) -> Failure | None:
-    """Return what an exception from an SDK means; None where it is not a provider's failure."""
+def judge(error: Exception, secret: str, proxy: Proxy | None) -> Failure | None:
+    """Return what an exception from an SDK means; None where it is not a provider's failure.
+
+    ``proxy`` is the one that the call went through.
+    """
     if isinstance(error, Refused):
-        return Failure(str(error), again=False)
-    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | Malformed):
-        return Failure("the server sent what is no answer", again=True)
+        return Failure(str(error), again=False, lost=True)
+    if isinstance(error, Malformed):
+        return Failure(str(error), again=True, doubtful=True, lost=True)
+    if isinstance(error, Told):
+        return _judge_answer(error.response, error.body, secret, proxy, begun=error.begun)
     names = {c.__name__ for c in type(error).__mro__}
-    # OpenAI's SDK wraps what the transport raises, Anthropic's does so only before the stream.
+    # The SDKs wrap what the transport raises before the answer begins.
     cause = error.__cause__ if "APIConnectionError" in names else error
+    if isinstance(cause, httpx2.ProxyError) and proxy is not None:
+        return _refused_by(proxy, str(cause), secret)
     if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
-        return Failure("no connection", again=True, unreachable=True)
+        return _unconnected(str(cause), secret, proxy)
+    through = f", through {proxy}" if proxy else ""
     if isinstance(cause, httpx2.TimeoutException) or "APITimeoutError" in names:
-        return Failure("the server went silent", again=True)
+        return Failure(f"the server went silent{through}", again=True, lost=True)
     if isinstance(cause, httpx2.TransportError | httpx2.StreamError) or cause is not error:
-        return Failure("the connection was lost", again=True)
-    if "APIError" in names or "APIResponseValidationError" in names:
-        return _judge_status(error, secret)
+        return Failure(f"the connection was lost{through}", again=True, lost=True)
+    response = getattr(error, "response", None)
+    if isinstance(response, httpx2.Response):
+        return _judge_answer(response, _body(response), secret, proxy, begun=False)
     return None
 
 
-class Malformed(Exception):  # noqa: N818 (never shown: judge turns it into words)
-    """A stream that parses but makes no sense, or ends before its end."""
-
-
-def _judge_status(error: Any, secret: str) -> Failure:  # noqa: ANN401 (either SDK's)
-    body = error.body if isinstance(error.body, Mapping) else {}
-    inner = body.get("error", body)
-    inner = inner if isinstance(inner, Mapping) else {}
-    details = inner.get("details")
-    deeper = details.get("error_code") if isinstance(details, Mapping) else None
-    kinds = [k for k in (deeper, inner.get("code"), inner.get("type")) if isinstance(k, str)]
-    status = getattr(error, "status_code", None)
-    if status is None or status < 300:
-        status = next((_TYPES[k] for k in kinds if k in _TYPES), 500)
-    response = getattr(error, "response", None)
-    headers = response.headers if response is not None else {}
-    out_of_money = status == 402 or any(_OUT_OF_MONEY.search(k) for k in kinds)
-    again = (status in _AGAIN or (status >= 500 and status != 501)) and not out_of_money
-    if headers.get("x-should-retry", "").lower() == "false":
-        again = False
-    # Not every server wraps its words as its protocol says.
-    words = (inner.get("message"), body.get("error"), body.get("detail"), error.body)
-    message = next((w for w in words if isinstance(w, str)), "")
+def _unconnected(why: str, secret: str, proxy: Proxy | None) -> Failure:
+    said = cleaned(why, secret)
+    if "CERTIFICATE_VERIFY_FAILED" in why:
+        return Failure(
+            f"the server's certificate is not trusted{f', through {proxy}' if proxy else ''}",
+            again=False,
+            said=said,
+            remedy="name a file with the certificate that signed it: export SSL_CERT_FILE=FILE",
+            unreachable=True,
+        )
+    if proxy is None:
+        return Failure("no connection", again=True, said=said, unreachable=True)
     return Failure(
-        f"{_NAMES.get(status, 'refused' if status < 500 else 'server error')} ({status})",
+        f"no connection through {proxy}",
+        again=True,
+        said=said,
+        remedy=f"start the proxy, or unset {proxy.variable}, or name the server in NO_PROXY",
+        unreachable=True,
+    )
+
+
+def _refused_by(proxy: Proxy, said: str, secret: str, advised_s: float | None = None) -> Failure:
+    """Return what a proxy's refusal means; ``said`` begins with its status."""
+    status = int(said[:3]) if said[:3].isdigit() else None
+    busy = status in _AGAIN or (status is not None and status >= 500 and status != 501)
+    remedy = f"ask whoever runs it, or name the server in NO_PROXY, or unset {proxy.variable}"
+    if status == 407:
+        remedy = f"give it a name and a password: {proxy.variable}=http://NAME:PASSWORD@HOST:PORT"
+    return Failure(
+        f"{proxy} refused the connection ({status or 'no reason given'})",
+        again=busy,
+        advised_s=advised_s,
+        said=cleaned(said, secret),
+        remedy=remedy,
+        unreachable=busy,
+        between=not busy,
+    )
+
+
+def _judge_answer(
+    response: httpx2.Response, body: object, secret: str, proxy: Proxy | None, *, begun: bool
+) -> Failure:
+    """Return what an answer means that is an error, or no answer of an API at all."""
+    status: int | None = response.status_code
+    said = cleaned(_sentence(body) or _pointed(response), secret)
+    # An API refuses in JSON.
+    by_proxy = proxy and proxy.forwards and isinstance(body, str) and status in _PROXIES
+    if proxy and (status == 407 or by_proxy):
+        return _refused_by(proxy, f"{status} {said}", secret, advised_s=_advised(response))
+    if _is_markup(body) and status in (200, 401, 403, 511):
+        through = f", through {proxy}" if proxy else ""
+        return Failure(
+            f"a web page came instead of an answer ({status}){through}",
+            again=False,
+            said=said,
+            remedy="look whether the address is an API's (--base-url), and whether a login page "
+            "or a proxy stands before it",
+            between=True,
+        )
+    kinds = list(_kinds(body))
+    status = _meant(response.status_code, kinds, "" if _is_markup(body) else said)
+    out_of_money = status == 402 or any(_OUT_OF_MONEY.search(kind) for kind in kinds)
+    again = status is None or status in _AGAIN or (status >= 500 and status != 501)
+    if out_of_money or response.headers.get("x-should-retry", "").lower() == "false":
+        again = False
+    what = "an error instead of an answer"
+    if status is not None:
+        name = _NAMES.get(status, "refused" if status < 500 else "server error")
+        what = f"{name} ({status})"
+    return Failure(
+        what,
         again=again,
         status=status,
-        advised_s=advised_wait_s(headers) if again else None,
-        said=cleaned(message, secret),
+        advised_s=_advised(response) if again else None,
+        said=said,
         out_of_money=out_of_money,
+        doubtful=status is None,
+        lost=begun,
     )
+
+
+def _meant(status: int, kinds: list[str], said: str) -> int | None:
+    """Return the status that an error means; None where neither codes nor words tell."""
+    told = next((s for s in map(_status_of, kinds) if s is not None), None)
+    unknown = told is None and status < 300
+    if told in (None, 500) and (_TOO_LONG.search(said) or (unknown and _WRONG.search(said))):
+        told = 400
+    if status < 300:
+        return told
+    # Some servers tell a request that is wrong as an error of their own.
+    wrong = status == 500 and told is not None and told < 500 and told not in _AGAIN
+    return told if wrong else status
+
+
+def _advised(response: httpx2.Response) -> float | None:
+    return advised_wait_s(response.headers)
+
+
+def _body(response: httpx2.Response) -> object:
+    """Return a refusal's body, as JSON where it is any; it was read by the SDK."""
+    try:
+        return json.loads(response.content)
+    except (ValueError, RecursionError):
+        return response.content.decode("utf-8", "replace")
+
+
+def _layers(body: object) -> Iterator[Mapping[str, object]]:
+    """Yield the objects in which an error may say what it is, the most exact first."""
+    body = body[0] if isinstance(body, list) and body else body
+    inner = inside(body, "error")
+    yield from (inside(inner, "details"), inside(body, "details"), inner)
+    for name in ("detail", "errors"):
+        yield from (inside(body, name), *map(thing, items(body, name)[:1]))
+    yield thing(body)
+
+
+def _kinds(body: object) -> Iterator[str]:
+    for layer in _layers(body):
+        for name in ("error_code", "code", "status_code", "status", "type", "reason"):
+            value = layer.get(name)
+            if isinstance(value, str | int) and not isinstance(value, bool):
+                yield str(value)[:100]
+
+
+def _status_of(kind: str) -> int | None:
+    if re.fullmatch(r"[45]\d\d", kind):
+        return int(kind)
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).lower().replace("-", "_").replace(" ", "_")
+    return _KINDS.get(re.sub(r"_(error|exception)$", "", name))
+
+
+def _sentence(body: object) -> str:
+    """Return the server's own words; not every server puts them where its protocol says."""
+    if isinstance(body, str):
+        title = re.search(r"<title[^>]*>(.{1,400}?)</title", body, re.IGNORECASE | re.DOTALL)
+        return title[1] if title else re.sub(r"<[^<>]{0,400}>", " ", body[:4000])
+    layers = list(_layers(body))
+    for name in ("message", "msg", "error", "detail"):
+        if said := next((text for layer in layers if (text := word(layer, name))), ""):
+            return said
+    return ""
+
+
+def _pointed(response: httpx2.Response) -> str:
+    where = response.headers.get("location", "")
+    return f"it points to {where}" if where and 300 <= response.status_code < 400 else ""
+
+
+def _is_markup(body: object) -> bool:
+    return isinstance(body, str) and body.lstrip("\ufeff \t\r\n").startswith("<")
 
 
 def cleaned(text: str, secret: str, most: int = 300) -> str:

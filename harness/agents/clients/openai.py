@@ -1,5 +1,6 @@
 """OpenAI's chat completions, and every server that speaks them, by the SDK (3.x), streamed."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import httpx2
@@ -13,10 +14,10 @@ from harness.agents.clients.client import (
     system_text,
     turn_text,
 )
-from harness.agents.clients.failures import Malformed
-from harness.agents.clients.fields import count, word
+from harness.agents.clients.events import Draft, Events
+from harness.agents.clients.fields import count, inside, items, word
 from harness.agents.clients.wire import open_http, timeouts
-from harness.agents.model import Prompt, Stop, Usage
+from harness.agents.model import Prompt, Usage
 
 
 class Speaker:
@@ -34,7 +35,7 @@ class Speaker:
             base_url=base_url(entry, settings),
             max_retries=0,
             timeout=timeouts(idle_s),
-            http_client=open_http(idle_s),
+            http_client=open_http(base_url(entry, settings), idle_s),
             default_headers=dict(entry.extra_headers),
         )
 
@@ -54,15 +55,14 @@ class Speaker:
         body[self._entry.max_tokens_field] = answer_tokens(self._entry, self._settings)
         if self._entry.stream_usage:
             body["stream_options"] = {"include_usage": True}
-        ask: Any = self._sdk.chat.completions.create  # plain dicts in, as on the wire
-        stream = ask(
+        ask: Any = self._sdk.chat.completions.with_streaming_response.create  # plain dicts in
+        with ask(
             model=self._entry.model,
             messages=self._messages(prompt),
             stream=True,
             extra_body=body,
-        )
-        with stream:
-            return _read(stream, wants_usage=self._entry.stream_usage)
+        ) as response:
+            return _read(Events(response.http_response))
 
     def _messages(self, prompt: Prompt) -> list[dict[str, str]]:
         system = system_text(self._entry, prompt)
@@ -75,42 +75,34 @@ class Speaker:
         return [{"role": self._entry.system_role, "content": system}, *turns]
 
 
-def _read(stream: Any, *, wants_usage: bool) -> Heard:  # noqa: ANN401 (constructed unchecked)
-    pieces: list[str] = []
-    model_id = finish = ""
+def _read(events: Events) -> Heard:
+    draft = Draft()
     refused = False
-    usage: Usage | None = None
-    for chunk in stream:
-        model_id = word(chunk, "model") or model_id
-        usage = _usage(getattr(chunk, "usage", None)) or usage
-        choices = getattr(chunk, "choices", None)
-        if not isinstance(choices, list) or not choices:
-            continue
-        # Reasoning comes in fields of its own (reasoning, reasoning_content): not read.
-        delta = getattr(choices[0], "delta", None)
-        pieces.append(word(delta, "content"))
-        if refusal := word(delta, "refusal"):
-            refused = True
-            pieces.append(refusal)
-        finish = word(choices[0], "finish_reason") or finish
-    if not finish:
-        raise Malformed
-    stop: Stop = "end"
-    if refused or finish.startswith("content_filter"):
-        stop = "refusal"
-    elif finish == "length":
-        stop = "length"
-    return Heard("".join(pieces), stop, usage, model_id)
+    for chunk in draft.follow(events):
+        draft.model_id = word(chunk, "model") or draft.model_id
+        draft.usage = _usage(inside(chunk, "usage")) or draft.usage
+        for choice in items(chunk, "choices")[:1]:
+            # A whole answer has a message where a piece of a stream has a delta.
+            for said in (inside(choice, "delta"), inside(choice, "message")):
+                draft.pieces.append(word(said, "content"))
+                # Some servers send their reasoning under both names.
+                draft.think(word(said, "reasoning_content") or word(said, "reasoning"))
+                if refusal := word(said, "refusal"):
+                    refused = True
+                    draft.pieces.append(refusal)
+            draft.finish = word(choice, "finish_reason") or draft.finish
+    stop = draft.stop(events)
+    return Heard.of(draft, "refusal" if refused else stop)
 
 
-def _usage(told: object) -> Usage | None:
+def _usage(told: Mapping[str, Any]) -> Usage | None:
     prompt, completion = count(told, "prompt_tokens"), count(told, "completion_tokens")
     if prompt is None or completion is None:
         return None
-    inside = getattr(told, "prompt_tokens_details", None)
-    cached = min(count(inside, "cached_tokens") or 0, prompt)
-    written = min(count(inside, "cache_write_tokens") or 0, prompt - cached)
-    thought = count(getattr(told, "completion_tokens_details", None), "reasoning_tokens") or 0
+    details = inside(told, "prompt_tokens_details")
+    cached = min(count(details, "cached_tokens") or 0, prompt)
+    written = min(count(details, "cache_write_tokens") or 0, prompt - cached)
+    thought = count(inside(told, "completion_tokens_details"), "reasoning_tokens") or 0
     # Gemini leaves its thoughts out of completion_tokens, not out of the total (or the bill).
     output = max(completion, (count(told, "total_tokens") or 0) - prompt)
     return Usage(

@@ -17,9 +17,14 @@ from typing import Any, Self
 
 import httpx2
 
+from harness.agents.clients.proxy import certificates, proxy_of
+
 POLL_S = 0.1
 CONNECT_S = 30.0
 WRITE_S = 120.0
+
+_OPENS = ("connection.", "proxy.", "socks.")
+"""Events of the transport that open a connection, or put TLS around one that a proxy made."""
 
 
 class Refused(Exception):  # noqa: N818 (never shown: the client turns it into words)
@@ -61,8 +66,10 @@ class Line:
         """Hear from the transport what it does."""
         if event.endswith("send_request_body.complete"):
             self.asked = True
+        elif event.endswith("start_tls.started"):
+            self.asked = False  # what was sent so far asked a proxy for the connection
         stream: Any = info.get("return_value")
-        if event.startswith("connection.") and hasattr(stream, "get_extra_info"):
+        if event.startswith(_OPENS) and hasattr(stream, "get_extra_info"):
             found = stream.get_extra_info("socket")
             if isinstance(found, socket.socket):
                 with self._lock:
@@ -129,14 +136,20 @@ def timeouts(idle_s: float) -> httpx2.Timeout:
     return httpx2.Timeout(connect=CONNECT_S, read=idle_s, write=WRITE_S, pool=None)
 
 
-def open_http(idle_s: float) -> httpx2.Client:
-    """Return the HTTP client to give to an SDK. Proxies of the environment are honoured.
+def open_http(url: str, idle_s: float) -> httpx2.Client:
+    """Return the HTTP client to give to an SDK that calls ``url``.
 
-    Redirects are not followed: a key goes where it was told to go.
+    Of the environment only the proxy and the certificates are honoured. Redirects are not
+    followed: a key goes where it was told to go. Raises ConfigError.
     """
+    proxy = proxy_of(url)
+    through = httpx2.Proxy(proxy.url, ssl_context=certificates(proxy.url)) if proxy else None
     return httpx2.Client(
         timeout=timeouts(idle_s),
         limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
         event_hooks={"request": [_prepare], "response": [_meter]},
         follow_redirects=False,
+        trust_env=False,
+        proxy=through,
+        verify=certificates(url) or True,
     )

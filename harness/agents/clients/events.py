@@ -1,0 +1,198 @@
+"""What a server sent with status 200, as JSON objects: a stream of events, or one whole answer.
+
+The SDKs' own readers are not used. Each knows one form of an error, and takes everything else
+for an answer, or for the end of one: a web page, another server's error, one whole answer to a
+request for a stream. What it is, is told by its first byte: content types are often wrong.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import httpx2
+
+from harness.agents.model import Stop, Usage
+
+MOST_WORDS = 64 << 10
+"""Bytes that are kept of a text that is no event."""
+
+_FIELDS = (b"data", b"event", b"id", b"retry", b"")  # "" begins a comment
+_ENDS: dict[str, Stop] = {
+    "length": "length",
+    "max_tokens": "length",
+    "max_new_tokens": "length",
+    "model_length": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "refusal",
+    "safety": "refusal",
+    "recitation": "refusal",
+    "blocklist": "refusal",
+    "prohibited_content": "refusal",
+}
+_BROKEN = {"abort", "aborted", "error", "failed", "cancelled", "canceled", "timeout"}
+
+
+class Told(Exception):  # noqa: N818 (never shown: judge turns it into words)
+    """An error, or a web page, where an answer was to come. ``body``: JSON, or text."""
+
+    def __init__(self, body: object, response: httpx2.Response, *, begun: bool) -> None:
+        super().__init__()
+        self.body = body
+        self.response = response
+        self.begun = begun
+        """Whether part of an answer had come before."""
+
+
+class Malformed(Exception):  # noqa: N818
+    """What was sent is no answer, or ends before its end; the text says what it is."""
+
+
+class Events:
+    """The objects of one response, read once."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self._response = response
+        self._begun = False
+        self.marked = False
+        """Whether the server marked the end: with its [DONE], or by one whole JSON answer."""
+
+    @property
+    def framed(self) -> bool:
+        """Whether HTTP itself would have told a cut from an end."""
+        return not {"content-length", "transfer-encoding"}.isdisjoint(self._response.headers)
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        """Yield the objects. Raises Told, Malformed, and what the transport raises."""
+        lines = self._lines()
+        first = next((line for line in lines if line.strip()), b"")
+        start = first.lstrip()
+        if not start:
+            raise Malformed("the server sent an empty answer")
+        if start[:1] in (b"{", b"["):
+            yield from self._checked(_json(b"\n".join([first, *lines])))
+            self.marked = True
+        elif first.partition(b":")[0] in _FIELDS:
+            yield from self._events(chain([first], lines))
+        else:
+            raise self._told(_words(chain([first], lines)))
+
+    def _events(self, lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
+        kind: bytes = b""
+        data: list[bytes] = []
+        for line in chain(lines, [b""]):  # some servers leave out the last blank line
+            name, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            if name == b"data":
+                data.append(value)
+            elif name == b"event":
+                kind = value
+            if line:
+                continue
+            text, event = b"\n".join(data).strip(), kind
+            kind, data = b"", []
+            if text.startswith(b"[DONE]"):
+                self.marked = True
+                return
+            if event == b"error" and text:
+                raise self._told(_json_or_words(text))
+            if text:
+                yield from self._checked(_json(text))
+
+    def _checked(self, value: object) -> Iterator[Mapping[str, Any]]:
+        """Yield what may be part of an answer. Raises Told."""
+        one = value[0] if isinstance(value, list) and value else value  # Gemini's errors
+        if isinstance(one, Mapping):
+            if _is_error(one):
+                raise self._told(one)
+            self._begun = True
+            yield one
+
+    def _told(self, body: object) -> Told:
+        return Told(body, self._response, begun=self._begun)
+
+    def _lines(self) -> Iterator[bytes]:
+        """Yield the lines, without their ends. The size of all was bounded on the way."""
+        pieces: list[bytes] = []
+        for chunk in self._response.iter_bytes():
+            *ended, last = chunk.split(b"\n")
+            for line in ended:
+                yield b"".join([*pieces, line]).removesuffix(b"\r")
+                pieces = []
+            pieces.append(last)
+        yield b"".join(pieces).removesuffix(b"\r")
+
+
+@dataclass
+class Draft:
+    """What has come of an answer so far."""
+
+    pieces: list[str] = field(default_factory=list)
+    thought: int = 0
+    """Bytes of reasoning."""
+    finish: str = ""
+    """Why it ended, in the server's word."""
+    usage: Usage | None = None
+    model_id: str = ""
+
+    def think(self, text: str) -> None:
+        """Count reasoning; its text is not kept."""
+        self.thought += len(text.encode("utf-8", "replace"))
+
+    def follow(self, events: Events) -> Iterator[Mapping[str, Any]]:
+        """Yield the objects; a cut after the answer's end takes nothing away from it."""
+        try:
+            yield from events
+        except (httpx2.TransportError, httpx2.StreamError):
+            if not self.finish:
+                raise
+
+    def stop(self, events: Events) -> Stop:
+        """Return why it ended. Raises Malformed where it did not, or was broken off.
+
+        What was paid is kept. Where the server gives no reason, its mark or the usage shows the
+        end; a stream that just ends, as HTTP has it, is one that was cut: it can be continued.
+        """
+        reason = self.finish.lower()
+        if reason in _BROKEN:
+            raise Malformed(f"the server broke its answer off ({reason})")
+        if reason:
+            return "refusal" if reason.startswith("content_filter") else _ENDS.get(reason, "end")
+        text = any(self.pieces)
+        if (text or self.thought) and (events.marked or self.usage is not None):
+            return "end"
+        if text and events.framed:
+            return "length"
+        raise Malformed("the server sent what is no answer")
+
+
+def _is_error(value: Mapping[str, Any]) -> bool:
+    if value.get("error") or "error" in (value.get("type"), value.get("object")):
+        return True
+    bare = not {"choices", "content", "delta"} & value.keys()
+    return bare and any(
+        isinstance(value.get(name), str | list) for name in ("detail", "message", "errors", "msg")
+    )
+
+
+def _json(text: bytes) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise Malformed("the server sent what is no answer") from None
+
+
+def _json_or_words(text: bytes) -> object:
+    try:
+        return _json(text)
+    except Malformed:
+        return _words([text])
+
+
+def _words(lines: Iterable[bytes]) -> str:
+    kept = b""
+    for line in lines:
+        if len(kept) < MOST_WORDS:
+            kept += line + b"\n"
+    return kept[:MOST_WORDS].decode("utf-8", "replace")

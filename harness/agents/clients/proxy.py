@@ -1,0 +1,120 @@
+"""What of the environment decides how a server is reached: proxies and certificates.
+
+Read here, and not by the HTTP library: it takes what it does not know for a bug, and a proxy's
+answers for the server's. The variables are those that curl reads.
+"""
+
+import ipaddress
+import os
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpx2
+
+from harness.agents.addresses import is_here
+from harness.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy in use. Its text names it without the password that its URL may hold."""
+
+    url: str
+    variable: str
+    forwards: bool
+    """Whether it sees the call, and may answer it itself; else it only connects (https)."""
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.url)
+        return f"the proxy {parts.scheme}://{parts.netloc.rpartition('@')[2]} ({self.variable})"
+
+
+def proxy_of(url: str) -> Proxy | None:
+    """Return the proxy by which an address is to be reached; None: directly, as this machine is.
+
+    Raises ConfigError: a proxy that is none, or of a kind that cannot be used.
+    """
+    target = urlsplit(url)
+    host = target.hostname or ""
+    known = getproxies()
+    kind = next((kind for kind in (target.scheme, "all") if known.get(kind)), None)
+    if kind is None or is_here(host) or _spared(host, target.netloc.rpartition("@")[2]):
+        return None
+    found = known[kind] if "://" in known[kind] else f"http://{known[kind]}"
+    names = (f"{kind}_proxy", f"{kind}_proxy".upper())
+    variable = next((name for name in names if os.environ.get(name)), "the system's setting")
+    proxy = Proxy(found, variable, forwards=target.scheme == "http")
+    _check(proxy, host)
+    return proxy
+
+
+def _check(proxy: Proxy, host: str) -> None:
+    direct = f"or reach the server directly: export NO_PROXY={host}"
+    try:
+        parts = urlsplit(proxy.url)
+        usable = bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        usable = False
+    if not usable:
+        # Not its value, which may hold a password.
+        raise ConfigError(
+            f"{proxy.variable} holds no address of a proxy.",
+            remedy=f"export {proxy.variable}=http://HOST:PORT, {direct}",
+        )
+    if parts.scheme in ("http", "https"):
+        return
+    if parts.scheme not in ("socks5", "socks5h"):
+        address = parts.netloc.rpartition("@")[2]
+        raise ConfigError(
+            f"A proxy of the kind {parts.scheme}:// is not supported: {proxy}.",
+            remedy=f"if it speaks SOCKS 5: export {proxy.variable}=socks5h://{address}, {direct}",
+        )
+    if find_spec("socksio") is None:
+        raise ConfigError(
+            f"A SOCKS proxy needs the package socksio, which is not installed: {proxy}.",
+            remedy=f"pip install socksio, {direct}",
+        )
+
+
+def _spared(host: str, netloc: str) -> bool:
+    """Return whether NO_PROXY names a host: by name, domain, address, or range of addresses."""
+    if proxy_bypass(netloc) or proxy_bypass(host):
+        return True
+    with suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        for entry in getproxies().get("no", "").split(","):
+            with suppress(ValueError):
+                if address in ipaddress.ip_network(entry.strip(), strict=False):
+                    return True
+    return False
+
+
+def certificates(url: str) -> ssl.SSLContext | None:
+    """Return what a server is checked by: SSL_CERT_FILE or SSL_CERT_DIR, else the system's.
+
+    None where nothing is encrypted. Raises ConfigError where a variable points to what holds no
+    certificates.
+    """
+    if urlsplit(url).scheme != "https":
+        return None
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if not file and not folder:
+        return httpx2.create_ssl_context(trust_env=False)
+    name, value = ("SSL_CERT_FILE", file) if file else ("SSL_CERT_DIR", folder or "")
+    try:
+        if file:
+            return ssl.create_default_context(cafile=file)
+        if not Path(value).is_dir():
+            raise NotADirectoryError(f"{value} is no folder")
+        return ssl.create_default_context(capath=value)
+    except OSError as error:  # an SSLError, too
+        raise ConfigError(
+            f"{name} names no certificates: {value}.",
+            cause=str(error),
+            remedy=f"unset {name}, or set it to certificates (PEM) to check the server by",
+        ) from None
