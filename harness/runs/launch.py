@@ -313,7 +313,8 @@ def _execute(
         evaluator = LocalEvaluator(ready.request, workers=run.asked.workers, observe=observe)
         # Reads everything back, and refuses damage, before a byte is written.
         unchanged.refuse_other_lock(run, journal.events)
-        unchanged.refuse_other_seed(run.asked, run.training_seeds)
+        if run.lock.asked is None:
+            unchanged.refuse_other_seed(run.asked, run.training_seeds)
         budget = Budget(
             run.asked.limits, workers=run.asked.workers, gpus=len(ready.lease.uuids[:1])
         )

@@ -220,7 +220,8 @@ class Run:
         """The seed that each scored node was trained with, by the node's number."""
         scores = sorted(self.path.glob("nodes/[0-9]*/score.json"))
         found = {int(f.parent.name): read_json(f).get("conditions") for f in scores}
-        return {n: c["training_seed"] for n, c in found.items() if c and "training_seed" in c}
+        seeds = {n: c.get("training_seed") for n, c in found.items() if isinstance(c, dict)}
+        return {n: seed for n, seed in seeds.items() if isinstance(seed, int)}
 
     def log(self, number: int) -> str:
         """Return what a node's submission printed: of nodes, and so of the search split, only."""
