@@ -14,10 +14,10 @@ from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harness.agents.addresses import WrongAddress, refuse_wrong, shown
 from harness.agents.model import Usage
 from harness.errors import ConfigError
 from harness.files import read_text
@@ -125,7 +125,7 @@ class Entry(_Frozen):
             if _SECRET.search(name.lower()):
                 raise ValueError(f"{name!r} looks like a secret: keys come from the environment")
         if self.base_url is not None:
-            _check_url(self.base_url)
+            refuse_wrong(self.base_url, self.provider)
         return self
 
     def price(self, usage: Usage) -> float | None:
@@ -195,11 +195,12 @@ def check_settings(entry: Entry, settings: Settings) -> None:
     """Refuse a setting that the model does not take. Raises ConfigError."""
     if settings.base_url is not None:
         try:
-            _check_url(settings.base_url)
-        except ValueError as error:
+            refuse_wrong(settings.base_url, entry.provider)
+        except WrongAddress as error:
             raise ConfigError(
                 f"This base URL cannot be used: {error}.",
-                remedy="--base-url http://127.0.0.1:8000/v1",
+                cause=f"asked for: {shown(settings.base_url)}",
+                remedy=f"--base-url {error.likely}",
             ) from None
     elif entry.base_url is None:
         raise ConfigError(
@@ -302,15 +303,3 @@ def _entry(name: str, table: Mapping[str, Any], file: Path) -> Entry:
             cause=problems(error, Entry, secret=True),  # a value may be a key
             remedy="see docs/models.md for the fields",
         ) from None
-
-
-def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        port_is_valid = parts.port is None or parts.port > 0
-    except ValueError:
-        raise ValueError("it is no web address") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid:
-        raise ValueError("it must begin with http:// or https:// and a host")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("it must hold no password, query or fragment")

@@ -15,6 +15,7 @@ from typing import Literal
 from harness.report.stats.nines import FLOOR
 from harness.runs.index import Entry
 from harness.runs.rundir import Asked, Locked
+from harness.runs.unchanged import ASKED
 
 By = Literal["agent", "model", "policy", "task"]
 
@@ -29,6 +30,10 @@ SETUP = (
     "charge_waiting",
 )
 """What of ``run.toml`` sets a search up, besides ``settings`` and ``writing``."""
+
+PLACES = {name.removeprefix("writing.") for name, rule in ASKED.items() if rule == "as resolved"}
+"""Of ``writing``: what is found there stands in the lock (server, settings, hashes of texts), and
+the places themselves decide nothing: one server on another port, one folder elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -144,7 +149,7 @@ def _alike(members: list[Entry]) -> bool:
         asked, lock = entry.asked, entry.lock
         if asked is None or lock is None:
             continue
-        mine = (*(getattr(asked, name) for name in SETUP), asked.settings, asked.writing,
+        mine = (*(getattr(asked, name) for name in SETUP), asked.settings, _told(asked, lock),
                 lock.policy, lock.agent)  # fmt: skip
         if first.setdefault((asked.task, asked.policy, asked.agent), mine) != mine:
             return False
@@ -166,8 +171,12 @@ def _setup(asked: Asked, lock: Locked) -> dict[str, str]:
     flat = {name: str(getattr(asked, name)) for name in SETUP}
     for prefix, values in ((f"{asked.policy}.", lock.policy), ("", lock.agent)):
         flat |= {f"{prefix}{name}": _word(value) for name, value in values.items()}
-    flat |= {name: _word(value) for name, value in asked.writing}
-    return flat
+    return flat | {name: _word(value) for name, value in _told(asked, lock).items()}
+
+
+def _told(asked: Asked, lock: Locked) -> dict[str, object]:
+    """Return how a model was to be asked; without places, where the lock holds what they held."""
+    return {name: v for name, v in asked.writing if not (lock.agent and name in PLACES)}
 
 
 def _word(value: object) -> str:

@@ -261,7 +261,7 @@ def resume(path: Path, *, progress: Progress, observe: Observe) -> dict[str, Any
         say=_teller(observe),
     )
     with closing(ready):
-        _same(lock, _resolve(ready, policy, agent))
+        unchanged.refuse_other(lock, _resolve(ready, policy, agent))
         return _execute(run, ready, agent, policy, observe)
 
 
@@ -319,17 +319,6 @@ def _resolve(ready: Ready, policy: Policy, agent: Agent) -> Locked:
     )
 
 
-def _same(before: Locked, now: Locked) -> None:
-    """Refuse to go on where later nodes could not be compared with earlier ones."""
-    if before.hidden_key != now.hidden_key:
-        raise ConfigError(
-            "This run began with other hidden rows: later nodes would not compare.",
-            cause=f"then {hidden.named(before.hidden_key)}, now {hidden.named(now.hidden_key)}",
-            remedy=hidden.remedy(before.hidden_key),
-        )
-    unchanged.refuse_other(before, now)
-
-
 def _execute(
     run: Run, ready: Ready, agent: Agent, policy: Policy, observe: Observe
 ) -> dict[str, Any]:
@@ -343,6 +332,8 @@ def _execute(
         evaluator = LocalEvaluator(ready.request, workers=run.asked.workers, observe=observe)
         # Reads everything back, and refuses damage, before a byte is written.
         unchanged.refuse_other_lock(run, journal.events)
+        if run.lock.asked is None:
+            unchanged.refuse_other_seed(run.asked, run.training_seeds)
         budget = Budget(
             run.asked.limits, workers=run.asked.workers, gpus=len(ready.lease.uuids[:1])
         )

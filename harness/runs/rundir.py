@@ -232,6 +232,14 @@ class Run:
         """Return the folder of a node."""
         return self.path / "nodes" / f"{number:04d}"
 
+    @property
+    def training_seeds(self) -> dict[int, int]:
+        """The seed that each scored node was trained with, by the node's number."""
+        scores = sorted(self.path.glob("nodes/[0-9]*/score.json"))
+        found = {int(f.parent.name): read_json(f).get("conditions") for f in scores}
+        seeds = {n: c.get("training_seed") for n, c in found.items() if isinstance(c, dict)}
+        return {n: seed for n, seed in seeds.items() if isinstance(seed, int)}
+
     def log(self, number: int) -> str:
         """Return what a node's submission printed: of nodes, and so of the search split, only."""
         file = self.node_dir(number) / "stdout.log"

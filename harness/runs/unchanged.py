@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import ConfigError
+from harness.seeds import derive
+from tasks import hidden
 
 if TYPE_CHECKING:  # run directories ask us
     from harness.runs.rundir import Asked, Locked, Run
@@ -94,6 +96,12 @@ def refuse_edited(asked: "Asked", lock: "Locked", file: object) -> None:
 
 def refuse_other(before: "Locked", now: "Locked") -> None:
     """Raise ConfigError where later nodes could not be compared with earlier ones."""
+    if before.hidden_key != now.hidden_key:
+        raise ConfigError(
+            "This run began with other hidden rows: later nodes would not compare.",
+            cause=f"then {hidden.named(before.hidden_key)}, now {hidden.named(now.hidden_key)}",
+            remedy=hidden.remedy(before.hidden_key),
+        )
     for name, rule in LOCKED.items():
         # What an old lock does not hold was not known then.
         if rule != "fixed" or name not in before.model_fields_set:
@@ -104,6 +112,21 @@ def refuse_other(before: "Locked", now: "Locked") -> None:
                 f"This run began with another {name}: later nodes would not compare.",
                 cause="; ".join(_differences(name, old, new)),
                 remedy="go back to what it began with, or start a new run",
+            )
+
+
+def refuse_other_seed(asked: "Asked", trained: Mapping[int, int]) -> None:
+    """Raise ConfigError where nodes were trained with the seeds of another run's seed.
+
+    ``trained``: the training seed of each scored node. It tells where an old lock does not.
+    """
+    for node, seed in trained.items():
+        if seed != derive(asked.seed, "node", node):
+            raise ConfigError(
+                "run.toml was edited after the run began, and would claim what was not done.",
+                cause=f"node {node} was trained with a seed that does not come of seed "
+                f"{asked.seed}",
+                remedy="put back the seed that it began with, or start a new run",
             )
 
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.agents.writing import Writing
 from harness.runs import rundir
 from harness.runs.result import compose
 from harness.runs.rundir import Asked, Locked, Run
@@ -35,6 +36,8 @@ def make_run(
     name: str = "",
     replay: dict | None = None,
     nodes: Sequence[float | None] | None = None,
+    writing: Writing = Writing(),  # noqa: B008 (frozen)
+    described: dict | None = None,
     **locked,
 ) -> Path:
     """Write one run. ``score`` None is an invalid one; ``closed``: finished, failed, or "".
@@ -43,7 +46,7 @@ def make_run(
     """
     asked = Asked(
         task=task, profile=profile, agent=agent, policy=policy, steps=steps, time_s=60.0,
-        seed=seed, sandbox="auto",
+        seed=seed, sandbox="auto", writing=writing,
     )  # fmt: skip
     lock = Locked(
         **{
@@ -58,6 +61,7 @@ def make_run(
             "hardware": HARDWARE,
             "direction": direction,
             "audit_key": "0" * 32,
+            "agent": described or {},
             **locked,
         }
     )

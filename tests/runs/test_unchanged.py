@@ -74,6 +74,16 @@ def aged(run: Path) -> None:
         (run / "result.json").write_text(json.dumps(result))
 
 
+def unnamed(run: Path) -> None:
+    """Make a journal look as before it named the lock."""
+    events = read(run / "events.jsonl")[0]
+    (run / "events.jsonl").unlink()
+    journal = Journal(run / "events.jsonl")
+    for event in events:
+        journal.append(event.kind, **{k: v for k, v in event.data.items() if k != "lock"})
+    journal.close()
+
+
 EDITS = {
     "policy": ('^policy = "greedy"', 'policy = "mcts"', "'greedy', now 'mcts'"),
     "seed": ("^seed = 0", "seed = 7", "then 0, now 7"),
@@ -158,12 +168,7 @@ def test_a_lock_that_was_edited_with_it_is_found_by_the_journal_and_by_the_resul
 
 def test_a_lock_of_before_what_was_asked_was_kept_is_read_and_resumed(runs):
     aged(runs / "begun")
-    events = read(runs / "begun" / "events.jsonl")[0]
-    (runs / "begun" / "events.jsonl").unlink()
-    journal = Journal(runs / "begun" / "events.jsonl")
-    for event in events:
-        journal.append(event.kind, **{k: v for k, v in event.data.items() if k != "lock"})
-    journal.close()
+    unnamed(runs / "begun")
     assert Run.open(runs / "begun").lock.asked is None
     assert resume(runs / "begun", progress=quiet, observe=quiet)["nodes"]["scored"] == 2
 
@@ -174,6 +179,74 @@ def test_an_old_lock_still_knows_its_policy(runs):
     with pytest.raises(ConfigError, match="another policy") as caught:
         resume(runs / "begun", progress=quiet, observe=quiet)
     assert "policy.num_drafts" in caught.value.cause
+
+
+def test_an_old_lock_still_knows_its_seed_by_what_was_trained(runs):
+    aged(runs / "begun")
+    unnamed(runs / "begun")
+    edit(runs / "begun" / "run.toml", "^seed = 0", "seed = 1")
+    with pytest.raises(ConfigError, match="edited") as caught:
+        resume(runs / "begun", progress=quiet, observe=quiet)
+    assert "node 0 was trained with a seed that does not come of seed 1" in caught.value.cause
+
+
+ASKED = Asked(task="toy", profile="test", agent="reference", policy="greedy", steps=2,
+              time_s=60.0, seed=0, sandbox="auto", dollars=3.0)  # fmt: skip
+OTHER = {
+    "format": 2, "task": "x", "profile": "x", "agent": "x", "policy": "x", "settings": ("x",),
+    "steps": 1, "time_s": 59.0, "seed": 1, "sandbox": "process", "workers": 2,
+    "data": {"source": "x"}, "gpu_hours": 1.0, "input_tokens": 1, "output_tokens": 1,
+    "dollars": 2.0, "charge_waiting": True, "on_divergence": "live", "writing.base_url": "x",
+    "writing.effort": "x", "writing.temperature": 0.5, "writing.max_answer_tokens": 1,
+    "writing.agents_file": Path("x"), "writing.prompts": Path("x"), "writing.literature": Path("x"),
+    "writing.answer_format": "edits", "writing.analyze": True, "writing.complexity": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", unchanged.ASKED)
+def test_each_field_of_run_toml_is_held_to_its_rule(field):
+    def changed(value: object) -> str:
+        outer, _, inner = field.partition(".")
+        if inner:
+            outer, value = "writing", ASKED.writing.model_copy(update={inner: value})
+        return unchanged.edited(ASKED.model_copy(update={outer: value}), lock)
+
+    lock = Locked(asked=ASKED, **LOCK)
+    told, rule = changed(OTHER[field]), unchanged.ASKED[field]
+    assert bool(told) == (rule in ("fixed", "may rise"))
+    assert not told or told.startswith(f"{field}: then ")
+    if rule == "may rise":
+        assert changed(None) == ""
+        assert getattr(ASKED, field) is None or changed(10**9) == ""
+
+
+LOCK = {
+    "harness": "0", "task_hash": "t", "data_hash": "d", "data": "/x", "scorer": "s",
+    "sandbox": "process", "policy": {"c": 1}, "agent": {"asks": {"model": "a", "server": "local"}},
+    "versions": {"torch": "1"}, "hardware": {"cpu": "x"}, "audit_key": "k",
+    "direction": "maximize", "image": "", "hidden_key": "",
+}  # fmt: skip
+NOW = {
+    "format": 2, "task_hash": "u", "data_hash": "e", "hidden_key": "0" * 16, "scorer": "r",
+    "image": "sha256:1", "policy": {"c": 2}, "versions": {"torch": "2"}, "hardware": {"cpu": "y"},
+    "agent": {"asks": {"model": "b", "server": "local"}}, "direction": "minimize",
+    "asked": ASKED, "harness": "1", "data": "/y", "sandbox": "docker", "prices": ({"input": 1},),
+    "audit_key": "l",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", unchanged.LOCKED)
+def test_each_field_of_the_lock_is_held_to_its_rule(field):
+    before = Locked(**{"format": 1, **LOCK})
+    now = before.model_copy(update={field: NOW[field]})
+    if unchanged.LOCKED[field] == "fixed":
+        with pytest.raises(ConfigError, match="This run began with (another|other)") as caught:
+            unchanged.refuse_other(before, now)
+        # Of a table only what differs in it.
+        assert field == "hidden_key" or caught.value.cause.startswith(field)
+        assert "server" not in caught.value.cause
+    else:
+        unchanged.refuse_other(before, now)
 
 
 def test_every_field_has_a_rule_and_the_docs_say_the_same():

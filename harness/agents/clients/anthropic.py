@@ -28,6 +28,8 @@ _CACHED = {"type": "ephemeral"}
 class Speaker:
     """Asks by ``messages.create(stream=True)``."""
 
+    models = "/v1/models"
+
     def __init__(self, entry: Entry, settings: Settings, *, key: str, idle_s: float) -> None:
         import anthropic  # seconds
 
@@ -43,9 +45,15 @@ class Speaker:
             open_telemetry=False,
         )
 
-    def knock(self) -> None:
-        """Ask for the list of models, and read none of it: servers differ in its form."""
-        self._sdk.get("/v1/models", cast_to=httpx2.Response)
+    def knock(self, at: str = "") -> str:
+        """Ask for the list of models."""
+        got = self._sdk.get(f"{at}{self.models}", cast_to=httpx2.Response)
+        return got.headers.get("content-type", "")
+
+    def touch(self) -> str:
+        """Ask for nothing: a server refuses that at no cost, where there is one."""
+        got = self._sdk.post("/v1/messages", body={}, cast_to=httpx2.Response)
+        return got.headers.get("content-type", "")
 
     def hear(self, prompt: Prompt) -> Heard:
         """Ask, and read the answer to its ``message_stop``."""

@@ -11,19 +11,21 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
+from harness.agents.addresses import others, server_of
 from harness.agents.catalogue import Entry, Settings
 from harness.agents.clients.events import Draft
 from harness.agents.clients.failures import Failure, judge
 from harness.agents.clients.gate import gate_of
 from harness.agents.clients.patience import Patience
-from harness.agents.clients.proxy import is_loopback, proxy_of
+from harness.agents.clients.proxy import proxy_of
 from harness.agents.clients.wire import Line
 from harness.agents.model import Prompt, Reply, Stop, Turn, Usage
-from harness.errors import Cancelled, ProviderError
+from harness.errors import Cancelled, ConfigError, ProviderError
 
 # Upper bounds for worst_tokens, per request and per message. Chat templates add words of their
 # own: some 70 tokens for gpt-oss (its system block), 4 to 8 around each message elsewhere.
@@ -33,6 +35,9 @@ MESSAGE_TOKENS = 16
 # A streamed token costs 160 (Anthropic's protocol) or 300 bytes on the wire, from llama.cpp.
 BYTES_PER_TOKEN = 1024
 BYTES_BESIDES = 1 << 20
+
+ABSENT = (404, 405)
+"""Statuses of an address behind which there is nothing."""
 
 EMPTY = "(empty)"
 """Stands for a message without text: providers refuse those with a 400."""
@@ -72,8 +77,18 @@ class Speaker(Protocol):
         """Ask, and read the answer to its end."""
         ...
 
-    def knock(self) -> None:
-        """Make a call that costs nothing and needs the key."""
+    models: str
+    """Where the list of models is, from the address on."""
+
+    def knock(self, at: str = "") -> str:
+        """Ask for the list of models, here or ``at`` another address; return what kind came.
+
+        It costs nothing and needs the key. None of it is read: servers differ in its form.
+        """
+        ...
+
+    def touch(self) -> str:
+        """Ask for nothing at all where answers come from, and return what kind of answer came."""
         ...
 
 
@@ -126,15 +141,7 @@ class ApiClient:
         A busy server, and one without that endpoint, are taken as well. Raises ConfigError for
         a refused key, ProviderError where nothing answers.
         """
-        failure: Failure | None = None
-        line = Line(threading.Event(), total_s=60, max_bytes=16 << 20)
-        try:
-            with line:
-                self._speaker.knock()
-        except Exception as error:
-            failure = judge(error, self._secret, self._proxy)
-            if failure is None:
-                raise
+        failure = self._knock(self._speaker.knock)
         if failure is None:
             return
         if failure.status in (401, 403) or failure.between:
@@ -146,6 +153,43 @@ class ApiClient:
                 cause=failure.sentence,
                 remedy=failure.remedy or "start the server, or give its address: --base-url",
             )
+        if failure.status in ABSENT:
+            self._refuse_address()
+
+    def _knock(self, call: Callable[[], str]) -> Failure | None:
+        """Make a call that is free; a web page is no answer of an API."""
+        line = Line(threading.Event(), total_s=60, max_bytes=16 << 20)
+        try:
+            with line:
+                kind = call()
+        except Exception as error:
+            failure = judge(error, self._secret, self._proxy)
+            if failure is None:
+                raise
+            return failure
+        return Failure("a web page", again=False, status=404) if "html" in kind else None
+
+    def _refuse_address(self) -> None:
+        """Raise ConfigError where nothing of an API is at the address; name the likely one."""
+        asked = base_url(self.entry, self.settings).rstrip("/")
+        near = others(asked, self.entry.provider)
+        for there in near:
+            failure = self._knock(partial(self._speaker.knock, there))
+            if failure is None or failure.status in (401, 403):
+                why, remedy = f"{there} is one", f"--base-url {there}"
+                break
+        else:
+            failure = self._knock(self._speaker.touch)
+            # Without a list of models, but an API; or one that misses the model it was not told.
+            if failure is None or failure.status not in ABSENT or "model" in failure.said.lower():
+                return
+            why = "neither a list of models nor answers"
+            remedy = f"--base-url as the server says it at its start, perhaps {near[0]}"
+        raise ConfigError(
+            f"Agent {self.entry.name}: there is no API at {asked}.",
+            cause=f"{asked}{self._speaker.models} is not there; {why}",
+            remedy=remedy,
+        )
 
     def send(
         self,
@@ -280,13 +324,8 @@ def base_url(entry: Entry, settings: Settings) -> str:
 
 
 def server(entry: Entry, settings: Settings) -> str:
-    """Return whom an answer comes from: a host and its port, or just "local".
-
-    The port of a server on this machine is chosen at its start and decides nothing; a run that
-    is resumed on another one is the same run.
-    """
-    parts = urlsplit(base_url(entry, settings))
-    return "local" if is_loopback(parts.hostname or "") else parts.netloc
+    """Return whom an answer comes from."""
+    return server_of(base_url(entry, settings))
 
 
 def answer_tokens(entry: Entry, settings: Settings) -> int:

@@ -23,6 +23,8 @@ from harness.agents.model import Prompt, Usage
 class Speaker:
     """Asks by ``chat.completions.create(stream=True)``."""
 
+    models = "/models"
+
     def __init__(self, entry: Entry, settings: Settings, *, key: str, idle_s: float) -> None:
         import openai  # seconds
 
@@ -37,9 +39,15 @@ class Speaker:
             default_headers=dict(entry.extra_headers),
         )
 
-    def knock(self) -> None:
-        """Ask for the list of models, and read none of it: servers differ in its form."""
-        self._sdk.get("/models", cast_to=httpx2.Response)
+    def knock(self, at: str = "") -> str:
+        """Ask for the list of models."""
+        got = self._sdk.get(f"{at}{self.models}", cast_to=httpx2.Response)
+        return got.headers.get("content-type", "")
+
+    def touch(self) -> str:
+        """Ask for nothing: a server refuses that at no cost, where there is one."""
+        got = self._sdk.post("/chat/completions", body={}, cast_to=httpx2.Response)
+        return got.headers.get("content-type", "")
 
     def hear(self, prompt: Prompt) -> Heard:
         """Ask, and read the answer to its end."""

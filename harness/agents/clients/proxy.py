@@ -16,6 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
+from harness.agents.addresses import is_here
 from harness.errors import ConfigError
 
 
@@ -42,7 +43,7 @@ def proxy_of(url: str) -> Proxy | None:
     host = target.hostname or ""
     known = getproxies()
     kind = next((kind for kind in (target.scheme, "all") if known.get(kind)), None)
-    if kind is None or is_loopback(host) or _spared(host, target.netloc.rpartition("@")[2]):
+    if kind is None or is_here(host) or _spared(host, target.netloc.rpartition("@")[2]):
         return None
     found = known[kind] if "://" in known[kind] else f"http://{known[kind]}"
     names = (f"{kind}_proxy", f"{kind}_proxy".upper())
@@ -50,11 +51,6 @@ def proxy_of(url: str) -> Proxy | None:
     proxy = Proxy(found, variable, forwards=target.scheme == "http")
     _check(proxy, host)
     return proxy
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine."""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def _check(proxy: Proxy, host: str) -> None:

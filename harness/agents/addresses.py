@@ -1,0 +1,124 @@
+"""The address of a provider's API: whether it can be one, what was likely meant, whose it is."""
+
+import ipaddress
+import re
+from contextlib import suppress
+from urllib.parse import SplitResult, urlsplit
+
+CALLS = re.compile(
+    r"/(chat/completions|completions|responses|embeddings|models|messages|complete)/*$", re.I
+)
+"""Ends of the addresses of single calls; each protocol puts them there itself."""
+
+FORBIDDEN = re.compile(r"[^!#-&(-;=?-\[\]_a-z~\x80-\U0010ffff]")
+"""What no address holds: spaces, line breaks, quotes, backslashes, angle brackets."""
+
+
+class WrongAddress(ValueError):
+    """Why an address cannot be used; ``likely`` is what was likely meant."""
+
+    def __init__(self, why: str, likely: str) -> None:
+        super().__init__(why)
+        self.likely = likely
+
+
+def refuse_wrong(url: str, protocol: str) -> None:
+    """Raise WrongAddress for what cannot be the address of an API of that protocol."""
+    why = _wrong(url, protocol)
+    if why:
+        raise WrongAddress(why, likely(url, protocol))
+
+
+def shown(url: str) -> str:
+    """Return an address that can be printed: on one line, without what may be a password."""
+    url = re.sub(r"^(\w+:/*)?[^/]*@", r"\1…@", "".join(c if c.isprintable() else "�" for c in url))
+    return re.sub(r"[?#].*", "?…", url)
+
+
+def likely(url: str, protocol: str) -> str:
+    """Return the address that was likely meant by one that cannot be used."""
+    first = url.split()[:1]
+    if first and first[0] != url and not _wrong(first[0], protocol):
+        return first[0]
+    text = FORBIDDEN.sub("", url.replace("\\", "/"))
+    scheme, _, rest = text.rpartition("://") if "://" in text else ("", "", text)
+    if not scheme and (typed := re.match(r"(https?)(:/*|/+)(?=[^/])", text, re.I)):
+        scheme, rest = typed[1], text[typed.end() :]
+    rest = re.split(r"[?#]", rest.lstrip("/"))[0]
+    host, slash, path = rest.partition("/")
+    host = host.rpartition("@")[2]
+    path = CALLS.sub("", slash + path).rstrip("/")
+    path = path.removesuffix("/v1") if protocol == "anthropic" else path or "/v1"
+    if scheme.lower() not in ("http", "https"):
+        # Who names a number or a short name means a server at hand.
+        named = re.fullmatch(r"[a-z-][\w-]*(\.[\w-]+)+(:\d+)?", host, re.I) and not is_here(host)
+        scheme = "https" if named else "http"
+    found = f"{scheme.lower()}://{host}{path}"
+    return found if host and not _wrong(found, protocol) else f"http://127.0.0.1:8000{path}"
+
+
+def others(url: str, protocol: str) -> list[str]:
+    """Return where else on its server an API may be that is not at ``url``, the likeliest first."""
+    base, parts = url.rstrip("/"), urlsplit(url)
+    origin = f"{parts.scheme}://{parts.netloc}"
+    if protocol == "anthropic":
+        found = [base.removesuffix("/v1"), origin, f"{base}/anthropic"]
+    elif base.endswith("/v1"):
+        found = [base.removesuffix("/v1"), f"{origin}/v1", f"{origin}/api/v1"]
+    else:
+        found = [f"{base}/v1", f"{origin}/v1", f"{origin}/api/v1"]
+    return [other for other in dict.fromkeys(found) if other != base]
+
+
+def server_of(url: str) -> str:
+    """Return whom an answer comes from: a host and its port, or just "local".
+
+    The port of a server on this machine is chosen at its start and decides nothing; a run that
+    is resumed on another one is the same run, and a leaderboard has one row of both.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_here(host):
+        return "local"
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    port = "" if parts.port in (None, usual) else f":{parts.port}"
+    return f"[{host}]{port}" if ":" in host else f"{host}{port}"
+
+
+def is_here(host: str) -> bool:
+    """Return whether a host is this machine."""
+    name = host.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    with suppress(ValueError):
+        address = ipaddress.ip_address(name)
+        mapped = getattr(address, "ipv4_mapped", None) or address
+        return bool(mapped.is_loopback or mapped.is_unspecified)
+    return False
+
+
+def _wrong(url: str, protocol: str) -> str:
+    if FORBIDDEN.search(url):
+        return "it holds a space, a line break, a quote or another sign that no address has"
+    try:
+        parts = urlsplit(url)
+        good = (parts.port is None or parts.port > 0) and _is_host(parts)
+    except ValueError:
+        return "it is no web address"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return "it must begin with http:// or https:// and a host"
+    if not good:
+        return "its host or port can be none"
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        return "it must hold no password, query or fragment"
+    if call := CALLS.search(parts.path):
+        return f"it is the address of one call ({call[0].rstrip('/')}), not of the API"
+    if protocol == "anthropic" and parts.path.rstrip("/").endswith("/v1"):
+        return "this protocol adds /v1 itself"
+    return ""
+
+
+def _is_host(parts: SplitResult) -> bool:
+    """Return whether a host's labels can be looked up. Raises ValueError where one cannot."""
+    host = parts.hostname or ""
+    return ":" in host or re.fullmatch(r"[a-z0-9._-]+", host.encode("idna").decode()) is not None

@@ -1,0 +1,135 @@
+"""Addresses: what cannot be one is told at once, what is a wrong one before a run is made."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agents.conftest import KEY
+from agents.provider_server import QUICK, Response, model_on, raw, status
+from harness.agents.addresses import server_of
+from harness.agents.catalogue import Settings, check_settings, find_agent
+from harness.agents.clients import make_client
+from harness.agents.writing import Writing
+from harness.errors import ConfigError
+from harness.runs.launch import Options, start
+
+OWN = {"openai": "gpt-oss-20b", "anthropic": "opus-4.5"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "asked", "meant"),
+    [
+        ("openai", " http://10.0.0.5:8000/v1", "http://10.0.0.5:8000/v1"),
+        ("openai", "http://10.0.0.5:8000/v1\n", "http://10.0.0.5:8000/v1"),
+        ("openai", "'http://10.0.0.5:8000/v1'", "http://10.0.0.5:8000/v1"),
+        ("openai", "http://10.0.0.5:8000/v1 --steps 3", "http://10.0.0.5:8000/v1"),
+        ("openai", "http:// localhost:8000/v1", "http://localhost:8000/v1"),
+        ("openai", "localhost:8000/v1", "http://localhost:8000/v1"),
+        ("openai", "127.0.0.1:8000", "http://127.0.0.1:8000/v1"),
+        ("openai", "api.example.com/v1", "https://api.example.com/v1"),
+        ("openai", "http:/localhost:8000/v1", "http://localhost:8000/v1"),
+        ("openai", "http:\\\\localhost:8000/v1", "http://localhost:8000/v1"),
+        ("openai", "ws://localhost:8000/v1", "http://localhost:8000/v1"),
+        ("openai", "http://10.0.0.5:8000/v1/chat/completions", "http://10.0.0.5:8000/v1"),
+        ("openai", "http://10.0.0.5:8000/v1/models/", "http://10.0.0.5:8000/v1"),
+        ("openai", "http://me:hunter2hunter2@10.0.0.5/v1", "http://10.0.0.5/v1"),
+        ("openai", "me:hunter2hunter2@10.0.0.5/v1", "http://10.0.0.5/v1"),
+        ("openai", "http://10.0.0.5/v1?key=hunter2hunter2", "http://10.0.0.5/v1"),
+        ("openai", "http://a..b/v1", "http://127.0.0.1:8000/v1"),
+        ("openai", "http://10.0.0.5:99999/v1", "http://127.0.0.1:8000/v1"),
+        ("openai", "", "http://127.0.0.1:8000/v1"),
+        ("anthropic", "https://proxy.example.com/v1", "https://proxy.example.com"),
+        ("anthropic", "https://proxy.example.com/v1/messages", "https://proxy.example.com"),
+    ],
+)
+def test_an_address_that_cannot_be_one_names_itself_and_the_likely_one(protocol, asked, meant):
+    with pytest.raises(ConfigError, match="base URL cannot be used") as caught:
+        check_settings(find_agent(OWN[protocol]), Settings(base_url=asked))
+    assert caught.value.remedy == f"--base-url {meant}"
+    assert caught.value.cause.startswith("asked for: ")
+    assert caught.value.cause.isprintable()
+    assert "hunter2" not in str(caught.value)
+    check_settings(find_agent(OWN[protocol]), Settings(base_url=meant))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://generativelanguage.googleapis.com/v1beta/openai/", "http://[::1]:8000/v1",
+     "https://exämple.com/v1", "https://api.perplexity.ai", "http://gpu_7:8000/v1",
+     "https://x.openai.azure.com/openai/v1/"],
+)  # fmt: skip
+def test_addresses_of_providers_are_taken_as_they_are(url):
+    check_settings(find_agent("gpt-oss-20b"), Settings(base_url=url))
+
+
+def test_a_server_on_this_machine_is_one_whatever_its_port_and_name():
+    here = ("127.0.0.1:8000", "127.0.0.1:8001", "localhost", "LOCALHOST.", "[::1]:9", "0.0.0.0:80",
+            "127.0.1.1", "[::ffff:127.0.0.1]:8000")  # fmt: skip
+    assert {server_of(f"http://{host}/v1") for host in here} == {"local"}
+    assert server_of("https://API.example.com:443/v1") == server_of("https://api.example.com")
+    assert server_of("http://10.0.0.5:8000") != server_of("http://10.0.0.5:8001")
+    assert server_of("http://[fe80::1]:8000/v1") == "[fe80::1]:8000"
+
+
+def only_at(place: str, otherwise: Response = status(404)) -> Response:  # noqa: B008 (frozen)
+    """A server whose API is at ``place`` alone; elsewhere it has ``otherwise``."""
+    there = raw(b'{"data": []}', 200, "application/json")
+
+    def send(handler, request):
+        found = request.path in (f"{place}/models", f"{place}/v1/models")
+        (there if found else otherwise).send(handler, request)
+
+    return Response(send)
+
+
+PAGE = raw(b"<!doctype html><title>Welcome</title>", 200, "text/html; charset=utf-8")
+
+
+@pytest.mark.parametrize("otherwise", [status(404), status(405), PAGE])
+@pytest.mark.parametrize(
+    ("speaks", "asked", "there"),
+    [("openai", "", "/v1"), ("openai", "/v2", "/v1"), ("openai", "/v1", "/api/v1"),
+     ("anthropic", "/api", ""), ("anthropic", "", "/anthropic")],
+)  # fmt: skip
+def test_a_wrong_address_is_told_with_the_one_where_the_api_is(
+    provider, monkeypatch, otherwise, speaks, asked, there
+):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    provider.models = only_at(there, otherwise)
+    wrong = Settings(base_url=f"{provider.origin}{asked}")
+    client = make_client(model_on(provider, speaks), wrong, patience=QUICK)
+    with pytest.raises(ConfigError, match="there is no API at http") as caught:
+        client.check()
+    assert f"{provider.origin}{asked}/" in caught.value.cause
+    assert caught.value.remedy == f"--base-url {provider.origin}{there}"
+    assert provider.requests == []
+
+
+def test_a_server_without_any_api_is_told_with_the_likely_address(provider, client, protocol):
+    provider.models = provider.otherwise = status(404, message="Not Found")
+    with pytest.raises(ConfigError, match="there is no API at http") as caught:
+        client.check()
+    assert "--base-url" in caught.value.remedy
+    assert all(request.body == {} for request in provider.requests)
+    # One that only misses the model, for none was named, is there.
+    provider.otherwise = status(404, message="The model `` does not exist.")
+    client.check()
+
+
+def test_a_wrong_address_leaves_no_folder_of_a_run(provider, tmp_path, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    provider.models = only_at("/v1")
+    file = tmp_path / "agents.toml"
+    values = model_on(provider, "openai").model_dump(
+        include={"title", "provider", "model", "key", "context_tokens", "max_output_tokens"}
+    )
+    table = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+    file.write_text("\n".join(["format = 1", "[agents.mine]", *table]) + "\n")
+    for url, told in ((provider.origin, "there is no API at"), (f" {provider.origin}", "cannot")):
+        writing = Writing(base_url=url, agents_file=file)
+        options = Options("toy", "mine", "greedy", "test", tmp_path / "runs", writing=writing)
+        with pytest.raises(ConfigError, match=told) as caught:
+            start(options, progress=lambda *_: None, observe=lambda *_: None)
+        assert f"--base-url {provider.origin}" in caught.value.remedy
+    assert not Path(tmp_path / "runs").exists()
