@@ -179,7 +179,7 @@ class Run:
         """Remove it if no node was begun in it: what was refused leaves nothing behind."""
         with suppress(OSError, ConfigError):
             events, _, _ = read(self.path / "events.jsonl")
-            if all(event.kind in ("opened", "closed") for event in events):
+            if not self.is_held() and all(event.kind in ("opened", "closed") for event in events):
                 shutil.rmtree(self.path)
 
     @classmethod
@@ -323,15 +323,16 @@ def find_runs(places: list[Path]) -> Iterator[Path]:
 
 def data_root() -> Path:
     """Return where prepared data are kept: $HARNESS_DATA, or the user's cache folder."""
-    named, cache = os.environ.get("HARNESS_DATA"), os.environ.get("XDG_CACHE_HOME")
-    place = Path(named or os.path.join(cache or os.path.expanduser("~/.cache"), "harness"))  # noqa: PTH111, PTH118
-    if place.parts[0].startswith("~"):
+    if named := os.environ.get("HARNESS_DATA"):
+        return Path(named)
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    if cache.startswith("~"):
         raise ConfigError(
-            f"There is no home folder to keep data in: {place} has no meaning here.",
+            "There is no home folder to keep data in.",
             cause="HOME is not set, and this user is not in /etc/passwd",
             remedy="HARNESS_DATA=DIR",
         )
-    return place
+    return Path(cache) / "harness"
 
 
 def plain_name(text: str) -> str:
