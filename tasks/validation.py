@@ -97,7 +97,8 @@ def _sentence(
     first = faults[0]
     line = _line(lines, place)
     where = f"line {line}, " if line else ""
-    name = ".".join(map(str, place)) or "the whole"
+    # Of an archive or a record the keys, too, may be anybody's: no escapes, no pages.
+    name = "".join(c for c in ".".join(map(str, place)) if c.isprintable())[:120] or "the whole"
     if first["type"] == "missing":
         return f"{where}{name} is missing"
     if first["type"] == "extra_forbidden":
