@@ -75,6 +75,9 @@ def prepared(
             if folder.exists():
                 progress(f"rebuilding, for {found}", 0, 1)
             shutil.rmtree(unfinished, ignore_errors=True)
+            if unfinished.exists():  # another user's, who was killed
+                unfinished = root / f".{name}.{os.getuid()}.part"
+                shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(mode=0o755)
             try:
                 build(unfinished)

@@ -47,10 +47,11 @@ def problems(
         inside = any(other[: len(place)] == place != other for other in told)
         if inside and all(fault["type"] == "too_short" for fault in faults):
             del told[place]
-    said = [
-        _sentence(place, faults, model, lines, secret=secret)
-        for place, faults in sorted(told.items(), key=lambda item: _line(lines, item[0]))
-    ]
+    # A key that is unknown first: it may be the misspelt one that is missing.
+    ordered = sorted(
+        told.items(), key=lambda i: (_line(lines, i[0]), i[1][0]["type"] != "extra_forbidden")
+    )
+    said = [_sentence(place, faults, model, lines, secret=secret) for place, faults in ordered]
     more = [f"and {len(said) - MOST} more"] if len(said) > MOST else []
     return "\n".join(said[:MOST] + more)
 
@@ -96,7 +97,8 @@ def _sentence(
     first = faults[0]
     line = _line(lines, place)
     where = f"line {line}, " if line else ""
-    name = ".".join(map(str, place)) or "the whole"
+    # Of an archive or a record the keys, too, may be anybody's: no escapes, no pages.
+    name = "".join(c for c in ".".join(map(str, place)) if c.isprintable())[:120] or "the whole"
     if first["type"] == "missing":
         return f"{where}{name} is missing"
     if first["type"] == "extra_forbidden":

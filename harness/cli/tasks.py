@@ -91,7 +91,12 @@ def check(
     mine = [task for task in tasks.values() if task.folder.resolve().is_relative_to(place)]
     if not mine:
         raise ConfigError(f"There is no task.toml below {folder}.", remedy="docs/tasks-own.md")
-    found = [_try(task, profile) for task in mine]
+    folders: dict[Path, Task] = {}
+    for task in mine:
+        for name in task.definition.profiles:
+            task.check(name)
+        folders.setdefault(task.folder, task)  # its variants share data, runner and designs
+    found = [_try(task, profile) for task in folders.values()]
     if json:
         print_json({"format": 1, "tasks": found})
     for tried in [] if json else found:
@@ -105,13 +110,11 @@ def check(
 
 
 def _try(task: "Task", profile: str | None) -> dict[str, Any]:
-    """Check all profiles of a task; prepare one, and score the first design."""
+    """Prepare a task's data, and score its first design."""
     from harness.cli.score_screen import ScoreScreen
     from harness.errors import ConfigError
     from harness.runs.by_hand import ByHand
 
-    for name in task.definition.profiles:
-        task.check(name)
     if not task.designs():
         raise ConfigError(f"Task {task.name} has no designs to try.", remedy="docs/tasks-own.md")
     profiles = task.definition.profiles

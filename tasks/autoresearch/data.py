@@ -104,11 +104,7 @@ def find_fault(folder: Path, p: Parameters) -> str:
         return altered(folder, manifest.files)
     except PermissionError:  # it may be whole: another user's
         raise
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-    ) as error:  # pydantic's and numpy's errors are ValueErrors
+    except (OSError, ValueError, EOFError) as error:  # pydantic's are ValueErrors
         return f"it cannot be read ({error})"
 
 

@@ -72,6 +72,7 @@ def test_an_unknown_task_names_the_nearest(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(480)
 def test_a_task_from_outside_goes_the_whole_way(outside: Path) -> None:
     """Every command of the page, from a folder that is not the repository."""
     (commands,) = re.findall(r"^```console\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)

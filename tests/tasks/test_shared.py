@@ -115,7 +115,15 @@ def test_one_mends_what_another_made(team: Path) -> None:
     assert prepare(BERT, team)[0] == str(made)
     assert made.stat().st_uid == BERT
     assert not [p for p in team.iterdir() if p.name.endswith(".part")]
-    assert prepare(ANNA, team, seed=2)[0] != str(made)
+    left = team / f".{made.name}.part" / "search"  # of one that was killed
+    left.mkdir(parents=True)
+    (left / "tokens.npy").touch()
+    for path in (left / "tokens.npy", left, left.parent):
+        os.chown(path, ANNA, TEAM)
+        path.chmod(0o700)
+    shutil.rmtree(made)
+    assert prepare(BERT, team)[0] == str(made)
+    assert left.exists()
 
 
 def test_who_may_only_read_uses_what_is_prepared(team: Path) -> None:

@@ -1,5 +1,6 @@
 """One kind of sentence for every file of values: where, what was found, what is wanted."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,11 @@ def test_a_damaged_record_is_no_bug_of_ours(tmp_path: Path) -> None:
         read_as(Score, file)
     assert error.value.message == f"{file} is damaged."
     assert "valid is 'perhaps'; wanted: a valid boolean" in error.value.cause
+    file.write_text(json.dumps({"\x1b[31m" + "x" * 999: 1}))
+    with pytest.raises(ConfigError) as error:
+        read_as(Asked, file)
+    assert "\x1b" not in error.value.cause
+    assert len(error.value.cause) < 999
     file.write_text("[1]")
     with pytest.raises(ConfigError, match="holds no JSON object"):
         read_as(Asked, file)
