@@ -68,7 +68,7 @@ def show(board: dict[str, Any], form: Format, columns: Sequence[str] = ()) -> No
         return
     metric, by = board["metric"], board["by"]
     grids = [_grid(table, metric, by, flat=form == "latex") for table in board["tables"]]
-    if columns:
+    if columns and grids:
         check_columns(columns, [key(name) for grid in grids for name in grid.header])
         grids = [grid.only(columns, FIXED if by == "task" else 0) for grid in grids]
     if form == "table":
