@@ -60,7 +60,8 @@ class Reply:
     """A provider's answer. ``text`` may be empty. ``seconds`` is the call's own time, no waiting.
 
     ``waited_s`` went to rate limits, back-off and the queue for a free connection.
-    ``lost_tries`` were sent, and their answers never came whole: perhaps charged, tokens unknown.
+    ``lost_tries`` were sent, and their answers never came whole: perhaps charged, tokens unknown,
+    and in no ``usage``; ``Client.send`` tells of each.
     """
 
     text: str

@@ -125,6 +125,8 @@ def test_no_proxy_spares_names_domains_and_ranges(provider, proxy, monkeypatch, 
         ("http://u:hush@[oops", "holds no address of a proxy"),
         ("http://u:hush@host:hush", "holds no address of a proxy"),
         ("http://", "holds no address of a proxy"),
+        ("http://u:hush@two words:3128", "holds no address of a proxy"),
+        ("http://u:hush@host:99999", "holds no address of a proxy"),
     ],
 )
 def test_a_proxy_that_cannot_be_used_is_named_with_its_variable_and_the_way_out(
@@ -217,6 +219,7 @@ def secure(provider, proxy, tmp_path, monkeypatch):
     provider.wrap(context)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.setenv("https_proxy", f"http://{proxy.address}")
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "gone" / "keys.log"))  # a browser's
     return provider
 
 

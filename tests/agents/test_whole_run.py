@@ -118,7 +118,7 @@ def test_a_dollar_limit_stops_before_the_call_that_could_exceed_it(run, provider
 
 
 def test_a_run_says_what_stands_in_its_way_and_leaves_no_folder(tmp_path):
-    far = ["--base-url", "https://models.invalid/v1", "--policy", "one_shot"]
+    far = ["--profile", "test", "--base-url", "https://models.invalid/v1"]
     for env, words in (
         ({"all_proxy": "socks://127.0.0.1:7890/"}, "socks://127.0.0.1:7890 (all_proxy)"),
         ({"SSL_CERT_FILE": str(tmp_path / "gone.pem")}, "SSL_CERT_FILE names no certificates"),

@@ -257,13 +257,14 @@ class ApiClient:
         losses: int,
     ) -> Reply:
         usage, stop = self._believed(prompt, heard, tell), heard.stop
+        most = answer_tokens(self.entry, self.settings)
         if not heard.explained:
             tell("the server does not say why its answer ended; what came is kept")
-            if not usage.estimated and usage.output_tokens >= self.worst_tokens(prompt)[1]:
+            if not usage.estimated and usage.output_tokens >= most:
                 stop = "length"
         if stop == "length" and not heard.text.strip():
             tell(
-                f"nothing but reasoning came within {self.worst_tokens(prompt)[1]:,} tokens; "
+                f"nothing but reasoning came within {most:,} tokens; "
                 "--max-answer-tokens raises that limit"
             )
         return Reply(

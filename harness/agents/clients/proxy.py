@@ -57,8 +57,9 @@ def _check(proxy: Proxy, host: str) -> None:
     direct = f"or reach the server directly: export NO_PROXY={host}"
     try:
         parts = urlsplit(proxy.url)
-        usable = bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
+        httpx2.URL(proxy.url)
+        usable = bool(parts.hostname) and parts.port != 0 and " " not in proxy.url
+    except (ValueError, httpx2.InvalidURL):
         usable = False
     if not usable:
         # Not its value, which may hold a password.
@@ -102,19 +103,23 @@ def certificates(url: str) -> ssl.SSLContext | None:
     """
     if urlsplit(url).scheme != "https":
         return None
-    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    if not file and not folder:
+    name = next((n for n in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(n)), None)
+    if name is None:
         return httpx2.create_ssl_context(trust_env=False)
-    name, value = ("SSL_CERT_FILE", file) if file else ("SSL_CERT_DIR", folder or "")
+    value = os.environ[name]
+    # Not create_default_context, which also obeys SSLKEYLOGFILE.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        if file:
-            return ssl.create_default_context(cafile=file)
-        if not Path(value).is_dir():
-            raise NotADirectoryError(f"{value} is no folder")
-        return ssl.create_default_context(capath=value)
+        if name == "SSL_CERT_FILE":
+            context.load_verify_locations(cafile=value)
+        elif Path(value).is_dir():
+            context.load_verify_locations(capath=value)
+        else:
+            raise NotADirectoryError("it is no folder")
     except OSError as error:  # an SSLError, too
         raise ConfigError(
             f"{name} names no certificates: {value}.",
             cause=str(error),
             remedy=f"unset {name}, or set it to certificates (PEM) to check the server by",
         ) from None
+    return context
