@@ -31,8 +31,8 @@ def refuse_wrong(url: str, protocol: str) -> None:
 
 def shown(url: str) -> str:
     """Return an address that can be printed: on one line, without what may be a password."""
-    url = re.sub(r"^(\w+:/*)?[^/]*@", r"\1…@", "".join(c if c.isprintable() else "�" for c in url))
-    return re.sub(r"[?#].*", "?…", url)
+    text = "".join(c if c.isprintable() else "�" for c in url)
+    return re.sub(r"[?#].*", "?…", re.sub(r"^(\w+:/*)?.*@", r"\1…@", text))
 
 
 def likely(url: str, protocol: str) -> str:
@@ -44,9 +44,8 @@ def likely(url: str, protocol: str) -> str:
     scheme, _, rest = text.rpartition("://") if "://" in text else ("", "", text)
     if not scheme and (typed := re.match(r"(https?)(:/*|/+)(?=[^/])", text, re.I)):
         scheme, rest = typed[1], text[typed.end() :]
-    rest = re.split(r"[?#]", rest.lstrip("/"))[0]
+    rest = re.split(r"[?#]", rest.lstrip("/").rpartition("@")[2])[0]
     host, slash, path = rest.partition("/")
-    host = host.rpartition("@")[2]
     path = CALLS.sub("", slash + path).rstrip("/")
     path = path.removesuffix("/v1") if protocol == "anthropic" else path or "/v1"
     if scheme.lower() not in ("http", "https"):

@@ -36,6 +36,7 @@ OWN = {"openai": "gpt-oss-20b", "anthropic": "opus-4.5"}
         ("openai", "http://me:hunter2hunter2@10.0.0.5/v1", "http://10.0.0.5/v1"),
         ("openai", "me:hunter2hunter2@10.0.0.5/v1", "http://10.0.0.5/v1"),
         ("openai", "http://10.0.0.5/v1?key=hunter2hunter2", "http://10.0.0.5/v1"),
+        ("openai", "http://me:hunter2/hunter2?hunter2@10.0.0.5/v1", "http://10.0.0.5/v1"),
         ("openai", "http://a..b/v1", "http://127.0.0.1:8000/v1"),
         ("openai", "http://10.0.0.5:99999/v1", "http://127.0.0.1:8000/v1"),
         ("openai", "", "http://127.0.0.1:8000/v1"),
