@@ -104,7 +104,9 @@ def trained(config: Config, link: Link | None = None) -> tuple["Predict", dict[s
     model = load_model(config).to(device)
     # Before the optimizer is made, for lazy layers get their parameters in the first call.
     first = tokens[: config["settings"]["batch_size"]]
-    for batch in (first, first[:1]):
+    # A row alone is only ever answered: in training, BatchNorm has no use for one.
+    for batch, training in ((first, True), (first[:1], False)):
+        model.train(training)
         with torch.no_grad():
             check_logits(model(*reader.arguments(batch)), len(batch), config["shape"]["classes"])
     count_parameters(model, config.get("max_parameters"))
