@@ -179,6 +179,8 @@ def _bad_import(node: ast.Import | ast.ImportFrom) -> Iterator[Words]:
             yield written, allowed.LOGGING
         elif not (prefix and _documented(whole.split("."))) or alias.name == "*":
             yield written, allowed.MEMBERS
+        else:
+            yield from _forbidden(alias.name, written)
 
 
 def _forbidden(name: str, written: str) -> Iterator[Words]:
