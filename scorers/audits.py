@@ -120,9 +120,9 @@ def statelessness(
     Compared is what an accuracy depends on: the gaps of a row's best class to the others, each as
     a part of itself or of the row's spread, if that is larger (the middle gap; of a row that has
     next to none, the middle spread of all rows, for its model rounds no less than in those). So
-    neither a shift nor a scale, of all rows or of one, hides anything from it. ``first`` holds the first answer to each row,
-    float32 (rows, classes). Returns the audit and a sentence that lets the author reproduce the
-    worst case.
+    neither a shift nor a scale, of all rows or of one, hides anything from it. ``first`` holds the
+    first answer to each row, float32 (rows, classes). Returns the audit and a sentence that lets
+    the author reproduce the worst case.
     """
     spread = _spread(first)
     spread = np.maximum(spread, np.median(spread))

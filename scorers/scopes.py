@@ -134,8 +134,8 @@ def _bound_for_good(tree: ast.Module) -> dict[str, int]:
                 bound = [t.id for t in targets if isinstance(t, ast.Name)]
         for name in bound:
             found.setdefault(name, node.end_lineno or node.lineno)
-    for node in ast.walk(tree):
-        match node:
+    for anywhere in ast.walk(tree):
+        match anywhere:
             case ast.Global(names=names):
                 gone = names
             case ast.Delete(targets=targets):

@@ -77,10 +77,8 @@ def test_the_shell_builds_trains_and_asks_it(file, shell, tmp_path):
     assert any((p != q).any() for p, q in zip(model.parameters(), before, strict=True))
     model.eval()
     with torch.inference_mode():
-        together = model(*shell.Reader(config).arguments(rows))
-        alone = torch.cat(
-            [model(*shell.Reader(config).arguments(rows[i : i + 1])) for i in range(8)]
-        )
+        ask = shell.Reader(config).arguments
+        together, alone = model(*ask(rows)), torch.cat([model(*ask(row[None])) for row in rows])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 

@@ -124,7 +124,7 @@ def test_what_a_mechanism_has_no_use_for_is_named_with_its_line(source):
         "import logging\nlogging.basicConfig(**{'filename': 'x'})",
         "import logging\nb = logging.basicConfig",
         "from logging import basicConfig",
-        "import logging.config\nlogging.config.dictConfig({'handlers': {'a': {'()': 'os.system'}}})",
+        "import logging.config\nlogging.config.dictConfig({'handlers': {'a': {'()': 'x.y'}}})",
         "import logging.config\n"
         "logging.config.dictConfig({'handlers': {'a': {'class': 'logging.FileHandler'}}})",
         "import logging.config\nlogging.config.dictConfig({'a': ['ext://builtins']})",
@@ -142,7 +142,7 @@ def test_what_a_mechanism_has_no_use_for_is_named_with_its_line(source):
         "    def f(self):\n        return getattr(self, 's' + 'ys')",
         "class A(nn.Module):\n    def __getattr__(self, name):\n        name = 's' + 'ys'\n"
         "        return getattr(self.t, name)",
-        "class A(nn.Module):\n    def __getattr__(self, name):\n        return getattr(torch, name)",
+        "class A:\n    def __getattr__(self, name):\n        return getattr(torch, name)",
     ],
 )
 def test_what_only_looks_harmless_is_refused(source):
@@ -282,7 +282,8 @@ import torch.fft
 @torch.compile
 @torch.no_grad()
 def f(x):
-    return torch.fft.rfft(x).detach(), x.grad_fn, torch.einsum("ij->i", x), torch.cuda.is_available()
+    torch.cuda.is_available()
+    return torch.fft.rfft(x).detach(), x.grad_fn, torch.einsum("ij->i", x)
 class A(nn.Module):
     __constants__ = ["k"]
     @torch.jit.ignore

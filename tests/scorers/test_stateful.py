@@ -99,8 +99,8 @@ DISGUISES = {
     "shifted far": lambda z, rows: z + 1e6,
     "shifted until nothing is left": lambda z, rows: z + 1e9,
     "each row shifted by its own": lambda z, rows: z + 1e3 * PER_ROW[rows].clip(1e-6, 1),
-    "a class that is out of the question": lambda z, rows: np.append(
-        z, np.full((len(z), 1), -1e9), axis=1
+    "a class out of the question": lambda z, rows: np.pad(
+        z, ((0, 0), (0, 1)), constant_values=-1e9
     ),
     "one row of a huge scale": lambda z, rows: z * np.where(rows == 0, 1e9, 1.0)[:, None],
 }
