@@ -67,8 +67,9 @@ class Classification:
 
         checks, failed, message = audit(batches, answers, first)
         order = np.concatenate([b.rows for b in batches if b.first])
-        accuracy = float((first.argmax(axis=1) == self.labels).mean())
-        trend = audits.trend(first[order].argmax(axis=1) == self.labels[order])
+        correct = audits.answers(first) == self.labels
+        accuracy = float(correct.mean())
+        trend = audits.trend(correct[order])
         checks.append(trend)
         if failed is None and not trend.passed:
             failed = Reason.TREND
@@ -94,12 +95,14 @@ def audit(
     answers: list[audits.Logits],
     first: audits.Logits,
 ) -> tuple[list[Audit], Reason | None, str]:
-    """Return the audits of finiteness and statelessness, and what failed, in words."""
+    """Return the audits of finiteness, statelessness and near-ties, and what failed, in words."""
     finite = audits.finiteness(sum(int(a.size - np.isfinite(a).sum()) for a in answers))
     if not finite.passed:
         return [finite], Reason.NOT_FINITE, f"{finite.value:.0f} served logits are not finite."
     stateless, where = audits.statelessness(batches, answers, first)
-    if not stateless.passed:
-        message = f"Logits depend on more than their row: {where}."
-        return [finite, stateless], Reason.STATEFUL, message
-    return [finite, stateless], None, ""
+    ties, turned = audits.near_ties(batches, answers, first)
+    checks = [finite, stateless, ties]
+    for check, words in ((stateless, where), (ties, turned)):
+        if not check.passed:
+            return checks, Reason.STATEFUL, f"Logits depend on more than their row: {words}."
+    return checks, None, ""

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCORER_VERSION = "3"
+SCORER_VERSION = "4"
 """Raised by hand whenever a change here may move a score or a verdict; see CHANGELOG, Scores."""
 
 

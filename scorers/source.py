@@ -1,14 +1,14 @@
 """What the text of a submission shows, read without running it.
 
-Runs as a program of its own (``python -I -S source.py < model.py``), because deep nesting can
-crash the parser and must not take the judge along. It prints one JSON object: ``hyperparameters``
-(a dict, or null where there is none, or a sentence about what is wrong), ``reaches`` (lines and
-words) and ``constant_bytes``; or ``{"syntax": …}``.
+Runs as a program of its own (``submission.READER``), because deep nesting can crash the parser
+and must not take the judge along. It prints one JSON object: ``hyperparameters`` (a dict, or null
+where there is none, or a sentence about what is wrong), ``reaches`` (lines, words, and what to
+write instead) and ``constant_bytes``; or ``{"syntax": …}``.
 
 ``reaches`` holds what a mechanism does not need: files, processes, the interpreter's insides,
 gradients and optimisers. Such a list cannot be complete, for torch is large and Python is
-dynamic, so it goes by names wherever they stand, and it is no wall: the sandbox is. It is there
-so that a model cannot quietly train otherwise than the fixed shell does.
+dynamic, so it goes by names wherever they stand (``allowed.py``), and it is no wall: the sandbox
+is. It is there so that a model cannot quietly train otherwise than the fixed shell does.
 """
 
 import ast
@@ -18,38 +18,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-MODULES = _words("""
-    torch numpy math cmath einops triton typing functools itertools collections dataclasses abc
-    enum __future__ warnings contextlib numbers copy random
-""")
-"""What may be imported, submodules included."""
-
-NAMES = _words("""
-    eval exec compile globals locals vars dir open breakpoint delattr
-""")
-"""Built-ins that may not be named; nor may other names with double underscores."""
-
-LIBRARIES = _words("""
-    sys os builtins importlib inspect ctypes subprocess pathlib shutil socket threading
-    multiprocessing pickle gc tempfile attrgetter methodcaller
-""")
-TRAINING = _words("""
-    optim backward grad vjp jacrev jacobian register_hook register_post_accumulate_grad_hook
-    register_full_backward_hook register_full_backward_pre_hook enable_grad set_grad_enabled
-    set_default_device
-""")
-FILES = _words("""
-    save load_library load_inline cpp_extension from_file memmap fromfile tofile loadtxt savetxt
-    genfromtxt DataSource ctypeslib hub serialization package distributed
-""")
-FRAMES = _words("tb_frame f_globals f_locals f_back f_builtins gi_frame cr_frame ag_frame")
-ATTRIBUTES = LIBRARIES | TRAINING | FILES | FRAMES
-"""Attributes that may not be named, of whatever: others have imported what one must not."""
+from scorers import allowed, scopes
+from scorers.scopes import OWN, Scope
 
 LOADERS = ("triton.language", "self")
 """What may ``load``: a kernel is made of ``tl.load``; on other objects it reads files."""
@@ -60,102 +30,290 @@ SETTINGS = ("torch", "backends")
 LONG_NAME = 40
 """Characters. A longer identifier counts as a constant: names can carry data, too."""
 
-DUNDERS = _words("__init__ __name__ __class__ __version__ __call__ __len__ __all__")
-"""Names with double underscores that may be read."""
+GETTERS = frozenset({"getattr", "setattr"})
+"""To be called, with names written out."""
 
-GETTERS = frozenset({"getattr", "setattr", "hasattr"})
-"""To be called with names written out, or on ``self``."""
+CONFIGURED = frozenset({"level", "format", "datefmt", "style", "force"})
+"""What ``logging.basicConfig`` may be told: the others are files and handlers."""
+
+HANDLERS = frozenset({"logging.StreamHandler", "logging.NullHandler"})
+
+Found = tuple[int, str, str]
+Words = tuple[str, str]
 
 
-Found = tuple[int, str]
-
-
-def reaches(tree: ast.AST) -> list[Found]:
-    """Return line and words of everything that a mechanism has no use for, in order."""
-    nodes = list(ast.walk(tree))
-    modules = {local: name for node in nodes for local, name in _imported(node)}
-    called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+def reaches(tree: ast.Module) -> list[Found]:
+    """Return line, words and what to write instead of all that a mechanism has no use for."""
+    reader = _Reader(tree)
     found: set[Found] = set()
-    for node in nodes:
-        for words in _reached(node, modules, called=id(node) in called):
-            found.add((getattr(node, "lineno", 0), words))
+    for node, scope in scopes.running(tree):
+        for words, instead in reader.reached(node, scope):
+            found.add((getattr(node, "lineno", 0), words, instead))
     return sorted(found)
 
 
-def _imported(node: ast.AST) -> Iterator[tuple[str, str]]:
-    """Yield the local and the real name of each module or member that a statement imports."""
-    if isinstance(node, ast.Import):
-        for alias in node.names:
-            name = alias.name if alias.asname else alias.name.split(".")[0]
-            yield alias.asname or name, name
-    elif isinstance(node, ast.ImportFrom):
-        for alias in node.names:
-            yield alias.asname or alias.name, f"{node.module}.{alias.name}"
+class _Reader:
+    """Knows the whole of a file: what stands around a node, and what it passes names on to."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        nodes = list(ast.walk(tree))
+        self.parents = {id(child): n for n in nodes for child in ast.iter_child_nodes(n)}
+        self.passing = {id(call) for n in nodes for call in _passing_on(n)}
+
+    def reached(self, node: ast.AST, scope: Scope) -> Iterator[Words]:
+        """Yield what is refused of one node, and what to write instead."""
+        # The block of ``__name__ == "__main__"`` is not read: nothing may change that name.
+        if "__name__" in (getattr(node, field, "") for field in ("name", "asname", "rest")):
+            yield "`__name__ = …`", allowed.DUNDER
+        match node:
+            case ast.Import() | ast.ImportFrom():
+                yield from _bad_import(node)
+            case ast.Name():
+                yield from self._bad_name(node, scope)
+            case ast.Attribute():
+                yield from self._bad_attribute(node, scope)
+            case ast.MatchClass(kwd_attrs=names):
+                yield from (w for name in names for w in _forbidden(name, f"`{name}`"))
+            case ast.Call(func=ast.Name(id=name)) if name in GETTERS:
+                yield from self._bad_getter(name, node, scope)
+
+    def _bad_name(self, node: ast.Name, scope: Scope) -> Iterator[Words]:
+        name, parent, real = node.id, self.parents[id(node)], scope.real(node)
+        if _hidden(name):
+            fine = allowed.DUNDERS if isinstance(node.ctx, ast.Load) else allowed.SET
+            if name not in fine:
+                yield f"`{name}`", allowed.DUNDER
+        elif not isinstance(node.ctx, ast.Load) or real == OWN:
+            return
+        elif (rule := allowed.rule(name, allowed.BUILTINS)) and not scope.bound(node):
+            yield f"`{name}`", rule.instead
+        elif name in GETTERS and not _calls(parent, node):
+            yield f"`{name}`", allowed.GETTER
+        elif real in allowed.STANDARD and not isinstance(parent, ast.Attribute):
+            yield f"`{name}` as a value", allowed.MEMBERS
+
+    def _bad_attribute(self, node: ast.Attribute, scope: Scope) -> Iterator[Words]:
+        name, parent = node.attr, self.parents[id(node)]
+        real = _real(node, scope)
+        known, written = bool(real[0]), f"`{'.'.join(_chain(node))}`"
+        if _hidden(name):
+            if not self._fine_dunder(node):
+                yield written, allowed.DUNDER
+        elif rule := allowed.rule(name, allowed.NAMED_MODULES):
+            if known or not _unlike_a_module(parent, node):
+                yield written, rule.instead
+        elif name == "load":
+            if ".".join(real[:-1] if known else _chain(node)[:-1]) not in LOADERS:
+                yield written, allowed.LOADING.instead
+        elif known and name in allowed.WRITING.words:
+            yield written, allowed.WRITING.instead
+        elif known and real[1].startswith("_"):
+            yield written, allowed.PRIVATE
+        elif known and not _documented(real):
+            yield written, allowed.MEMBERS
+        elif name in ("basicConfig", "dictConfig"):
+            if not (_calls(parent, node) and _harmless_logging(name, parent)):
+                yield written, allowed.LOGGING
+        elif known and ".".join(real) in allowed.STANDARD:
+            if not isinstance(parent, ast.Attribute):
+                yield f"{written} as a value", allowed.MEMBERS
+        elif known and not isinstance(node.ctx, ast.Load) and tuple(real[:2]) != SETTINGS:
+            yield f"{written} = …, which changes a library", allowed.CHANGED
+        else:
+            yield from _forbidden(name, written)
+
+    def _fine_dunder(self, node: ast.Attribute) -> bool:
+        """Say whether a name with double underscores reaches nothing but the object itself."""
+        name, call = node.attr, self.parents[id(node)]
+        match node.value:
+            case ast.Call(func=ast.Name(id="super"), args=[]) if name in allowed.OF_SUPER:
+                reads = name in ("__getattr__", "__getattribute__") and self.passing
+                return not reads or id(call) in self.passing
+            case ast.Name(id="object") if name == "__setattr__" and isinstance(call, ast.Call):
+                return bool(call.args[:1]) and _is_self(call.args[0])
+        return name in allowed.DUNDERS
+
+    def _bad_getter(self, name: str, call: ast.Call, scope: Scope) -> Iterator[Words]:
+        if len(call.args) < 2 or any(isinstance(a, ast.Starred) for a in call.args):
+            yield f"`{name}` without plain arguments", allowed.GETTER
+            return
+        target, attribute = call.args[:2]
+        real = _real(target, scope)
+        if isinstance(attribute, ast.Constant) and isinstance(attribute.value, str):
+            written = f"`{name}(…, {attribute.value!r})`"
+            known, word = bool(real[0]), attribute.value
+            if known and name == "setattr":
+                yield written, allowed.CHANGED
+            elif known and word.startswith("_"):
+                yield written, allowed.PRIVATE
+            elif known and word in allowed.WRITING.words:
+                yield written, allowed.WRITING.instead
+            elif not (word == "load" and _is_self(target)):
+                yield from _forbidden(word, written)
+        elif id(call) in self.passing or (name == "getattr" and ".".join(real) in allowed.BY_NAME):
+            return
+        elif not _is_self(target) or (name == "getattr" and self.passing):
+            yield f"`{name}` with a computed name", allowed.GETTER
 
 
-def _reached(node: ast.AST, modules: dict[str, str], *, called: bool) -> Iterator[str]:
-    match node:
-        case ast.Import() | ast.ImportFrom():
-            yield from _bad_import(node)
-        case ast.Name(id=name) if name not in modules:
-            if name in NAMES or _hidden(name) or (name in GETTERS and not called):
-                yield f"`{name}`"
-        case ast.Attribute():
-            yield from _bad_attribute(node, modules)
-        case ast.MatchClass(kwd_attrs=names):
-            yield from (f"`{name}`" for name in names if _forbidden(name))
-        case ast.Call(func=ast.Name(id=name), args=[target, attribute, *_]) if name in GETTERS:
-            yield from _bad_getter(name, target, attribute)
-
-
-def _bad_import(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+def _bad_import(node: ast.Import | ast.ImportFrom) -> Iterator[Words]:
     prefix = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
     if isinstance(node, ast.ImportFrom) and (node.level or node.module is None):
-        yield "a relative import"
+        yield "a relative import", "all of it into one file"
         return
     for alias in node.names:
-        top, *rest = (prefix + alias.name).split(".")
-        bad = {"*", "load"}.intersection(rest[-1:]) or any(_forbidden(part) for part in rest)
-        if top not in MODULES or bad:
-            yield f"`import {prefix}{alias.name}`"
+        written, whole = f"`import {prefix}{alias.name}`", prefix + alias.name
+        top, *rest = whole.split(".")
+        if top in allowed.PACKAGES:
+            if rest[-1:] == ["*"]:
+                yield written, "the names that you use"
+            elif allowed.WRITING.words.intersection(rest[-1:]):
+                yield written, allowed.WRITING.instead
+            else:
+                yield from (found for part in rest for found in _forbidden(part, written))
+        elif whole in allowed.STANDARD:
+            continue
+        elif top not in allowed.STANDARD:
+            yield written, allowed.IMPORTS
+        elif prefix and whole.endswith(("basicConfig", "dictConfig")):
+            yield written, allowed.LOGGING
+        elif not (prefix and _documented(whole.split("."))) or alias.name == "*":
+            yield written, allowed.MEMBERS
+        else:
+            yield from _forbidden(alias.name, written)
 
 
-def _bad_attribute(node: ast.Attribute, modules: dict[str, str]) -> Iterator[str]:
-    first, *rest = _chain(node)
-    written = ".".join([first or "…", *rest])
-    real = [*modules.get(first, first).split("."), *rest]
-    known = first in modules
-    reads_files = node.attr == "load" and ".".join(real[:-1]) not in LOADERS
-    if _forbidden(node.attr) or reads_files or (known and real[1].startswith("_")):
-        yield f"`{written}`"
-    elif known and not isinstance(node.ctx, ast.Load) and tuple(real[:2]) != SETTINGS:
-        yield f"`{written} = …`, which changes a library"
+def _forbidden(name: str, written: str) -> Iterator[Words]:
+    """Yield what is refused of an attribute of that name, whatever has it."""
+    rule = allowed.rule(name, allowed.ATTRIBUTES)
+    if rule:
+        yield written, rule.instead
+    elif _hidden(name) and name not in allowed.DUNDERS:
+        yield written, allowed.DUNDER
 
 
-def _bad_getter(name: str, target: ast.expr, attribute: ast.expr) -> Iterator[str]:
-    own = isinstance(target, ast.Name) and target.id == "self"
-    if isinstance(attribute, ast.Constant) and isinstance(attribute.value, str):
-        if _forbidden(attribute.value) or (name == "setattr" and not own):
-            yield f"`{name}(…, {attribute.value!r})`"
-    elif not own:
-        yield f"`{name}` with a computed name"
+def _documented(real: list[str]) -> bool:
+    """Say whether a dotted name that begins with a module of Python's own goes on by its rules."""
+    for end in range(len(real), 0, -1):
+        if (module := ".".join(real[:end])) in allowed.STANDARD:
+            return end == len(real) or allowed.member(module, real[end])
+    return True
 
 
-def _forbidden(name: str) -> bool:
-    return name in ATTRIBUTES or _hidden(name)
+def _unlike_a_module(parent: ast.AST | None, node: ast.Attribute) -> bool:
+    """Say whether an attribute is used as no module can be, or is only given a value.
+
+    A module called, indexed or looped over is an error, so what an attribute of such a name holds
+    is not the module.
+    """
+    if not isinstance(node.ctx, ast.Load):
+        return not isinstance(parent, ast.AugAssign)  # that reads it, too
+    match parent:
+        case ast.Call(func=used) | ast.Subscript(value=used, ctx=ast.Load()):
+            return used is node
+        case ast.For(iter=used) | ast.comprehension(iter=used):
+            return used is node
+    return False
+
+
+def _harmless_logging(name: str, call: ast.AST | None) -> bool:
+    """Say whether a call that sets logging up names no file and no class but stream handlers."""
+    if not isinstance(call, ast.Call):
+        return False
+    if name == "basicConfig":
+        return not call.args and {word.arg for word in call.keywords} <= CONFIGURED
+    try:
+        (config,) = [ast.literal_eval(argument) for argument in call.args]
+    except ValueError:
+        return False
+    return not call.keywords and _plain_handlers(config)
+
+
+def _plain_handlers(value: object) -> bool:
+    match value:
+        case dict():
+            named = value.get("class", "logging.StreamHandler")
+            fine = "()" not in value and "." not in value and named in HANDLERS
+            return fine and all(_plain_handlers(v) for k, v in value.items() if k != "class")
+        case list() | tuple():
+            return all(_plain_handlers(v) for v in value)
+        case str():
+            return "://" not in value or value in ("ext://sys.stdout", "ext://sys.stderr")
+    return True
+
+
+def _passing_on(node: ast.AST) -> Iterator[ast.Call]:
+    """Yield the calls by which a ``__getattr__`` passes its name on to a part of ``self``.
+
+    With its own argument, as it came: so a name that is computed elsewhere does not get there.
+    """
+    match node:
+        case ast.FunctionDef(name="__getattr__", args=ast.arguments(args=[_, ast.arg(arg=given)])):
+            inside = [n for statement in node.body for n in ast.walk(statement)]
+            if given in {name for n in inside for name in scopes.names(n)}:
+                return
+            for call in inside:
+                match call:
+                    case ast.Call(
+                        func=ast.Name(id="getattr"), args=[target, ast.Name(id=name), *_]
+                    ) if name == given and _part_of_self(target):
+                        yield call
+                    case ast.Call(
+                        func=ast.Attribute(value=ast.Call(func=ast.Name(id="super"))),
+                        args=[ast.Name(id=name)],
+                    ) if name == given:
+                        yield call
+                    case ast.Call(
+                        func=ast.Attribute(value=ast.Call(func=ast.Name(id="super"))),
+                        args=[ast.Constant()],
+                    ):
+                        yield call
+
+
+def _part_of_self(node: ast.expr) -> bool:
+    match node:
+        case ast.Attribute(value=value):
+            return _is_self(value)
+        case ast.Call(
+            func=ast.Attribute(value=ast.Call(func=ast.Name(id="super")), attr="__getattr__"),
+            args=[ast.Constant()],
+        ):
+            return True
+    return False
+
+
+def _calls(parent: ast.AST | None, node: ast.expr) -> bool:
+    return isinstance(parent, ast.Call) and parent.func is node
+
+
+def _is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "self"
 
 
 def _hidden(name: str) -> bool:
-    return name.startswith("__") and name.endswith("__") and name not in DUNDERS
+    return name.startswith("__") and name.endswith("__")
 
 
-def _chain(node: ast.expr) -> list[str]:
-    """Return the names of a dotted expression; the first is empty where it is no name."""
+def _real(node: ast.expr, scope: Scope) -> list[str]:
+    """Return the names of a dotted expression, the library's own in place of the first.
+
+    The first is empty where it is no library.
+    """
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
         node = node.value
-    parts.append(node.id if isinstance(node, ast.Name) else "")
+    first = scope.real(node) if isinstance(node, ast.Name) else ""
+    return [*(first or "").split("."), *parts[::-1]]
+
+
+def _chain(node: ast.expr) -> list[str]:
+    """Return the names of a dotted expression; the first is … where it is no name."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    parts.append(node.id if isinstance(node, ast.Name) else "…")
     return parts[::-1]
 
 

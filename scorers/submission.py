@@ -6,9 +6,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
-from scorers import source
 from scorers.score import Audit, Reason
 from tasks.spec import Task, Value
 
@@ -18,6 +18,9 @@ CONSTANTS_LIMIT = 1024
 The reference designs have 50 to 300. A kilobyte holds the labels of some hundred rows, or
 nothing of the weights of a model worth having.
 """
+
+READER = "import sys; sys.path.insert(0, sys.argv[1]); from scorers.source import main; main()"
+"""Reads a source from standard input, in a Python without packages; see ``source.py``."""
 
 READ_S = 20
 """Seconds that reading a source may take: a megabyte takes less than two."""
@@ -74,7 +77,7 @@ def read(task: Task, profile: str, files: Mapping[str, str]) -> Reading:
 def _look_into(text: str) -> dict[str, Any]:
     """Read a source in a throw-away process; see ``source.py``."""
     done = subprocess.run(
-        [sys.executable, "-I", "-S", source.__file__],
+        [sys.executable, "-I", "-S", "-B", "-c", READER, str(Path(__file__).parents[1])],
         input=text.encode(),
         capture_output=True,
         timeout=READ_S,
@@ -105,9 +108,14 @@ def _audits(main: str, found: dict[str, Any]) -> tuple[Audit, ...]:
         ),
     )
     if reaches:
-        places = "; ".join(f"line {line}: {what}" for line, what in reaches[:5])
+        places = "; ".join(
+            f"line {line}: {what} (write {instead})" for line, what, instead in reaches[:5]
+        )
         more = f"; and {len(reaches) - 5} more" if len(reaches) > 5 else ""
-        message = f"{main} reaches for what a mechanism has no use for: {places}{more}."
+        message = (
+            f"{main} reaches for what a mechanism has no use for: {places}{more}. "
+            "docs/allowed.md lists what is allowed and what is not."
+        )
         raise Rejected(Reason.FORBIDDEN, message, audits)
     if not audits[1].passed:
         message = (

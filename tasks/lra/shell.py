@@ -102,11 +102,8 @@ def trained(config: Config, link: Link | None = None) -> tuple["Predict", dict[s
     reader = Reader(config)
     others = floating_tensors()
     model = load_model(config).to(device)
-    # Before the optimizer is made, for lazy layers get their parameters in the first call.
     first = tokens[: config["settings"]["batch_size"]]
-    for batch in (first, first[:1]):
-        with torch.no_grad():
-            check_logits(model(*reader.arguments(batch)), len(batch), config["shape"]["classes"])
+    probe(model, reader, first, config["shape"]["classes"])
     count_parameters(model, config.get("max_parameters"))
 
     began = time.monotonic()
@@ -121,7 +118,7 @@ def trained(config: Config, link: Link | None = None) -> tuple["Predict", dict[s
         "final_loss": final_loss,
         "train_seconds": train_seconds,
     }
-    del tokens, labels, first, batch  # their room may be needed to answer
+    del tokens, labels, first  # their room may be needed to answer
 
     def predict(rows: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
         # In full precision even on a GPU: bf16 kernels differ with the batch size by more than
@@ -275,6 +272,20 @@ class Reader:
             mask = tokens != 0 if self.padded else torch.ones_like(tokens, dtype=torch.bool)
             given += [tokens.long(), mask]
         return given
+
+
+def probe(model: "torch.nn.Module", reader: Reader, first: "torch.Tensor", classes: int) -> None:
+    """Look at what the model makes of the first rows, before it is trained.
+
+    Before the optimizer is made, for lazy layers get their parameters in the first call. A row
+    alone is only ever answered: in training, BatchNorm has no use for one.
+    """
+    import torch
+
+    for batch, training in ((first, True), (first[:1], False)):
+        model.train(training)
+        with torch.no_grad():
+            check_logits(model(*reader.arguments(batch)), len(batch), classes)
 
 
 def check_logits(logits: object, rows: int, classes: int) -> None:

@@ -25,3 +25,24 @@ def bench(isolating, tmp_path_factory):
 def unisolated():
     """The backend that walls nothing off: it shows what a wall is for."""
     return BACKENDS["process"]
+
+
+@pytest.fixture(scope="session")
+def mechanisms(tmp_path_factory):
+    """Benches of lra/listops at the ``test`` profile, by backend."""
+    pytest.importorskip("torch")
+    from cheats.corpus import Bench
+
+    made: dict[str, Bench] = {}
+
+    def bench(backend):
+        if backend.name not in made:
+            made[backend.name] = Bench(
+                tmp_path_factory.mktemp("listops"),
+                backend,
+                task="lra/listops",
+                settings={"steps": 60, "learning_rate": 5e-3},
+            )
+        return made[backend.name]
+
+    return bench

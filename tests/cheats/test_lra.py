@@ -13,25 +13,6 @@ CHEATS = scripts("lra")
 OFTEN = {"labels_smuggled", "cap_by_hidden_weights"}
 
 
-@pytest.fixture(scope="module")
-def mechanisms(tmp_path_factory):
-    """Benches of lra/listops at the ``test`` profile, by backend."""
-    pytest.importorskip("torch")
-    made: dict[str, Bench] = {}
-
-    def bench(backend):
-        if backend.name not in made:
-            made[backend.name] = Bench(
-                tmp_path_factory.mktemp("listops"),
-                backend,
-                task="lra/listops",
-                settings={"steps": 60, "learning_rate": 5e-3},
-            )
-        return made[backend.name]
-
-    return bench
-
-
 @pytest.mark.parametrize(
     "script",
     [

@@ -62,7 +62,7 @@ def score(root: Path, isolating: Any) -> Any:
     return run
 
 
-AUDITS = ["mechanism only", "constants", "finiteness", "statelessness", "trend"]
+AUDITS = ["mechanism only", "constants", "finiteness", "statelessness", "near-ties", "trend"]
 
 
 def names() -> list[Any]:
