@@ -15,7 +15,8 @@ def unbreakable(*watchers: Callable[P, object]) -> Callable[P, None]:
     """Return a call of each that nothing they raise can end; the first time stderr is told.
 
     One that failed is called again the next time: one odd thing to show need not end the showing.
-    Ctrl-C and Cancelled still pass, for they are no faults.
+    Ctrl-C and Cancelled still pass, for they are no faults. (rich raises SystemExit where the
+    reader of a pipe is gone.)
     """
     told = False
 
@@ -26,7 +27,7 @@ def unbreakable(*watchers: Callable[P, object]) -> Callable[P, None]:
                 watch(*args, **kwargs)
             except Cancelled:
                 raise
-            except Exception as error:  # noqa: BLE001 (whatever it is, it is not the work's)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever it is, it is not the work's)
                 if not told:
                     told = True
                     _tell(error)
@@ -34,7 +35,7 @@ def unbreakable(*watchers: Callable[P, object]) -> Callable[P, None]:
     return call
 
 
-def _tell(error: Exception) -> None:
+def _tell(error: Exception | SystemExit) -> None:
     at = traceback.extract_tb(error.__traceback__)[-1]
     with contextlib.suppress(OSError, ValueError):  # stderr may be what broke
         sys.stderr.write(
