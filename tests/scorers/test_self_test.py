@@ -98,10 +98,8 @@ def test_too_little_memory_for_an_interpreter_is_infrastructure(ask):
         self_test.require(ask(limits={"memory_mb": 12}), say=str)
 
 
-def test_a_design_of_the_task_itself_that_fails_is_told_with_its_reason(ask):
-    with pytest.raises(InfrastructureError, match="own broken could not") as raised:
-        self_test.require(ask(designs=("broken",)), say=str)
-    assert raised.value.cause.startswith("runtime_error: ")
+def test_a_design_of_the_task_that_is_broken_by_itself_is_not_the_machines_fault(ask):
+    self_test.require(ask(designs=("broken",)), say=str)
 
 
 @pytest.mark.parametrize(
