@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -79,6 +79,10 @@ class Repeats(BaseModel):
     diverged: str = ""
 
 
+Measured = Annotated[float, Field(ge=-1e9, le=1e9)]
+"""No score is near these bounds, and the statistics can square it."""
+
+
 class Outcome(BaseModel):
     """``result.json``, as far as tables need it. What newer harnesses add is ignored."""
 
@@ -92,9 +96,9 @@ class Outcome(BaseModel):
     """Of ``lock.json`` the digest; empty in results of before they held it."""
     valid: bool
     metric: Literal["accuracy", "bits_per_byte"]
-    score: float | None
-    standard_error: float | None = None
-    search_score: float | None = None
+    score: Measured | None
+    standard_error: Measured | None = None
+    search_score: Measured | None = None
     reason: str | None = None
     key: dict[str, str] | None
     conditions: Standing | None = None

@@ -107,10 +107,11 @@ def get_ready(
     try:
         data, manifest = task.prepare(profile, data_root(), progress, overrides)
     except OSError as error:
-        raise ConfigError(
+        told = explain(error)
+        raise type(told)(
             f"The data of {task.name} could not be prepared in {data_root()}.",
             cause=str(error),
-            remedy="free some space, or set HARNESS_DATA to another folder",
+            remedy=f"{told.remedy}; or set HARNESS_DATA to another folder",
         ) from error
     # Last: nobody should wait for a GPU that waits for a download.
     began = time.monotonic()
