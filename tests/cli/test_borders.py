@@ -210,7 +210,7 @@ def test_a_run_that_a_full_disk_refuses_leaves_no_folder_and_its_name_is_free(ru
 
 @pytest.mark.parametrize(
     ("size", "begun"),
-    [(20, b'"scored"'), *(pytest.param(n, b'"scored"', marks=pytest.mark.slow) for n in (28, 36))],
+    [(32, b'"scored"'), *(pytest.param(n, b'"scored"', marks=pytest.mark.slow) for n in (28, 36))],
 )
 def test_a_disk_that_fills_in_the_middle_of_a_run_ends_it_and_resume_goes_on(runs, size, begun):
     done = outside(f"""

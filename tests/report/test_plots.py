@@ -167,10 +167,12 @@ def test_baselines_are_lines_and_what_is_no_number_among_them_is_none(tmp_path):
         make_run(runs, seed, 0.5, agent="a", nodes=(0.3, 0.5), data=str(data))
     text, _ = pages.render(entries([runs]))
     assert "Dashed: chance 0.1000, first token alone 0.3500." in text
-    for _, svg in drawn(runs):
+    for caption, svg in drawn(runs):
         check(svg)
-        assert [e.find("title").text for e in svg.iter("path") if e.get("class") == "mark"] == [
-            "chance", "first token alone"]  # fmt: skip
+        marks = [e.find("title").text for e in svg.iter("path") if e.get("class") == "mark"]
+        # Against time both nodes may stand at one instant: the scale is then too small for chance.
+        assert marks in (["chance", "first token alone"], ["first token alone"]), caption
+        assert "chance" in marks or caption == "against time"
 
 
 def test_scores_that_are_no_numbers_are_no_marks(tmp_path):

@@ -194,7 +194,7 @@ def test_an_honest_twin_is_valid_and_scored_by_the_judge(score_toy):
     score = score_toy(HONEST)
     assert score.valid
     assert score.score == 1.0
-    assert [a.passed for a in score.audits] == [True, True, True]
+    assert [a.passed for a in score.audits] == [True, True, True, True]
 
 
 def test_a_printed_score_and_a_claimed_one_change_nothing(score_toy):

@@ -583,7 +583,7 @@ metric = "bits_per_byte"
 direction = "minimize"
 module = "texts"
 files = ["train.py"]
-runner = []
+runner = ["runner.py"]
 entry = "runner.py"
 
 [profiles.test]
@@ -603,6 +603,8 @@ def harness_prepare(tmp_path, monkeypatch):
     (tmp_path / "tasks" / "task.toml").write_text(TASK.replace("\\\n", ""))
     module = "from tasks.autoresearch.data import prepare as prepare\n"
     (tmp_path / "tasks" / "texts.py").write_text(module)
+    (tmp_path / "tasks" / "runner.py").write_text("")
+    (tmp_path / "tasks" / "description.md").write_text("Texts.\n")
     monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path / "tasks"))
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)

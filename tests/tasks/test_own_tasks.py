@@ -169,7 +169,7 @@ def test_a_source_that_is_not_there_is_no_disk_that_cannot_be_written(
         ("size=(rows, 8)", "size=(rows, 7)", "has the shape (400, 7); wanted: (400, 8)"),
         ("integers(1, 5", "integers(1, 6", "holds 1 to 5; wanted: 0 to 4"),
         ('"classes": 4', '"classs": 4', "says no classes"),
-        ('task="mine"', 'task="toy"', "is of toy, profile test; wanted: mine"),
+        ("profile=profile", "profile='short'", "is of profile short; wanted: test"),
         ("files=files", "files={}", "names no file of train"),
         ("generator=", "generatr=", "ValidationError"),
         ("json.dumps(manifest.model_dump())", "'{}'", "parameters is missing"),

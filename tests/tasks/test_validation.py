@@ -46,12 +46,12 @@ def test_a_table_of_agents_keeps_its_values_to_itself(tmp_path: Path) -> None:
 
 def test_a_damaged_record_is_no_bug_of_ours(tmp_path: Path) -> None:
     file = tmp_path / "score.json"
-    file.write_text('{"valid": "perhaps"}')
+    file.write_text('{"format": 1, "valid": "perhaps"}')
     with pytest.raises(ConfigError) as error:
         read_as(Score, file)
     assert error.value.message == f"{file} is damaged."
     assert "valid is 'perhaps'; wanted: a valid boolean" in error.value.cause
-    file.write_text(json.dumps({"\x1b[31m" + "x" * 999: 1}))
+    file.write_text(json.dumps({"format": 1, "\x1b[31m" + "x" * 999: 1}))
     with pytest.raises(ConfigError) as error:
         read_as(Asked, file)
     assert "\x1b" not in error.value.cause
