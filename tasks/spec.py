@@ -154,11 +154,13 @@ class Task:
             if key not in given:
                 file = self.folder / "task.toml"
                 line = line_of(file.read_text(), ("profiles", profile, table))
-                near = f"; is it {did_you_mean(key, given)}" if given else ""
+                remedy = f"add it; is it {did_you_mean(key, given)}" if given else "add it"
+                if key in read:
+                    remedy += f"; a runner of your own may settings.get({key!r}, DEFAULT)"
                 raise ConfigError(
                     f"{file}, line {line}: {table} of profile {profile} has no {key}.",
                     cause=f"{reader} reads it",
-                    remedy=f"add it{near}; a runner of your own may settings.get({key!r}, DEFAULT)",
+                    remedy=remedy,
                 )
 
     def designs(self) -> list[Design]:
