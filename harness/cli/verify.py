@@ -34,7 +34,8 @@ def command(
     from harness.runs.rescore import rescore as score_again
     from scorers.score import Score
 
-    with TemporaryDirectory(prefix="harness-verify-") as folder:
+    # What was found is told, though the folder could not be removed.
+    with TemporaryDirectory(prefix="harness-verify-", ignore_cleanup_errors=True) as folder:
         place = Path(folder)
         if rescore:
             with ScoreScreen() as screen:

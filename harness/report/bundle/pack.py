@@ -17,6 +17,7 @@ from harness.faults import naming
 from harness.report.bundle.agreement import agree
 from harness.report.bundle.manifest import NAME, PLAIN, Manifest, Member
 from harness.runs.rundir import LOCK, STOP, Run, plain_name
+from tasks.validation import problems
 
 LEVEL = 10
 LEFT_OUT = {LOCK, STOP}
@@ -44,19 +45,22 @@ def pack(path: Path, out: Path) -> Manifest:
             files=tuple(_member(run.path, name) for name in _files(run.path)),
         )
     except ValidationError as error:
-        raise ConfigError(f"{path / 'result.json'} is damaged.", cause=str(error)) from error
+        cause = problems(error, Manifest)
+        raise ConfigError(f"{path / 'result.json'} is damaged.", cause=cause) from error
     agree(path, run.path, manifest)  # what nobody could verify is not packed
     part = out.with_name(f".{out.name}.part")
     try:
-        with naming(out), _compressed(part, out.name) as stream:
-            tar = tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        with (
+            naming(out),
+            _compressed(part, out.name) as stream,
+            tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT) as tar,
+        ):
             _add(tar, NAME, (manifest.model_dump_json(indent=1) + "\n").encode())
             for member in manifest.files:
                 content = (run.path / member.path).read_bytes()
                 if sha256(content).hexdigest() != member.sha256:
                     raise ConfigError(f"{run.path / member.path} changed while it was packed.")
                 _add(tar, member.path, content)
-            tar.close()
         with naming(out):
             part.replace(out)
     except ValueError as error:
