@@ -91,12 +91,14 @@ def test_the_engine_was_told_of_every_wall(backend, state_folder):
 def test_shared_limits_hold_over_all_starts(backend, run_python):
     if not backend._connect().drives_groups or os.geteuid() != 0:
         pytest.skip("no common group on this machine")
-    hog = "import time; x = b'x' * (150 << 20); print('have', flush=True); time.sleep(3)"
+    hog = "import time; x = b'x' * (150 << 20); print('have', flush=True); time.sleep({})"
     with backend.open(SandboxSpec(memory_bytes=256 * MIB)) as box:
         having = threading.Event()
-        first = box.start([box.python, "-I", "-c", hog], on_output=lambda *_: having.set())
+        keeps = [box.python, "-I", "-c", hog.format(100)]
+        first = box.start(keeps, on_output=lambda *_: having.set())
         assert having.wait(20)
-        second = run_python(box, hog)
+        second = run_python(box, hog.format(0))
+        first.kill()
         ends = {first.wait(20).ended, second.ended}
     assert "oom" in ends or "lost" in ends
 
@@ -393,11 +395,11 @@ def _lose_an_engine(how, fresh, tmp_path, monkeypatch):
         monkeypatch.setenv("HARNESS_IMAGE", private.image())
         with fresh.open(SandboxSpec()) as box:
             assert box.exec(["/bin/sh", "-c", "exit 3"], timeout=10).exit_code == 3
-            short = box.start(["/bin/sh", "-c", f"sleep 1; : {word}"])
+            short = box.start(["/bin/sh", "-c", f"sleep 8; : {word}"])
             long = box.start(["/bin/sh", "-c", f"sleep 60; : {word}"])
             private.stop(how)
             with pytest.raises(SandboxLostError, match="Docker engine"):
-                short.wait(20)
+                short.wait(60)
             with pytest.raises(InfrastructureError):
                 box.exec(["/bin/true"], timeout=10)
             box.close()
