@@ -19,7 +19,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from harness.errors import ConfigError, HarnessError
-from tasks.prepared import altered
+from tasks.prepared import Locked, altered
+from tasks.shared import make_folder
 from tasks.spec import TASKS_DIR, Manifest, Progress, Task, TaskModule, Value, digest
 from tasks.validation import did_you_mean, problems
 
@@ -41,8 +42,13 @@ def prepare(
         return ours.prepare(profile, data, root, progress)
     file = task.folder / f"{task.definition.module}.py"
     progress(f"{file.name} of {task.name} prepares the data", 0, 1)
-    # What it prints is no part of what a command prints.
-    with contextlib.redirect_stdout(sys.stderr):
+    make_folder(root)
+    with (
+        # Its author need not think of runs that are begun at once.
+        Locked(root / f".{digest(str(task.folder))}.lock", progress),
+        # What it prints is no part of what a command prints.
+        contextlib.redirect_stdout(sys.stderr),
+    ):
         try:
             module = _imported(task, file)
             function: Any = getattr(module, "prepare", None)
@@ -52,7 +58,7 @@ def prepare(
             raise
         except (Exception, SystemExit) as error:
             raise _told(error, task, file, profile, data) from error
-    _check(path, task, profile, root, file)
+        _check(path, task, profile, root, file)
     return Path(path)
 
 
