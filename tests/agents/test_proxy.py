@@ -1,14 +1,11 @@
 """What of the environment reaches a server, and by which way: headers, proxies, certificates."""
 
-import shutil
-import ssl
-import subprocess
 import threading
 import time
 
 import pytest
 
-from agents.conftest import KEY, PROMPT
+from agents.conftest import KEY, PROMPT, put_behind_tls
 from agents.provider_server import QUICK, answer, endless, model_on, raw, status
 from agents.proxy_server import proxy
 from harness.agents.catalogue import Settings
@@ -204,19 +201,7 @@ def test_a_proxy_that_is_gone_is_named(provider, proxy, protocol, monkeypatch):
 @pytest.fixture
 def secure(provider, proxy, tmp_path, monkeypatch):
     """The provider behind a certificate, to be reached through the proxy alone."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl to make a certificate")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
-        + ["-subj", "/CN=provider.test", "-addext", "subjectAltName=DNS:provider.test"]
-        + ["-keyout", str(key), "-out", str(certificate)],
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    provider.wrap(context)
+    certificate = put_behind_tls(provider, tmp_path, "provider.test", "DNS:provider.test")
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.setenv("https_proxy", f"http://{proxy.address}")
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "gone" / "keys.log"))  # a browser's

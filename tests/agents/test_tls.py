@@ -1,14 +1,11 @@
 """Over TLS, as with every real provider: a blocked read is woken, an answer comes whole."""
 
-import shutil
-import ssl
-import subprocess
 import threading
 import time
 
 import pytest
 
-from agents.conftest import PROMPT
+from agents.conftest import PROMPT, put_behind_tls
 from agents.provider_server import QUICK, answer, endless, model_on, silent
 from harness.agents.clients import make_client
 from harness.errors import Cancelled, ProviderError
@@ -17,19 +14,7 @@ from harness.errors import Cancelled, ProviderError
 @pytest.fixture
 def secure(provider, tmp_path, monkeypatch):
     """The provider behind a certificate that the client trusts."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl to make a certificate")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
-        + ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-        + ["-keyout", str(key), "-out", str(certificate)],
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    provider.wrap(context)
+    certificate = put_behind_tls(provider, tmp_path, "127.0.0.1", "IP:127.0.0.1")
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     return provider
 
