@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from sandboxes.registry import BACKENDS
 
@@ -15,6 +16,10 @@ TOYS = Path(__file__).parent / "toys"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Rows as published, for fixtures of any scope: the tests' numbers are of those.
 os.environ["HARNESS_HIDDEN_KEY"] = "public"
+# What an example costs is the machine's affair. `make nightly` looks for longer.
+settings.register_profile("often", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("nightly", settings.get_profile("often"), max_examples=1000)
+settings.load_profile("often")
 
 
 def pytest_collection_finish(session):
