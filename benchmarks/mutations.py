@@ -1,0 +1,234 @@
+"""Break the code that decides scores, a place at a time, and list what no test notices.
+
+Each mutant is one small change of one file: a comparison turned, a condition never met, a number
+changed, a call or an error left out. The tests of that file run against it, in a copy of the
+checkout; a mutant that they pass survives. Mutants are taken in random order of a fixed seed, so
+that a run cut short is a fair sample.
+
+    python benchmarks/mutations.py [--minutes 30] [--jobs N] [--only scorers/wire.py] [--seed 0]
+
+A library (mutmut 3) was tried: it calls every function through a wrapper, which our tests of
+Ctrl-C at any line and of what is imported see.
+"""
+
+import argparse
+import ast
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+
+ROOT = Path(__file__).parents[1]
+SCORERS = ["tests/scorers/test_frames.py", "tests/scorers/test_stateful.py"]
+HOSTILE = "tests/scorers/test_hostile.py"
+LANGUAGE = "tests/scorers/test_language.py"
+TESTS = {
+    "scorers/wire.py": [*SCORERS, HOSTILE],
+    "scorers/judge.py": [*SCORERS, HOSTILE, LANGUAGE],
+    "scorers/candidate.py": [HOSTILE, *SCORERS, LANGUAGE],
+    "scorers/evaluate.py": [HOSTILE, "tests/scorers", "tests/search/test_ungraded.py"],
+    "scorers/output.py": ["tests/scorers/test_printed.py", HOSTILE, LANGUAGE],
+    "scorers/claims.py": ["tests/scorers", LANGUAGE],
+    "scorers/score.py": ["tests/scorers", "tests/report/test_leaderboard.py"],
+    "scorers/audits.py": [*SCORERS, HOSTILE, LANGUAGE],
+    "scorers/classification.py": [*SCORERS, HOSTILE],
+    "scorers/language.py": [LANGUAGE],
+    "scorers/language_audits.py": [LANGUAGE],
+    "scorers/splice.py": [LANGUAGE],
+    "scorers/serving_order.py": [LANGUAGE, *SCORERS],
+    "scorers/submission.py": ["tests/scorers/test_submission.py", "tests/scorers/test_source.py"],
+    "scorers/source.py": ["tests/scorers/test_source.py", "tests/cheats/test_honest_mechanisms.py"],
+    "scorers/scopes.py": ["tests/scorers/test_source.py", "tests/cheats/test_honest_mechanisms.py"],
+    "harness/search/journal.py": ["tests/search/test_journal.py", "tests/search/test_kill.py"],
+}
+"""By file: where its tests are, the quick ones first."""
+
+TURNED = {
+    ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
+    ast.Is: "is not", ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in",
+    ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.And: "or", ast.Or: "and",
+}  # fmt: skip
+SECONDS = 200
+"""What the tests of one mutant may take; a mutant that hangs them is noticed."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``text`` in place of what stands from ``start`` to ``end`` (bytes) of the file."""
+
+    path: str
+    line: int
+    start: int
+    end: int
+    text: str
+    was: str
+
+    def __str__(self) -> str:
+        """Say it on one line, the place marked in its source."""
+        source = (ROOT / self.path).read_bytes()
+        before = source[: self.start].rpartition(b"\n")[2].decode().lstrip()
+        after = source[self.end :].partition(b"\n")[0].decode()
+        was = " ".join(self.was.split())
+        return f"{self.path}:{self.line}: {before}[{was} => {self.text.strip()}]{after}"
+
+
+def mutants(path: str) -> Iterator[Mutant]:
+    """Yield the mutants of a file."""
+    source = (ROOT / path).read_bytes()
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+
+    def at(node: ast.AST) -> tuple[int, int]:
+        return (
+            starts[node.lineno - 1] + node.col_offset,
+            starts[node.end_lineno - 1] + node.end_col_offset,
+        )
+
+    def instead(start: int, end: int, text: str) -> Mutant:
+        line = source.count(b"\n", 0, start) + 1
+        return Mutant(path, line, start, end, text, source[start:end].decode())
+
+    tree = ast.parse(source)
+    words = {  # for readers: they decide nothing
+        id(inside)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr | ast.Raise)
+        for inside in ast.walk(node)
+        if inside is not node
+    }
+    for node in ast.walk(tree):
+        if id(node) in words:
+            continue
+        match node:
+            case ast.Compare(left=left, ops=ops, comparators=others):
+                for before, op, after in zip([left, *others], ops, others, strict=False):
+                    yield instead(at(before)[1], at(after)[0], f" {TURNED[type(op)]} ")
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in TURNED:
+                between = source[at(left)[1] : at(right)[0]].decode()
+                if "(" not in between and ")" not in between and "#" not in between:
+                    yield instead(at(left)[1], at(right)[0], f" {TURNED[type(op)]} ")
+            case ast.BoolOp(op=op, values=values):
+                for before, after in zip(values, values[1:], strict=False):
+                    yield instead(at(before)[1], at(after)[0], f" {TURNED[type(op)]} ")
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                yield instead(at(node)[0], at(operand)[0], "")
+            case ast.Constant(value=bool(value)):
+                yield instead(*at(node), str(not value))
+            case ast.Constant(value=int(value)):
+                yield instead(*at(node), str(value + 1))
+            case ast.Constant(value=float(value)):
+                yield instead(*at(node), repr(value * 2 + 0.25))
+            case ast.If(test=test):
+                yield instead(*at(test), "False")
+            case ast.Raise() | ast.Expr(value=ast.Call()) | ast.Continue() | ast.Break():
+                yield instead(*at(node), "pass")
+
+
+def parses(mutant: Mutant) -> bool:
+    try:
+        ast.parse(mutated(mutant))
+    except SyntaxError:
+        return False
+    return True
+
+
+def mutated(mutant: Mutant) -> bytes:
+    source = (ROOT / mutant.path).read_bytes()
+    return source[: mutant.start] + mutant.text.encode() + source[mutant.end :]
+
+
+def copies(folder: Path, count: int) -> Queue[Path]:
+    """Make copies of what git knows of the checkout."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True
+    )
+    places: Queue[Path] = Queue()
+    for number in range(count):
+        place = folder / str(number)
+        for name in filter(None, listed.stdout.decode().split("\n")):
+            if (ROOT / name).is_file():
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, place / name)
+        places.put(place)
+    return places
+
+
+def tested(place: Path, tests: list[str]) -> str:
+    """Run tests in a copy: "killed", "hung" or "survived"."""
+    argv = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:randomly"]
+    argv += ["-p", "no:cacheprovider", f"--basetemp={place}.tmp", *dict.fromkeys(tests)]
+    paths = [str(place), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    run = subprocess.Popen(
+        argv, cwd=place, env=environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        status = run.wait(SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(run.pid, 9)
+        run.wait()
+        return "hung"
+    return {0: "survived", 1: "killed", 2: "killed"}.get(status, f"pytest: {status}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--only", action="append", help="a file; may be repeated")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="a line of JSON a mutant")
+    chosen = parser.parse_args()
+    until = time.monotonic() + 60 * chosen.minutes
+    every = [m for path in chosen.only or TESTS for m in mutants(path) if parses(m)]
+    random.Random(chosen.seed).shuffle(every)  # noqa: S311  # an order, not a secret
+    found: dict[Mutant, str] = {}
+
+    with tempfile.TemporaryDirectory() as folder:
+        places = copies(Path(folder), chosen.jobs)
+
+        def run(mutant: Mutant) -> None:
+            if time.monotonic() > until:
+                return
+            place = places.get()
+            file = place / mutant.path
+            try:
+                file.write_bytes(mutated(mutant))
+                found[mutant] = tested(place, TESTS[mutant.path])
+            finally:
+                file.write_bytes((ROOT / mutant.path).read_bytes())
+                places.put(place)
+            if chosen.out:
+                with chosen.out.open("a") as lines:
+                    lines.write(json.dumps([str(mutant), found[mutant]]) + "\n")
+            if found[mutant] == "survived":
+                print(mutant, flush=True)
+
+        for path in chosen.only or TESTS:  # what fails without a mutant would kill all of them
+            if tested(places.queue[0], TESTS[path]) != "survived":
+                print(f"the tests of {path} fail on the code as it is", file=sys.stderr)
+                return 2
+        with ThreadPoolExecutor(chosen.jobs) as pool:
+            list(pool.map(run, every))
+    print(f"{len(found)} of {len(every)} mutants: {dict(Counter(found.values()))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
