@@ -22,12 +22,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agents.loopback import Loopback
 from harness.agents.catalogue import Entry
 from harness.agents.clients import Patience
 
@@ -249,12 +250,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(Loopback, HTTPServer):
     provider: "Provider"
-
-    def handle_error(self, *_: object) -> None:
-        """A client that went away is what these tests are about."""
 
 
 @dataclass
@@ -280,10 +277,7 @@ class Provider:
         self.now = 0
         self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.provider = self
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
-        self._thread.start()
+        self._server.begin()
 
     @property
     def origin(self) -> str:
@@ -329,9 +323,7 @@ class Provider:
 
     def close(self) -> None:
         self.stopping.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.end()
 
 
 Counts = tuple[int, int, int, int, int]
