@@ -10,7 +10,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from agents.lives import serve
 from agents.scripted import HttpClient, endpoint, price
-
 from harness.agents.calls import Calls
 from harness.agents.model import Prompt, Turn
 from harness.search.budget import Budget, Limits

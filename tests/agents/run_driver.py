@@ -9,7 +9,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from agents import scripted
 from agents.lives import serve
-
 from harness.agents import AGENTS
 from harness.runs.launch import Options, resume, start
 
