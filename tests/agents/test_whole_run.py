@@ -203,7 +203,9 @@ def test_the_recorded_run_of_the_real_local_model_is_repeated_token_for_token(ca
     assert result["spent"]["model"]["calls"] == 0
     assert result["replay"]["diverged"] == ""
     (repeated,) = (tmp_path / "runs").iterdir()
-    for file in there.glob("nodes/*/*.py"):
+    written = list(there.glob("nodes/*/*.py"))
+    assert len(written) == 4
+    for file in written:
         assert (repeated / file.relative_to(there)).read_bytes() == file.read_bytes()
     (there / "nodes/0001/completion.md").unlink()
     changed = tmp_path / "changed"
