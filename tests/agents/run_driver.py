@@ -11,9 +11,10 @@ from agents import scripted
 from agents.lives import serve
 from harness.agents import AGENTS
 from harness.runs.launch import Options, resume, start
+from harness.search import evaluator
 
 runs, scripted.Scripted.port = Path(sys.argv[1]), int(sys.argv[2])
-AGENTS["scripted"] = scripted.Scripted
+AGENTS["scripted"], evaluator.evaluate = scripted.Scripted, scripted.evaluate
 options = Options("toy", "scripted", "greedy", "test", runs, steps=6, sandbox="process")
 quiet = {"progress": lambda *_: None, "observe": lambda *_: None}
 

@@ -1,4 +1,4 @@
-"""An agent with a model behind real HTTP, as small as it can be: server, client, agent.
+"""An agent with a model behind real HTTP, as small as it can be: server, client, agent, judge.
 
 The server's answer is a function of the question alone, so that a repeated run can be compared.
 It counts what it was asked and what it answered, can fail, die, and hold its answers back.
@@ -13,14 +13,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 from agents.loopback import Loopback
 from harness.agents import Answer
 from harness.agents.calls import Endpoint
 from harness.agents.model import Prompt, Reply, Turn, Usage
 from harness.errors import Cancelled, ProviderError
+from scorers.evaluate import Request
+from scorers.score import Score
+from scorers.submission import hash_files
 
 KEY = "sk-a-key-that-must-never-be-written"
 WORST_OUT = 100
@@ -204,3 +209,24 @@ class Scripted:
             turns = (*prompt.turns, Turn("assistant", reply.text), Turn("user", "Once more."))
             reply = ask.model.complete(Prompt(prompt.system, turns), purpose="again")
         return Answer({"model.py": reply.text}, note=f"node {ask.node}")
+
+
+def evaluate(request: Request, **_: object) -> Score:
+    """Stand in for ``scorers.self_test.evaluate``: judge at once, by the files' hash alone."""
+    submission = hash_files(request.files)
+    seen = {"training_seed": request.training_seed, "split": request.split}
+    return _judged().model_copy(
+        update={
+            "valid": True,
+            "score": int(submission[:4], 16) / 0xFFFF,
+            "reason": None,
+            "submission": submission,
+            "conditions": _judged().conditions.model_copy(update=seen),
+        }
+    )
+
+
+@cache
+def _judged() -> Score:
+    file = Path(__file__).with_name("recorded_run") / "nodes/0000/score.json"
+    return Score.model_validate_json(file.read_text())
