@@ -34,10 +34,7 @@ PATIENCE_S = 120
 """Whoever waits so long has failed."""
 
 DRAFT = """# {name}
-import random
 import numpy as np
-
-STEP_S = random.random() * {pause}
 
 
 def predict(tokens):
@@ -68,7 +65,6 @@ class Server:
         self.fail_rate = 0.0
         self.dead = False
         self._allowed = math.inf
-        self.pause_s = 0.0
         self.reply: dict = {}
         self._rng = random.Random(7)
         self._changed = threading.Condition()
@@ -118,7 +114,7 @@ class Server:
             self._changed.notify_all()
         known = 1 + int(name, 16) % 4
         value = {
-            "text": DRAFT.format(name=name, known=known, pause=self.pause_s),
+            "text": DRAFT.format(name=name, known=known),
             "input_tokens": len(body) // 4,
             "output_tokens": TOKENS_OUT,
             **self.reply,

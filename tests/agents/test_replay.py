@@ -2,7 +2,9 @@
 
 import json
 import math
+import random
 import shutil
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -211,11 +213,14 @@ def test_a_replay_can_be_repeated_when_what_it_repeated_is_gone_but_for_its_name
     assert submissions(third) == {n: f for n, f in submissions(again).items() if n < 3}
 
 
-@pytest.mark.slow
 def test_a_replay_of_nodes_evaluated_at_once_holds_whatever_finishes_first(
     tmp_path, server, agent, isolating, monkeypatch
 ):
-    server.pause_s = 0.05  # evaluations take from 0 to 1 s, by chance, each time anew
+    def evaluate(request, **_):
+        time.sleep(random.uniform(0, 0.05))  # by chance, each time anew
+        return scripted.evaluate(request)
+
+    monkeypatch.setattr("harness.search.evaluator.evaluate", evaluate)
     monkeypatch.setattr(launch, "Asked", partial(launch.Asked, workers=3))
     monkeypatch.setattr(launch, "get_ready", partial(launch.get_ready, workers=3))
     first = run(tmp_path, steps=9)
