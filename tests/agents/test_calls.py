@@ -257,7 +257,7 @@ def damage(what: str, run: Path) -> Path:
     if what == "cut":
         file.write_text(text[: len(text) // 2])
     elif what == "edited":
-        file.write_text(text.replace("import random", "import os"))
+        file.write_text(text.replace("import numpy", "import os"))
     elif what == "retyped":
         file.write_text(text.replace('"dollars": ', '"dollars": "many", "x": '))
     elif what == "moved":

@@ -277,7 +277,8 @@ def test_a_wait_longer_than_patience_is_not_begun(provider, client, ask):
 
 
 def test_silence_ends_a_try(provider, protocol, ask):
-    provider.script(silent(), answer("at last"))
+    provider.script(silent())
+    provider.otherwise = answer("at last")
     client = make_client(model_on(provider, protocol), patience=replace(QUICK, idle_s=0.5))
     assert ask(client).text == "at last"
     assert "went silent" in ask.said[0]
@@ -285,11 +286,11 @@ def test_silence_ends_a_try(provider, protocol, ask):
 
 def test_slowness_does_not_end_a_try(provider, ask):
     """The whole answer takes longer than any silence may."""
-    provider.script(answer("slow but sure, and surely slow", delay_s=0.15))
-    client = make_client(model_on(provider, "openai"), patience=replace(QUICK, idle_s=1.0))
+    provider.script(answer("slow but sure, and surely slow", delay_s=0.25))
+    client = make_client(model_on(provider, "openai"), patience=replace(QUICK, idle_s=2.0))
     reply = ask(client)
     assert reply.text == "slow but sure, and surely slow"
-    assert reply.seconds > 1.0
+    assert reply.seconds > 2.0
     assert ask.said == []
 
 
@@ -321,7 +322,7 @@ def test_cancelling_wakes_a_read(provider, client, ask, busy):
     assert len(provider.requests) == 1
 
 
-def test_cancelling_wakes_the_wait_for_another_try(provider, protocol, client):
+def test_cancelling_wakes_the_wait_for_another_try(provider, client):
     provider.script(status(429, headers={"retry-after": str(HANGS_S / 2)}))
     cancel = threading.Event()
     began = time.monotonic()
