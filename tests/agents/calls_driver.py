@@ -7,23 +7,26 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-from scripted import HttpClient, endpoint, price
-
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from agents.lives import serve
+from agents.scripted import HttpClient, endpoint, price
 from harness.agents.calls import Calls
 from harness.agents.model import Prompt, Turn
 from harness.search.budget import Budget, Limits
 
 run, port, nodes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-known = endpoint(HttpClient(port), price, lambda *_: True)
-calls = Calls(run, budget=Budget(Limits()), endpoint=known, say=lambda _: None)
-print("ready", flush=True)
 
 
-def one(node: int) -> str:
-    prompt = Prompt("You write code.", (Turn("user", f"node {node}"),))
-    return calls.bind(node).complete(prompt, purpose="draft").text
+def work() -> None:
+    known = endpoint(HttpClient(port), price, lambda *_: True)
+    calls = Calls(run, budget=Budget(Limits()), endpoint=known, say=lambda _: None)
+
+    def one(node: int) -> str:
+        prompt = Prompt("You write code.", (Turn("user", f"node {node}"),))
+        return calls.bind(node).complete(prompt, purpose="draft").text
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(pool.map(one, range(nodes)))
 
 
-with ThreadPoolExecutor(3) as pool:
-    assert all(pool.map(one, range(nodes)))
+serve(work)

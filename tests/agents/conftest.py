@@ -17,22 +17,33 @@ KEY = "QX7-0123456789abcdef-DO-NOT-LEAK"  # of no known form: only its value giv
 PROMPT = Prompt("Write models.", (Turn("user", "Improve this."),))
 
 
-def put_behind_tls(provider, folder, name, address):
-    """Put the provider behind a certificate of its own, for that name; return the file."""
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """The file of a certificate for 127.0.0.1 and provider.test, with its key in it."""
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl to make a certificate")
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    file = tmp_path_factory.mktemp("tls") / "certificate.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
-        + ["-subj", f"/CN={name}", "-addext", f"subjectAltName={address}"]
-        + ["-keyout", str(key), "-out", str(certificate)],
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+        + ["-nodes", "-days", "1", "-subj", "/CN=provider.test"]
+        + ["-addext", "subjectAltName=DNS:provider.test,IP:127.0.0.1"]
+        + ["-keyout", str(file), "-out", str(file.with_suffix(".crt"))],
         check=True,
         capture_output=True,
     )
+    with file.open("a") as both:
+        both.write(file.with_suffix(".crt").read_text())
+    return file
+
+
+@pytest.fixture
+def secure(provider, certificate, monkeypatch):
+    """The provider behind a certificate that the client trusts."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(certificate)
     provider.wrap(context)
-    return certificate
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    return provider
 
 
 @pytest.fixture(autouse=True)

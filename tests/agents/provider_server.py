@@ -22,18 +22,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agents.loopback import Loopback
 from harness.agents.catalogue import Entry
 from harness.agents.clients import Patience
 
 WIRE = Path(__file__).with_name("wire")
-QUICK = Patience(outage_s=20, first_s=0.01, longest_s=0.05, idle_s=5, total_s=20)
-"""Waits for tests."""
+HANGS_S = 60.0
+"""What takes so long has failed. Nothing here takes a tenth of it on the slowest machine."""
+QUICK = Patience(
+    outage_s=HANGS_S, first_s=0.01, longest_s=0.05, idle_s=2 * HANGS_S, total_s=2 * HANGS_S
+)
+"""Waits for tests: hardly any, where something fails, and no time-out that a busy machine finds."""
 
 
 @pytest.fixture
@@ -169,12 +174,32 @@ def error_in_stream(kind: str, message: str = "no") -> Response:
     return raw(b"event: error\ndata: " + data + b"\n\n")
 
 
-def silent(seconds: float) -> Response:
+def silent(seconds: float = 3600.0) -> Response:
     """Take the request and say nothing for so long, then break off."""
 
     def send(handler: "Handler", _: Request) -> None:
         handler.server.provider.stopping.wait(seconds)
         handler.break_off()
+
+    return Response(send)
+
+
+def after(event: threading.Event, response: Response) -> Response:
+    """Take the request, and answer once the event is set."""
+
+    def send(handler: "Handler", request: Request) -> None:
+        event.wait(HANGS_S)
+        response.send(handler, request)
+
+    return Response(send)
+
+
+def as_it_comes(event: threading.Event, response: Response) -> Response:
+    """Set the event when the request comes, then answer."""
+
+    def send(handler: "Handler", request: Request) -> None:
+        event.set()
+        response.send(handler, request)
 
     return Response(send)
 
@@ -249,12 +274,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(Loopback, HTTPServer):
     provider: "Provider"
-
-    def handle_error(self, *_: object) -> None:
-        """A client that went away is what these tests are about."""
 
 
 @dataclass
@@ -275,15 +296,12 @@ class Provider:
 
     def __post_init__(self) -> None:
         self.stopping = threading.Event()
-        self.lock = threading.Lock()
+        self.lock = threading.Condition()
         self._script: deque[Response] = deque()
         self.now = 0
         self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.provider = self
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
-        self._thread.start()
+        self._server.begin()
 
     @property
     def origin(self) -> str:
@@ -297,6 +315,11 @@ class Provider:
         """Queue responses, one a request."""
         with self.lock:
             self._script.extend(responses)
+
+    def until(self, under_way: int) -> None:
+        """Wait until so many calls are under way."""
+        with self.lock:
+            assert self.lock.wait_for(lambda: self.now == under_way, HANGS_S), "they never came"
 
     def wrap(self, context: ssl.SSLContext) -> None:
         """Speak TLS from here on."""
@@ -313,6 +336,7 @@ class Provider:
             self.now += 1
             handler.now = 1
             self.most_at_once = max(self.most_at_once, self.now)
+            self.lock.notify_all()
             response = self._script.popleft() if self._script else None
         if response is None:
             response = self.otherwise if isinstance(self.otherwise, Response) else None
@@ -329,9 +353,7 @@ class Provider:
 
     def close(self) -> None:
         self.stopping.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.end()
 
 
 Counts = tuple[int, int, int, int, int]

@@ -11,25 +11,22 @@ from contextlib import suppress
 
 import pytest
 
+from agents.loopback import Loopback
 
-class Proxy(socketserver.ThreadingTCPServer):
+
+class Proxy(Loopback, socketserver.TCPServer):
     """Forwards or connects to ``target``; with ``refusal``, answers that instead."""
-
-    daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.target: tuple[str, int] = ("", 0)
         self.refusal = b""
         self.heads: list[str] = []
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+        self.begin()
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.server_address[1]}"
-
-    def handle_error(self, *_: object) -> None:
-        """A client that went away is no news."""
 
 
 class _Handler(socketserver.BaseRequestHandler):
@@ -73,8 +70,8 @@ def proxy(provider, monkeypatch) -> Iterator[Proxy]:
     for kind in ("http", "https", "all", "no"):
         monkeypatch.delenv(f"{kind}_proxy", raising=False)
         monkeypatch.delenv(f"{kind}_proxy".upper(), raising=False)
-    with Proxy() as server:
-        host, port = provider.origin.removeprefix("http://").split(":")
-        server.target = (host, int(port))
-        yield server
-        server.shutdown()
+    server = Proxy()
+    host, port = provider.origin.removeprefix("http://").split(":")
+    server.target = (host, int(port))
+    yield server
+    server.end()

@@ -6,16 +6,23 @@ python run_driver.py RUNS PORT (new run, or the one that is there goes on)
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-import scripted
-
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from agents import scripted
+from agents.lives import serve
 from harness.agents import AGENTS
 from harness.runs.launch import Options, resume, start
+from harness.search import evaluator
 
 runs, scripted.Scripted.port = Path(sys.argv[1]), int(sys.argv[2])
-AGENTS["scripted"] = scripted.Scripted
+AGENTS["scripted"], evaluator.evaluate = scripted.Scripted, scripted.evaluate
 options = Options("toy", "scripted", "greedy", "test", runs, steps=6, sandbox="process")
 quiet = {"progress": lambda *_: None, "observe": lambda *_: None}
-begun = [path for path in runs.glob("*") if (path / "run.toml").exists()]
-result = resume(begun[0], **quiet) if begun else start(options, **quiet)
-assert result["nodes"]["scored"] == 6
+
+
+def work() -> None:
+    begun = [path for path in runs.glob("*") if (path / "run.toml").exists()]
+    result = resume(begun[0], **quiet) if begun else start(options, **quiet)
+    assert result["nodes"]["scored"] == 6
+
+
+serve(work)

@@ -5,8 +5,17 @@ import time
 
 import pytest
 
-from agents.conftest import KEY, PROMPT, put_behind_tls
-from agents.provider_server import QUICK, answer, endless, model_on, raw, status
+from agents.conftest import KEY, PROMPT
+from agents.provider_server import (
+    HANGS_S,
+    QUICK,
+    answer,
+    as_it_comes,
+    endless,
+    model_on,
+    raw,
+    status,
+)
 from agents.proxy_server import proxy
 from harness.agents.catalogue import Settings
 from harness.agents.clients import make_client
@@ -199,36 +208,34 @@ def test_a_proxy_that_is_gone_is_named(provider, proxy, protocol, monkeypatch):
 
 
 @pytest.fixture
-def secure(provider, proxy, tmp_path, monkeypatch):
+def tunnelled(secure, proxy, tmp_path, monkeypatch):
     """The provider behind a certificate, to be reached through the proxy alone."""
-    certificate = put_behind_tls(provider, tmp_path, "provider.test", "DNS:provider.test")
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.setenv("https_proxy", f"http://{proxy.address}")
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "gone" / "keys.log"))  # a browser's
-    return provider
+    return secure
 
 
 def test_through_a_tunnel_the_key_is_hidden_cancelling_wakes_and_a_cut_is_lost(
-    secure, proxy, protocol, ask
+    tunnelled, proxy, protocol, ask
 ):
-    secure.script(answer("half", cut_after=2), answer("whole"), endless(pause_s=0.05))
-    client = client_of(secure, protocol, "https")
+    cancel = threading.Event()
+    busy = as_it_comes(cancel, endless(pause_s=0.05))
+    tunnelled.script(answer("half", cut_after=2), answer("whole"), busy)
+    client = client_of(tunnelled, protocol, "https")
     reply = ask(client)
     assert (reply.text, reply.lost_tries) == ("whole", 1)
     assert proxy.heads[0].startswith("CONNECT provider.test:443 ")
     assert KEY not in "".join(proxy.heads)
     assert f"was lost, through the proxy http://{proxy.address} (https_proxy)" in ask.said[0]
-    cancel = threading.Event()
-    threading.Timer(0.5, cancel.set).start()
     began = time.monotonic()
     with pytest.raises(Cancelled):
         ask(client, cancel=cancel)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < HANGS_S
 
 
-def test_a_certificate_that_is_not_trusted_is_said_at_once(secure, protocol, ask, monkeypatch):
+def test_a_certificate_that_is_not_trusted_is_said_at_once(tunnelled, protocol, ask, monkeypatch):
     monkeypatch.delenv("SSL_CERT_FILE")
-    client = client_of(secure, protocol, "https")
+    client = client_of(tunnelled, protocol, "https")
     for call in (client.check, lambda: ask(client)):
         with pytest.raises(ProviderError) as caught:
             call()

@@ -1,17 +1,22 @@
 """Whole runs of ``harness run`` with a model behind real HTTP, by both protocols and real SDKs."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from agents.local_llm import MISSING, serving, weights
 from agents.provider_server import answer, recorded, status
 from harness.agents.model import Prompt, Turn
+from harness.cli.app import app
+from harness.cli.common import settle
 
 ROOT = Path(__file__).parents[2]
 SMALL = Path(__file__).with_name("small_prompts")
@@ -46,6 +51,7 @@ def entry(protocol: str, url: str, **more) -> dict:
 
 
 def harness(*args, cwd: Path, **env):
+    """Call a command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "harness", *map(str, args)],
         capture_output=True, text=True, cwd=cwd, timeout=200,
@@ -54,28 +60,48 @@ def harness(*args, cwd: Path, **env):
 
 
 @pytest.fixture
-def run(provider, tmp_path):
-    """Run the toy task with the provider's model; prices are set, so that dollars count."""
+def call(tmp_path, monkeypatch):
+    """Call a command here, where the SDKs are imported."""
 
-    def start(protocol, *args, key=SECRET, **env):
-        prices = [{"input": 3.0, "cached": 0.3, "cache_write": 3.75, "output": 15.0}]
+    def here(*args, **env):
+        out, err = io.StringIO(), io.StringIO()
+        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.chdir(tmp_path)
+            for name, value in env.items():
+                patch.setenv(name, value)
+            code = settle(lambda: app([str(a) for a in args]))
+        return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
+
+    return here
+
+
+@pytest.fixture
+def toy(provider, tmp_path):
+    """Return the command that runs the toy task with the provider's model.
+
+    Prices are set, so that dollars count. Its key is $TOY_KEY.
+    """
+
+    def command(protocol, *args):
         known = entry(protocol, provider.base_url(protocol), key="TOY_KEY")
         file = agents_file(tmp_path / "agents.toml", toy=known)
-        price = ", ".join(f"{k} = {v}" for k, v in prices[0].items())
-        file.write_text(file.read_text() + f"prices = [{{ {price} }}]\n")
-        return harness(
-            "run", "--task", "toy", "--profile", "test", "--agent", "toy", "--agents-file", file,
-            *args, "--json", cwd=tmp_path, TOY_KEY=key, **env,
-        )  # fmt: skip
+        prices = "{ input = 3.0, cached = 0.3, cache_write = 3.75, output = 15.0 }"
+        file.write_text(file.read_text() + f"prices = [{prices}]\n")
+        model = ("--agent", "toy", "--agents-file", file)
+        return ("run", "--task", "toy", "--profile", "test", *model, *args, "--json")
 
-    return start
+    return command
 
 
 def test_a_model_writes_a_valid_submission_and_the_key_is_nowhere(
-    run, provider, protocol, tmp_path
+    call, toy, provider, protocol, tmp_path
 ):
     provider.otherwise = answer(MODEL, input_tokens=1000, cached=500, output_tokens=200)
-    done = run(protocol, "--policy", "one_shot", "--max-dollars", "1")
+    command = toy(protocol, "--policy", "one_shot", "--max-dollars", "1")
+    if protocol == "openai":  # one of them as a user starts it
+        done = harness(*command, cwd=tmp_path, TOY_KEY=SECRET)
+    else:
+        done = call(*command, TOY_KEY=SECRET)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["score"] == 1.0
@@ -91,50 +117,50 @@ def test_a_model_writes_a_valid_submission_and_the_key_is_nowhere(
     assert SECRET not in done.stdout + done.stderr
 
 
-def test_a_wrong_key_is_said_before_anything_is_spent(run, provider, protocol, tmp_path):
+def test_a_wrong_key_is_said_before_anything_is_spent(call, toy, provider, protocol, tmp_path):
     provider.models = status(401)
-    done = run(protocol, "--policy", "one_shot")
+    done = call(*toy(protocol, "--policy", "one_shot"), TOY_KEY=SECRET)
     assert done.returncode == 2, done.stderr
     assert "TOY_KEY" in done.stderr
     assert SECRET not in done.stderr
-    assert not (tmp_path / "runs").exists()
-    refused = harness(
-        "run", "--task", "toy", "--agent", "opus-4.6", cwd=tmp_path, ANTHROPIC_API_KEY=""
-    )
+    refused = call("run", "--task", "toy", "--agent", "opus-4.6", ANTHROPIC_API_KEY="")
     assert refused.returncode == 2
     assert "ANTHROPIC_API_KEY is not set" in refused.stderr
+    assert not (tmp_path / "runs").exists()
+    assert provider.requests == []
 
 
-def test_a_dollar_limit_stops_before_the_call_that_could_exceed_it(run, provider, protocol):
-    provider.otherwise = answer(MODEL, input_tokens=100, output_tokens=50)
-    # A call's worst case is 4,000 tokens out: 6 cents; two fit into 15 cents' worst cases.
-    done = run(protocol, "--steps", "9", "--max-dollars", "0.09")
+def test_a_dollar_limit_stops_before_the_call_that_could_exceed_it(call, toy, provider, protocol):
+    provider.otherwise = answer(MODEL, input_tokens=100, output_tokens=3_000)
+    # A call costs 4.53 cents. At worst it could cost 7: 4,000 tokens out, and those in.
+    done = call(*toy(protocol, "--steps", "9", "--max-dollars", "0.11"), TOY_KEY=SECRET)
     result = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert result["valid"]
-    assert result["spent"]["model"]["dollars_known"] < 0.09
-    asked = [r for r in provider.requests if r.path.endswith(("messages", "completions"))]
-    assert len(asked) == result["spent"]["model"]["calls"]
+    assert "dollars, and 0.0647 of 0.11 are left" in result["ended"]
+    assert result["spent"]["model"]["dollars_known"] == pytest.approx(0.0453)
+    assert len(provider.requests) == result["spent"]["model"]["calls"] == 1
 
 
-def test_a_run_says_what_stands_in_its_way_and_leaves_no_folder(tmp_path):
+def test_a_run_says_what_stands_in_its_way_and_leaves_no_folder(call, tmp_path):
     far = ["--profile", "test", "--base-url", "https://models.invalid/v1"]
     for env, words in (
         ({"all_proxy": "socks://127.0.0.1:7890/"}, "socks://127.0.0.1:7890 (all_proxy)"),
         ({"SSL_CERT_FILE": str(tmp_path / "gone.pem")}, "SSL_CERT_FILE names no certificates"),
         ({"https_proxy": "http://127.0.0.1:9"}, "http://127.0.0.1:9 (https_proxy)"),
     ):
-        done = harness("run", "--task", "toy", "--agent", "gpt-oss-20b", *far, cwd=tmp_path, **env)
+        done = call("run", "--task", "toy", "--agent", "gpt-oss-20b", *far, **env)
         assert done.returncode in (2, 4), done.stderr
         assert words in " ".join(done.stderr.split())
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_answer_that_is_all_reasoning_is_told_in_the_run_with_its_option(run, provider):
+def test_an_answer_that_is_all_reasoning_is_told_in_the_run_with_its_option(call, toy, provider):
     thought = answer("", thinking="hm " * 400, stop="length", usage=False)
     provider.script(thought, thought)
-    done = run("openai", "--policy", "one_shot", all_proxy="socks://127.0.0.1:7890/")
+    command = toy("openai", "--policy", "one_shot")
+    done = call(*command, TOY_KEY=SECRET, all_proxy="socks://127.0.0.1:7890/")
     assert len(provider.requests) == 2
     assert done.returncode == 1, done.stderr
     result = json.loads(done.stdout)
@@ -143,15 +169,15 @@ def test_an_answer_that_is_all_reasoning_is_told_in_the_run_with_its_option(run,
     assert "--max-answer-tokens raises that limit" in done.stderr
 
 
-def test_an_absent_and_a_retired_model_are_named_with_a_remedy(tmp_path):
-    absent = harness("run", "--task", "toy", "--agent", "opus-4.55", cwd=tmp_path)
+def test_an_absent_and_a_retired_model_are_named_with_a_remedy(call):
+    absent = call("run", "--task", "toy", "--agent", "opus-4.55")
     assert absent.returncode == 2
     assert "opus-4.5" in absent.stderr
-    gone = harness("run", "--task", "toy", "--agent", "o3-mini", cwd=tmp_path, OPENAI_API_KEY="k")
+    gone = call("run", "--task", "toy", "--agent", "o3-mini", OPENAI_API_KEY="k")
     assert gone.returncode == 2
     assert "2026-10-23" in gone.stderr
     assert "replay:RUN" in gone.stderr
-    odd = harness("run", "--task", "toy", "--agent", "reference", "--effort", "high", cwd=tmp_path)
+    odd = call("run", "--task", "toy", "--agent", "reference", "--effort", "high")
     assert odd.returncode == 2
     assert "--effort means nothing to agent reference" in odd.stderr
 
@@ -164,36 +190,38 @@ def test_what_a_real_server_sent_is_read(client, provider, protocol, ask):
     assert reply.usage.prompt_tokens == 39
 
 
-def test_the_recorded_run_of_the_real_local_model_is_repeated_token_for_token(tmp_path):
+def test_the_recorded_run_of_the_real_local_model_is_repeated_token_for_token(call, tmp_path):
     """Recorded by ``test_a_real_local_model_drives_the_whole_loop``; no model is needed here."""
     there = tmp_path / "recorded"
     shutil.copytree(RECORDED, there)
     toml = there / "run.toml"
     toml.write_text(toml.read_text().replace("PROMPTS", str(SMALL)))
-    done = _replay(there, tmp_path)
+    done = call(*_replay(there))
     assert done.returncode == 1, done.stderr  # its code was bad then, and is now
     result = json.loads(done.stdout)
     assert result["spent"]["replayed"]["calls"] >= 3
     assert result["spent"]["model"]["calls"] == 0
     assert result["replay"]["diverged"] == ""
     (repeated,) = (tmp_path / "runs").iterdir()
-    for file in there.glob("nodes/*/*.py"):
+    written = list(there.glob("nodes/*/*.py"))
+    assert len(written) == 4
+    for file in written:
         assert (repeated / file.relative_to(there)).read_bytes() == file.read_bytes()
     (there / "nodes/0001/completion.md").unlink()
     changed = tmp_path / "changed"
     shutil.copytree(SMALL, changed)
     (changed / "draft.md").write_text((changed / "draft.md").read_text() + "Be brief.\n")
     toml.write_text(toml.read_text().replace(str(SMALL), str(changed)))
-    differs = _replay(there, tmp_path)
+    differs = call(*_replay(there))
     assert differs.returncode == 2
     assert "differs at node 0, call 0 (draft)" in differs.stderr
     assert "Be brief." in differs.stderr
 
 
-def _replay(run: Path, cwd: Path):
-    return harness(
+def _replay(run: Path) -> tuple[object, ...]:
+    return (
         "run", "--task", "toy", "--profile", "test", "--policy", "greedy", "--steps", "4",
-        "--set", "greedy.num_drafts=2", "--agent", f"replay:{run}", "--json", cwd=cwd,
+        "--set", "greedy.num_drafts=2", "--agent", f"replay:{run}", "--json",
     )  # fmt: skip
 
 
@@ -221,7 +249,7 @@ def test_a_real_local_model_drives_the_whole_loop(protocol, tmp_path):
     (run,) = (tmp_path / "runs").iterdir()
     assert list(run.glob("nodes/*/score.json")), "nothing of it was judged"
     assert list(run.glob("nodes/*/model.py")), "nothing of it was code"
-    again = _replay(run, tmp_path)
+    again = harness(*_replay(run), cwd=tmp_path)
     assert again.returncode == done.returncode, again.stderr
     assert json.loads(again.stdout)["replay"]["diverged"] == ""
     keep = os.environ.get("HARNESS_KEEP_RECORDED")

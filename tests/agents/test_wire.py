@@ -11,8 +11,11 @@ import pytest
 
 from agents.conftest import KEY, PROMPT
 from agents.provider_server import (
+    HANGS_S,
     QUICK,
+    after,
     answer,
+    as_it_comes,
     endless,
     error_in_stream,
     model_on,
@@ -171,10 +174,12 @@ def test_tries_that_were_lost_on_the_way_are_told(provider, client, ask):
 
 
 def test_waiting_is_told_apart_from_the_call_and_as_long_as_asked(provider, client, ask):
-    provider.script(status(429, headers={"retry-after": "0.4"}), answer(delay_s=0.03))
+    provider.script(status(429, headers={"retry-after": "0.2"}), answer(delay_s=0.02))
+    began = time.monotonic()
     reply = ask(client)
-    assert 0.4 <= reply.waited_s < 2
-    assert 0.1 < reply.seconds < 2
+    assert reply.waited_s >= 0.2
+    assert reply.seconds > 0.08
+    assert reply.waited_s + reply.seconds <= time.monotonic() - began
 
 
 @pytest.mark.parametrize(
@@ -246,13 +251,13 @@ def test_patience_ends(provider, client, ask, protocol):
     with pytest.raises(ProviderError, match="patience is at its end") as caught:
         ask(make_client(model_on(provider, protocol), patience=brief))
     assert "harness resume" in caught.value.remedy
-    assert 3 < len(provider.requests) < 40
+    assert 1 < len(provider.requests) < 40
 
 
 def test_the_time_of_a_try_that_fails_first_is_no_part_of_an_outage(provider, protocol, ask):
     """An answer that is cut after an hour is asked for again."""
-    provider.script(answer("slow " * 9, delay_s=0.1, cut_after=8), answer("whole"))
-    client = make_client(model_on(provider, protocol), patience=replace(QUICK, outage_s=0.3))
+    provider.script(answer("slow " * 9, delay_s=0.03, cut_after=8), answer("whole"))
+    client = make_client(model_on(provider, protocol), patience=replace(QUICK, outage_s=0.1))
     assert ask(client).text == "whole"
 
 
@@ -265,25 +270,37 @@ def test_a_server_in_plain_words_is_quoted(provider, ask):
 
 def test_a_wait_longer_than_patience_is_not_begun(provider, client, ask):
     provider.script(status(429, headers={"retry-after": "3600"}))
-    began = time.monotonic()
     with pytest.raises(ProviderError, match="rate limit"):
         ask(client)
-    assert time.monotonic() - began < 2
+    assert ask.said == []  # nothing is tried again
+    assert len(provider.requests) == 1
 
 
-def test_silence_ends_a_try_but_slowness_does_not(provider, protocol, ask):
-    provider.script(silent(10), answer("slow but sure", delay_s=0.1))
-    client = make_client(model_on(provider, protocol), patience=replace(QUICK, idle_s=0.4))
-    assert ask(client).text == "slow but sure"
+def test_silence_ends_a_try(provider, protocol, ask):
+    provider.script(silent())
+    provider.otherwise = answer("at last")
+    client = make_client(model_on(provider, protocol), patience=replace(QUICK, idle_s=0.5))
+    assert ask(client).text == "at last"
     assert "went silent" in ask.said[0]
+
+
+def test_slowness_does_not_end_a_try(provider, ask):
+    """The whole answer takes longer than any silence may."""
+    provider.script(answer("slow but sure, and surely slow", delay_s=0.25))
+    client = make_client(model_on(provider, "openai"), patience=replace(QUICK, idle_s=2.0))
+    reply = ask(client)
+    assert reply.text == "slow but sure, and surely slow"
+    assert reply.seconds > 2.0
+    assert ask.said == []
 
 
 def test_an_answer_without_end_is_cut_by_time(provider, protocol, ask):
     provider.script(endless(pause_s=0.02))
-    client = make_client(model_on(provider, protocol), patience=replace(QUICK, total_s=0.5))
+    client = make_client(model_on(provider, protocol), patience=replace(QUICK, total_s=0.4))
     with pytest.raises(ProviderError, match="no whole answer"):
         ask(client)
-    assert len(provider.requests) == 1
+    assert len(provider.requests) <= 1  # on a busy machine it may end before it is sent
+    assert ask.said == []
 
 
 @pytest.mark.parametrize("flood", [endless(), raw(b"data: " + b"x" * 7_000_000)])
@@ -294,50 +311,59 @@ def test_an_answer_without_end_is_cut_by_size(provider, client, ask, flood):
     assert len(provider.requests) == 1
 
 
-@pytest.mark.parametrize(
-    "busy",
-    [
-        silent(10),
-        endless(pause_s=0.05),
-        status(429, headers={"retry-after": "15"}),
-    ],
-)
-def test_cancelling_wakes_every_wait(provider, client, ask, busy):
-    provider.script(busy)
+@pytest.mark.parametrize("busy", [silent(), endless(pause_s=0.05)])
+def test_cancelling_wakes_a_read(provider, client, ask, busy):
     cancel = threading.Event()
-    threading.Timer(0.3, cancel.set).start()
+    provider.script(as_it_comes(cancel, busy))
     began = time.monotonic()
     with pytest.raises(Cancelled):
         ask(client, cancel=cancel)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < HANGS_S
+    assert len(provider.requests) == 1
+
+
+def test_cancelling_wakes_the_wait_for_another_try(provider, client):
+    provider.script(status(429, headers={"retry-after": str(HANGS_S / 2)}))
+    cancel = threading.Event()
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        client.send(PROMPT, say=lambda _: cancel.set(), cancel=cancel)
+    assert time.monotonic() - began < HANGS_S / 2
     assert len(provider.requests) == 1
 
 
 def test_cancelling_wakes_the_queue_and_sends_nothing(provider, protocol, ask):
-    provider.script(silent(1.5))
+    answers, cancel = threading.Event(), threading.Event()
+    provider.script(after(answers, answer("ok")))
     client = make_client(model_on(provider, protocol, concurrency=1), patience=QUICK)
-    cancel = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(ask, client)
-        while not provider.requests:
-            time.sleep(0.01)
-        threading.Timer(0.3, cancel.set).start()
+        provider.until(under_way=1)
+
+        def say(line):
+            assert "1 calls are under way" in line
+            cancel.set()
+
         with pytest.raises(Cancelled):
-            ask(client, cancel=cancel)
+            client.send(PROMPT, say=say, cancel=cancel)
         assert len(provider.requests) == 1
-        assert any("1 calls are under way" in line for line in ask.said)
+        answers.set()
         assert first.result().text == "ok"
+    assert len(provider.requests) == 1
 
 
 def test_no_more_calls_are_under_way_than_allowed(provider, protocol, ask):
-    provider.otherwise = answer("ok", delay_s=0.01)
+    answers = threading.Event()
+    provider.otherwise = after(answers, answer("ok"))
     # Two clients of one server share its limit.
     clients = [
         make_client(model_on(provider, protocol, concurrency=3), patience=QUICK) for _ in "ab"
     ]
-    with ThreadPoolExecutor(12) as pool:
-        replies = list(pool.map(ask, clients * 12))
-    assert [r.text for r in replies] == ["ok"] * 24
+    with ThreadPoolExecutor(8) as pool:
+        replies = pool.map(ask, clients * 8)
+        provider.until(under_way=3)
+        answers.set()
+        assert [r.text for r in replies] == ["ok"] * 16
     assert provider.most_at_once == 3
 
 

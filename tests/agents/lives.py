@@ -1,0 +1,66 @@
+"""A process that is imported once and lives as often as a test likes: killed lives cost nothing.
+
+The driver ends with ``serve(work)``. The test begins and kills its lives:
+
+    with Lives("calls_driver.py", …) as lives:
+        lives.begin()
+        …
+        lives.kill()
+        assert lives.end() == 0
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+
+def serve(work: Callable[[], None]) -> None:
+    """Do the work in a child of its own for every line that comes; say its number, then its end."""
+    for _ in sys.stdin:
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                work()
+                code = 0
+            except BaseException:  # noqa: BLE001 (a child must not go on in its parent's loop)
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+class Lives:
+    """One driver of this folder, and its life under way."""
+
+    def __init__(self, driver: str, *arguments: object) -> None:
+        self._driver = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name(driver), *map(str, arguments)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._driver:
+            self._driver.kill()
+
+    def begin(self) -> None:
+        self._driver.stdin.write("\n")
+        self._driver.stdin.flush()
+        self._life = int(self._driver.stdout.readline())
+
+    def kill(self) -> None:
+        os.kill(self._life, signal.SIGKILL)
+        assert self.end() == -signal.SIGKILL
+
+    def end(self) -> int:
+        """Wait for the end of the life; return its exit code."""
+        return int(self._driver.stdout.readline())
