@@ -1,6 +1,7 @@
 """All twelve LRA tasks and their stand-ins: from the task file to a score of the real judge."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from in_thread import InThread, evaluated
 
+from tasks.lra.pathfinder import snakes
 from tasks.lra.rows import SPLITS
 from tasks.spec import Manifest, Task, all_tasks, find_task
 
@@ -43,8 +45,10 @@ def prepared(task: Task, root: Path, profile: str = "test") -> tuple[Path, Manif
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snakes, "LAYOUTS_AT_ONCE_PIXELS", 300_000)  # enough for the few rows here
+        yield tmp_path_factory.mktemp("data")
 
 
 AUDITS = ["mechanism only", "constants", "finiteness", "statelessness", "near-ties", "trend"]
