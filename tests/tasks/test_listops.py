@@ -218,7 +218,7 @@ def test_two_at_once_end_with_one_whole_folder(tmp_path: Path) -> None:
     for thread in both:
         thread.start()
     for thread in both:
-        thread.join()
+        thread.join(200)
     assert len(found) == 2
     assert found[0] == found[1]
     assert rows_of.find_fault(found[0], SMALL) == ""

@@ -533,7 +533,7 @@ def leftovers(root: Path) -> list[str]:
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     with start(tmp_path, limit=10_000) as process:
-        said = process.communicate(timeout=60)[0]
+        said = process.communicate(timeout=200)[0]
     assert process.returncode == 2, said
     assert "lra/text" in said
     assert "train/tokens.npy" in said

@@ -1,4 +1,4 @@
-"""shell.py as a real process, against a judge of a few lines."""
+"""shell.py as a real process, against a judge of a few lines; how it fails, in this process."""
 
 import gc
 import json
@@ -26,6 +26,7 @@ class CustomEncoder(torch.nn.Module):
         super().__init__()
         self.embed = torch.nn.EmbeddingBag(16, 10)
 """
+PATIENCE_S = 200
 CHEAP = HEAD + "    def forward(self, tokens, mask):\n        return {}\n"
 
 
@@ -87,15 +88,15 @@ class Judge:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(name))
             listener.listen()
-            listener.settimeout(60)
+            listener.settimeout(PATIENCE_S)
             command = [sys.executable, "-I", "-B", str(self.runner / "shell.py")]
             command.append(str(self.folder / "config.json"))
             with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
                 try:
                     with listener.accept()[0] as sock:
-                        sock.settimeout(60)
+                        sock.settimeout(PATIENCE_S)
                         outcome = self._talk(sock, list(batches))
-                    outcome.stderr = process.communicate(timeout=60)[1]
+                    outcome.stderr = process.communicate(timeout=PATIENCE_S)[1]
                 finally:
                     process.kill()
             outcome.code = process.returncode
