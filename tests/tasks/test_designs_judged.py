@@ -1,31 +1,43 @@
-"""No false alarm: the gallery through the real sandbox, shell and judge, under the task's cap."""
+"""No false alarm: the gallery before the real shell and judge, under the task's cap."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from in_thread import InThread, evaluated
 
+from sandboxes.base import Backend
 from tasks.lra import gallery
+from tasks.spec import find_task
 
-TWO = ("gated_recurrence", "tree")
-"""With the most of its own in it, and with the least usual: in every run of the tests."""
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def assert_clean(name: str, root: Path, backend: Backend) -> None:
+    source = gallery.source_of(name).read_text()
+    score = evaluated(find_task("lra/listops"), root, source, backend, "search")
+    assert score.valid, score.message
+    assert {audit.name for audit in score.audits} >= {"finiteness", "statelessness"}
+    assert all(audit.passed for audit in score.audits), score.audits
+
+
+@pytest.mark.parametrize("name", gallery.NAMES)
+def test_the_judge_finds_no_fault(name: str, root: Path) -> None:
+    assert_clean(name, root, InThread())
+
+
+SLOW = ("gated_recurrence",)
+"""With the most of its own in it."""
 
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in TWO else pytest.param(n, marks=pytest.mark.slow) for n in gallery.NAMES],
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else pytest.mark.nightly)
+        for name in gallery.NAMES
+    ],
 )
-def test_the_judge_finds_no_fault(name: str, tmp_path: Path) -> None:
-    (tmp_path / "model.py").write_text(gallery.source_of(name).read_text())
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", "score", "model.py", "--task", "lra/listops",
-         "--profile", "test", "--json"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr + done.stdout
-    score = json.loads(done.stdout)
-    assert score["valid"], score
-    assert {audit["name"] for audit in score["audits"]} >= {"finiteness", "statelessness"}
-    assert all(audit["passed"] for audit in score["audits"]), score["audits"]
+def test_nor_does_it_through_a_sandbox(name: str, root: Path, isolating: Backend) -> None:
+    assert_clean(name, root, isolating)

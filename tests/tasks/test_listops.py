@@ -218,7 +218,7 @@ def test_two_at_once_end_with_one_whole_folder(tmp_path: Path) -> None:
     for thread in both:
         thread.start()
     for thread in both:
-        thread.join()
+        thread.join(200)
     assert len(found) == 2
     assert found[0] == found[1]
     assert rows_of.find_fault(found[0], SMALL) == ""
@@ -315,8 +315,25 @@ def test_designs_have_summaries() -> None:
         assert len(design.summary) < 100
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepare(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def _one_thread() -> Iterator[None]:
+    """Tiny tensors wait for each other otherwise."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_one_thread")
 @pytest.mark.parametrize("source", submissions())
-def test_design_honours_the_interface(source: str, tmp_path: Path) -> None:
+def test_design_honours_the_interface(source: str, small: Path, tmp_path: Path) -> None:
     import torch
 
     # From a file, for Triton reads the text of its kernels.
@@ -326,8 +343,7 @@ def test_design_honours_the_interface(source: str, tmp_path: Path) -> None:
     model = encoder(
         vocabulary=16, classes=10, length=24, dim=16, depth=2, heads=2, mlp_dim=32, dropout=0.1
     )
-    folder = prepare(tmp_path)
-    tokens = torch.from_numpy(np.load(folder / "train" / "tokens.npy")).long()[:40]
+    tokens = torch.from_numpy(np.load(small / "train" / "tokens.npy")).long()[:40]
 
     logits = model(tokens, tokens != 0)
     assert logits.shape == (40, 10)

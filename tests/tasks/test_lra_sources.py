@@ -4,12 +4,10 @@ import gzip
 import io
 import os
 import pickle
-import signal
 import struct
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -494,6 +492,7 @@ def test_a_cut_archive_is_named_and_what_was_unpacked_is_not_used(tmp_path: Path
 
 PREPARE = """
 import resource, sys
+import numpy as np
 from pathlib import Path
 from harness.errors import ConfigError
 from tasks.spec import find_task
@@ -502,10 +501,15 @@ if limit:
     import signal
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-def say(what, done, total):
-    print(what, flush=True)
+if sys.argv[3]:
+    save = np.save
+    def and_wait(path, array):
+        save(path, array)
+        print("written", flush=True)
+        sys.stdin.read()
+    np.save = and_wait
 try:
-    folder, _ = find_task("lra/text").prepare("smoke", Path(sys.argv[1]), say)
+    folder, _ = find_task("lra/text").prepare("test", Path(sys.argv[1]), lambda *_: None)
 except ConfigError as error:
     print(error.message, error.cause, error.remedy)
     sys.exit(2)
@@ -513,12 +517,14 @@ print(folder)
 """
 
 
-def start(root: Path, limit: int = 0) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", PREPARE, str(root), str(limit)]
+def start(root: Path, limit: int = 0, wait: str = "") -> "subprocess.Popen[str]":
+    """Prepare data in a process; with ``wait`` it says that it wrote the first file, and stops."""
+    command = [sys.executable, "-c", PREPARE, str(root), str(limit), wait]
     here = Path(__file__).parents[2]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(here)}
-    )
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(here)},
+    )  # fmt: skip
 
 
 def leftovers(root: Path) -> list[str]:
@@ -526,8 +532,8 @@ def leftovers(root: Path) -> list[str]:
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
-    with start(tmp_path, limit=100_000) as process:
-        said = process.communicate(timeout=60)[0]
+    with start(tmp_path, limit=10_000) as process:
+        said = process.communicate(timeout=200)[0]
     assert process.returncode == 2, said
     assert "lra/text" in said
     assert "train/tokens.npy" in said
@@ -536,15 +542,13 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_kill_in_the_middle_leaves_nothing_that_is_taken_for_data(tmp_path: Path) -> None:
-    with start(tmp_path) as process:
-        while not (parts := list(tmp_path.glob(".lra-text-*.part/train"))):
-            assert process.poll() is None
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert parts
+    with start(tmp_path, wait="yes") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        process.kill()
+    assert list(tmp_path.glob(".lra-text-*.part/train/tokens.npy"))
     assert [n for n in leftovers(tmp_path) if not n.startswith(".")] == []
-    folder, manifest = find_task("lra/text").prepare("smoke", tmp_path, SILENT)
+    folder, manifest = find_task("lra/text").prepare("test", tmp_path, SILENT)
     assert manifest.rows["train"] == len(np.load(folder / "train" / "labels.npy"))
     assert leftovers(tmp_path) == [folder.name]
 

@@ -1,13 +1,15 @@
 """All twelve LRA tasks and their stand-ins: from the task file to a score of the real judge."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from in_thread import InThread, evaluated
 
-from scorers.evaluate import Request, evaluate
+from tasks.lra.pathfinder import snakes
 from tasks.lra.rows import SPLITS
 from tasks.spec import Manifest, Task, all_tasks, find_task
 
@@ -15,8 +17,6 @@ SIX = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 STAND_INS = ("image-fashion", "pathfinder-gen", "pathx-gen")
 TWELVE = [f"lra/{name}{variant}" for name in SIX for variant in ("", "-configurable")]
 FAMILY = [*TWELVE, *(f"lra/{n}{v}" for n in STAND_INS for v in ("", "-configurable"))]
-IN_DEFAULT = {"lra/text-configurable", "lra/image-configurable", "lra/pathfinder"}
-"""The others are marked slow; a dual encoder on lra/retrieval is in the default suite, too."""
 
 HEADINGS = ["Data", "Interface", "Training", "Limits", "Rules, checked by the judge", "Score"]
 
@@ -45,42 +45,23 @@ def prepared(task: Task, root: Path, profile: str = "test") -> tuple[Path, Manif
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture
-def score(root: Path, isolating: Any) -> Any:
-    def run(name: str, source: str) -> Any:
-        task = find_task(name)
-        data, manifest = prepared(task, root)
-        request = Request(
-            task, "test", "test", {"model.py": source}, data, manifest, 3, "a1b2", isolating
-        )
-        return evaluate(request)
-
-    return run
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snakes, "LAYOUTS_AT_ONCE_PIXELS", 300_000)  # enough for the few rows here
+        yield tmp_path_factory.mktemp("data")
 
 
 AUDITS = ["mechanism only", "constants", "finiteness", "statelessness", "near-ties", "trend"]
 
 
-def names() -> list[Any]:
-    slow = pytest.mark.slow
-    return [pytest.param(n, marks=() if n in IN_DEFAULT else slow) for n in TWELVE]
-
-
 def softmax(task: Task) -> str:
-    return next(d for d in task.designs() if d.name == "softmax").files["model.py"]
-
-
-@pytest.mark.parametrize("name", names())
-def test_a_design_is_trained_and_scored(name: str, score: Any) -> None:
-    task = find_task(name)
-    source = softmax(task)
+    source = next(d for d in task.designs() if d.name == "softmax").files["model.py"]
     if task.configurable:
         source += '\nHYPERPARAMETERS = {"steps": 4, "batch_size": 16, "dim": 32}\n'
-    found = score(name, source)
+    return source
+
+
+def look_at(found: Any, task: Task) -> None:
     assert found.valid, found.message
     assert 0 <= found.score <= 1
     assert found.rows == 128
@@ -89,9 +70,34 @@ def test_a_design_is_trained_and_scored(name: str, score: Any) -> None:
     assert not found.conditions.ranked
 
 
-def test_a_dual_encoder_scores_the_same_twice(score: Any) -> None:
+@pytest.mark.parametrize("name", TWELVE)
+def test_a_design_is_trained_and_scored(name: str, root: Path) -> None:
+    """In this process, but for that the whole road. One goes through a sandbox below."""
+    task = find_task(name)
+    look_at(evaluated(task, root, softmax(task), InThread(), "test"), task)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lra/image",
+        *(pytest.param(n, marks=pytest.mark.nightly) for n in TWELVE if n != "lra/image"),
+    ],
+)
+def test_a_sandbox_gives_the_same_score(name: str, root: Path, isolating: Any) -> None:
+    task = find_task(name)
+    found = evaluated(task, root, softmax(task), isolating, "test")
+    look_at(found, task)
+    again = evaluated(task, root, softmax(task), InThread(), "test")
+    assert found.score == again.score
+    assert found.claim["final_loss"] == again.claim["final_loss"]
+    assert [a.value for a in found.audits] == [a.value for a in again.audits]
+
+
+def test_a_dual_encoder_scores_the_same_twice(root: Path) -> None:
     """It sees both documents, cut to the length it chose; a seed decides the result."""
-    once, again = (score("lra/retrieval-configurable", DUAL) for _ in range(2))
+    task = find_task("lra/retrieval-configurable")
+    once, again = (evaluated(task, root, DUAL, InThread(), "test") for _ in range(2))
     assert once.valid, once.message
     assert once.claim["steps"] == 4
     assert once.score == again.score

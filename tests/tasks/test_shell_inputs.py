@@ -1,5 +1,7 @@
 """What the shell gives a model, what it counts, and what it refuses, in this process."""
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,15 @@ QUIET = (
         return self.table(tokens).mean(1)
 """
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_objects() -> Iterator[None]:
+    """The shell looks at every object alive: in a sandbox torch's, here pytest's, too."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -1,0 +1,114 @@
+"""The whole road from a request to a score; the shell may run in a thread of this process.
+
+A process of its own costs seconds of imports before it does anything.
+"""
+
+import contextlib
+import gc
+import json
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from sandboxes.base import Backend, ExecResult, Probe, SandboxSpec
+from scorers import candidate
+from scorers.evaluate import Request, evaluate
+from scorers.score import Score
+from tasks.lra import shell
+from tasks.spec import Task
+
+PATIENCE_S = 200
+
+
+def evaluated(
+    task: Task, root: Path, source: str, backend: Backend, split: Literal["search", "test"]
+) -> Score:
+    """Score a model.py at the profile ``test``, on however slow a machine."""
+    profile = task.profile("test")
+    limits = profile.limits.model_copy(update={"train_s": PATIENCE_S, "serve_s": PATIENCE_S})
+    profiles = {"test": profile.model_copy(update={"limits": limits})}
+    definition = task.definition.model_copy(update={"profiles": profiles})
+    task = Task(task.folder, definition, task.variant)
+    data, manifest = task.prepare("test", root, lambda *_: None)
+    files = {"model.py": source}
+    return evaluate(Request(task, "test", split, files, data, manifest, 3, "a1b2", backend))
+
+
+class InThread:
+    """A backend that walls nothing off, and knows the shell of Long Range Arena only."""
+
+    name, isolates, image = "thread", False, ""
+
+    def probe(self) -> Probe:
+        return Probe(True, "a thread")
+
+    def unenforced(self, spec: SandboxSpec) -> tuple[str, ...]:
+        return ()
+
+    @contextlib.contextmanager
+    def open(self, spec: SandboxSpec) -> Iterator["Room"]:
+        threads = torch.get_num_threads()
+        # The shell looks at every object alive: in a sandbox torch's, here pytest's, too.
+        gc.collect()
+        gc.freeze()
+        try:
+            yield Room(spec)
+        finally:
+            gc.unfreeze()
+            torch.use_deterministic_algorithms(False)
+            torch.set_num_threads(threads)
+
+
+class Room:
+    """Paths and one thread."""
+
+    python = sys.executable
+
+    def __init__(self, spec: SandboxSpec) -> None:
+        self._mounts = {mount.target: mount.source for mount in spec.mounts}
+
+    def inside(self, target: str) -> str:
+        path = Path(target)
+        for mounted in (path, *path.parents):
+            if str(mounted) in self._mounts:
+                return str(self._mounts[str(mounted)] / path.relative_to(mounted))
+        return target
+
+    def start(self, argv: Sequence[str], **_: Any) -> "Running":
+        assert Path(argv[-2]).read_text() == Path(shell.__file__).read_text()
+        return Running(argv[-1])
+
+
+class Running:
+    """The shell at work."""
+
+    def __init__(self, config: str) -> None:
+        self._code = 0
+        self._thread = threading.Thread(target=self._run, args=(config,), daemon=True)
+        self._thread.start()
+
+    def _run(self, config: str) -> None:
+        """Do as ``shell.main`` does, and hang up, which is else left to the end of a process."""
+        told = json.loads(Path(config).read_text())
+        link = candidate.Link.connect(told["paths"]["socket"])
+        with link._sock:
+            try:
+                shell.train_and_serve(told, link)
+            except BaseException as error:
+                self._code = 1
+                link.fail(*shell.explain(error, Path(told["paths"]["submission"])))
+
+    def poll(self) -> bool:
+        return not self._thread.is_alive()
+
+    def kill(self) -> None:
+        """It ends by itself once the judge has hung up."""
+
+    def wait(self, timeout: float | None = None) -> ExecResult:
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive(), "the shell goes on and on"
+        return ExecResult(self._code, "exited", b"", b"", 0, 0.0)
