@@ -1,8 +1,7 @@
 """What the sandbox tests share: a state folder of their own, Python source in a sandbox."""
 
-import textwrap
-
 import pytest
+from hostview import PATIENCE_S, python
 
 from sandboxes.base import SandboxSpec
 
@@ -33,8 +32,7 @@ def box(backend):
 def run_python():
     """Run Python source in a sandbox; returns its ExecResult."""
 
-    def run(box, source, *args, timeout=30.0, **options):
-        argv = [box.python, "-I", "-c", textwrap.dedent(source), *args]
-        return box.exec(argv, timeout=timeout, **options)
+    def run(box, source, *args, timeout=PATIENCE_S, **options):
+        return box.exec(python(box, source, *args), timeout=timeout, **options)
 
     return run
