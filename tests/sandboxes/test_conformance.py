@@ -71,7 +71,7 @@ def backend(request):
 @pytest.fixture
 def small(backend):
     """A sandbox with less memory than a HOG has."""
-    with backend.open(SandboxSpec(memory_bytes=128 * MIB)) as opened:
+    with backend.open(SandboxSpec(memory_bytes=64 * MIB)) as opened:
         yield opened
 
 
@@ -363,7 +363,7 @@ class TestConformance:
 
     HOG = """
         import sys, time
-        block = b"x" * (200 << 20)
+        block = b"x" * (100 << 20)
         print(len(block), flush=True)
         time.sleep(float(sys.argv[1]))
     """
@@ -389,7 +389,7 @@ class TestConformance:
     def test_peak_memory_is_reported(self, box, run_python):
         peak = run_python(box, self.HOG, "0").peak_memory_bytes
         assert peak is not None
-        assert 200 * MIB < peak < 400 * MIB
+        assert 100 * MIB < peak < 200 * MIB
 
     @pytest.mark.wall("disk")
     def test_the_disk_is_bounded_with_tmp(self, box, run_python):
