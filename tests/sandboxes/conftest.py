@@ -10,6 +10,17 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "wall(*names): skipped where an isolating backend lists one as unenforced"
     )
+    config.addinivalue_line(
+        "markers", "elsewhere: docker shares the code, or holds it in another test: nightly there"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
+def pytest_collection_modifyitems(items):
+    """Over docker each start of a program costs a container."""
+    for item in items:
+        if item.get_closest_marker("elsewhere") and item.get_closest_marker("docker"):
+            item.add_marker(pytest.mark.nightly)
 
 
 @pytest.fixture(autouse=True)

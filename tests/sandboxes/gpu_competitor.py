@@ -21,7 +21,7 @@ from sandboxes import gpu_pool
 from sandboxes.gpu_pool import GpuPool
 from sandboxes.gpus import Gpu, Listing
 
-RACERS, KILLS = 40, 50
+RACERS, KILLS = 40, 30
 PATIENCE_S = 60.0
 PF_EXITING = 0x4
 EIGHT = Listing(tuple(Gpu(f"GPU-fake-{i}", i, "Fake H100") for i in range(8)))

@@ -54,15 +54,16 @@ def python(box, source, *args):
     return [box.python, "-I", "-c", textwrap.dedent(source), *args]
 
 
-def speaking(box, argv, lines=1):
+def speaking(box, argv, lines=1, hear=lambda chunk: None):
     """Start a command; return its process once it has said that many lines."""
     said, enough = bytearray(), threading.Event()
 
-    def hear(_stream, chunk):
+    def listen(_stream, chunk):
         said.extend(chunk)
+        hear(chunk)
         if said.count(b"\n") >= lines:
             enough.set()
 
-    process = box.start(argv, on_output=hear)
+    process = box.start(argv, on_output=listen)
     assert enough.wait(PATIENCE_S), f"it said {bytes(said)!r}"
     return process

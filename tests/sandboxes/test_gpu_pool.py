@@ -72,7 +72,7 @@ def test_forty_processes_killed_at_random_never_share_a_gpu_and_leak_none(tmp_pa
     dead_with_lease = sum((tmp_path / uuid).exists() for uuid in ALL)
     print(f"{leases} leases, {dead_with_lease} proofs of dead holders at the end")
     assert not (tmp_path / "double").exists(), (tmp_path / "double").read_text()
-    assert leases >= 200
+    assert leases >= 120
     with pool().lease(8, wait=False) as lease:
         assert lease.uuids == ALL
 
@@ -376,7 +376,7 @@ def test_a_run_waits_before_its_budget_begins_and_gives_back_at_its_end(tmp_path
 
     def observe(what, label, details):
         if what == "waiting":
-            time.sleep(0.5)  # what a budget that began too early would have lost
+            time.sleep(0.3)  # what a budget that began too early would have lost
             killed.append(time.monotonic())
             process.kill()
         seen.append((what, pool().usage()[0].by if what == "scored" else details.get("message")))
