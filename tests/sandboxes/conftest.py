@@ -1,8 +1,7 @@
 """What the sandbox tests share: a state folder of their own, Python source in a sandbox."""
 
-import textwrap
-
 import pytest
+from hostview import PATIENCE_S, python
 
 from sandboxes.base import SandboxSpec
 
@@ -11,6 +10,17 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "wall(*names): skipped where an isolating backend lists one as unenforced"
     )
+    config.addinivalue_line(
+        "markers", "elsewhere: docker shares the code, or holds it in another test: nightly there"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
+def pytest_collection_modifyitems(items):
+    """Over docker each start of a program costs a container."""
+    for item in items:
+        if item.get_closest_marker("elsewhere") and item.get_closest_marker("docker"):
+            item.add_marker(pytest.mark.nightly)
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +43,7 @@ def box(backend):
 def run_python():
     """Run Python source in a sandbox; returns its ExecResult."""
 
-    def run(box, source, *args, timeout=30.0, **options):
-        argv = [box.python, "-I", "-c", textwrap.dedent(source), *args]
-        return box.exec(argv, timeout=timeout, **options)
+    def run(box, source, *args, timeout=PATIENCE_S, **options):
+        return box.exec(python(box, source, *args), timeout=timeout, **options)
 
     return run

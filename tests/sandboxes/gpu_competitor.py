@@ -1,22 +1,28 @@
 """A process that leases fake GPUs again and again: started by test_gpu_pool.py, never imported.
 
-    python gpu_competitor.py PROOFS (compete SEED | hold N)
+    python gpu_competitor.py PROOFS (race | hold N)
 
-``compete``: on each lease it proves for itself that it is alone. Its proof is an O_EXCL file
-with its pid, which it removes before it gives the lease back; a file that is there already is
-fine only if its owner is dead. A double lease is appended to PROOFS/double. ``hold`` prints its
-pid once it has N, and sleeps.
+``race`` forks RACERS that lease at random, kills one at random after every few leases and forks
+another, until there were KILLS; then it prints how many leases there were, and ends. On each
+lease a racer proves for itself that it is alone. Its proof is an O_EXCL file with its pid, which
+it removes before it gives the lease back; a file that is there already is fine only if its owner
+is dead. A double lease is appended to PROOFS/double. ``hold`` prints its pid once it has N, and
+sleeps.
 """
 
 import os
 import random
+import signal
 import sys
 import time
 from pathlib import Path
 
+from sandboxes import gpu_pool
 from sandboxes.gpu_pool import GpuPool
 from sandboxes.gpus import Gpu, Listing
 
+RACERS, KILLS = 40, 30
+PATIENCE_S = 60.0
 PF_EXITING = 0x4
 EIGHT = Listing(tuple(Gpu(f"GPU-fake-{i}", i, "Fake H100") for i in range(8)))
 
@@ -73,11 +79,45 @@ def compete(proofs: Path, seed: int) -> None:
                 (proofs / uuid).unlink(missing_ok=True)
 
 
+def fork(proofs: Path, seed: int) -> int:
+    if pid := os.fork():
+        return pid
+    try:
+        compete(proofs, seed)
+    finally:
+        os._exit(1)
+
+
+def race(proofs: Path) -> None:
+    gpu_pool._QUEUE_PAUSE_S = 0.005  # forty in a queue: more leases in less time
+    rng, count = random.Random(7), proofs / "count"
+    count.touch()
+    racers = [fork(proofs, seed) for seed in range(RACERS)]
+    try:
+        for seed in range(RACERS, RACERS + KILLS):
+            enough, deadline = count.stat().st_size + 4, time.monotonic() + PATIENCE_S
+            while count.stat().st_size < enough:
+                if time.monotonic() > deadline:
+                    sys.exit("nobody leases any more")
+                time.sleep(rng.uniform(0.0, 0.01))
+            place = rng.randrange(RACERS)
+            os.kill(racers[place], signal.SIGKILL)
+            if os.waitpid(racers[place], 0)[1] != signal.SIGKILL:
+                sys.exit("a racer ended by itself")
+            racers[place] = fork(proofs, seed)
+    finally:
+        for racer in racers:
+            os.kill(racer, signal.SIGKILL)
+            os.waitpid(racer, 0)
+    print(count.stat().st_size)
+
+
 def main() -> None:
-    proofs, what, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    if what == "compete":
-        compete(proofs, number)
-    with pool().lease(number):
+    proofs, what = Path(sys.argv[1]), sys.argv[2]
+    if what == "race":
+        race(proofs)
+        return
+    with pool().lease(int(sys.argv[3])):
         print(os.getpid(), flush=True)
         time.sleep(600)
 

@@ -10,11 +10,12 @@ import textwrap
 import uuid
 from pathlib import Path
 
+import psutil
 import pytest
-from hostview import gone_within, living, usable
+from hostview import PATIENCE_S, gone, living, usable
 
 from harness.errors import ConfigError, GpuUnavailableError, SandboxStartError
-from sandboxes import cgroup, registry, seccomp
+from sandboxes import cgroup, registry, running, seccomp
 from sandboxes.base import Mount, Probe, SandboxSpec
 from sandboxes.bubblewrap import Bubblewrap
 from sandboxes.process import ProcessBackend
@@ -175,7 +176,7 @@ def test_nothing_of_init_is_readable(box, run_python):
 
 
 def test_the_command_line_of_init_tells_no_host_path(box, tmp_path):
-    said = box.exec(["/bin/cat", "/proc/1/cmdline"], timeout=10).stdout
+    said = box.exec(["/bin/cat", "/proc/1/cmdline"], timeout=PATIENCE_S).stdout
     assert b"bwrap" in said
     assert str(REPO).encode() not in said
     assert os.environ["HARNESS_STATE"].encode() not in said
@@ -200,13 +201,13 @@ def test_nothing_under_proc_or_sys_can_be_written(box, run_python):
 
 
 def test_killing_everybody_reaches_nobody_else(box, marker_process):
-    box.exec(["/bin/sh", "-c", "sleep 9 & kill -9 -1"], timeout=10)
+    box.exec(["/bin/sh", "-c", "sleep 300 & kill -9 -1"], timeout=PATIENCE_S)
     assert marker_process.poll() is None
 
 
 @pytest.fixture
 def marker_process():
-    with subprocess.Popen(["/bin/sleep", "30"]) as process:
+    with subprocess.Popen(["/bin/sleep", "300"]) as process:
         yield process
         process.kill()
 
@@ -214,12 +215,12 @@ def marker_process():
 def test_a_monitor_killed_from_outside_is_lost(backend):
     word = f"marker-{uuid.uuid4().hex}"
     with backend.open(SandboxSpec()) as box:
-        process = box.start(["/bin/sh", "-c", f"sleep 30; : {word}"])
-        monitor = min(pid for pid in living(word))  # the eldest
+        process = box.start(["/bin/sh", "-c", f"sleep 300; : {word}"])
+        (monitor,) = (pid for pid in living(word) if psutil.Process(pid).ppid() == os.getpid())
         os.kill(monitor, signal.SIGKILL)
-        result = process.wait(10)
+        result = process.wait(PATIENCE_S)
         assert (result.ended, result.exit_code) == ("lost", None)
-        assert gone_within(2, word)
+        assert gone(word)
 
 
 def test_a_sandbox_that_cannot_stand_says_why(backend, tmp_path):
@@ -232,7 +233,7 @@ def test_a_sandbox_that_cannot_stand_says_why(backend, tmp_path):
         assert "gone" in caught.value.cause
         assert caught.value.remedy
         source.mkdir()
-        assert box.exec(["/bin/true"], timeout=10).exit_code == 0
+        assert box.exec(["/bin/true"], timeout=PATIENCE_S).exit_code == 0
 
 
 def test_too_little_memory_to_stand_is_no_result(backend):
@@ -250,14 +251,14 @@ def test_a_gpu_that_is_not_there_is_named(backend):
 
 def test_without_groups_a_watchdog_holds_memory(backend, run_python, monkeypatch):
     monkeypatch.setattr(cgroup, "find", lambda: None)
-    spec = SandboxSpec(memory_bytes=256 * MIB, cpus=1.0)
+    spec = SandboxSpec(memory_bytes=64 * MIB, cpus=1.0)
     assert {"cpus", "memory:watchdog", "pids"} <= set(backend.unenforced(spec))
     source = """
         import os, time
         if os.fork() == 0:
             os.setsid()
-            x = b"x" * (400 << 20)
-        time.sleep(20)
+            x = b"x" * (100 << 20)
+        time.sleep(300)
     """
     with backend.open(spec) as box:
         result = run_python(box, source)
@@ -266,26 +267,27 @@ def test_without_groups_a_watchdog_holds_memory(backend, run_python, monkeypatch
 
 def test_pages_shared_by_workers_are_counted_once(backend, run_python, monkeypatch):
     monkeypatch.setattr(cgroup, "find", lambda: None)
+    monkeypatch.setattr(running, "_WATCH_S", 0.01)
     source = """
         import os, time
-        x = b"x" * (150 << 20)
+        x = b"x" * (50 << 20)
         for _ in range(4):
             if os.fork() == 0:
-                time.sleep(0.6)
+                time.sleep(0.2)
                 os._exit(0)
         for _ in range(4):
             os.wait()
     """
-    with backend.open(SandboxSpec(memory_bytes=300 * MIB)) as box:
+    with backend.open(SandboxSpec(memory_bytes=100 * MIB)) as box:
         assert run_python(box, source).ended == "exited"
 
 
 def test_scratch_files_stay_counted_as_memory(backend, run_python):
-    spec = SandboxSpec(memory_bytes=200 * MIB, disk_bytes=400 * MIB)
+    spec = SandboxSpec(memory_bytes=100 * MIB, disk_bytes=200 * MIB)
     if "memory:watchdog" in backend.unenforced(spec) or "disk" in backend.unenforced(spec):
         pytest.skip("needs groups and a disk of its own")
-    source = "f = open('big', 'wb')\nfor _ in range(120): f.write(b'x' * (1 << 20))"
-    hog = "x = b'x' * (120 << 20)"
+    source = "f = open('big', 'wb')\nfor _ in range(60): f.write(b'x' * (1 << 20))"
+    hog = "x = b'x' * (60 << 20)"
     with backend.open(spec) as box:
         assert run_python(box, hog).ended == "exited"
         assert run_python(box, source).ended == "exited"
@@ -298,9 +300,9 @@ def test_cpus_are_shared_out(backend):
         pytest.skip("no groups")
     with backend.open(spec) as box:
         script = "import time\nwhile time.monotonic() < END: pass\nprint(time.process_time())"
-        argv = [box.python, "-I", "-c", f"import time; END = time.monotonic() + 1\n{script}"]
-        used = float(box.exec(argv, timeout=20).stdout)
-    assert used < 0.5
+        argv = [box.python, "-I", "-c", f"import time; END = time.monotonic() + 0.5\n{script}"]
+        used = float(box.exec(argv, timeout=PATIENCE_S).stdout)
+    assert used < 0.25
 
 
 def test_a_planted_link_cannot_move_a_mount(backend, tmp_path):
@@ -308,16 +310,19 @@ def test_a_planted_link_cannot_move_a_mount(backend, tmp_path):
     tmp_path.chmod(0o755)
     with backend.open(SandboxSpec(mounts=(Mount(tmp_path, "/submission"),))) as box:
         script = "cd /; rm -rf /work /tmp; rmdir work tmp; ln -s /etc /work/x; mv /work /elsewhere"
-        box.exec(["/bin/sh", "-c", script], timeout=10)
-        result = box.exec(["/bin/sh", "-c", "readlink /work/x; ls -d /work /tmp"], timeout=10)
+        box.exec(["/bin/sh", "-c", script], timeout=PATIENCE_S)
+        result = box.exec(
+            ["/bin/sh", "-c", "readlink /work/x; ls -d /work /tmp"], timeout=PATIENCE_S
+        )
         assert result.stdout == b"/etc\n/tmp\n/work\n"
 
 
-def test_torch_runs(box, run_python):
+@pytest.mark.slow
+def test_torch_runs(run_python):
     pytest.importorskip("torch")
     source = "import torch; print((torch.ones(300, 300) @ torch.ones(300, 300)).sum().item())"
     with registry.BACKENDS["bubblewrap"].open(SandboxSpec()) as roomy:
-        result = run_python(roomy, source, timeout=60)
+        result = run_python(roomy, source)
     assert (result.stdout, result.stderr) == (b"27000000.0\n", b"")
 
 
@@ -332,7 +337,7 @@ NOBODY = """
     told["unenforced"] = b.unenforced(spec)
     if b.probe().available:
         with b.open(spec) as box:
-            run = lambda source, t=20: box.exec([box.python, "-I", "-c", source], timeout=t)
+            run = lambda source, t=60: box.exec([box.python, "-I", "-c", source], timeout=t)
             status = run("print(open('/proc/self/status').read())").stdout.decode()
             told["status"] = dict(line.split(":\\t", 1) for line in status.splitlines() if line)
             told["root"] = run("open('/x', 'w')").exit_code
@@ -342,13 +347,13 @@ NOBODY = """
             box.get("/work/f", Path(sys.argv[1], "f"), max_bytes=10)
             told["got"] = Path(sys.argv[1], "f").read_text()
             told["file"] = run("open('g', 'wb').write(b'x' * (9 << 20))").exit_code
-            told["hog"] = run("x = b'x' * (400 << 20); import time; time.sleep(9)").ended
-            bomb = "import os, time\\nfor i in range(100):\\n  if not os.fork(): time.sleep(5)\\n"
+            told["hog"] = run("x = b'x' * (300 << 20); import time; time.sleep(300)").ended
+            bomb = "import os, time\\nfor i in range(100):\\n  if not os.fork(): time.sleep(300)\\n"
             told["bomb"] = run(bomb).stderr.decode()[-60:]
             told["code"] = run("import os; os.kill(os.getpid(), 9)").exit_code
-            told["late"] = run("import time; time.sleep(20)", 0.5).ended
+            told["late"] = run("import time; time.sleep(300)", 0.1).ended
             look = "cat /proc/1/environ | tr '\\\\0' ' '; ls -l /proc/1/fd | grep -c socket"
-            told["init"] = box.exec(["/bin/sh", "-c", look], timeout=9).stdout.decode()
+            told["init"] = box.exec(["/bin/sh", "-c", look], timeout=60).stdout.decode()
             run("import os; os.makedirs('a/b'); os.chmod('a', 0)")
         told["left"] = [p.name for p in Path(os.environ["HARNESS_STATE"]).iterdir()]
     print(json.dumps(told))
@@ -369,8 +374,6 @@ def test_without_root_the_rest_still_holds(backend):
                 shutil.copy(path, place / "code" / package)
         shutil.copytree(REPO / "sandboxes" / "image", place / "code/sandboxes/image")
         (place / "code/harness/__init__.py").write_text("")
-        import psutil
-
         shutil.copytree(Path(psutil.__file__).parent, place / "code" / "psutil")
         state = place / "state"
         state.mkdir(mode=0o700)
@@ -392,7 +395,7 @@ def test_without_root_the_rest_still_holds(backend):
             cwd="/",
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
         assert done.returncode == 0, done.stderr
         told = json.loads(done.stdout)

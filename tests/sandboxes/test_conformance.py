@@ -6,7 +6,7 @@ Where it is cheap a wall is also taken down, to show that the attempt would have
 import ast
 import contextlib
 import os
-import resource
+import re
 import signal
 import socket
 import stat
@@ -14,14 +14,15 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import uuid
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from hostview import gone_within, living, usable
+from hostview import PATIENCE_S, gone, living, python, speaking, until, usable
 
 from harness.errors import ConfigError, SandboxStartError, TransferError
+from sandboxes import running
 from sandboxes.base import Mount, SandboxSpec
 from sandboxes.registry import BACKENDS
 
@@ -53,6 +54,7 @@ UNHELD = {
 
 
 NEEDS = {"docker": [pytest.mark.docker]}
+elsewhere = pytest.mark.elsewhere
 
 
 @pytest.fixture(params=[pytest.param(name, marks=NEEDS.get(name, [])) for name in BACKENDS])
@@ -63,8 +65,26 @@ def backend(request):
         pytest.skip(f"{found.name} cannot hold {wall.args} for this user")
     reason = UNHELD.get((found.name, request.node.originalname))
     if reason:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+        request.applymarker(pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason))
     return found
+
+
+@pytest.fixture
+def small(backend):
+    """A sandbox with less memory than a HOG has."""
+    with backend.open(SandboxSpec(memory_bytes=64 * MIB)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def short_grace(monkeypatch):
+    monkeypatch.setattr(running, "_GRACE_S", 0.1)
+
+
+@pytest.fixture
+def patience(backend, request):
+    """How long a death is awaited: not at all long where there will be none."""
+    return 0.2 if (backend.name, request.node.originalname) in UNHELD else PATIENCE_S
 
 
 @pytest.fixture
@@ -82,7 +102,7 @@ DAEMON = """
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
-            os.execv("/bin/sleep", ["sleep-" + sys.argv[1], "30"])
+            os.execv("/bin/sleep", ["sleep-" + sys.argv[1], "300"])
         os._exit(0)
     os.wait()
     time.sleep(float(sys.argv[2]))
@@ -149,57 +169,61 @@ class TestConformance:
     @pytest.mark.parametrize(
         ("script", "code"),
         [
-            ("exit 0", 0),
+            pytest.param("exit 0", 0, marks=elsewhere),
             ("exit 3", 3),
             ("exit 255", 255),
             ("kill -9 $$", -9),
-            ("kill -15 $$", -15),
-            ("kill -11 $$", -11),
+            pytest.param("kill -15 $$", -15, marks=elsewhere),
+            pytest.param("kill -11 $$", -11, marks=elsewhere),
         ],
     )
     def test_exit_codes_and_signals(self, box, script, code):
-        result = box.exec(["/bin/sh", "-c", script], timeout=10)
+        result = box.exec(["/bin/sh", "-c", script], timeout=PATIENCE_S)
         assert (result.exit_code, result.ended) == (code, "exited")
 
     def test_a_missing_program_is_a_result(self, box):
-        result = box.exec(["no-such-program"], timeout=10)
+        result = box.exec(["no-such-program"], timeout=PATIENCE_S)
         assert (result.exit_code, result.ended) == (127, "exited")
         assert b"no-such-program" in result.stderr
 
+    @elsewhere
     def test_a_missing_folder_is_a_result(self, box):
-        result = box.exec(["/bin/true"], timeout=10, cwd=box.inside("/work/none"))
+        result = box.exec(["/bin/true"], timeout=PATIENCE_S, cwd=box.inside("/work/none"))
         assert (result.exit_code, result.ended) == (126, "exited")
 
     def test_stdout_and_stderr_are_apart(self, box):
-        result = box.exec(["/bin/sh", "-c", "echo out; echo err >&2"], timeout=10)
+        result = box.exec(["/bin/sh", "-c", "echo out; echo err >&2"], timeout=PATIENCE_S)
         assert (result.stdout, result.stderr, result.dropped_bytes) == (b"out\n", b"err\n", 0)
 
+    @elsewhere
     def test_bytes_come_out_as_they_are(self, box, run_python):
         source = "import os; os.write(1, bytes(range(256)))"
         assert run_python(box, source).stdout == bytes(range(256))
 
     def test_a_flood_of_output_costs_no_memory(self, box, run_python):
-        total, kept = 200 * MIB, 100_000
+        total, kept = 100 * MIB, 100_000
         source = f"""
             import os
             block = b"x" * {MIB}
-            for i in range(200):
+            for i in range(100):
                 view = memoryview(block)
                 while view:
                     view = view[os.write(1, view):]
             os.write(1, b"the end")
             os.write(2, b"e" * {kept + 1})
         """
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # The peak begins anew: that of the whole life is far above what may be needed here.
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _status_kib("VmHWM")
         result = run_python(box, source, max_output=kept)
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        grown = _status_kib("VmHWM") - before
         assert result.exit_code == 0
         assert len(result.stdout) == len(result.stderr) == kept
         assert result.stdout.endswith(b"xthe end")
         assert result.dropped_bytes == total + len(b"the end") - kept + 1
-        assert grown < 32 * 1024  # KiB
-        assert result.seconds < 10
+        assert grown < 32 * 1024
 
+    @elsewhere
     def test_a_listener_hears_everything(self, box, run_python):
         heard = {"stdout": 0, "stderr": 0}
 
@@ -211,6 +235,7 @@ class TestConformance:
         assert heard == {"stdout": 50_000, "stderr": 30_000}
         assert result.dropped_bytes == 79_980
 
+    @elsewhere
     def test_a_failing_listener_is_the_callers_and_stops_nothing(self, box, run_python):
         def listen(stream, chunk):
             raise ValueError("mine")
@@ -239,79 +264,73 @@ class TestConformance:
     # ---- ends
 
     def test_a_timeout_kills(self, box):
-        begun = time.monotonic()
-        result = box.exec(["/bin/sh", "-c", "echo said; sleep 30"], timeout=0.5)
+        process = speaking(box, ["/bin/sh", "-c", "echo said; sleep 300"])
+        result = process.wait(0.1)
         assert (result.ended, result.exit_code, result.stdout) == ("timeout", None, b"said\n")
-        assert time.monotonic() - begun < 5
 
-    def test_ignoring_signals_does_not_help(self, box, run_python):
+    @elsewhere
+    def test_ignoring_signals_does_not_help(self, box):
         source = """
             import signal, time
             for number in set(signal.valid_signals()) - {9, 19}:
                 signal.signal(number, signal.SIG_IGN)
-            time.sleep(30)
+            print("deaf", flush=True)
+            time.sleep(300)
         """
-        assert run_python(box, source, timeout=0.7).ended == "timeout"
+        assert speaking(box, python(box, source)).wait(0.1).ended == "timeout"
 
     def test_kill_is_a_cancel_and_idempotent(self, box):
-        process = box.start(["/bin/sleep", "30"])
+        process = box.start(["/bin/sleep", "300"])
         assert not process.poll()
         process.kill()
         process.kill()
-        result = process.wait(10)
+        result = process.wait(PATIENCE_S)
         assert (result.ended, result.exit_code) == ("cancelled", None)
         assert process.poll()
         process.kill()
         assert process.wait() == result
 
     def test_the_lifetime_ends_what_nobody_waits_for(self, backend):
-        with backend.open(SandboxSpec(lifetime_s=0.5)) as box:
-            process = box.start(["/bin/sleep", "30"])
-            deadline = time.monotonic() + 5
-            while not process.poll() and time.monotonic() < deadline:
-                time.sleep(0.02)
-            assert process.poll()
+        with backend.open(SandboxSpec(lifetime_s=0.2)) as box:
+            process = box.start(["/bin/sleep", "300"])
+            assert until(process.poll)
             assert process.wait().ended == "timeout"
 
+    @elsewhere
     def test_a_process_outlives_the_thread_that_started_it(self, box):
         started = []
         thread = threading.Thread(
-            target=lambda: started.append(box.start(["/bin/sh", "-c", "sleep 0.5; exit 7"]))
+            target=lambda: started.append(box.start(["/bin/sh", "-c", "sleep 0.2; exit 7"]))
         )
         thread.start()
         thread.join()
-        assert started[0].wait(10).exit_code == 7
+        assert started[0].wait(PATIENCE_S).exit_code == 7
 
     def test_children_die_with_a_timeout(self, box, marker):
-        script = f'sh -c "sleep 30; : {marker}" & sh -c "sleep 30; : {marker}" & wait'
-        process = box.start(["/bin/sh", "-c", script])
-        deadline = time.monotonic() + 5
-        while len(living(marker)) < 2 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert living(marker)
+        child = f'sh -c "echo up; sleep 300; : {marker}" &'
+        process = speaking(box, ["/bin/sh", "-c", f"{child} {child} wait"], lines=2)
         assert process.wait(0.1).ended == "timeout"
-        assert gone_within(2, marker)
+        assert gone(marker)
 
-    def test_kill_reaches_a_daemon(self, box, marker):
-        argv = [box.python, "-I", "-c", textwrap.dedent(DAEMON), marker, "30"]
-        process = box.start(argv)
-        deadline = time.monotonic() + 5
-        while not living(f"sleep-{marker}") and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert living(f"sleep-{marker}")
+    def test_kill_reaches_a_daemon(self, box, marker, patience, short_grace):
+        process = box.start(python(box, DAEMON, marker, "300"))
+        assert until(lambda: living(f"sleep-{marker}"))
         process.kill()
-        process.wait(10)
-        assert gone_within(2, marker)
+        process.wait(PATIENCE_S)
+        assert gone(marker, patience)
 
-    def test_a_daemon_dies_with_its_start(self, box, run_python, marker):
+    def test_a_daemon_dies_with_its_start(self, box, run_python, marker, patience, short_grace):
         assert run_python(box, DAEMON, marker, "0").exit_code == 0
-        assert gone_within(2, marker)
+        assert gone(marker, patience)
 
-    def test_a_daemon_that_holds_the_pipes_holds_nothing_up(self, box, run_python, marker):
-        begun = time.monotonic()
+    @elsewhere
+    def test_a_daemon_that_holds_the_pipes_holds_nothing_up(
+        self, backend, box, run_python, marker, short_grace
+    ):
         result = run_python(box, DAEMON, marker, "0")
         assert (result.ended, result.exit_code) == ("exited", 0)
-        assert time.monotonic() - begun < 5
+        if not backend.isolates:
+            assert living(f"sleep-{marker}")  # it holds them still
 
     # ---- limits
 
@@ -320,9 +339,9 @@ class TestConformance:
             import os, time
             made = 0
             try:
-                for _ in range(400):
+                for _ in range(100):
                     if os.fork() == 0:
-                        time.sleep(5); os._exit(0)
+                        time.sleep(300); os._exit(0)
                     made += 1
             except OSError as error:
                 print(type(error).__name__)
@@ -342,43 +361,43 @@ class TestConformance:
                     try:
                         os.fork()
                     except OSError:
-                        pass
+                        print("full", flush=True)
             """
-            argv = [box.python, "-I", "-c", textwrap.dedent(source), marker]
-            assert box.exec(argv, timeout=1.0).ended == "timeout"
-            assert gone_within(2, marker)
-            assert box.exec(["/bin/true"], timeout=10).exit_code == 0
+            process = speaking(box, python(box, source, marker))
+            assert process.wait(0.2).ended == "timeout"
+            assert gone(marker)
+            assert box.exec(["/bin/true"], timeout=PATIENCE_S).exit_code == 0
 
     HOG = """
         import sys, time
-        block = b"x" * (int(sys.argv[1]) << 20)
-        time.sleep(0.5)
-        print(len(block))
+        block = b"x" * (100 << 20)
+        print(len(block), flush=True)
+        time.sleep(float(sys.argv[1]))
     """
 
-    def test_too_much_memory_is_an_oom(self, box, run_python):
-        result = run_python(box, self.HOG, "900")
-        assert (result.ended, result.stdout) == ("oom", b"")
+    def test_too_much_memory_is_an_oom(self, small, run_python):
+        assert run_python(small, self.HOG, "300").ended == "oom"
 
-    def test_enough_memory_is_enough(self, backend, run_python):
-        with backend.open(SandboxSpec(memory_bytes=2048 * MIB)) as box:
-            result = run_python(box, self.HOG, "900")
+    @elsewhere
+    def test_enough_memory_is_enough(self, box, run_python, monkeypatch):
+        monkeypatch.setattr(running, "_WATCH_S", 0.01)  # where somebody watches, it looks
+        result = run_python(box, self.HOG, "0.1")
         assert (result.ended, result.exit_code) == ("exited", 0)
 
-    def test_only_a_child_out_of_memory_is_seen(self, box, run_python):
+    def test_only_a_child_out_of_memory_is_seen(self, small, run_python):
         source = """
             import subprocess, sys
-            code = 'b"x" * (900 << 20); import time; time.sleep(1)'
-            print(subprocess.run([sys.executable, "-I", "-c", "x = " + code]).returncode)
+            hog = [sys.executable, "-I", "-c", sys.argv[1], "300"]
+            print(subprocess.run(hog, stdout=subprocess.DEVNULL).returncode)
         """
-        result = run_python(box, source)
+        result = run_python(small, source, textwrap.dedent(self.HOG))
         assert (result.ended, result.exit_code, result.stdout) == ("oom", 0, b"-9\n")
-        assert box.exec(["/bin/true"], timeout=10).ended == "exited"
+        assert small.exec(["/bin/true"], timeout=PATIENCE_S).ended == "exited"
 
     def test_peak_memory_is_reported(self, box, run_python):
-        peak = run_python(box, self.HOG, "200").peak_memory_bytes
+        peak = run_python(box, self.HOG, "0").peak_memory_bytes
         assert peak is not None
-        assert 200 * MIB < peak < 400 * MIB
+        assert 100 * MIB < peak < 200 * MIB
 
     @pytest.mark.wall("disk")
     def test_the_disk_is_bounded_with_tmp(self, box, run_python):
@@ -489,7 +508,7 @@ class TestConformance:
 
     def test_the_environment_is_only_what_was_given(self, box, monkeypatch):
         monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-harness-secret")
-        result = box.exec(["/usr/bin/env"], timeout=10, env={"GIVEN": "a b='c'\n$(id)"})
+        result = box.exec(["/usr/bin/env"], timeout=PATIENCE_S, env={"GIVEN": "a b='c'\n$(id)"})
         assert b"sk-harness" not in result.stdout
         assert b"GIVEN=a b='c'\n$(id)\n" in result.stdout
         names = {line.partition("=")[0] for line in result.stdout.decode().splitlines()}
@@ -497,7 +516,7 @@ class TestConformance:
         assert names <= {"PATH", "HOME", "TMPDIR", "USER", "LANG", "PWD", "GIVEN", "$(id)"}
         look = "cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n' | grep -c sk-harness"
         if box.inside("/work") == "/work":
-            assert box.exec(["/bin/sh", "-c", look], timeout=10).stdout == b"0\n"
+            assert box.exec(["/bin/sh", "-c", look], timeout=PATIENCE_S).stdout == b"0\n"
 
     @pytest.mark.parametrize("env", [{"A=B": "c"}, {"": "x"}, {"-i": "x"}, {"A": "x\0y"}])
     def test_a_broken_environment_is_refused(self, box, env):
@@ -517,16 +536,16 @@ class TestConformance:
         )
         with backend.open(SandboxSpec(mounts=mounts)) as box:
             paths = [box.inside(p) for p in ("/submission/deep/file", "/one/file")]
-            assert box.exec(["/bin/cat", *paths], timeout=10).stdout == b"hellohello"
+            assert box.exec(["/bin/cat", *paths], timeout=PATIENCE_S).stdout == b"hellohello"
             script = f"echo from inside > {box.inside('/out')}/told"
-            assert box.exec(["/bin/sh", "-c", script], timeout=10).exit_code == 0
+            assert box.exec(["/bin/sh", "-c", script], timeout=PATIENCE_S).exit_code == 0
         assert (out / "told").read_text() == "from inside\n"
 
     def test_a_read_only_mount_cannot_be_written(self, backend, tmp_path):
         tmp_path.chmod(0o777)
         with backend.open(SandboxSpec(mounts=(Mount(tmp_path, "/submission"),))) as box:
             script = f"echo x > {box.inside('/submission')}/new"
-            assert box.exec(["/bin/sh", "-c", script], timeout=10).exit_code != 0
+            assert box.exec(["/bin/sh", "-c", script], timeout=PATIENCE_S).exit_code != 0
         assert not (tmp_path / "new").exists()
 
     @pytest.mark.parametrize(
@@ -544,7 +563,7 @@ class TestConformance:
 
     @pytest.mark.wall("separate-user")
     def test_code_has_no_privilege(self, box):
-        result = box.exec(["/bin/cat", "/proc/self/status"], timeout=10)
+        result = box.exec(["/bin/cat", "/proc/self/status"], timeout=PATIENCE_S)
         status = dict(line.split(":\t") for line in result.stdout.decode().splitlines())
         assert status["Uid"].split() == status["Gid"].split() == [str(box.state.user)] * 4
         assert status["Groups"].strip() in ("", str(box.state.user))
@@ -556,21 +575,19 @@ class TestConformance:
         if not backend.isolates:
             pytest.skip(NO_WALLS)
         with backend.open(SandboxSpec()) as box:
-            box.start(["/bin/sh", "-c", f"sleep 30; : {marker}"])
-            deadline = time.monotonic() + 5
-            while time.monotonic() < deadline:
-                uids = {
-                    Path(f"/proc/{pid}").stat().st_uid
-                    for pid in living(marker)
-                    if Path(f"/proc/{pid}/comm").read_text() == "sh\n"
-                }
-                if uids == {box.state.user}:
-                    break
-                time.sleep(0.02)
+            speaking(box, ["/bin/sh", "-c", f"echo up; sleep 300; : {marker}"])
+            uids = {
+                Path(f"/proc/{pid}").stat().st_uid
+                for pid in living(marker)
+                if Path(f"/proc/{pid}/comm").read_text() == "sh\n"
+            }
             assert uids == {box.state.user} != {os.getuid()}
 
     @pytest.mark.wall("user-quotas")
-    @pytest.mark.parametrize("quota", TAKE_ALL)
+    @pytest.mark.parametrize(
+        "quota",
+        [pytest.param(q, marks=[elsewhere] if q != "processes" else []) for q in TAKE_ALL],
+    )
     def test_a_sandbox_cannot_take_what_the_kernel_gives_a_user_from_another(
         self, backend, run_python, quota
     ):
@@ -586,12 +603,13 @@ class TestConformance:
         with backend.open(spec) as greedy, backend.open(spec) as other:
             source = _QUOTA.format(textwrap.dedent(TAKE_ALL[quota]), 60)
             process = greedy.start([greedy.python, "-I", "-c", source], on_output=hear)
-            assert heard.wait(30), process.wait(1).stderr
+            assert heard.wait(PATIENCE_S), process.wait(1).stderr
             source = _QUOTA.format(textwrap.dedent(TAKE_SOME[quota]), 0)
             result = run_python(other, source)
             assert not process.poll()
         assert result.stdout == b"True\n", result.stderr
 
+    @elsewhere
     @pytest.mark.skipif(not ROOT, reason="only root can make a program setuid root")
     def test_a_setuid_program_gains_nothing(self, backend, tmp_path):
         tmp_path.chmod(0o755)
@@ -599,13 +617,14 @@ class TestConformance:
         program.write_bytes(Path("/usr/bin/id").read_bytes())
         program.chmod(0o4755)
         with backend.open(SandboxSpec(mounts=(Mount(tmp_path, "/programs"),))) as box:
-            result = box.exec([box.inside("/programs/id"), "-u"], timeout=10)
+            result = box.exec([box.inside("/programs/id"), "-u"], timeout=PATIENCE_S)
         assert result.stdout == f"{box.state.user}\n".encode()
 
     def test_host_processes_are_invisible(self, box, run_python):
         source = "import os; print(len([p for p in os.listdir('/proc') if p.isdigit()]))"
         assert int(run_python(box, source).stdout) <= 3
 
+    @elsewhere
     def test_the_parent_cannot_be_signalled(self, box, run_python):
         source = """
             import os
@@ -620,6 +639,7 @@ class TestConformance:
 
     # ---- the judge's socket
 
+    @elsewhere
     def test_a_socket_in_a_mount_works_both_ways(self, backend, run_python, tmp_path):
         assert self._talk(backend, run_python, tmp_path)[0] == (b"question", b"answer")
 
@@ -642,7 +662,7 @@ class TestConformance:
             os.close(fd)
             (place / "socket").chmod(0o666)
             server.listen()
-            server.settimeout(10)
+            server.settimeout(PATIENCE_S)
             source = """
                 import os, socket, sys
                 os.chdir(os.path.dirname(sys.argv[1]))
@@ -654,11 +674,11 @@ class TestConformance:
             process = box.start(argv)
             connection, _ = server.accept()
             with connection:
-                connection.settimeout(10)
+                connection.settimeout(PATIENCE_S)
                 connection.sendall(b"question")
                 answer = connection.recv(100)
                 raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            assert process.wait(10).exit_code == 0
+            assert process.wait(PATIENCE_S).exit_code == 0
         told = int.from_bytes(raw[4:8], sys.byteorder)
         return (b"question", answer), told, box.state.user
 
@@ -673,7 +693,7 @@ class TestConformance:
         box.put(tree, "/work/tree")
         box.put(tree / "run", "/work/other/place/run")
         where = box.inside("/work/tree")
-        assert box.exec(["./run"], timeout=10, cwd=where).exit_code == 0
+        assert box.exec(["./run"], timeout=PATIENCE_S, cwd=where).exit_code == 0
         box.get("/work/tree", tmp_path / "out", max_bytes=4 * MIB)
         assert (tmp_path / "out/sub/a").read_bytes() == b"\0" * 3 * MIB
         assert (tmp_path / "out/made").read_text() == "ran\n"
@@ -683,7 +703,9 @@ class TestConformance:
         box.get("/work", tmp_path / "all", max_bytes=8 * MIB)
         assert (tmp_path / "all/other/place/run").exists()
         box.put(tree / "run", "/work/tree/made")  # replaces too
-        assert box.exec(["/bin/cat", "made"], timeout=10, cwd=where).stdout.startswith(b"#!")
+        assert box.exec(["/bin/cat", "made"], timeout=PATIENCE_S, cwd=where).stdout.startswith(
+            b"#!"
+        )
 
     @pytest.mark.parametrize("path", ["/etc/passwd", "/work/../etc", "work/a", "/workx", "/tmp/a"])
     def test_transfers_stay_under_work(self, box, tmp_path, path):
@@ -697,29 +719,32 @@ class TestConformance:
         "script",
         [
             "ln -s /etc/passwd x",
-            "ln -s . x",
-            "mkfifo x",
-            "mkdir x; ln -s /etc x/y",
-            "mkdir x; mkfifo x/y",
-            "head -c 2000000 /dev/zero > x",
-            "truncate -s 900G x || truncate -s 2M x",
-            "mkdir x; head -c 600000 /dev/zero > x/a; ln x/a x/b",
-            "mkdir x; cd x; for i in $(seq 80); do mkdir d; cd d; done",
-            ": nothing",
+            pytest.param("ln -s . x", marks=elsewhere),
+            pytest.param("mkfifo x", marks=elsewhere),
+            pytest.param("mkdir x; ln -s /etc x/y", marks=elsewhere),
+            pytest.param("mkdir x; mkfifo x/y", marks=elsewhere),
+            pytest.param("head -c 2000000 /dev/zero > x", marks=elsewhere),
+            pytest.param("truncate -s 900G x || truncate -s 2M x", marks=elsewhere),
+            pytest.param("mkdir x; head -c 600000 /dev/zero > x/a; ln x/a x/b", marks=elsewhere),
+            pytest.param(
+                "mkdir x; cd x; for i in $(seq 80); do mkdir d; cd d; done", marks=elsewhere
+            ),
+            pytest.param(": nothing", marks=elsewhere),
         ],
     )
     def test_what_must_not_come_out_does_not(self, box, tmp_path, script):
-        box.exec(["/bin/sh", "-c", script], timeout=10)
+        box.exec(["/bin/sh", "-c", script], timeout=PATIENCE_S)
         with pytest.raises(TransferError):
             box.get("/work/x", tmp_path / "x", max_bytes=MIB)
         assert list(tmp_path.iterdir()) == []
 
+    @elsewhere
     def test_a_link_on_the_way_is_not_followed(self, box, tmp_path):
         outside = tmp_path / "outside"
         outside.mkdir()
         (outside / "file").write_text("host")
         script = f"ln -s {outside} way; ln -s {outside}/file file"
-        box.exec(["/bin/sh", "-c", script], timeout=10)
+        box.exec(["/bin/sh", "-c", script], timeout=PATIENCE_S)
         with pytest.raises(TransferError):
             box.get("/work/way/file", tmp_path / "x", max_bytes=100)
         (tmp_path / "new").write_text("new")
@@ -736,50 +761,57 @@ class TestConformance:
         with pytest.raises(TransferError):
             box.put(tmp_path / "none", "/work/none")
 
+    @elsewhere
     def test_a_racing_process_cannot_redirect_a_transfer(self, box, tmp_path):
         secret = tmp_path / "secret"
         secret.mkdir()
         (secret / "f").write_text("secret")
+        # x is always one of the two: a name that is missing at times would be made by put.
         source = f"""
-            import os
-            os.mkdir("real"); open("real/f", "w").write("mine")
-            os.symlink({str(secret)!r}, "link")
+            import ctypes, os
+            os.mkdir("x"); open("x/f", "w").write("mine")
+            os.symlink({str(secret)!r}, "y")
             print("ready", flush=True)
-            while True:
-                os.rename("real", "x"); os.rename("x", "real")
-                os.rename("link", "x"); os.rename("x", "link")
+            swap = ctypes.CDLL(None).renameat2
+            while swap(-100, b"x", -100, b"y", 2) == 0:  # RENAME_EXCHANGE
+                pass
         """
-        ready = threading.Event()
-        process = box.start(
-            [box.python, "-I", "-c", textwrap.dedent(source)], on_output=lambda *_: ready.set()
-        )
-        assert ready.wait(10)
-        got = set()
+        process = speaking(box, python(box, source))
         (tmp_path / "put").write_text("put")
-        deadline = time.monotonic() + 0.7
-        while time.monotonic() < deadline:
-            with contextlib.suppress(TransferError):
-                box.get("/work/x/f", tmp_path / "out", max_bytes=100)
-                got.add((tmp_path / "out").read_text())
-            with contextlib.suppress(TransferError):
-                box.put(tmp_path / "put", "/work/x/g")
-        process.kill()
-        process.wait(10)
-        assert got <= {"mine"}
+        tried = Counter()
+
+        def attempt(what, transfer):
+            try:
+                transfer()
+                tried[what, "done"] += 1
+            except TransferError:
+                tried[what, "refused"] += 1
+
+        def get():
+            box.get("/work/x/f", tmp_path / "out", max_bytes=100)
+            assert (tmp_path / "out").read_text() == "mine"
+
+        def often():
+            attempt("get", get)
+            attempt("put", lambda: box.put(tmp_path / "put", "/work/x/g"))
+            return len(tried) == 4 and min(tried.values()) >= 20
+
+        assert until(often), tried
+        assert not process.poll()
         assert [p.name for p in secret.iterdir()] == ["f"]
 
     # ---- lives of sandboxes
 
     def test_starts_share_work_and_sandboxes_do_not(self, backend, box):
-        assert box.exec(["/bin/sh", "-c", "echo one > f"], timeout=10).exit_code == 0
-        assert box.exec(["/bin/cat", "f"], timeout=10).stdout == b"one\n"
+        assert box.exec(["/bin/sh", "-c", "echo one > f"], timeout=PATIENCE_S).exit_code == 0
+        assert box.exec(["/bin/cat", "f"], timeout=PATIENCE_S).stdout == b"one\n"
         with backend.open(SandboxSpec()) as other:
-            assert other.exec(["/bin/cat", "f"], timeout=10).exit_code == 1
+            assert other.exec(["/bin/cat", "f"], timeout=PATIENCE_S).exit_code == 1
 
     def test_close_leaves_nothing(self, backend, marker, state_folder):
         box = backend.open(SandboxSpec())
-        process = box.start(["/bin/sh", "-c", f"sleep 30; : {marker}"])
-        box.exec(["/bin/sh", "-c", "mkdir -p a/b; chmod 0 a; echo x > b"], timeout=10)
+        process = box.start(["/bin/sh", "-c", f"sleep 300; : {marker}"])
+        box.exec(["/bin/sh", "-c", "mkdir -p a/b; chmod 0 a; echo x > b"], timeout=PATIENCE_S)
         box.close()
         box.close()
         assert process.wait(1).ended == "cancelled"
@@ -790,6 +822,7 @@ class TestConformance:
         with pytest.raises(SandboxStartError):
             box.start(["/bin/true"])
 
+    @elsewhere
     def test_folders_nested_without_end_do_not_stop_close(self, backend, run_python, state_folder):
         source = """
             import os
@@ -819,7 +852,7 @@ class TestConformance:
             assert backend.sweep() == ()  # the owner lives
             assert living(marker)
             owner.kill()
-        assert gone_within(2, marker)
+        assert gone(marker)
         assert name in {p.name for p in state_folder.iterdir()}
         assert backend.sweep() == (name,)
         assert [p.name for p in state_folder.iterdir()] == ["lock"]
@@ -827,14 +860,15 @@ class TestConformance:
         assert name not in Path("/proc/mounts").read_text()
         assert backend.sweep() == ()
 
+    @elsewhere
     def test_eight_at_once(self, backend, run_python):
         results = {}
 
         def one(number):
             with backend.open(SandboxSpec(memory_bytes=256 * MIB, pids=32)) as box:
                 first = box.start(["/bin/sh", "-c", f"echo {number} > mine; sleep 0.2; cat mine"])
-                second = run_python(box, "import time; time.sleep(0.1); print('x' * 100_000)")
-                results[number] = (first.wait(20).stdout, len(second.stdout))
+                second = run_python(box, "print('x' * 100_000)")
+                results[number] = (first.wait(PATIENCE_S).stdout, len(second.stdout))
 
         threads = [threading.Thread(target=one, args=(i,)) for i in range(8)]
         for thread in threads:
@@ -849,8 +883,8 @@ class TestConformance:
 
         def once():
             with backend.open(SandboxSpec()) as box:
-                box.exec(["/bin/true"], timeout=10)
-                box.exec(["/bin/sleep", "9"], timeout=0.05)
+                box.exec(["/bin/true"], timeout=PATIENCE_S)
+                assert box.exec(["/bin/sleep", "300"], timeout=0.05).ended == "timeout"
 
         once()
         before = descriptors()
@@ -866,6 +900,11 @@ class TestConformance:
     def test_a_limit_must_be_positive(self, backend, limit):
         with pytest.raises(ConfigError, match=limit):
             backend.open(SandboxSpec(**{limit: 0}))
+
+
+def _status_kib(field):
+    (line,) = re.findall(rf"^{field}:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
+    return int(line)
 
 
 def _groups(name):
