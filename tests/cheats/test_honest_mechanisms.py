@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cheats.turns import by_turns
 from scorers import source
 from scorers.submission import CONSTANTS_LIMIT
 from tasks.spec import find_task
 
 HERE = Path(__file__).parent / "honest_mechanisms"
 FILES = sorted(HERE.glob("*.py"))
+IN_CI = {"hyena", "reformer_hash"}
+"""Of those scored by the real judge: one that rounds across the row, one that looks at hashes."""
 TASK = find_task("lra/listops")
 each = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 
@@ -82,9 +85,9 @@ def test_the_shell_builds_trains_and_asks_it(file, shell, tmp_path):
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
-@each
-def test_it_is_scored_valid(file, mechanisms, isolating):
-    score = mechanisms(isolating).score(file.read_text())
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", by_turns([file.stem for file in FILES], in_ci=IN_CI))
+def test_it_is_scored_valid(name, mechanisms, isolating):
+    score = mechanisms(isolating).score((HERE / f"{name}.py").read_text())
     assert score.valid, (score.reason, score.message)
     assert all(audit.passed for audit in score.audits)
