@@ -16,9 +16,9 @@ pytestmark = pytest.mark.timeout(600)  # so many evaluations, on a busy machine
 OFTEN = {"replay_full"}
 IN_CI = {
     "ahead_tiny", "ngram_cache", "hard_positions_nan", "score_overwritten", "link_replaced",
-    "answers_twice", "hidden_rows_hunted", "trains_at_import",
+    "answers_twice", "trains_at_import",
 }  # fmt: skip
-HONEST_IN_CI = {"bf16", "long_convolution", "mixture_of_experts"}
+HONEST_IN_CI = {"long_convolution", "mixture_of_experts"}
 """The twin of the cheat in the default suite is honest, too."""
 
 KINDS = {
@@ -41,17 +41,15 @@ SEEDS = ((3, "a1b2"), (4, "c3d4"), (5, "e5f6"))
 
 
 def kind(script):
-    if script.gain_shows == "unisolated":
-        return "reaches through a wall"
     if "_replay" in script.constants.get("PARTS", ()):
         return "replays"
     return KINDS[script.caught_by[0]]
 
 
 def test_there_is_one_of_each_kind_before_the_night():
-    # What luck is worth takes six runs to show.
-    cheats = {name: kind(s) for name, s in CHEATS.items() if s.gain_shows != "retries"}
-    assert sorted(cheats[name] for name in OFTEN | IN_CI) == sorted(set(cheats.values()))
+    # What luck is worth takes six runs to show, and a mechanism reaches through a wall for less.
+    kinds = {kind(s) for s in CHEATS.values() if s.gain_shows not in ("retries", "unisolated")}
+    assert sorted(kind(CHEATS[name]) for name in OFTEN | IN_CI) == sorted(kinds)
 
 
 @pytest.mark.parametrize("name", by_turns(CHEATS, often=OFTEN, in_ci=IN_CI))

@@ -14,13 +14,14 @@ from tasks.spec import all_tasks
 pytestmark = pytest.mark.timeout(600)  # so many evaluations, on a busy machine
 
 CHEATS = {script.name: script for script in scripts("lra")}
-IN_CI = {"answers_by_position", "cap_by_hidden_weights", "seeds_memorised", "shell_replaced"}
+IN_CI = {"batch_neighbours", "cap_by_hidden_weights", "hidden_rows_read", "seeds_memorised"}
 IN_TEXT = {name: script for name, script in CHEATS.items() if "BEHIND" in script.constants}
 
 
 def test_there_is_one_of_each_kind_before_the_night():
     kinds = {name: script.caught_by for name, script in CHEATS.items()}
     assert sorted(kinds[name] for name in IN_CI) == sorted(set(kinds.values()))
+    assert {"unruled", "unisolated"} <= {CHEATS[name].gain_shows for name in IN_CI}
 
 
 @pytest.mark.parametrize("name", by_turns(CHEATS, in_ci=IN_CI))
@@ -43,7 +44,7 @@ def test_what_a_text_shows_is_caught_before_it_runs(mechanisms, isolating, name)
     assert score.reason in CHEATS[name].caught_by, (score.reason, score.message)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_memorised_seeds_gain_nothing_under_a_private_key(
     mechanisms, isolating, monkeypatch, tmp_path
 ):
