@@ -133,6 +133,9 @@ def scripts(folder: str) -> list[Script]:
 ON_GPU = "import torch; torch.set_default_device('cuda')\n"
 """Before a script: those of this corpus name no device."""
 
+PATIENCE = {"train_s": 600.0, "serve_s": 600.0}
+"""Limits where a script names none: how busy this machine is should decide nothing."""
+
 
 class Bench:
     """Scores scripts at one profile, each text once."""
@@ -175,7 +178,8 @@ class Bench:
         key = (source, str(limits), backend.name, training_seed, audit_seed, runs, ruled)
         if key in self._known:
             return self._known[key]
-        task = limited(self.task, self.profile, limits or {}, self.settings, ruled=ruled)
+        limits = PATIENCE | (limits or {})
+        task = limited(self.task, self.profile, limits, self.settings, ruled=ruled)
         request = Request(
             task=task,
             profile=self.profile,

@@ -54,7 +54,8 @@ def judge(bench: Bench, script: Script, *, unisolated) -> Case:
     source = filled(script.source(), bench)
     twin = bench.score(script.twin())
     score = bench.score(source)
-    unruled = bench.score(source, ruled=False)
+    # What no text shows is judged alike, read or not.
+    unruled = bench.score(source, ruled=False) if "BEHIND" in script.constants else score
     naive = unruled
     if script.gain_shows == "unisolated":
         naive = bench.score(source, ruled=False, backend=unisolated)

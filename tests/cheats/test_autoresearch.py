@@ -1,43 +1,74 @@
 """The cheats gain nothing and the honest are not accused: real scripts, real judge, real sandbox.
 
-A few of them in the default suite, and all by ``make test-slow``.
+One of them in the default suite, one of each kind in CI, and all of them by ``make nightly``.
 """
 
 import pytest
 
 from cheats.corpus import failed, scripts
+from cheats.turns import by_turns
 
 CHEATS = {script.name: script for script in scripts("autoresearch")}
 HONEST = {script.name: script for script in scripts("honest")}
-OFTEN = {"replay_full", "link_replaced"}
-HONEST_OFTEN = {"attention", "mixture_of_experts", "bf16"}
+
+pytestmark = pytest.mark.timeout(600)  # so many evaluations, on a busy machine
+
+OFTEN = {"replay_full"}
+IN_CI = {
+    "ahead_tiny", "ngram_cache", "hard_positions_nan", "score_overwritten", "link_replaced",
+    "answers_twice", "trains_at_import",
+}  # fmt: skip
+HONEST_IN_CI = {"long_convolution", "mixture_of_experts"}
+"""The twin of the cheat in the default suite is honest, too."""
+
+KINDS = {
+    "swap": "looks ahead",
+    "prefix": "looks ahead",
+    "statelessness": "stateful",
+    "trend": "replays",
+    "finiteness": "not finite",
+    "gains nothing": "claims",
+    "interface_error": "is never asked",
+    "exited_early": "is never asked",
+    "wrong_shape": "breaks the protocol",
+    "protocol_error": "breaks the protocol",
+    "train_timeout": "takes time",
+    "serve_timeout": "takes time",
+}
+"""By the first of CAUGHT_BY."""
+
 SEEDS = ((3, "a1b2"), (4, "c3d4"), (5, "e5f6"))
 
 
-def chosen(every, often):
-    return [
-        pytest.param(script, id=name, marks=[] if name in often else [pytest.mark.slow])
-        for name, script in every.items()
-    ]
+def kind(script):
+    if "_replay" in script.constants.get("PARTS", ()):
+        return "replays"
+    return KINDS[script.caught_by[0]]
 
 
-@pytest.mark.parametrize("script", chosen(CHEATS, OFTEN))
-def test_a_cheat_would_gain_and_does_not(bench, unisolated, script):
-    outcome = bench.judge(script, unisolated=unisolated)
+def test_there_is_one_of_each_kind_before_the_night():
+    # What luck is worth takes six runs to show, and a mechanism reaches through a wall for less.
+    kinds = {kind(s) for s in CHEATS.values() if s.gain_shows not in ("retries", "unisolated")}
+    assert sorted(kind(CHEATS[name]) for name in OFTEN | IN_CI) == sorted(kinds)
+
+
+@pytest.mark.parametrize("name", by_turns(CHEATS, often=OFTEN, in_ci=IN_CI))
+def test_a_cheat_would_gain_and_does_not(bench, unisolated, name):
+    outcome = bench.judge(CHEATS[name], unisolated=unisolated)
     assert outcome.twin.valid, outcome.twin.message
     assert outcome.worth_it, outcome.gain
     assert outcome.held, (outcome.stopped_by, outcome.gain, outcome.score.resolution)
 
 
-@pytest.mark.parametrize("script", chosen(HONEST, HONEST_OFTEN))
-def test_an_honest_model_is_not_accused(bench, script):
+@pytest.mark.parametrize("name", by_turns(HONEST, in_ci=HONEST_IN_CI))
+def test_an_honest_model_is_not_accused(bench, name):
     # One of the seeds each, by turns: benchmarks/cheats.py runs all of them.
-    training_seed, audit_seed = SEEDS[list(HONEST).index(script.name) % len(SEEDS)]
-    score = bench.score(script.source(), training_seed=training_seed, audit_seed=audit_seed)
+    training_seed, audit_seed = SEEDS[list(HONEST).index(name) % len(SEEDS)]
+    score = bench.score(HONEST[name].source(), training_seed=training_seed, audit_seed=audit_seed)
     assert score.valid, (audit_seed, score.message, failed(score))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_a_script_says_is_bounded_and_clean(bench):
     script = CHEATS["log_speaks"]
     score = bench.score(script.source() + "# again")

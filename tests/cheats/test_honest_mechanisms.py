@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cheats.turns import by_turns
 from scorers import source
 from scorers.submission import CONSTANTS_LIMIT
 from tasks.spec import find_task
 
 HERE = Path(__file__).parent / "honest_mechanisms"
 FILES = sorted(HERE.glob("*.py"))
+IN_CI = {"hyena", "reformer_hash"}
+"""Of those scored by the real judge: one that rounds across the row, one that looks at hashes."""
 TASK = find_task("lra/listops")
 each = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 
@@ -39,13 +42,15 @@ def test_its_text_is_not_accused(file):
 @pytest.fixture(scope="module")
 def shell():
     """The real shell, with what lies beside it in a sandbox."""
-    pytest.importorskip("torch")
-    before = list(sys.path)
+    torch = pytest.importorskip("torch")
+    before, threads = list(sys.path), torch.get_num_threads()
+    torch.set_num_threads(1)  # where the cores are busy, threads wait for each other by spinning
     sys.path[:0] = {str(path.parent) for path in TASK.runner_files().values()}
     spec = importlib.util.spec_from_file_location("shell", TASK.runner_files()["shell.py"])
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield module
+    torch.set_num_threads(threads)
     sys.path[:] = before
     sys.modules.pop("model", None)
     sys.modules.pop("schedule", None)
@@ -82,9 +87,9 @@ def test_the_shell_builds_trains_and_asks_it(file, shell, tmp_path):
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
-@each
-def test_it_is_scored_valid(file, mechanisms, isolating):
-    score = mechanisms(isolating).score(file.read_text())
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", by_turns([file.stem for file in FILES], in_ci=IN_CI))
+def test_it_is_scored_valid(name, mechanisms, isolating):
+    score = mechanisms(isolating).score((HERE / f"{name}.py").read_text())
     assert score.valid, (score.reason, score.message)
     assert all(audit.passed for audit in score.audits)

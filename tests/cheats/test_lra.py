@@ -1,28 +1,34 @@
 """Cheats on the mechanism tasks: each is caught, and each would have gained where it says so.
 
-A few of them in the default suite, and all by ``make test-slow``.
+What a text shows is looked at in the default suite, one of each kind is judged in CI, and all of
+them by ``make nightly``.
 """
 
 import pytest
 
 from cheats.corpus import Bench, scripts
 from cheats.mechanisms import LEAST_GAIN, SAME, filled, judge
+from cheats.turns import by_turns
 from tasks.spec import all_tasks
 
-CHEATS = scripts("lra")
-OFTEN = {"labels_smuggled", "cap_by_hidden_weights"}
+pytestmark = pytest.mark.timeout(600)  # so many evaluations, on a busy machine
+
+CHEATS = {script.name: script for script in scripts("lra")}
+IN_CI = {"batch_neighbours", "cap_by_hidden_weights", "hidden_rows_read", "seeds_memorised"}
+IN_TEXT = {name: script for name, script in CHEATS.items() if "BEHIND" in script.constants}
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        pytest.param(script, id=script.name, marks=[] if script.name in OFTEN else pytest.mark.slow)
-        for script in CHEATS
-    ],
-)
-def test_a_cheat_is_caught_and_would_have_gained(mechanisms, isolating, unisolated, script):
+def test_there_is_one_of_each_kind_before_the_night():
+    kinds = {name: script.caught_by for name, script in CHEATS.items()}
+    assert sorted(kinds[name] for name in IN_CI) == sorted(set(kinds.values()))
+    assert {"unruled", "unisolated"} <= {CHEATS[name].gain_shows for name in IN_CI}
+
+
+@pytest.mark.parametrize("name", by_turns(CHEATS, in_ci=IN_CI))
+def test_a_cheat_is_caught_and_would_have_gained(mechanisms, isolating, unisolated, name):
+    script = CHEATS[name]
     case = judge(mechanisms(isolating), script, unisolated=unisolated)
-    print(f"{script.name}: {case.score.reason}, {case.stopped_behind or 'gains'}, {case.gain:+.2f}")
+    print(f"{name}: {case.score.reason}, {case.stopped_behind or 'gains'}, {case.gain:+.2f}")
     assert case.twin.valid, case.twin.message
     assert case.score.reason in script.caught_by, (case.score.reason, case.score.message)
     if "BEHIND" in script.constants:
@@ -31,12 +37,19 @@ def test_a_cheat_is_caught_and_would_have_gained(mechanisms, isolating, unisolat
         assert case.gain >= LEAST_GAIN, (case.naive.reason, case.naive.message)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("name", IN_TEXT)
+def test_what_a_text_shows_is_caught_before_it_runs(mechanisms, isolating, name):
+    bench = mechanisms(isolating)
+    score = bench.score(filled(CHEATS[name].source(), bench))
+    assert score.reason in CHEATS[name].caught_by, (score.reason, score.message)
+
+
+@pytest.mark.nightly
 def test_memorised_seeds_gain_nothing_under_a_private_key(
     mechanisms, isolating, monkeypatch, tmp_path
 ):
     """The text is not looked at: what stops the cheat is that the rows are others."""
-    (script,) = (s for s in CHEATS if s.name == "seeds_memorised")
+    script = CHEATS["seeds_memorised"]
     public = mechanisms(isolating)
     monkeypatch.setenv("HARNESS_HIDDEN_KEY", "5a" * 32)
     private = Bench(tmp_path, isolating, task="lra/listops", settings=public.settings)
@@ -52,11 +65,18 @@ def test_memorised_seeds_gain_nothing_under_a_private_key(
     assert abs(gains["private"]) <= SAME
 
 
-@pytest.mark.parametrize("task", [t for t in all_tasks().values() if t.name.startswith("lra/")])
-def test_no_reference_design_is_accused_by_its_text(task):
+def test_no_reference_design_is_accused_by_its_text():
     from scorers.submission import CONSTANTS_LIMIT, read
 
-    for design in task.designs():
+    # Most tasks share most of their designs.
+    designs = {
+        tuple(design.files.items()): (task, design)
+        for task in all_tasks().values()
+        if task.name.startswith("lra/")
+        for design in task.designs()
+    }
+    assert len(designs) > 10
+    for task, design in designs.values():
         reading = read(task, "test", design.files)
         assert [audit.name for audit in reading.audits] == ["mechanism only", "constants"]
         assert reading.audits[1].value < CONSTANTS_LIMIT / 2, design.name

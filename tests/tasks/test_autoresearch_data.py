@@ -218,9 +218,9 @@ def test_who_waits_for_another_process_says_so(prepared):
     thread = threading.Thread(target=data.prepare, args=("smoke", SMALL, prepared.parent, tell))
     with FileLock(prepared.parent / f".{prepared.name}.lock"):
         thread.start()
-        assert waiting.wait(20)
+        assert waiting.wait(60)
         assert thread.is_alive()
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
 
 

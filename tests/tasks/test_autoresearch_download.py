@@ -3,11 +3,11 @@
 import hashlib
 import json
 import threading
-import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -54,9 +54,9 @@ class Server:
     refuse: dict[str, list[tuple[int, str] | None]] = field(
         default_factory=lambda: defaultdict(list)
     )
-    delay_s: float = 0.0
+    gate: threading.Barrier | None = None
+    """Where requests wait for each other before the first of them is answered."""
     asked: list[tuple[str, str]] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
     open_now: int = 0
     open_most: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -84,15 +84,13 @@ class Handler(BaseHTTPRequestHandler):
         wanted = self.headers.get("Range", "")
         with state.lock:
             state.asked.append((name, wanted))
-            state.times.append(time.monotonic())
             state.open_now += 1
             state.open_most = max(state.open_most, state.open_now)
-        try:
-            time.sleep(state.delay_s)
-            self.answer(name, wanted)
-        finally:
-            with state.lock:
-                state.open_now -= 1
+        if state.gate:
+            state.gate.wait(60)
+        with state.lock:
+            state.open_now -= 1
+        self.answer(name, wanted)
 
     def answer(self, name: str, wanted: str) -> None:
         state = self.state
@@ -222,15 +220,21 @@ def test_a_part_of_unknown_origin_is_dropped(server, tmp_path, note):
     assert is_whole(server, tmp_path)
 
 
-def test_a_busy_server_is_given_the_time_it_asks_for(server, tmp_path):
+def test_a_busy_server_is_given_the_time_it_asks_for(server, tmp_path, monkeypatch):
+    waited = []
+
+    class Unhurried(threading.Event):
+        def wait(self, timeout=None):
+            waited.append(timeout)
+            return self.is_set()
+
+    monkeypatch.setattr("tasks.download.threading", SimpleNamespace(Event=Unhurried))
     server.hold(0)
     (name,) = server.files
     server.refuse[name] = [(503, "1"), (429, "0"), (500, "")]
     fetch([0], tmp_path)
     assert is_whole(server, tmp_path)
-    assert len(server.times) == 4
-    assert server.times[1] - server.times[0] >= 1.0
-    assert server.times[3] - server.times[1] < 0.9
+    assert waited == [1.0, 0.0, 0.04]  # the third is ours: doubled twice
 
 
 def test_a_server_that_stays_broken_is_given_up_and_named(server, tmp_path):
@@ -299,12 +303,10 @@ def test_a_damaged_shard_on_disk_is_removed_named_and_replaced(server, tmp_path)
 
 
 def test_shards_are_downloaded_at_the_same_time(server, tmp_path):
-    server.hold(*range(12))
-    server.delay_s = 0.15
-    began = time.monotonic()
-    fetch(list(range(12)), tmp_path)
-    assert time.monotonic() - began < 12 * 0.15
-    assert 4 <= server.open_most <= WORKERS
+    server.hold(*range(2 * WORKERS))
+    server.gate = threading.Barrier(WORKERS)
+    fetch(list(range(2 * WORKERS)), tmp_path)
+    assert server.open_most == WORKERS
     assert is_whole(server, tmp_path)
 
 

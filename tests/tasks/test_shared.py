@@ -2,17 +2,18 @@
 
 import json
 import os
+import select
 import shutil
 import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from harness.report.diagnosis import diagnose
+from harness.report import diagnosis
 from sandboxes.base import SandboxSpec
 from tasks import hidden, shared
 from tasks.download import Remote, fetch
@@ -21,10 +22,8 @@ ROOT = Path(__file__).parents[2]
 ANNA, BERT, CARL, TEAM = 12001, 12002, 12003, 12100
 """Carl is not of the team."""
 
-PREPARE = """
-import json, os, sys
-uid, group, root, seed = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-import tempfile
+USERS = """
+import json, os, sys, tempfile
 from pathlib import Path
 from harness.errors import HarnessError
 from tasks.hidden import known_key
@@ -32,35 +31,58 @@ from tasks.lra.listops import data
 from tasks.shared import set_modes
 from tasks.spec import find_task
 quiet = lambda *_: None
-values = {**find_task("lra/listops").profile("test").data, "seed": seed}
+values = find_task("lra/listops").profile("test").data
 with tempfile.TemporaryDirectory() as other:  # what is imported late may be root's alone to read
     for _ in range(2):
         data.prepare("test", values, Path(other), quiet)
-os.umask(0o077)
-os.setgroups([group])
-os.setgid(uid)
-os.setuid(uid)
-try:
-    folder = data.prepare("test", values, Path(root), quiet)
-    set_modes(folder)
-    print(json.dumps([str(folder), known_key(Path(root)).fingerprint]))
-except HarnessError as error:
-    print(json.dumps(["refused", str(error)]))
+for line in sys.stdin:
+    uid, group, root, seed = json.loads(line)
+    if not os.fork():
+        os.umask(0o077)
+        os.setgroups([group])
+        os.setgid(uid)
+        os.setuid(uid)
+        try:
+            folder = data.prepare("test", {**values, "seed": seed}, Path(root), quiet)
+            set_modes(folder)
+            said = [str(folder), known_key(Path(root)).fingerprint]
+        except HarnessError as error:
+            said = ["refused", str(error)]
+        print(json.dumps(said), flush=True)
+        os._exit(0)
+    if os.wait()[1]:
+        print(json.dumps(["failed", "see standard error"]), flush=True)
 """
+"""Root, who becomes a user for each line that it reads: imports are dear."""
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become two users")
 
+Prepare = Callable[..., tuple[str, str]]
 
-def prepare(uid: int, root: Path, *, seed: int = 1, group: int = TEAM) -> tuple[str, str]:
+
+@pytest.fixture(scope="module")
+def prepare() -> Iterator[Prepare]:
     """Prepare data as a user whose umask lets nobody read anything."""
     environment = {k: v for k, v in os.environ.items() if k != hidden.VARIABLE}
-    done = subprocess.run(
-        [sys.executable, "-c", PREPARE, str(uid), str(group), str(root), str(seed)],
-        capture_output=True, text=True, timeout=120, check=False, cwd=ROOT, env=environment,
+    users = subprocess.Popen(
+        [sys.executable, "-c", USERS], cwd=ROOT, env=environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    where, what = json.loads(done.stdout)
-    return where, what
+    assert users.stdin
+    assert users.stdout
+    into, out = users.stdin, users.stdout
+
+    def prepare(uid: int, root: Path, *, seed: int = 1, group: int = TEAM) -> tuple[str, str]:
+        print(json.dumps([uid, group, str(root), seed]), file=into, flush=True)
+        assert select.select([out], [], [], 120)[0], "no answer"
+        where, what = json.loads(out.readline())
+        assert where != "failed", what
+        return where, what
+
+    yield prepare
+    into.close()
+    users.wait(60)
+    out.close()
 
 
 @pytest.fixture
@@ -86,7 +108,7 @@ def rights(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode) & 0o777
 
 
-def test_two_users_of_a_group_have_one_key_and_one_copy(team: Path) -> None:
+def test_two_users_of_a_group_have_one_key_and_one_copy(prepare: Prepare, team: Path) -> None:
     annas = prepare(ANNA, team)
     assert prepare(BERT, team) == annas
     made = Path(annas[0])
@@ -101,7 +123,7 @@ def test_two_users_of_a_group_have_one_key_and_one_copy(team: Path) -> None:
     assert rights(made / "test" / "labels.npy") == 0o640
 
 
-def test_who_is_not_of_the_group_is_told_so(team: Path) -> None:
+def test_who_is_not_of_the_group_is_told_so(prepare: Prepare, team: Path) -> None:
     prepare(ANNA, team)
     where, why = prepare(CARL, team, group=CARL)
     assert where == "refused"
@@ -109,7 +131,7 @@ def test_who_is_not_of_the_group_is_told_so(team: Path) -> None:
     assert str(team) in why
 
 
-def test_one_mends_what_another_made(team: Path) -> None:
+def test_one_mends_what_another_made(prepare: Prepare, team: Path) -> None:
     made = Path(prepare(ANNA, team)[0])
     (made / "test" / "labels.npy").write_bytes(b"")
     assert prepare(BERT, team)[0] == str(made)
@@ -126,7 +148,7 @@ def test_one_mends_what_another_made(team: Path) -> None:
     assert left.exists()
 
 
-def test_who_may_only_read_uses_what_is_prepared(team: Path) -> None:
+def test_who_may_only_read_uses_what_is_prepared(prepare: Prepare, team: Path) -> None:
     os.chown(team, ANNA, TEAM)
     team.chmod(0o2750)
     annas = prepare(ANNA, team)
@@ -141,7 +163,7 @@ def test_who_may_only_read_uses_what_is_prepared(team: Path) -> None:
     assert Path(annas[0]).stat().st_uid == ANNA
 
 
-def test_what_is_not_shared_stays_its_owners(folder: Path) -> None:
+def test_what_is_not_shared_stays_its_owners(prepare: Prepare, folder: Path) -> None:
     root = folder / "data"
     root.mkdir()
     os.chown(root, ANNA, TEAM)
@@ -191,18 +213,20 @@ def test_downloads_are_the_groups_too(team: Path, tmp_path: Path) -> None:
 
 
 def test_doctor_says_what_the_group_cannot_read(
-    team: Path, monkeypatch: pytest.MonkeyPatch
+    prepare: Prepare, team: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(hidden.VARIABLE)
     monkeypatch.setenv("HARNESS_DATA", str(team))
+    monkeypatch.setattr(diagnosis, "BACKENDS", {})  # whose packages are imported each time
     made = Path(prepare(ANNA, team)[0])
 
     def said(what: str) -> tuple[bool, str]:
-        found = next(f for f in diagnose() if f.what == what)
+        found = next(f for f in diagnosis.diagnose() if f.what == what)
         return found.good, f"{found.detail} {found.remedy}"
 
-    assert said("data shared") == (True, said("data shared")[1])
-    assert f"with group {TEAM}, mode 2770" in said("data shared")[1]
+    good, words = said("data shared")
+    assert good
+    assert f"with group {TEAM}, mode 2770" in words
     assert said("hidden key")[0]
     (made / "search").chmod(0o700)
     good, words = said("data shared")
@@ -210,8 +234,9 @@ def test_doctor_says_what_the_group_cannot_read(
     assert "cannot read 1 things there, search first" in words
     assert f"chgrp -R {TEAM} {team}" in words
     (team / "hidden.key").chmod(0o644)
-    assert said("hidden key") == (False, said("hidden key")[1])
-    assert "chmod 640" in said("hidden key")[1]
+    good, words = said("hidden key")
+    assert not good
+    assert "chmod 640" in words
 
 
 def test_the_user_of_a_sandbox_is_of_no_group(isolating: object) -> None:
