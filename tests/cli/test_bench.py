@@ -5,19 +5,20 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from calling import HARNESS, call
 
 from harness.errors import ConfigError
 from harness.report.mechanisms import as_json, by_mechanism, exponent, plot, table
 from tasks.lra.bench import Cell, Machine, measure, parse_lengths
 
 MACHINE = Machine("cpu", "2 threads", "2.13", "float32")
-COMMAND = [sys.executable, "-m", "harness", "bench", "mechanisms", "--device", "cpu"]
+BENCH = ["bench", "mechanisms", "--device", "cpu"]
+COMMAND = [*HARNESS, *BENCH]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -87,13 +88,10 @@ def test_the_plot_holds_every_mechanism_and_loads_nothing() -> None:
     assert "nothing was measured" in plot(machine, cells[4:5])
 
 
-def test_bench_measures_prints_and_plots(tmp_path: Path) -> None:
+def test_bench_measures_prints_and_plots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["softmax", "linear_attention"]
-    done = subprocess.run(
-        [*COMMAND, *names, "--lengths", "32,64", "--plot", "p.svg", "--json"],
-        cwd=tmp_path, env=ONE_THREAD, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    done = call(*BENCH, *names, "--lengths", "32,64", "--plot", "p.svg", "--json", cwd=tmp_path)
     found = json.loads(done.stdout)
     assert (found["format"], found["complete"], found["machine"]["device"]) == (1, True, "cpu")
     places = [(c["mechanism"], c["length"], c["rows"]) for c in found["cells"]]
@@ -115,10 +113,7 @@ def test_bench_measures_prints_and_plots(tmp_path: Path) -> None:
 def test_bad_input_is_refused_before_anything_is_measured(
     arguments: list[str], words: str, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [*COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 2
+    done = call(*BENCH, *arguments, cwd=tmp_path, code=2)
     assert words in done.stderr
     assert done.stdout == ""
 
