@@ -22,9 +22,7 @@ COMMAND = [*HARNESS, *BENCH]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def power_law(
-    name: str, power: float, lengths: tuple[int, ...] = (64, 128, 256, 512)
-) -> list[Cell]:
+def power_law(name: str, power: float) -> list[Cell]:
     """Both passes take length^power microseconds a row; short rows a millisecond more."""
     cells = []
     for length in (64, 128, 256, 512):

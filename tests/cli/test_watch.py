@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from calling import HARNESS, call, start
+from calling import HARNESS, call
 from filelock import FileLock
 
 from harness.errors import ConfigError
@@ -106,7 +106,7 @@ def test_more_runs_than_lines_are_counted_not_drawn(runs):
 def test_what_runs_hold_is_shown_and_never_obeyed(runs):
     made_by(runs / "killed", r"\u001b]0;pwned\u0007\u001b[2J\u4e2d\u6587\nsecond line")
     (runs / "toml" / "run.toml").write_text('format = 1\n"\u001b[31mred" = 3\n')
-    done = start("watch", runs, cwd=runs)
+    done = call("watch", runs, cwd=runs)
     assert "pwned" in done.stdout
     assert "\x1b" not in done.stdout
     assert "\x07" not in done.stdout
@@ -234,7 +234,7 @@ def test_on_a_terminal_it_stays_until_q_and_leaves_the_terminal_as_it_was(runs):
         journal = runs / "live" / "events.jsonl"
         event = json.loads(journal.read_text().splitlines()[-1])
         with journal.open("a") as file:
-            file.write(json.dumps({**event, "event": "writing", "node": 3}) + "\n")
+            file.write(json.dumps({**event, "event": "chosen", "node": 3}) + "\n")
         read_until(lambda seen: b"writing" in seen)
         assert process.poll() is None
         os.write(ours, b"q")
