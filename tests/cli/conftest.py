@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from calling import call
 
+from harness.runs import by_hand
 from harness.search import evaluator
 from scorers.score import Score
 
@@ -27,16 +28,18 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def judged(finished, monkeypatch):
-    """A judge without a sandbox, by the knobs alone; it does ``first`` with the node's name."""
+    """A judge without a sandbox, by knobs and seed alone; it does ``first`` with a node's name."""
     here, result = finished
     score = here / result["run"] / "nodes" / "0000" / "score.json"
     pattern = Score.model_validate_json(score.read_bytes())
     judge = SimpleNamespace(first=lambda node: None)
 
     def evaluate(request, *, log, **_):
-        judge.first(log.parent.name)
-        known = int(re.search(r"'known': (\d)", request.files["model.py"])[1])
-        return pattern.model_copy(update={"score": known / 4})
+        judge.first(log.parent.name if log else "")
+        known = re.search(r"'known': (\d)", request.files["model.py"])
+        score = int(known[1]) / 4 if known else 0.5
+        return pattern.model_copy(update={"score": score - request.training_seed % 8 / 100})
 
-    monkeypatch.setattr(evaluator, "evaluate", evaluate)
+    for module in (evaluator, by_hand):
+        monkeypatch.setattr(module, "evaluate", evaluate)
     return judge

@@ -93,6 +93,3 @@ def test_a_strict_score_is_of_the_exported_model_or_says_why_not(tmp_path):
     counted = json.loads(call("score", DESIGNS / "ngram.py", *told, cwd=tmp_path).stdout)
     assert counted["valid"] is True
     assert counted["strict"].startswith("unavailable: ")
-    (tmp_path / "model.py").write_text("")
-    told = ("model.py", "--task", "lra/listops", "--strict")
-    assert "no strict check" in call("score", *told, cwd=tmp_path, code=2).stderr

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from calling import call, start
 
+from harness.report import diagnosis
+from tasks.spec import find_task
+
 TOP = {
     "format", "run", "task", "profile", "agent", "policy", "seed", "valid", "metric", "score",
     "search_score", "reason", "audits", "conditions", "seconds",
@@ -30,7 +33,7 @@ def test_run_ends_with_one_json_object_that_scripts_can_rely_on(finished):
 
 
 def test_run_says_a_plain_line_a_node_where_there_is_no_terminal(tmp_path):
-    done = start("run", "--task", "toy", "--profile", "test", "--steps", "2", cwd=tmp_path)
+    done = start("run", "--task", "toy", "--profile", "test", "--steps", "1", cwd=tmp_path)
     assert "node 0  draft" in done.stderr
     assert "best so far" in done.stderr
     assert "on the hidden test split" in done.stdout
@@ -73,6 +76,23 @@ def test_score_of_a_broken_file_exits_1_with_the_reason_and_the_authors_line(tmp
     done = call("score", "model.py", "--task", "toy", "--profile", "test", cwd=tmp_path, code=1)
     assert "syntax_error" in done.stdout
     assert "line 1" in done.stdout
+
+
+def test_repeats_have_seeds_of_their_own_and_the_baseline_has_the_same(tmp_path, judged):
+    (tmp_path / "model.py").write_text(
+        find_task("toy").render({"known": 3, "style": "plain"})["model.py"]
+    )
+    told = ("score", "model.py", "--task", "toy", "--profile", "test", "--seed", 5, "--repeat", 3)
+    result = json.loads(call(*told, "--baseline", "--json", cwd=tmp_path).stdout)
+    assert result["repeats"]["scores"] == pytest.approx([0.70, 0.69, 0.68])
+    assert result["repeats"]["mean"] == pytest.approx(0.69)
+    assert result["repeats"]["stdev"] == pytest.approx(0.01)
+    assert result["baseline"]["design"] == "half"
+    assert result["baseline"]["scores"] == pytest.approx([0.45, 0.44, 0.43])
+    text = call(*told, "--baseline", cwd=tmp_path).stdout
+    assert "0.6900" in text
+    assert "0.4400" in text
+    assert "no strict check" in call(*told, "--strict", cwd=tmp_path, code=2).stderr
 
 
 def test_show_draws_the_tree_and_one_node(finished):
@@ -262,7 +282,8 @@ def test_gc_deletes_the_oldest_runs_beyond_a_size_only_when_told(finished, tmp_p
     assert list((here / "runs").iterdir()) == []
 
 
-def test_doctor_has_a_remedy_for_every_lack(tmp_path):
+def test_doctor_has_a_remedy_for_every_lack(tmp_path, monkeypatch):
+    monkeypatch.setattr(diagnosis, "PACKAGES", ("numpy",))  # torch takes long in a sandbox
     done = call("doctor", "--json", cwd=tmp_path, code=None)
     findings = json.loads(done.stdout)["findings"]
     assert {"python", "torch", "sandbox bubblewrap", "gpu", "data"} <= {f["what"] for f in findings}
