@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -121,17 +122,17 @@ def collected(*arguments: Any, **options: Any) -> dict[str, list[Cell]]:
     return by_mechanism([cell for cell in found if isinstance(cell, Cell)])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_takes_too_long_ends_alone() -> None:
     # A window of 128 costs little; every token with every other is minutes at this length.
     names = ["softmax", "linear_attention"]
-    cells = collected(names, (64, 131_072, 262_144), "cpu", longest_s=6)
+    cells = collected(names, (64, 131_072, 262_144), "cpu", longest_s=20)
     assert [c.failure for c in cells["softmax"]] == ["", "timeout", "not tried: timeout before"]
     assert cells["softmax"][0].ms is not None
     assert cells["linear_attention"][0].failure == ""
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_want_of_memory_is_a_cell_and_not_the_end(tmp_path: Path) -> None:
     limited = (
         f"ulimit -v 4000000; exec {' '.join(COMMAND)} nystrom linear_attention --lengths 64,1048576"
@@ -148,19 +149,22 @@ def test_want_of_memory_is_a_cell_and_not_the_end(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_prints_what_is_there(tmp_path: Path) -> None:
     with subprocess.Popen(
-        [*COMMAND, "linear_attention", "softmax", "--lengths", "32,131072"],
+        [*COMMAND, "softmax", "--lengths", "32,131072"],
         cwd=tmp_path, env=ONE_THREAD, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         # A shell that starts the tests in the background has them ignore it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:  # fmt: skip
+        hung = threading.Timer(200, process.kill)
+        hung.start()
         try:
             assert process.stderr is not None
-            while "4/4" not in process.stderr.readline():
+            while "2/2" not in process.stderr.readline():
                 assert process.poll() is None
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate()
         finally:
+            hung.cancel()
             process.kill()
     assert process.returncode == 130, err
-    assert re.search(r"linear_attention +32 +128 +\d", out)
+    assert re.search(r"softmax +32 +128 +\d", out)
     assert "not whole" in err
