@@ -11,6 +11,7 @@ DESIGNS = Path(__file__).parents[2] / "tasks" / "autoresearch" / "designs"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_run_ends_with_bits_per_byte_on_the_test_split_and_its_resolution(tmp_path):
     told = ("--profile", "test", "--agent", "reference", "--policy", "greedy", "--steps", 1)
     done = call("run", "--task", "autoresearch", *told, "--json", cwd=tmp_path)
