@@ -1,10 +1,7 @@
-"""Every module can be imported alone: no output, no torch, no work at import."""
+"""Everything can be imported: no output, no torch, no work at import."""
 
 import subprocess
 import sys
-from pathlib import Path
-
-ROOT = Path(__file__).parent.parent
 
 PROBE = """
 import importlib, pkgutil, sys
@@ -14,6 +11,7 @@ for package in (harness, sandboxes, scorers, tasks):
         if ".designs" in module.name or module.name.endswith((".shell", ".schedule", "__main__")):
             continue  # runs inside the sandbox only
         importlib.import_module(module.name)
+assert {"harness.cli.app", "sandboxes", "scorers.judge", "tasks.spec"} <= set(sys.modules)
 heavy = {"torch", "optuna", "docker", "scipy", "anthropic", "openai"} & set(sys.modules)
 assert not heavy, heavy
 """
@@ -33,7 +31,7 @@ assert not heavy, heavy
 
 def test_importing_everything_prints_nothing_and_brings_no_torch(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", PROBE], capture_output=True, cwd=tmp_path, timeout=60
+        [sys.executable, "-c", PROBE], capture_output=True, cwd=tmp_path, timeout=100
     )
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout == b""
@@ -41,6 +39,6 @@ def test_importing_everything_prints_nothing_and_brings_no_torch(tmp_path):
 
 
 def test_help_imports_nothing_heavy():
-    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, timeout=100)
     assert done.returncode == 0, done.stderr.decode()
     assert b"leaderboard" in done.stdout

@@ -1,7 +1,6 @@
 """What somebody else may have left in a folder: never waited for, never endless, never followed."""
 
 import os
-import signal
 import socket
 from pathlib import Path
 
@@ -24,18 +23,7 @@ from tasks.spec import find_task
 SECRET = "the hidden key"
 
 
-@pytest.fixture(autouse=True)
-def _hanging_is_failing():
-    """A pipe that is waited for would stop the whole suite."""
-
-    def late(*_: object) -> None:
-        raise AssertionError("it waited for a pipe")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.timeout(60)  # a pipe that is waited for stops one test, not the suite
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.common import show_duration
-from harness.runs.rundir import Run
-from harness.search.loop import FINAL
+from harness.runs.rundir import FINAL, Run
 from harness.search.training import SURE_AFTER, Training
 from harness.search.tree import Node
 from scorers.output import clean, quoted

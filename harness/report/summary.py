@@ -7,7 +7,6 @@ from typing import Any
 from harness.commands import command
 from harness.report.baselines import baselines_of
 from harness.report.spending import describe_spent
-from harness.report.stats import BOUNDS, clip
 from scorers.output import clean, quoted
 from scorers.score import Score
 
@@ -76,6 +75,8 @@ def spread_of_rows(score: float | None, error: float | None, metric: str) -> str
     """
     if score is None or not error:  # 0 at a perfect score, where it says nothing
         return ""
+    from harness.report.stats import BOUNDS, clip  # with numpy, and a run's tree needs neither
+
     half = Z * error
     low, high = (clip(end, BOUNDS[metric]) for end in (score - half, score + half))
     if (low, high) == (score - half, score + half):

@@ -9,11 +9,10 @@ from harness.commands import command
 from harness.errors import ConfigError
 from harness.runs.by_hand import Watcher
 from harness.runs.launch import get_ready
-from harness.runs.rundir import Run, read_as, write_whole
+from harness.runs.rundir import FINAL, Run, read_as, write_whole
 from harness.runs.unchanged import refuse_other_lock
 from harness.search.evaluator import Job
 from harness.search.journal import read
-from harness.search.loop import FINAL
 from harness.search.state import rebuild
 from scorers.score import Score
 from scorers.self_test import evaluate

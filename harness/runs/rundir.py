@@ -41,7 +41,7 @@ from tasks.validation import problems
 
 FORMAT = 1
 
-LOCK, STOP, SWEEP = ".lock", "stop", "sweep.toml"
+LOCK, STOP, SWEEP, FINAL = ".lock", "stop", "sweep.toml", "final"
 
 When = Literal["step", "now"]
 """When a run that was asked to stop does so: after the evaluations under way, or without them."""

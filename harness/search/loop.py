@@ -23,7 +23,7 @@ from harness.agents.model import BudgetSpent
 from harness.agents.replay import Recording
 from harness.errors import JudgeError
 from harness.policies import Decision, Policy
-from harness.runs.rundir import Run, read_as, write_whole
+from harness.runs.rundir import FINAL, Run, read_as, write_whole
 from harness.search.budget import Budget, Progress
 from harness.search.evaluator import Evaluator, Job
 from harness.search.journal import Journal
@@ -35,8 +35,6 @@ from tasks.spec import Task
 
 Observe = Callable[[str, str, dict[str, Any]], None]
 """Called as ``observe(what, label, details)`` for whoever watches; from several threads."""
-
-FINAL = "final"
 
 LOOK_S = 1.0
 """How often a run whose steps take long looks whether it was asked to stop at once."""

@@ -1,48 +1,20 @@
 """The command line as a user meets it: results on stdout, words on stderr, exit codes."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from calling import call, start
+
+from harness.report import diagnosis
+from tasks.spec import find_task
 
 TOP = {
     "format", "run", "task", "profile", "agent", "policy", "seed", "valid", "metric", "score",
     "search_score", "reason", "audits", "conditions", "seconds",
 }  # fmt: skip
 """What scripts rely on in ``run --json`` and ``score --json``."""
-
-
-def harness(*args: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess:
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *map(str, args)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr + done.stdout
-    assert "most recent call last" not in done.stderr or "/runner/" in done.stderr
-    return done
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A folder with one finished toy run, shared by the tests that only read it."""
-    here = tmp_path_factory.mktemp("finished")
-    environ = {**os.environ, "HARNESS_TASKS_DIR": str(Path(__file__).parent.parent / "toys")}
-    environ["HARNESS_DATA"] = str(here / "data")
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", "run", "--task", "toy", "--profile", "test",
-         "--steps", "4", "--json"],
-        capture_output=True, text=True, cwd=here, env=environ, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return here, json.loads(done.stdout)
 
 
 def copied(finished, tmp_path) -> tuple[Path, dict]:
@@ -61,7 +33,7 @@ def test_run_ends_with_one_json_object_that_scripts_can_rely_on(finished):
 
 
 def test_run_says_a_plain_line_a_node_where_there_is_no_terminal(tmp_path):
-    done = harness("run", "--task", "toy", "--profile", "test", "--steps", "2", cwd=tmp_path)
+    done = start("run", "--task", "toy", "--profile", "test", "--steps", "1", cwd=tmp_path)
     assert "node 0  draft" in done.stderr
     assert "best so far" in done.stderr
     assert "on the hidden test split" in done.stdout
@@ -77,55 +49,71 @@ def test_a_run_without_a_valid_node_exits_1_and_says_so(tmp_path, monkeypatch):
         .replace('name = "toy"', 'name = "broken-toy"')
     )  # fmt: skip
     monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path / "tasks"))
-    done = harness(
-        "run", "--task", "broken-toy", "--profile", "test", "--json", cwd=tmp_path, code=1
-    )
+    argv = ("run", "--task", "broken-toy", "--profile", "test", "--steps", 1, "--json")
+    done = call(*argv, cwd=tmp_path, code=1)
     result = json.loads(done.stdout)
     assert (result["valid"], result["score"], result["reason"]) == (False, None, "no_valid_node")
     assert "broken on purpose" in done.stderr
-    board = harness("leaderboard", "runs", "--json", cwd=tmp_path)
+    board = call("leaderboard", "runs", "--json", cwd=tmp_path)
     (table,) = json.loads(board.stdout)["tables"]
     assert (table["rows"][0]["valid"], table["rows"][0]["planned"]) == (0, 1)
 
 
 def test_score_by_hand_agrees_with_the_run_and_names_each_audit(tmp_path):
-    harness("new", "--task", "toy", "mine", "--profile", "test", cwd=tmp_path)
+    call("new", "--task", "toy", "mine", "--profile", "test", cwd=tmp_path)
     assert "Training lasts 20 steps" in (tmp_path / "mine" / "TASK.md").read_text()
-    done = harness("score", "mine", "--task", "toy", "--profile", "test", "--json", cwd=tmp_path)
+    done = call("score", "mine", "--task", "toy", "--profile", "test", "--json", cwd=tmp_path)
     score = json.loads(done.stdout)
     assert set(score) >= TOP
     assert score["search_score"] == score["score"]
-    text = harness("score", "mine/model.py", "--task", "toy", "--profile", "test", cwd=tmp_path)
+    text = call("score", "mine/model.py", "--task", "toy", "--profile", "test", cwd=tmp_path)
     assert "statelessness: passed" in text.stdout
     assert f"accuracy {score['score']:.4f}" in text.stdout
 
 
 def test_score_of_a_broken_file_exits_1_with_the_reason_and_the_authors_line(tmp_path):
     (tmp_path / "model.py").write_text("def predict(tokens)\n    pass\n")
-    done = harness("score", "model.py", "--task", "toy", "--profile", "test", cwd=tmp_path, code=1)
+    done = call("score", "model.py", "--task", "toy", "--profile", "test", cwd=tmp_path, code=1)
     assert "syntax_error" in done.stdout
     assert "line 1" in done.stdout
 
 
+def test_repeats_have_seeds_of_their_own_and_the_baseline_has_the_same(tmp_path, judged):
+    (tmp_path / "model.py").write_text(
+        find_task("toy").render({"known": 3, "style": "plain"})["model.py"]
+    )
+    told = ("score", "model.py", "--task", "toy", "--profile", "test", "--seed", 5, "--repeat", 3)
+    result = json.loads(call(*told, "--baseline", "--json", cwd=tmp_path).stdout)
+    assert result["repeats"]["scores"] == pytest.approx([0.70, 0.69, 0.68])
+    assert result["repeats"]["mean"] == pytest.approx(0.69)
+    assert result["repeats"]["stdev"] == pytest.approx(0.01)
+    assert result["baseline"]["design"] == "half"
+    assert result["baseline"]["scores"] == pytest.approx([0.45, 0.44, 0.43])
+    text = call(*told, "--baseline", cwd=tmp_path).stdout
+    assert "0.6900" in text
+    assert "0.4400" in text
+    assert "no strict check" in call(*told, "--strict", cwd=tmp_path, code=2).stderr
+
+
 def test_show_draws_the_tree_and_one_node(finished):
     here, result = finished
-    tree = harness("show", result["run"], cwd=here).stdout
+    tree = call("show", result["run"], cwd=here).stdout
     assert "2 draft" in tree
     assert "◀ best" in tree
     assert "invalid: runtime_error" in tree
-    node = harness("show", result["run"], "--node", "2", cwd=here).stdout
+    node = call("show", result["run"], "--node", "2", cwd=here).stdout
     assert "Reads the first token" in node
     assert "statelessness: passed" in node
-    shown = json.loads(harness("show", result["run"], "--node", "3", "--json", cwd=here).stdout)
+    shown = json.loads(call("show", result["run"], "--node", "3", "--json", cwd=here).stdout)
     assert shown["score_record"]["reason"] == "runtime_error"
 
 
 def test_ls_and_leaderboard_list_the_run(finished):
     here, result = finished
-    (row,) = json.loads(harness("ls", "--json", cwd=here).stdout)["runs"]
+    (row,) = json.loads(call("ls", "--json", cwd=here).stdout)["runs"]
     assert (row["status"], row["score"], row["valid_nodes"]) == ("finished", 1.0, 3)
-    assert "finished" in harness("ls", cwd=here).stdout
-    board = harness("leaderboard", "runs", cwd=here).stdout
+    assert "finished" in call("ls", cwd=here).stdout
+    board = call("leaderboard", "runs", cwd=here).stdout
     assert "1 of 1" in board
     assert "reference" in board
 
@@ -133,7 +121,7 @@ def test_ls_and_leaderboard_list_the_run(finished):
 def test_resuming_a_finished_run_gives_its_result_and_changes_nothing(finished):
     here, result = finished
     before = (Path(here) / result["run"] / "events.jsonl").read_bytes()
-    done = harness("resume", result["run"], "--json", cwd=here)
+    done = call("resume", result["run"], "--json", cwd=here)
     assert json.loads(done.stdout) == result
     assert (Path(here) / result["run"] / "events.jsonl").read_bytes() == before
 
@@ -141,7 +129,7 @@ def test_resuming_a_finished_run_gives_its_result_and_changes_nothing(finished):
 def test_rescore_stands_beside_the_old_score(finished, tmp_path):
     here, result = copied(finished, tmp_path)
     before = (here / result["run"] / "final" / "score.json").read_bytes()
-    done = json.loads(harness("rescore", result["run"], "--json", cwd=here).stdout)
+    done = json.loads(call("rescore", result["run"], "--json", cwd=here).stdout)
     assert done["new"]["score"] == done["old"]["score"] == 1.0
     assert done["same_conditions"] is True
     assert (here / result["run"] / "final" / "score.json").read_bytes() == before
@@ -149,17 +137,28 @@ def test_rescore_stands_beside_the_old_score(finished, tmp_path):
 
 
 @pytest.mark.parametrize("agent", ["random", "tpe"])
-def test_baselines_repeat_exactly_and_resume_to_the_same_knobs(tmp_path, agent):
-    args = ("run", "--task", "toy", "--profile", "test", "--agent", agent, "--steps", "7",
-            "--seed", "3", "--json")  # fmt: skip
-    results = [json.loads(harness(*args, cwd=tmp_path).stdout) for _ in range(2)]
+def test_baselines_repeat_exactly_and_resume_to_the_same_knobs(tmp_path, agent, judged):
+    args = ("run", "--task", "toy", "--profile", "test", "--agent", agent, "--steps", 7,
+            "--seed", 3, "--name")  # fmt: skip
+
+    def interrupt(node):
+        if node == "0006":
+            raise KeyboardInterrupt
+
+    call(*args, "once", cwd=tmp_path)
+    call(*args, "again", cwd=tmp_path)
+    judged.first = interrupt
+    call(*args, "resumed", cwd=tmp_path, code=130)
+    judged.first = lambda node: None
+    call("resume", "resumed", cwd=tmp_path)
     trees = [
-        json.loads(harness("show", r["run"], "--json", cwd=tmp_path).stdout)["nodes"]
-        for r in results
+        json.loads(call("show", f"runs/{name}", "--json", cwd=tmp_path).stdout)["nodes"]
+        for name in ("once", "again", "resumed")
     ]
-    knobs = [[(n["knobs"], n["score"]) for n in tree] for tree in trees]
-    assert knobs[0] == knobs[1]
-    assert len({json.dumps(k) for k, _ in knobs[0]}) > 1
+    once, again, resumed = ([(n["knobs"], n["score"]) for n in tree] for tree in trees)
+    assert once == again == resumed
+    assert len(once) == 7
+    assert len({json.dumps(knobs) for knobs, _ in once}) > 1
 
 
 BAD = {
@@ -205,7 +204,7 @@ def test_bad_input_exits_2_with_one_clear_sentence_and_a_remedy(tmp_path, name, 
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep me")
     args, words = BAD[name]
-    done = harness(*args, cwd=tmp_path, code=2)
+    done = (start if name == "unknown task" else call)(*args, cwd=tmp_path, code=2)
     assert words in done.stderr
     assert done.stdout == ""
     assert not (tmp_path / "runs").exists()
@@ -233,10 +232,10 @@ def test_a_damaged_or_newer_run_is_refused_and_nothing_in_it_is_overwritten(
     else:
         (run / "lock.json").unlink()
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != ".lock"}
-    done = harness("resume", run, cwd=here, code=2)
+    done = call("resume", run, cwd=here, code=2)
     assert "\nerror: " in "\n" + done.stderr
     assert {p: p.read_bytes() for p in before} == before
-    listed = json.loads(harness("ls", "--json", cwd=here).stdout)["runs"]
+    listed = json.loads(call("ls", "--json", cwd=here).stdout)["runs"]
     assert len(listed) == 1
 
 
@@ -246,8 +245,8 @@ def test_a_run_that_another_process_holds_is_not_touched(finished, tmp_path):
     here, result = copied(finished, tmp_path)
     (here / result["run"] / "result.json").unlink()
     with FileLock(here / result["run"] / ".lock"):
-        done = harness("resume", result["run"], cwd=here, code=2)
-        (row,) = json.loads(harness("ls", "--json", cwd=here).stdout)["runs"]
+        done = call("resume", result["run"], cwd=here, code=2)
+        (row,) = json.loads(call("ls", "--json", cwd=here).stdout)["runs"]
     assert "Another process" in done.stderr
     assert row["status"] == "running"
 
@@ -259,34 +258,33 @@ def test_a_task_changed_since_the_run_began_is_not_mixed_into_it(finished, tmp_p
     toml = here / "toys" / "toy" / "task.toml"
     toml.write_text(toml.read_text().replace("steps = 20", "steps = 21"))
     monkeypatch.setenv("HARNESS_TASKS_DIR", str(here / "toys"))
-    done = harness("resume", result["run"], cwd=here, code=2)
+    done = call("resume", result["run"], cwd=here, code=2)
     assert "task_hash" in done.stderr
 
 
 def test_without_isolation_a_score_is_marked_and_stands_in_a_table_of_its_own(finished, tmp_path):
     here, _ = copied(finished, tmp_path)
-    done = harness("run", "--task", "toy", "--profile", "test", "--sandbox", "process", cwd=here)
+    argv = ("run", "--task", "toy", "--profile", "test", "--steps", 1, "--sandbox", "process")
+    done = call(*argv, cwd=here)
     assert "warning" in done.stderr
     assert "NOT ISOLATED" in done.stdout
-    board = json.loads(harness("leaderboard", "runs", "--json", cwd=here).stdout)
+    board = json.loads(call("leaderboard", "runs", "--json", cwd=here).stdout)
     assert {t["conditions"]["isolation"] for t in board["tables"]} == {"isolated", "NOT ISOLATED"}
 
 
 def test_gc_deletes_the_oldest_runs_beyond_a_size_only_when_told(finished, tmp_path):
     here, _ = copied(finished, tmp_path)
     assert len(list((here / "runs").iterdir())) == 1
-    harness("gc", cwd=here)
+    call("gc", cwd=here)
     assert len(list((here / "runs").iterdir())) == 1
-    done = harness("gc", "--runs-beyond", "1KB", "--yes", "--json", cwd=here)
+    done = call("gc", "--runs-beyond", "1KB", "--yes", "--json", cwd=here)
     assert len(json.loads(done.stdout)["removed"]) >= 1
     assert list((here / "runs").iterdir()) == []
 
 
-def test_doctor_has_a_remedy_for_every_lack(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", "doctor", "--json"],
-        capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False,
-    )  # fmt: skip
+def test_doctor_has_a_remedy_for_every_lack(tmp_path, monkeypatch):
+    monkeypatch.setattr(diagnosis, "PACKAGES", ("numpy",))  # torch takes long in a sandbox
+    done = call("doctor", "--json", cwd=tmp_path, code=None)
     findings = json.loads(done.stdout)["findings"]
     assert {"python", "torch", "sandbox bubblewrap", "gpu", "data"} <= {f["what"] for f in findings}
     assert all(f["good"] or f["remedy"] for f in findings)

@@ -2,11 +2,12 @@
 
 import io
 import json
+import threading
 from pathlib import Path
 
 import pytest
+from calling import call
 from rich.console import Console
-from test_cli import harness
 
 from harness.cli.screen import OTHER_LINES, Screen
 from harness.policies import POLICIES, make_policy
@@ -16,9 +17,9 @@ DOCS = Path(__file__).parents[2] / "docs" / "policies"
 
 
 def test_policies_lists_every_parameter_and_each_default_can_be_set(tmp_path):
-    listed = json.loads(harness("policies", "--json", cwd=tmp_path).stdout)["policies"]
+    listed = json.loads(call("policies", "--json", cwd=tmp_path).stdout)["policies"]
     assert [p["name"] for p in listed] == list(POLICIES)
-    text = harness("policies", cwd=tmp_path).stdout
+    text = call("policies", cwd=tmp_path).stdout
     for policy in listed:
         name = policy["name"]
         settings = [f"{name}.{p['name']}={p['default']}" for p in policy["parameters"]]
@@ -33,14 +34,16 @@ def test_each_policy_has_a_page_that_names_its_parameters_with_their_defaults(na
         assert f"| `{p['name']}` | {p['default']} |" in page
 
 
-def test_parallel_runs_as_many_at_once_and_refuses_nonsense(tmp_path):
+def test_parallel_runs_as_many_at_once_and_refuses_nonsense(tmp_path, judged):
     args = ("run", "--task", "toy", "--profile", "test", "--agent", "random")
-    done = harness(*args, "--steps", "6", "--parallel", "3", "--json", cwd=tmp_path)
+    together = threading.Barrier(3, timeout=100)
+    judged.first = lambda node: node == "final" or together.wait()
+    done = call(*args, "--steps", 6, "--parallel", 3, "--json", cwd=tmp_path)
     result = json.loads(done.stdout)
     assert result["nodes"] == {"scored": 6, "valid": 6}
     assert "workers = 3" in (tmp_path / result["run"] / "run.toml").read_text()
-    harness(*args, "--parallel", "0", cwd=tmp_path, code=2)
-    harness(*args, "--parallel", "65", cwd=tmp_path, code=2)
+    call(*args, "--parallel", 0, cwd=tmp_path, code=2)
+    call(*args, "--parallel", 65, cwd=tmp_path, code=2)
 
 
 def shown(screen: Screen) -> list[str]:

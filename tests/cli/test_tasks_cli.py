@@ -1,27 +1,13 @@
 """harness tasks, and a task from outside the repository, as its page tells it."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from calling import call
 
 PAGE = Path(__file__).parents[2] / "docs" / "tasks-own.md"
-
-
-def harness(*args: object, cwd: Path, code: int = 0, **environment: str) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *map(str, args)],
-        capture_output=True, text=True, cwd=cwd, timeout=120, check=False,
-        env={**os.environ, "PYTHONPATH": str(PAGE.parents[1]), **environment},
-    )  # fmt: skip
-    assert done.returncode == code, done.stderr + done.stdout
-    assert "most recent call last" not in done.stderr
-    return done
 
 
 @pytest.fixture
@@ -37,7 +23,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_twelve_and_their_stand_ins_are_listed_with_chance_and_shortcut(tmp_path: Path) -> None:
-    rows = json.loads(harness("tasks", "--json", cwd=tmp_path).stdout)["tasks"]
+    rows = json.loads(call("tasks", "--json", cwd=tmp_path).stdout)["tasks"]
     found = {row["name"]: row for row in rows}
     six = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
     for name in six:
@@ -47,28 +33,28 @@ def test_the_twelve_and_their_stand_ins_are_listed_with_chance_and_shortcut(tmp_
             assert row["chance"] == (0.1 if name in ("listops", "image") else 0.5)
     assert {s["value"] for s in found["lra/listops"]["shortcuts"]} == {0.175, 0.38}
     assert found["lra/image-fashion"]["stands_in_for"] == "lra/image"
-    text = harness("tasks", cwd=tmp_path).stdout
+    text = call("tasks", cwd=tmp_path).stdout
     assert re.search(r"lra/listops +0\.10 +0\.38 +first token alone", text)
     assert all(len(line) <= 120 for line in text.splitlines())
 
 
 def test_show_says_what_a_guess_scores_and_what_an_agent_is_told(tmp_path: Path) -> None:
-    text = harness("tasks", "show", "lra/text", cwd=tmp_path).stdout
+    text = call("tasks", "show", "lra/text", cwd=tmp_path).stdout
     assert "0.5000  chance" in text
     assert "0.9053  human SOTA" in text
     assert "NOT IMDb" in text
-    told = harness("tasks", "show", "lra/text-configurable", "--profile", "smoke", cwd=tmp_path)
+    told = call("tasks", "show", "lra/text-configurable", "--profile", "smoke", cwd=tmp_path)
     assert "class CustomEncoder(torch.nn.Module)" in told.stdout
     assert "HYPERPARAMETERS" in told.stdout
-    whole = json.loads(harness("tasks", "show", "lra/pathx", "--json", cwd=tmp_path).stdout)
+    whole = json.loads(call("tasks", "show", "lra/pathx", "--json", cwd=tmp_path).stdout)
     assert whole["profiles"]["paper"]["limits"]["max_parameters"] == 595_000
 
 
 def test_an_unknown_task_names_the_nearest(tmp_path: Path) -> None:
-    done = harness("tasks", "show", "lra/imaeg", cwd=tmp_path, code=2)
+    done = call("tasks", "show", "lra/imaeg", cwd=tmp_path, code=2)
     assert "'lra/image'" in done.stderr
     assert "--tasks-dir" in done.stderr
-    harness("tasks", "--tasks-dir", "nowhere", cwd=tmp_path, code=2)
+    call("tasks", "--tasks-dir", "nowhere", cwd=tmp_path, code=2)
 
 
 @pytest.mark.slow
@@ -78,7 +64,7 @@ def test_a_task_from_outside_goes_the_whole_way(outside: Path) -> None:
     (commands,) = re.findall(r"^```console\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     said = []
     for line in commands.splitlines():
-        said.append(harness(*line.removeprefix("$ harness ").split(), cwd=outside).stdout)
+        said.append(call(*line.removeprefix("$ harness ").split(), cwd=outside).stdout)
     tried, listed, shown, prepared, scored, ran = said
     assert "last-mark, profile test, design softmax: 0." in tried
     assert "last-mark-configurable" in listed
@@ -87,7 +73,7 @@ def test_a_task_from_outside_goes_the_whole_way(outside: Path) -> None:
     assert re.search(r"commonest_test +0\.[345]", prepared)
     assert "accuracy 0." in scored
     assert "on the hidden test split" in ran
-    without = harness("tasks", "show", "last-mark", cwd=outside, code=2)
+    without = call("tasks", "show", "last-mark", cwd=outside, code=2)
     assert "--tasks-dir" in without.stderr
 
 
@@ -98,7 +84,7 @@ def test_mistakes_in_a_task_of_ones_own_are_named(outside: Path) -> None:
     def complaint(old: str, new: str, *args: str) -> str:
         assert old in good
         toml.write_text(good.replace(old, new))
-        done = harness(*args, "--tasks-dir", ".", cwd=outside, code=2)
+        done = call(*args, "--tasks-dir", ".", cwd=outside, code=2)
         return str(done.stderr)
 
     show = ("tasks", "show", "last-mark")
@@ -109,8 +95,10 @@ def test_mistakes_in_a_task_of_ones_own_are_named(outside: Path) -> None:
     assert "Two tasks are called lra/text" in taken
     prepare = ("prepare", "last-mark", "--profile", "test")
     assert "dota.py" in complaint('module = "data"', 'module = "dota"', *prepare)
+    module = outside / "last-mark" / "data.py"
+    text = module.read_text()
+    module.write_text("import nothing_that_is_there\n")
+    assert "nothing_that_is_there" in complaint("format = 1", "format = 1", *prepare)
+    module.write_text(text)
     wrong = complaint("length = 12", 'length = "long"', *prepare)
     assert "data table of last-mark, profile test" in wrong
-    (outside / "last-mark" / "data.py").write_text("import nothing_that_is_there\n")
-    broken = complaint("format = 1", "format = 1", *prepare)
-    assert "nothing_that_is_there" in broken

@@ -5,14 +5,14 @@ import os
 import pty
 import select
 import shutil
-import signal
 import subprocess
-import sys
+import termios
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from calling import HARNESS, call
 from filelock import FileLock
 
 from harness.errors import ConfigError
@@ -20,27 +20,12 @@ from harness.report.standing import Follower
 from harness.report.watching import Watch, lines
 from harness.runs.rundir import Run
 
-HARNESS = [sys.executable, "-m", "harness"]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """One finished toy run, for tests that copy it."""
-    here = tmp_path_factory.mktemp("finished")
-    toys = str(Path(__file__).parent.parent / "toys")
-    environ = {**os.environ, "HARNESS_TASKS_DIR": toys, "HARNESS_DATA": str(here / "data")}
-    done = subprocess.run(
-        [*HARNESS, "run", "--task", "toy", "--profile", "test", "--steps", "3", "--name", "one"],
-        capture_output=True, cwd=here, env=environ, timeout=120, check=True,
-    )  # fmt: skip
-    assert b"harness show runs/one" in done.stdout
-    return here / "runs" / "one"
-
 
 @pytest.fixture
 def runs(finished, tmp_path):
     """A folder with runs in every state; the live one is held by this process."""
-    place = tmp_path / "runs"
+    here, result = finished
+    finished, place = here / result["run"], tmp_path / "runs"
     for name in ("finished", "killed", "interrupted", "live", "torn", "toml", "bare", "deep"):
         shutil.copytree(finished, place / name)
     for name in ("killed", "interrupted", "live", "torn", "toml", "bare", "deep"):
@@ -74,10 +59,7 @@ def made_by(run: Path, agent: str) -> None:
 
 
 def test_every_state_is_named_and_damage_is_a_row_not_a_traceback(runs):
-    done = subprocess.run(
-        [*HARNESS, "watch", str(runs), "--once", "--json"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    done = call("watch", runs, "--once", "--json", cwd=runs)
     rows = {Path(row["run"]).name: row for row in json.loads(done.stdout)["runs"]}
     assert {name: row["state"] for name, row in rows.items()} == {
         "live": "running",
@@ -91,17 +73,17 @@ def test_every_state_is_named_and_damage_is_a_row_not_a_traceback(runs):
     }
     assert all(rows[name]["problem"] for name in ("torn", "toml", "bare", "deep"))
     live, ended = rows["live"], rows["finished"]
-    assert (live["step"], live["steps"], live["doing"]) == (2, 3, "evaluating")
+    assert (live["step"], live["steps"], live["doing"]) == (2, 4, "evaluating")
     assert (live["best"], live["best_node"], live["score"]) == (0.5375, 0, None)
     assert live["seconds"] > rows["killed"]["seconds"] > 0
-    assert (ended["best"], ended["score"], ended["valid"], ended["step"]) == (1.0, 1.0, True, 3)
+    assert (ended["best"], ended["score"], ended["valid"], ended["step"]) == (1.0, 1.0, True, 4)
     assert (live["calls"], live["dollars"]) == (0, 0.0)
 
 
 def test_the_living_come_first_and_every_line_fits_eighty_columns(runs, monkeypatch):
     made_by(runs / "killed", "an-agent-of-long-name-" * 3)
     monkeypatch.setenv("COLUMNS", "80")
-    done = subprocess.run([*HARNESS, "watch", str(runs)], capture_output=True, text=True)
+    done = call("watch", runs, cwd=runs)
     shown = done.stdout.splitlines()
     reasons = [line for line in shown if line.startswith("damaged: ")]
     shown = [line for line in shown if line not in reasons]
@@ -124,8 +106,7 @@ def test_more_runs_than_lines_are_counted_not_drawn(runs):
 def test_what_runs_hold_is_shown_and_never_obeyed(runs):
     made_by(runs / "killed", r"\u001b]0;pwned\u0007\u001b[2J\u4e2d\u6587\nsecond line")
     (runs / "toml" / "run.toml").write_text('format = 1\n"\u001b[31mred" = 3\n')
-    done = subprocess.run([*HARNESS, "watch", str(runs)], capture_output=True, text=True)
-    assert done.returncode == 0
+    done = call("watch", runs, cwd=runs)
     assert "pwned" in done.stdout
     assert "\x1b" not in done.stdout
     assert "\x07" not in done.stdout
@@ -186,15 +167,17 @@ def test_watching_writes_nothing_and_takes_no_lock_that_a_run_wants(runs):
     Watch([runs]).look()
     assert {p: p.stat().st_mtime_ns for p in runs.rglob("*")} == before
 
-    over = threading.Event()
+    looking, over = threading.Event(), threading.Event()
 
     def look():
         while not over.is_set():
             Run(runs / "finished").is_held()
+            looking.set()
 
     watcher = threading.Thread(target=look)
     watcher.start()
     try:
+        assert looking.wait(60)
         for _ in range(50):
             Run(runs / "finished").hold().release(force=True)
     finally:
@@ -227,37 +210,40 @@ def test_calls_to_a_model_are_added_up_with_lost_ones_at_their_worst(runs):
 def test_a_place_that_is_none_is_refused(tmp_path):
     with pytest.raises(ConfigError):
         Watch([tmp_path / "nowhere"]).look()
-    done = subprocess.run(
-        [*HARNESS, "watch"], capture_output=True, text=True, cwd=tmp_path, check=True
-    )
+    done = call("watch", cwd=tmp_path)
     assert "No runs here yet" in done.stdout
 
 
 def test_on_a_terminal_it_stays_until_q_and_leaves_the_terminal_as_it_was(runs):
-    import termios
-
     ours, theirs = pty.openpty()
     before = termios.tcgetattr(theirs)
     process = subprocess.Popen(
         [*HARNESS, "watch", str(runs)], stdin=theirs, stdout=theirs, stderr=theirs
     )
+
+    def read_until(done):
+        """Read what it draws: a full terminal would stop it."""
+        end, seen = time.monotonic() + 100, b""
+        while not done(seen):
+            assert time.monotonic() < end, seen
+            if select.select([ours], [], [], 0.1)[0]:
+                seen += os.read(ours, 4096)
+
     try:
-        seen = b""
-        while b"evaluating" not in seen:
-            seen += os.read(ours, 4096)
-        time.sleep(0.2)
+        read_until(lambda seen: b"evaluating" in seen)
+        journal = runs / "live" / "events.jsonl"
+        event = json.loads(journal.read_text().splitlines()[-1])
+        with journal.open("a") as file:
+            file.write(json.dumps({**event, "event": "chosen", "node": 3}) + "\n")
+        read_until(lambda seen: b"writing" in seen)
         assert process.poll() is None
         os.write(ours, b"q")
-        # It may still have much to say, and a full terminal would stop it.
-        end = time.monotonic() + 10
-        while process.poll() is None and time.monotonic() < end:
-            if select.select([ours], [], [], 0.1)[0]:
-                os.read(ours, 4096)
-        assert process.poll() == 0
+        read_until(lambda _: process.poll() is not None)
+        assert process.returncode == 0
         assert termios.tcgetattr(theirs) == before
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+        process.kill()
+        process.wait()
         os.close(theirs)
         os.close(ours)
 
@@ -265,8 +251,7 @@ def test_on_a_terminal_it_stays_until_q_and_leaves_the_terminal_as_it_was(runs):
 @pytest.mark.usefixtures("isolating")
 def test_a_name_that_is_taken_is_refused_and_that_run_is_left_alone(runs):
     before = (runs / "killed" / "events.jsonl").read_bytes()
-    argv = [*HARNESS, "run", "--task", "toy", "--profile", "test", "--name", "killed"]
-    done = subprocess.run([*argv, "--runs-dir", str(runs)], capture_output=True, text=True)
-    assert done.returncode == 2
+    argv = ("run", "--task", "toy", "--profile", "test", "--name", "killed", "--runs-dir", runs)
+    done = call(*argv, cwd=runs, code=2)
     assert f"harness resume {runs}/killed" in done.stderr
     assert (runs / "killed" / "events.jsonl").read_bytes() == before

@@ -5,8 +5,7 @@ from pathlib import Path
 from harness.errors import ConfigError
 from harness.report.bundle.manifest import Manifest
 from harness.report.tree_view import load
-from harness.runs.rundir import Run, read_as
-from harness.search.loop import FINAL
+from harness.runs.rundir import FINAL, Run, read_as
 from harness.search.state import State
 from scorers.score import Score
 

@@ -12,7 +12,7 @@ from harness.report.html.plots import Scale, Tick, fenced, spread
 from harness.report.html.pool import Pool
 from harness.report.html.untrusted import cut, shown, text_of
 from harness.report.tree_view import load
-from harness.search.loop import FINAL
+from harness.runs.rundir import FINAL
 from harness.search.state import State
 from harness.search.tree import Node
 from scorers.score import Score

@@ -1,0 +1,45 @@
+"""A finished run, for all who only read or copy one; and a judge for tests of what is around it."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from calling import call
+
+from harness.runs import by_hand
+from harness.search import evaluator
+from scorers.score import Score
+
+TOYS = Path(__file__).parent.parent / "toys"
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A folder with one finished toy run of four nodes, and what the command said in the end."""
+    here = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_TASKS_DIR", str(TOYS))
+        patch.setenv("HARNESS_DATA", str(tmp_path_factory.getbasetemp() / "data"))
+        argv = ("run", "--task", "toy", "--profile", "test", "--steps", 4, "--json")
+        return here, json.loads(call(*argv, cwd=here).stdout)
+
+
+@pytest.fixture
+def judged(finished, monkeypatch):
+    """A judge without a sandbox, by knobs and seed alone; it does ``first`` with a node's name."""
+    here, result = finished
+    score = here / result["run"] / "nodes" / "0000" / "score.json"
+    pattern = Score.model_validate_json(score.read_bytes())
+    judge = SimpleNamespace(first=lambda node: None)
+
+    def evaluate(request, *, log, **_):
+        judge.first(log.parent.name if log else "")
+        known = re.search(r"'known': (\d)", request.files["model.py"])
+        score = int(known[1]) / 4 if known else 0.5
+        return pattern.model_copy(update={"score": score - request.training_seed % 8 / 100})
+
+    for module in (evaluator, by_hand):
+        monkeypatch.setattr(module, "evaluate", evaluate)
+    return judge
