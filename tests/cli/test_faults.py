@@ -20,7 +20,9 @@ import typer
 
 from harness.cli.app import app
 from harness.cli.common import settle
+from harness.report import diagnosis
 from harness.search.journal import read
+from scorers import self_test
 
 NUMBERS = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENOENT)
 EVENTS = {
@@ -131,7 +133,8 @@ def template(tmp_path_factory):
         patch.setenv("HARNESS_TASKS_DIR", str(TOYS))
         patch.chdir(here)
         for seed, name in enumerate("ab"):
-            assert call("run", *TOY, "--steps", "2", "--seed", str(seed), "--name", name) == 0
+            more = ("--steps", "2", "--seed", str(seed), "--name", name)
+            assert call("run", *TOY, *more, "--sandbox", "process") == 0
         shutil.copytree("runs/a", "runs/u")
         shutil.rmtree("runs/u/final")
         Path("runs/u/result.json").unlink()
@@ -241,44 +244,34 @@ def test_every_command_is_tried():
     assert set(leaves(typer.main.get_command(app))) == {*QUICK, *TRAINING}
 
 
-@pytest.mark.parametrize("name", QUICK)
+def cases(commands, few, many, *slow):
+    """Refuse a few operations of each command by default, and many more now and then."""
+
+    def at_length(name):
+        marks = pytest.mark.slow if name in slow else pytest.mark.nightly
+        return pytest.param(name, many, id=f"{name}, often", marks=marks)
+
+    return [pytest.param(n, few, id=n) for n in commands] + [at_length(n) for n in commands]
+
+
+@pytest.mark.parametrize(("name", "most"), cases(QUICK, 4, 32, "gc", "bundle"))
 def test_what_the_disk_refuses_a_command_is_told_and_loses_nothing(
-    border, world, template, seen_stat, capfd, name
+    border, world, template, seen_stat, monkeypatch, capfd, name, most
 ):
-    most = 2 if name == "doctor" else 8  # it imports torch each time
+    monkeypatch.setattr(diagnosis, "PACKAGES", ("numpy",))  # doctor imports them in each sandbox
     for here in refuse(border, world, capfd, name, QUICK[name], most):
         whole(here, template, gone="ab" if name == "gc" else "")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", QUICK)
-def test_what_the_disk_refuses_a_command_is_told_whenever_it_is(
-    border, world, template, seen_stat, capfd, name
+@pytest.mark.parametrize(("name", "most"), cases(TRAINING, 2, 24, "run"))
+def test_what_the_disk_refuses_a_training_is_told_and_it_goes_on_later(
+    border, world, template, seen_stat, isolating, monkeypatch, capfd, name, most
 ):
-    most = 8 if name == "doctor" else 32
-    for here in refuse(border, world, capfd, name, QUICK[name], most):
-        whole(here, template, gone="ab" if name == "gc" else "")
-
-
-def _trains(border, world, template, capfd, name, most):
+    if most == 2:  # a disk is refused within the self-test now and then, too
+        monkeypatch.setattr(self_test, "require", lambda *_, **__: None)
     for here in refuse(border, world, capfd, name, TRAINING[name], most):
         whole(here, template)
         run = here / "runs" / {"run": "new", "resume": "u"}.get(name, "a")
         if run.exists():  # what was begun is ended once the disk is well again
             assert call("resume", str(run)) == 0
             assert json.loads((run / "result.json").read_text())["valid"]
-
-
-@pytest.mark.parametrize("name", TRAINING)
-def test_what_the_disk_refuses_a_training_is_told_and_it_goes_on_later(
-    border, world, template, seen_stat, isolating, capfd, name
-):
-    _trains(border, world, template, capfd, name, 5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TRAINING)
-def test_what_the_disk_refuses_a_training_is_told_whenever_it_is(
-    border, world, template, seen_stat, isolating, capfd, name
-):
-    _trains(border, world, template, capfd, name, 24)

@@ -10,7 +10,7 @@ from scorers.sentinel import Sentinel
 
 
 class QuickJudge:
-    """In the place of ``evaluate``. What is labelled as in ``held`` trains until it is cancelled."""
+    """In the place of ``evaluate``. The labels in ``held`` train until they are cancelled."""
 
     def __init__(self) -> None:
         self.held: set[str] = set()
