@@ -44,9 +44,13 @@ for line in sys.argv[1:]:
 """Many commands in one real process, each from the entry point on. Lines after ! are a shell's."""
 
 FORKING = """
-import json, os, shlex, sys, tempfile
-from harness.cli import app, main
-for stream, line in json.loads(sys.argv[1]):
+import contextlib, io, json, os, shlex, sys, tempfile
+from harness.cli import main
+asked = json.loads(sys.argv[1])
+for line in dict.fromkeys(line for _, line in asked):  # each child has read all modules by then
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+        main(shlex.split(line))
+for stream, line in asked:
     errors = tempfile.TemporaryFile()
     child = os.fork()
     if not child:
@@ -76,7 +80,7 @@ def call(*arguments: object, code: int):
 
 
 def drive(*lines: str, first: str = "", **options: object) -> tuple[dict[str, int], str]:
-    """Return the exit code of each command, and all that they said. ``first``: what is run before."""
+    """Return the exit code of each command, and all that they said; ``first`` is Python."""
     done = subprocess.run(
         [sys.executable, "-c", first + DRIVER, *lines],
         capture_output=True, timeout=200, check=False, **options,
@@ -161,14 +165,18 @@ def test_streams_that_are_closed_are_done_without(runs):
         {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
     ],
 )
-def test_what_a_terminal_cannot_show_is_shown_escaped_and_files_are_utf8(runs, environ):
+def test_what_a_terminal_cannot_show_is_shown_escaped(runs, environ):
     (runs / "a").rename(runs / os.fsdecode("pré ✓ ".encode() + b"\xff"))
-    here = {k: v for k, v in os.environ.items() if k not in ("PYTHONUTF8", "PYTHONIOENCODING")}
-    lines = ("ls runs", "show runs/u --node 0", "leaderboard runs --format md", "run --help",
-             "new idea --task lra/listops")  # fmt: skip
-    codes, said = drive(*lines, env={**here, **environ})
+    lines = ("ls runs", "show runs/u --node 0", "leaderboard runs --format md", "run --help")
+    codes, said = drive(*lines, env={**os.environ, **environ})
     assert set(codes.values()) == {0}
     assert "2 valid of 2" in said
+
+
+def test_files_are_utf8_whatever_the_locale(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = {k: v for k, v in os.environ.items() if k not in ("PYTHONUTF8", "PYTHONIOENCODING")}
+    drive("new idea --task lra/listops", env={**here, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"})
     call("new", "same", "--task", "lra/listops", code=0)
     assert not Path("same/TASK.md").read_bytes().isascii()
     assert Path("idea/TASK.md").read_bytes() == Path("same/TASK.md").read_bytes()
