@@ -93,6 +93,7 @@ def test_a_kill_while_a_line_is_written_and_one_while_it_trains_change_nothing(t
     check_journal(run)
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "kills", [pytest.param(6, marks=pytest.mark.slow), pytest.param(50, marks=pytest.mark.nightly)]
 )
@@ -205,9 +206,10 @@ def test_ctrl_c_ends_what_would_go_on_and_leaves_a_run_that_resumes(tmp_path, he
     "profile",
     [
         pytest.param("test", marks=pytest.mark.slow),
-        pytest.param("smoke", marks=[pytest.mark.nightly, pytest.mark.timeout(900)]),
+        pytest.param("smoke", marks=pytest.mark.nightly),
     ],
 )
+@pytest.mark.timeout(1800)
 def test_two_kills_of_the_real_task_change_nothing(tmp_path, profile):
     """Trains for real: the seed decides, whether the run was killed or not."""
     more = ("--task", "lra/listops", "--profile", profile, "--steps", "1", "--seed", "11")

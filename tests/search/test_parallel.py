@@ -262,6 +262,7 @@ def test_no_more_slots_than_steps(world, judge):
     assert world.run.asked.workers == 2
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "kills", [pytest.param(3, marks=pytest.mark.slow), pytest.param(9, marks=pytest.mark.nightly)]
 )
