@@ -12,7 +12,7 @@ from harness.search.journal import read
 from tasks.spec import find_task
 
 TOYS = Path(__file__).parent.parent / "toys"
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 """Longer than anything here takes on the busiest machine; who waits so long has failed."""
 
 DESIGN = '''"""Always right, once nobody holds it any more."""
@@ -63,9 +63,9 @@ class Held:
             file.unlink()
 
 
-def until(happened, what: str) -> None:
+def until(happened, what: str, patience_s: float = PATIENCE_S) -> None:
     """Wait until something has happened, by a look now and then; fail if it never does."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience_s
     while not happened():
         assert time.monotonic() < end, f"never: {what}"
         time.sleep(0.02)

@@ -225,7 +225,7 @@ def test_two_kills_of_the_real_task_change_nothing(tmp_path, profile):
     first = start_cli(tmp_path / "killed", *more)
     again = [sys.executable, "-m", "harness", "resume", str(run)]
     for at in ("evaluating", "finalizing"):
-        until(lambda: at in kinds(run) and family(first.pid) and trains(), at)  # noqa: B023
+        until(lambda: at in kinds(run) and family(first.pid) and trains(), at, 600)  # noqa: B023
         first.kill()
         first.communicate(timeout=PATIENCE_S)
         assert kinds(run)[-1] == at
