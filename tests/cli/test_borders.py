@@ -125,7 +125,7 @@ def outside(script: str) -> subprocess.CompletedProcess[str]:
     argv = ["unshare", "--mount", "sh", "-c"]
     if os.geteuid() != 0 or subprocess.run([*argv, "true"], check=False).returncode:
         pytest.skip("mounting needs root")
-    drives = {"H": f"{sys.executable} -m harness", "PYTHON": sys.executable, "DRIVER": DRIVER}
+    drives = {"PYTHON": sys.executable, "DRIVER": DRIVER}
     done = subprocess.run(
         [*argv, script], capture_output=True, text=True, env={**os.environ, **drives},
         timeout=200, check=False,
