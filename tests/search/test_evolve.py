@@ -10,7 +10,7 @@ from trees import tree
 from harness.policies import Decision, make_policy
 from harness.search.tree import Node
 
-DRAWS = 20_000
+DRAWS = 8_000
 
 
 def evolve(**parameters):
@@ -22,8 +22,8 @@ def close(count: int, probability: float) -> bool:
     return abs(count / DRAWS - probability) < 4.5 * sqrt(probability * (1 - probability) / DRAWS)
 
 
-def draws(policy, grown) -> Counter:
-    return Counter(policy.choose(grown, Random(seed)).parents for seed in range(DRAWS))
+def draws(policy, grown, times=DRAWS) -> Counter:
+    return Counter(policy.choose(grown, Random(seed)).parents for seed in range(times))
 
 
 THREE = tree(("draft", None, 0.3), ("draft", None, 0.9), ("draft", None, 0.6))
@@ -50,7 +50,7 @@ def test_fitness_selection_follows_its_formula():
 
 def test_fitness_selection_obeys_the_direction():
     lower = tree(("draft", None, 0.3), ("draft", None, 0.9), ("draft", None, 0.6), maximize=False)
-    drawn = draws(evolve(num_drafts=3, crossover_prob=0, selection="fitness"), lower)
+    drawn = draws(evolve(num_drafts=3, crossover_prob=0, selection="fitness"), lower, 500)
     assert drawn.most_common(1)[0][0] == (0,)
 
 
@@ -76,9 +76,9 @@ def test_only_valid_nodes_enter_and_only_the_best_stay():
         ("draft", None, 0.6),
     )
     hot = {"max_debug_depth": 0, "temperature": 1000, "crossover_prob": 0}
-    assert set(draws(evolve(**hot), grown)) == {(0,), (3,), (4,)}
-    assert set(draws(evolve(**hot, population=2), grown)) == {(3,), (4,)}
-    assert set(draws(evolve(**hot, population=1), grown)) == {(3,)}
+    assert set(draws(evolve(**hot), grown, 500)) == {(0,), (3,), (4,)}
+    assert set(draws(evolve(**hot, population=2), grown, 500)) == {(3,), (4,)}
+    assert set(draws(evolve(**hot, population=1), grown, 500)) == {(3,)}
     # One alone cannot be crossed, however sure the coin.
     alone = evolve(max_debug_depth=0, crossover_prob=1, population=1)
     assert alone.choose(grown, Random(0)) == Decision("improve", (3,))

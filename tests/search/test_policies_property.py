@@ -10,6 +10,7 @@ from harness.policies import make_policy
 from harness.search.tree import Node, Tree
 from harness.seeds import stream
 
+EXAMPLES = settings.default.max_examples * 2 // 5
 PARAMETERS = {
     "one_shot": {},
     "greedy": {
@@ -95,7 +96,7 @@ def grow(policy, outcomes, slots: int, order: Random, *, maximize: bool) -> Tree
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-@settings(max_examples=120, deadline=None, database=None)
+@settings(max_examples=EXAMPLES, database=None)
 @given(data=st.data())
 def test_no_tree_that_can_arise_breaks_a_policy(name, data):
     policy = data.draw(policies(name))
@@ -110,7 +111,7 @@ def test_no_tree_that_can_arise_breaks_a_policy(name, data):
 
 
 @pytest.mark.parametrize("name", ["greedy", "mcts", "evolve"])
-@settings(max_examples=60, deadline=None, database=None)
+@settings(max_examples=EXAMPLES // 2, database=None)
 @given(data=st.data())
 def test_lower_is_better_is_higher_is_better_mirrored(name, data):
     policy = data.draw(policies(name))

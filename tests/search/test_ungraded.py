@@ -4,13 +4,13 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from quick_judge import QuickJudge
 from test_parallel import World
 
 from harness.cli.screen import Screen
 from harness.errors import Cancelled, ConfigError, JudgeError
 from harness.runs.launch import Options, resume, start
 from harness.search import evaluator
-from scorers.evaluate import evaluate
 
 
 @pytest.fixture
@@ -21,15 +21,16 @@ def world(tmp_path, monkeypatch):
 
 @pytest.fixture
 def judge(monkeypatch):
-    """The real judge, but for a bug on the labels in ``judge.broken``; notes what it is asked."""
+    """A judge with a bug on the labels in ``judge.broken``; notes what it is asked."""
     found = SimpleNamespace(broken=set(), asked=[])
+    judge = QuickJudge()
 
     def judged(request, *, log, observe, cancel):
         label = log.parent.name.lstrip("0") or "0"
         found.asked.append(label)
         if label in found.broken:
             raise ZeroDivisionError("a bug of ours")
-        return evaluate(request, log=log, observe=observe, cancel=cancel)
+        return judge(request, log=log, observe=observe, cancel=cancel)
 
     monkeypatch.setattr(evaluator, "evaluate", judged)
     return found

@@ -1,0 +1,81 @@
+"""A toy whose designs train until they are let go: what is under way, stays so."""
+
+import json
+import re
+import shutil
+import time
+import uuid
+from pathlib import Path
+
+from harness.runs.rundir import data_root
+from harness.search.journal import read
+from tasks.spec import find_task
+
+TOYS = Path(__file__).parent.parent / "toys"
+PATIENCE_S = 120.0
+"""Longer than anything here takes on the busiest machine; who waits so long has failed."""
+
+DESIGN = '''"""Always right, once nobody holds it any more."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+while Path(config["paths"]["train"], "{hold}").exists():
+    time.sleep(0.01)
+
+
+def predict(tokens):
+    return np.eye(4, dtype=np.float32)[tokens[:, 0] - 1]
+'''
+
+
+class Held:
+    """The task ``held``. Beside the toy's own designs it has those that are held by name."""
+
+    def __init__(self, folder: Path, monkeypatch) -> None:
+        task = Path(shutil.copytree(TOYS / "toy", folder / "held"))
+        shutil.copy(task / "designs/whole.py", task / "designs/self_test.py")
+        self._toml = task / "task.toml"
+        text = self._toml.read_text().replace('name = "toy"', 'name = "held"')
+        # Nothing here is about limits.
+        self._toml.write_text(re.sub(r"(train|serve)_s = 20\b", r"\1_s = 600", text))
+        monkeypatch.setenv("HARNESS_TASKS_DIR", str(folder))
+        data, _ = find_task("held").prepare("test", data_root(), lambda *_: None)
+        # Sandboxes see this folder, too, and what becomes of it while they live.
+        self._train, self._own = data / "train", f"hold-{uuid.uuid4().hex}-"
+
+    def offer(self, *designs: str, held: str = "") -> None:
+        """Set the designs, in the order in which they are tried; hold those named in ``held``."""
+        text = re.sub(r"designs = .*", f"designs = {json.dumps(designs)}", self._toml.read_text())
+        self._toml.write_text(text)
+        for name in held.split():
+            source = DESIGN.format(hold=self._own + name)
+            (self._toml.parent / f"designs/{name}.py").write_text(source)
+            self.hold(name)
+
+    def hold(self, name: str) -> None:
+        (self._train / (self._own + name)).touch()
+
+    def let_go(self, name: str = "*") -> None:
+        for file in self._train.glob(self._own + name):
+            file.unlink()
+
+
+def until(happened, what: str, patience_s: float = PATIENCE_S) -> None:
+    """Wait until something has happened, by a look now and then; fail if it never does."""
+    end = time.monotonic() + patience_s
+    while not happened():
+        assert time.monotonic() < end, f"never: {what}"
+        time.sleep(0.02)
+
+
+def kinds(run: Path) -> list[str]:
+    journal = run / "events.jsonl"
+    return [e.kind for e in read(journal)[0]] if journal.exists() else []
+
+
+def under_way(run: Path, count: int) -> None:
+    """Wait until ``count`` evaluations have been begun."""
+    until(lambda: kinds(run).count("evaluating") >= count, f"evaluation {count} of {run}")

@@ -1,0 +1,38 @@
+"""A judge of toys that needs no process: for tests of what a search makes of scores."""
+
+import numpy as np
+
+from harness.errors import Cancelled
+from scorers.evaluate import _Attempt, _Outcome, _score
+from scorers.judge import Verdict
+from scorers.score import Reason
+from scorers.sentinel import Sentinel
+
+
+class QuickJudge:
+    """In the place of ``evaluate``. The labels in ``held`` train until they are cancelled."""
+
+    def __init__(self) -> None:
+        self.held: set[str] = set()
+        self.cancelled: list[str] = []
+
+    def __call__(self, request, *, log, observe, cancel):
+        observe("training", {"limit_s": 20.0})
+        label = log.parent.name.lstrip("0") or "0"
+        if label in self.held:
+            assert cancel.wait(60), "it was never cancelled"
+            self.cancelled.append(label)
+        if cancel.is_set():
+            raise Cancelled("stopped")
+        folder = request.data / request.split
+        tokens, labels = (np.load(folder / f"{name}.npy") for name in ("tokens", "labels"))
+        observe("serving", {"batches": 1})
+        module: dict = {}
+        try:
+            exec(compile(request.files["model.py"], "model.py", "exec"), module)
+            right = float((module["predict"](tokens).argmax(1) == labels).mean())
+            verdict = Verdict(right, 0.01, (), None, "", {}, 0.1, 0.1, 0.1)
+            outcome = _Outcome(verdict)
+        except Exception as error:
+            outcome = _Outcome(None, Reason.RUNTIME_ERROR, str(error))
+        return _score(request, outcome, _Attempt(request, observe, cancel, Sentinel(())), 0.3)

@@ -1,0 +1,156 @@
+"""Stopping a live run: what is under way is finished or dropped, and the best is graded."""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from held import PATIENCE_S, Held, kinds, under_way, until
+
+from harness.cli.app import app
+from harness.cli.common import settle
+from harness.errors import Cancelled
+from harness.runs import stopping
+from harness.runs.launch import Options, start
+from harness.search import loop
+
+
+def quiet(*_: object) -> None:
+    pass
+
+
+@pytest.fixture
+def held(tmp_path, monkeypatch):
+    monkeypatch.setattr(stopping, "LOOK_S", 0.01)
+    monkeypatch.setattr(loop, "LOOK_S", 0.01)
+    made = Held(tmp_path / "tasks", monkeypatch)
+    yield made
+    made.let_go()
+
+
+@pytest.fixture
+def run(tmp_path):
+    return tmp_path / "one"
+
+
+def work(run, observe=quiet):
+    options = Options("held", "reference", "greedy", "test", run.parent,
+                      steps=4, sandbox="process", name=run.name)  # fmt: skip
+    return start(options, progress=quiet, observe=observe)
+
+
+@pytest.fixture
+def begun(held, run):
+    """Begin a run in another thread and wait for its evaluations; return its future result."""
+    with ThreadPoolExecutor(1) as thread:
+
+        def begin(evaluations):
+            result = thread.submit(work, run)
+            until(lambda: result.done() or kinds(run).count("evaluating") >= evaluations, "begun")
+            return result
+
+        yield begin
+        held.let_go()
+
+
+@pytest.fixture
+def stop(capsys):
+    def call(*words, code=0):
+        capsys.readouterr()
+        found = settle(lambda: app(["stop", "--json", *map(str, words)]))
+        out, said = capsys.readouterr()
+        assert found == code, said
+        return json.loads(out)["runs"], said
+
+    return call
+
+
+def test_the_evaluation_under_way_is_finished_and_the_best_is_graded(
+    held, run, begun, stop, monkeypatch
+):
+    held.offer("first", "second", "constant", held="first second")
+    held.let_go("first")
+    result, said = begun(2), []
+    held.hold("first")  # until its grading has been seen
+
+    def echo(words, err):
+        said.append(words)
+        held.let_go("second" if "under way" in words else "first" if "grading" in words else "")
+
+    monkeypatch.setattr("harness.cli.stop.typer.echo", echo)
+    (row,), _ = stop(run)
+    assert row["result"] == result.result(PATIENCE_S)
+    assert row["result"]["nodes"] == {"scored": 2, "valid": 2}
+    assert (row["result"]["node"], row["result"]["score"]) == (0, 1.0)
+    assert any("grading node 0" in words for words in said)
+    assert kinds(run)[-5:] == ["scored", "stopped", "finalizing", "final", "closed"]
+
+
+def test_now_drops_the_evaluation_under_way_and_leaves_its_node_unscored(
+    held, run, begun, stop, capsys
+):
+    held.offer("half", "never", "constant", held="never")
+    result = begun(2)
+    (row,), _ = stop(run, "--now")
+    assert row["result"] == result.result(PATIENCE_S)
+    assert row["result"]["nodes"] == {"scored": 1, "valid": 1}
+    assert (row["result"]["node"], row["result"]["valid"]) == (0, True)
+    assert kinds(run)[-5:] == ["evaluating", "stopped", "finalizing", "final", "closed"]
+    assert settle(lambda: app(["show", str(run)])) == 0
+    assert "1 draft" in capsys.readouterr().out
+
+
+def test_a_run_without_any_valid_node_ends_invalid(held, run, begun, stop):
+    held.offer("never", held="never")
+    result = begun(1)
+    (row,), _ = stop(run, "--now", code=1)
+    assert row["result"]["reason"] == "no_valid_node"
+    assert result.result(PATIENCE_S)["valid"] is False
+
+
+def test_of_a_dead_run_the_best_is_graded_when_it_is_resumed(held, run, stop, capsys):
+    held.offer("half", "never", held="never")
+
+    def interrupt(what, label, details):  # noqa: ARG001
+        if (what, label) == ("evaluating", "1"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(Cancelled):
+        work(run, interrupt)
+    journal = run / "events.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert b'"closed"' in lines[-1]
+    journal.write_bytes(b"".join(lines[:-1]))  # as SIGKILL leaves it
+    rows, words = stop(run, code=2)
+    assert rows == []
+    assert "it was killed" in words
+    assert f"harness resume {run}" in words
+    assert settle(lambda: app(["resume", str(run), "--json"])) == 0
+    assert json.loads(capsys.readouterr().out)["nodes"] == {"scored": 1, "valid": 1}
+    assert kinds(run)[-5:] == ["opened", "stopped", "finalizing", "final", "closed"]
+    (row,), words = stop(run)
+    assert row["result"]["valid"] is True
+
+
+def test_no_wait_returns_at_once_and_one_bad_name_keeps_no_other(held, run, stop):
+    """The run is a process of its own, as it mostly is."""
+    held.offer("first", "whole", held="first")
+    argv = [sys.executable, "-m", "harness", "run", "--task", "held", "--profile", "test"]
+    argv += ["--steps", "4", "--sandbox", "process", "--runs-dir", str(run.parent), "--name", "one"]
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            under_way(run, 1)
+            rows, words = stop(run.parent / "nowhere", run, "--no-wait", code=2)
+            assert rows == [{"run": str(run), "result": None}]
+            assert "There is no run at" in words
+            assert not (run / "result.json").exists()
+        finally:
+            held.let_go()
+        out, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, said
+    assert "Stopped by the user." in said
+    assert "accuracy" in out
+    assert json.loads((run / "result.json").read_text())["nodes"]["scored"] == 1
