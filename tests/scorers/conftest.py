@@ -1,9 +1,15 @@
 """One evaluation of a toy submission by the real judge in a real sandbox."""
 
+import io
+import json
+import sys
+from contextlib import redirect_stdout
+from types import SimpleNamespace
+
 import pytest
 
 from scorers import evaluate as evaluation
-from scorers import judge
+from scorers import judge, source, submission
 from scorers.evaluate import Request, evaluate
 from tasks.spec import Task, find_task
 
@@ -52,6 +58,20 @@ def score_toy(tmp_path, isolating, monkeypatch):
     run.log = tmp_path / "log"
     run.data = tmp_path / "data"
     return run
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Have texts read here: a Python for each, as the other tests have it, takes longer."""
+
+    def look_into(text):
+        printed = io.StringIO()
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
+        with redirect_stdout(printed):
+            source.main()
+        return json.loads(printed.getvalue())
+
+    monkeypatch.setattr(submission, "_look_into", look_into)
 
 
 def limited(task, profile, limits):

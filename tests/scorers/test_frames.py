@@ -2,18 +2,21 @@
 
 import json
 import math
+import pickle
 import socket
+import struct
 import threading
 import time
 from contextlib import closing
 from mmap import mmap
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from scorers import wire as judges
-from scorers.candidate import FAIL, HEADER, PROGRESS, READY, Link
-from scorers.judge import Refused, follow_training, refuse
+from scorers.candidate import FAIL, HEADER, LOGITS, PROGRESS, READY, Link
+from scorers.judge import Refused, ask, follow_training, refuse
 from scorers.score import REPORTED, Reason
 from scorers.wire import Frame, Gone, Late, LogitsBuffer, ProtocolError, Wire
 
@@ -77,6 +80,48 @@ def test_claims_that_could_not_be_written_down_are_refused_when_it_is_ready(ends
     link._send(READY, 0, b'{"batch_size": 4, "frozen": {"bytes": ' + claim + b"}}")
     with pytest.raises(ProtocolError):
         follow_training(wire, time.monotonic() + 60, lambda *_: None)
+
+
+OUT_OF_TURN = {
+    "a pickle": (lambda link: link._sock.send(pickle.dumps(print)), "a frame starts with"),
+    "more than a frame holds": (
+        lambda link: link._sock.send(HEADER.pack(b"AIRA", READY, 0, 0, 2**32 - 1)),
+        "announces 4294967295 bytes",
+    ),
+    "an answer to nothing": (lambda link: link._send(LOGITS, 0, bytes(8)), "out of turn"),
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_TURN)
+def test_what_no_honest_training_says_is_a_protocol_error(ends, name):
+    wire, link = ends
+    say, words = OUT_OF_TURN[name]
+    say(link)
+    with pytest.raises(ProtocolError, match=words):
+        follow_training(wire, time.monotonic() + 60, lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "shape", "words"),
+    [
+        (99, (64, 1, 4), "answer 99 came for request 7"),
+        (7, (64, 1, 3), r"logits \(64, 3\) where \(64, 4\) were asked for"),
+        (7, (63, 1, 4), r"logits \(63, 4\) where \(64, 4\) were asked for"),
+        (7, (0, 0, 0), r"logits \(0, 0\) where \(64, 4\) were asked for"),
+        (7, (64, 4), "expected logits, got kind 5, 8 bytes"),
+    ],
+)
+def test_an_answer_to_something_else_is_a_protocol_error(ends, sequence, shape, words):
+    wire, link = ends
+    link._send(LOGITS, sequence, struct.pack(f"<{len(shape)}I", *shape))
+    with pytest.raises(ProtocolError, match=words):
+        ask(wire, 7, np.zeros((64, 8), np.int32), (64, 1, 4), time.monotonic() + 60)
+
+
+@pytest.mark.parametrize("flat", [np.zeros(256), np.zeros((64, 1, 4, 1))])
+def test_a_candidate_tells_that_what_it_made_has_no_shape(ends, flat):
+    _, link = ends
+    assert link._write(flat) == (0, 0, 0)
 
 
 def test_an_honest_error_that_names_a_file_of_odd_bytes_arrives(ends):

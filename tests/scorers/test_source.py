@@ -1,17 +1,13 @@
 """What the text of a mechanism may not reach for, and that honest text is left alone."""
 
 import ast
-import io
-import json
 import sys
-from contextlib import redirect_stdout
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from sandboxes.image import recipe
-from scorers import allowed, source, submission
+from scorers import allowed
 from scorers.score import Reason
 from scorers.source import reaches
 from scorers.submission import CONSTANTS_LIMIT, Rejected, read
@@ -28,20 +24,6 @@ from torch import nn
 
 def reading(text: str):
     return read(find_task("lra/listops"), "test", {"model.py": HEAD + text})
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    """Have texts read here; where nothing says so, the Python that reads one is another."""
-
-    def look_into(text):
-        printed = io.StringIO()
-        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
-        with redirect_stdout(printed):
-            source.main()
-        return json.loads(printed.getvalue())
-
-    monkeypatch.setattr(submission, "_look_into", look_into)
 
 
 @pytest.mark.parametrize(
