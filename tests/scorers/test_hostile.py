@@ -379,11 +379,26 @@ def test_judge_and_candidate_are_different_processes_of_different_users(score_to
         assert f"I am {score.conditions.candidate_uid}" in score_toy.log.read_text()
 
 
-def test_what_is_printed_last_is_in_the_log(score_toy):
+def test_what_is_printed_last_is_in_the_log(score_toy, monkeypatch):
+    """It says its last words only when nothing but its end is waited for."""
+    let_finish = evaluate._Attempt._let_finish
+
+    def tell_and_let_finish(attempt, process):
+        (attempt.request.data / "train" / "judged").touch()
+        let_finish(attempt, process)
+
+    monkeypatch.setattr(evaluate._Attempt, "_let_finish", tell_and_let_finish)
     score = score_toy(
-        HONEST + "\nimport atexit, time\n"
-        "print('before serving')\n"
-        "atexit.register(lambda: (time.sleep(0.1), print('after the goodbye')))\n"
+        HONEST
+        + """
+import atexit, os, time
+print('before serving')
+def last():
+    while not os.path.exists('/data/train/judged'):
+        time.sleep(0.05)
+    print('after the goodbye')
+atexit.register(last)
+"""
     )
     assert score.valid, score.message
     assert score_toy.log.read_text() == "before serving\nafter the goodbye\n"
