@@ -125,7 +125,6 @@ LIVES_ON = {
 
 NEVER_ENDS = {
     "infinite loop": ("print('LATE')\nwhile True: pass", "train_timeout"),
-    "sleeps": ("import time\nprint('LATE'); time.sleep(600)", "train_timeout"),
     "sleeps while serving": (
         "import time, numpy as np\nn = 0\n"
         "def predict(t):\n    global n; n += 1\n"
