@@ -1,9 +1,20 @@
 """One evaluation of a toy submission by the real judge in a real sandbox."""
 
+import io
+import json
+import sys
+from contextlib import redirect_stdout
+from types import SimpleNamespace
+
 import pytest
 
+from scorers import evaluate as evaluation
+from scorers import judge, source, submission
 from scorers.evaluate import Request, evaluate
-from tasks.spec import find_task
+from tasks.spec import Task, find_task
+
+PATIENT = {"train_s": 120, "serve_s": 120}
+"""No machine is so slow: who is late here hangs."""
 
 
 def quiet(*_):
@@ -11,11 +22,26 @@ def quiet(*_):
 
 
 @pytest.fixture
-def score_toy(tmp_path, isolating):
-    """Return a function that scores the source of a toy ``model.py``."""
+def score_toy(tmp_path, isolating, monkeypatch):
+    """Return a function that scores the source of a toy ``model.py``, in all patience.
 
-    def run(source, *, profile="test", task=None, backend=isolating, observe=quiet, **changes):
-        task = task or find_task("toy")
+    ``limits`` replace the profile's.
+    """
+    monkeypatch.setattr(judge, "BYE_S", 60)
+
+    def run(
+        source,
+        *,
+        profile="test",
+        task=None,
+        limits=PATIENT,
+        grace_s=60,
+        backend=isolating,
+        observe=quiet,
+        **changes,
+    ):
+        monkeypatch.setattr(evaluation, "GRACE_S", grace_s)
+        task = limited(task or find_task("toy"), profile, limits)
         data, manifest = task.prepare(profile, tmp_path / "data", lambda *_: None)
         values = {"split": "search", "audit_seed": "a1b2", "training_seed": 3, **changes}
         request = Request(
@@ -32,3 +58,26 @@ def score_toy(tmp_path, isolating):
     run.log = tmp_path / "log"
     run.data = tmp_path / "data"
     return run
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Have texts read here: a Python for each, as the other tests have it, takes longer."""
+
+    def look_into(text):
+        printed = io.StringIO()
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
+        with redirect_stdout(printed):
+            source.main()
+        return json.loads(printed.getvalue())
+
+    monkeypatch.setattr(submission, "_look_into", look_into)
+
+
+def limited(task, profile, limits):
+    """Return the task with other limits in one of its profiles."""
+    chosen = task.profile(profile)
+    chosen = chosen.model_copy(update={"limits": chosen.limits.model_copy(update=limits)})
+    profiles = {**task.definition.profiles, profile: chosen}
+    definition = task.definition.model_copy(update={"profiles": profiles})
+    return Task(task.folder, definition, task.variant)

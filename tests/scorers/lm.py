@@ -8,6 +8,8 @@ import contextlib
 import threading
 import time
 from contextlib import closing
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,6 +22,7 @@ from scorers.wire import Listener, LogitsBuffer
 from tasks.autoresearch.packing import pack
 
 VOCABULARY, BOS, LENGTH = 64, 63, 64
+PATIENCE_S = 120
 SIZES = Sizes(audit_rows=192, gap=8, twins=48, repeats=48)
 
 
@@ -94,7 +97,10 @@ def make_judge(folder: Path, sizes: Sizes = SIZES, seed: str = "a1", strict: Pat
 
 def examine(folder: Path, predict, *, batch: int = 16, sizes: Sizes = SIZES, seed: str = "a1"):
     """Return the verdict of the real judge on ``predict``, which runs in a thread."""
-    return serve(make_judge(folder, sizes, seed), predict, {"batch_size": batch})
+    return serve(deepcopy(_made(folder, sizes, seed)), predict, {"batch_size": batch})
+
+
+_made = cache(make_judge)  # what it draws takes longer than what it asks
 
 
 def serve(judge, predict, claim: dict, lend: bytes = b""):
@@ -116,10 +122,11 @@ def serve(judge, predict, claim: dict, lend: bytes = b""):
         thread.start()
         now = time.monotonic()
         with closing(judge), closing(listener):
-            wire = listener.accept(thread.is_alive, threading.Event(), now + 10)
+            wire = listener.accept(thread.is_alive, threading.Event(), now + PATIENCE_S)
             with closing(wire):
                 wire.greet(buffer)
-                times = Times(now, 20.0, 60.0)
+                times = Times(now, PATIENCE_S, PATIENCE_S)
                 verdict = judge.examine(wire, buffer, times=times, observe=lambda *_: None)
-                thread.join(5)
+                thread.join(PATIENCE_S)
+    assert not thread.is_alive()
     return verdict, told

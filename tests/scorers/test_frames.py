@@ -2,22 +2,28 @@
 
 import json
 import math
+import pickle
 import socket
+import struct
 import threading
 import time
+from contextlib import closing
 from mmap import mmap
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from scorers.candidate import FAIL, HEADER, PROGRESS, READY, Link
-from scorers.judge import Refused, follow_training, refuse
+from scorers import wire as judges
+from scorers.candidate import FAIL, HEADER, LOGITS, PROGRESS, READY, Link
+from scorers.judge import Refused, ask, follow_training, refuse
 from scorers.score import REPORTED, Reason
-from scorers.wire import Frame, Gone, LogitsBuffer, ProtocolError, Wire
+from scorers.wire import Frame, Gone, Late, LogitsBuffer, ProtocolError, Wire
 
 
 @pytest.fixture
 def ends():
-    """The judge's wire and a candidate's link, over a real socket."""
+    """The judge's wire and a candidate's link, over a real socket; who waits here hangs."""
     ours, theirs = socket.socketpair()
     wire = Wire(ours, lambda: True, threading.Event())
     yield wire, Link(theirs, mmap(-1, 4096))
@@ -51,7 +57,7 @@ def test_progress_that_breaks_the_rules_is_a_protocol_error_and_seen_by_nobody(e
     seen = []
     link._send(PROGRESS, 0, PROGRESS_REFUSED[name])
     with pytest.raises(ProtocolError):
-        follow_training(wire, time.monotonic() + 5, lambda *told: seen.append(told))
+        follow_training(wire, time.monotonic() + 60, lambda *told: seen.append(told))
     assert seen == []
 
 
@@ -61,7 +67,7 @@ def test_honest_progress_arrives_and_a_loss_that_diverged_is_not_known(ends):
     for step, loss in ((0, 2.5), (1, math.nan), (2, math.inf), (3, 1)):
         link.progress(step, 3, loss, every_s=0)
     link._send(READY, 0, b"{}")
-    follow_training(wire, time.monotonic() + 5, lambda what, told: seen.append(told))
+    follow_training(wire, time.monotonic() + 60, lambda what, told: seen.append(told))
     assert [told["loss"] for told in seen] == [2.5, None, None, 1.0]
     assert {tuple(told) for told in seen} == {("step", "total", "loss")}
 
@@ -73,14 +79,56 @@ def test_claims_that_could_not_be_written_down_are_refused_when_it_is_ready(ends
     wire, link = ends
     link._send(READY, 0, b'{"batch_size": 4, "frozen": {"bytes": ' + claim + b"}}")
     with pytest.raises(ProtocolError):
-        follow_training(wire, time.monotonic() + 5, lambda *_: None)
+        follow_training(wire, time.monotonic() + 60, lambda *_: None)
+
+
+OUT_OF_TURN = {
+    "a pickle": (lambda link: link._sock.send(pickle.dumps(print)), "a frame starts with"),
+    "more than a frame holds": (
+        lambda link: link._sock.send(HEADER.pack(b"AIRA", READY, 0, 0, 2**32 - 1)),
+        "announces 4294967295 bytes",
+    ),
+    "an answer to nothing": (lambda link: link._send(LOGITS, 0, bytes(8)), "out of turn"),
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_TURN)
+def test_what_no_honest_training_says_is_a_protocol_error(ends, name):
+    wire, link = ends
+    say, words = OUT_OF_TURN[name]
+    say(link)
+    with pytest.raises(ProtocolError, match=words):
+        follow_training(wire, time.monotonic() + 60, lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "shape", "words"),
+    [
+        (99, (64, 1, 4), "answer 99 came for request 7"),
+        (7, (64, 1, 3), r"logits \(64, 3\) where \(64, 4\) were asked for"),
+        (7, (63, 1, 4), r"logits \(63, 4\) where \(64, 4\) were asked for"),
+        (7, (0, 0, 0), r"logits \(0, 0\) where \(64, 4\) were asked for"),
+        (7, (64, 4), "expected logits, got kind 5, 8 bytes"),
+    ],
+)
+def test_an_answer_to_something_else_is_a_protocol_error(ends, sequence, shape, words):
+    wire, link = ends
+    link._send(LOGITS, sequence, struct.pack(f"<{len(shape)}I", *shape))
+    with pytest.raises(ProtocolError, match=words):
+        ask(wire, 7, np.zeros((64, 8), np.int32), (64, 1, 4), time.monotonic() + 60)
+
+
+@pytest.mark.parametrize("flat", [np.zeros(256), np.zeros((64, 1, 4, 1))])
+def test_a_candidate_tells_that_what_it_made_has_no_shape(ends, flat):
+    _, link = ends
+    assert link._write(flat) == (0, 0, 0)
 
 
 def test_an_honest_error_that_names_a_file_of_odd_bytes_arrives(ends):
     wire, link = ends
     link.fail("runtime_error", b"no such file: caf\xe9".decode(errors="surrogateescape"))
     with pytest.raises(Refused, match="no such file: caf"):
-        refuse(wire.receive(time.monotonic() + 5))
+        refuse(wire.receive(time.monotonic() + 60))
 
 
 def fail(kind: object, text: object = "x") -> Refused:
@@ -112,12 +160,37 @@ def test_words_from_inside_always_begin_as_such_however_long_they_are():
 def test_a_candidate_that_dies_before_it_is_greeted_is_gone(ends):
     wire, link = ends
     link._sock.close()
-    buffer = LogitsBuffer(64)
-    try:
-        with pytest.raises(Gone):
-            wire.greet(buffer)
-    finally:
-        buffer.close()
+    with closing(LogitsBuffer(64)) as buffer, pytest.raises(Gone):
+        wire.greet(buffer)
+
+
+@pytest.mark.parametrize("begun", [b"", HEADER.pack(b"AIRA", PROGRESS, 0, 0, 9999)])
+def test_a_drip_of_bytes_buys_no_time(monkeypatch, begun):
+    """A second of the judge's passes with each byte, of a header or of what follows it."""
+    now = 0
+    ours, theirs = socket.socketpair()
+
+    def alive():
+        nonlocal now
+        now += 1
+        theirs.send(b" ")
+        return True
+
+    monkeypatch.setattr(judges, "time", SimpleNamespace(monotonic=lambda: now))
+    with closing(theirs), closing(Wire(ours, alive, threading.Event())) as wire:
+        theirs.send(begun)
+        with pytest.raises(Late):
+            wire.receive(10)
+    assert now == 11
+
+
+def test_an_answer_is_one_copy_and_the_next_one_must_be_written():
+    with closing(LogitsBuffer(8)) as buffer, mmap(buffer.fileno(), 8) as candidates:
+        candidates[:] = b"answered"
+        copy = buffer.take(6)
+        assert candidates[:] == bytes(6) + b"ed"
+        candidates[:] = b"too late"
+        assert copy == b"answer"
 
 
 def test_the_largest_frame_costs_no_time(ends):
@@ -126,4 +199,4 @@ def test_the_largest_frame_costs_no_time(ends):
     body = b'{"x": [' + b"0," * 9900 + b"0]}"
     assert len(body) + HEADER.size < 20_480
     link._send(READY, 0, body)
-    assert len(follow_training(wire, time.monotonic() + 5, lambda *_: None)["x"]) == 9901
+    assert len(follow_training(wire, time.monotonic() + 60, lambda *_: None)["x"]) == 9901

@@ -13,7 +13,6 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -118,15 +117,42 @@ def memory():
 @pytest.fixture(scope="module")
 def shared_reader(memory):
     with closing(opened(claim(memory.size), VOCABULARY, "", stand_in=memory.fd)) as made:
+        assert made.way == "eager"
         yield made
 
 
 @pytest.fixture
-def reader(memory):
+def quick(monkeypatch):
+    """Return a function that has workers start without torch, for tests that end them; or with."""
+    real = gpu_worker.__name__
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+    def switch(on=True):
+        monkeypatch.setattr(gpu_worker, "__name__", "quick_worker" if on else real)
+
+    switch()
+    return switch
+
+
+@pytest.fixture
+def reader(memory, quick):
     """One of its own, for a test that breaks it."""
-    made = opened(claim(memory.size), VOCABULARY, "", stand_in=memory.fd, read_s=30)
+    made = opened(claim(memory.size), VOCABULARY, "", stand_in=memory.fd)
     with closing(made):
+        assert made.way == "quick"
         yield made
+
+
+@pytest.fixture
+def no_torch(tmp_path, monkeypatch, quick):
+    """Return a function that makes real workers fail to start from now on."""
+
+    def break_it():
+        quick(False)
+        (tmp_path / "torch.py").write_text("raise ImportError('no torch today')")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    return break_it
 
 
 @pytest.mark.parametrize(("rows", "picks"), [(1, 0), (2, 7), (ROWS, 500_000), (ROWS, 30)])
@@ -240,63 +266,56 @@ def test_what_the_candidate_says_of_its_buffer_is_what_the_judge_reads():
     assert device_buffer(json.loads(json.dumps(told))) == (handle, 2 << 20)
 
 
-def test_a_buffer_smaller_than_it_was_said_to_be_is_the_submissions_fault(memory):
-    with pytest.raises(ProtocolError, match="the device buffer cannot be opened"):
+def test_a_buffer_smaller_than_it_was_said_to_be_is_the_submissions_fault(memory, quick):
+    with pytest.raises(ProtocolError, match="the device buffer cannot be opened: ValueError: mmap"):
         opened(claim(memory.size + (1 << 20)), VOCABULARY, "", stand_in=memory.fd)
 
 
-def test_a_worker_that_dies_of_the_buffer_is_the_submissions_fault(reader):
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_worker_that_dies_of_the_buffer_is_the_submissions_fault(memory, quick, real):
+    quick(not real)
     asked = question(np.random.default_rng(4), ROWS, POSITIONS, VOCABULARY)
-    pid = reader.worker_pid
+    with closing(opened(claim(memory.size), VOCABULARY, "", stand_in=memory.fd)) as reader:
+        os.kill(reader.worker_pid, signal.SIGSTOP)
+        reader.begin(asked)
+        os.kill(reader.worker_pid, signal.SIGKILL)
+        with pytest.raises(ProtocolError, match=r"the device buffer cannot be read: .*died \(-9\)"):
+            reader.copied()
+
+
+def test_a_worker_that_hangs_is_ended_and_if_none_works_the_judge_is_at_fault(reader, no_torch):
+    pid, reader._read_s = reader.worker_pid, 0.1
     os.kill(pid, signal.SIGSTOP)
-    killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))  # it waits in its read
-    killer.start()
-    with pytest.raises(ProtocolError, match=r"the device buffer cannot be read: .*died \(-9\)"):
-        read(reader, asked)
-    killer.join()
-
-
-def test_a_worker_that_hangs_is_ended_and_if_none_works_the_judge_is_at_fault(
-    memory, tmp_path, monkeypatch
-):
-    reader = opened(claim(memory.size), VOCABULARY, "", stand_in=memory.fd, read_s=0.3)
-    (tmp_path / "torch.py").write_text("raise ImportError('no torch today')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with closing(reader):
-        pid = reader.worker_pid
-        os.kill(pid, signal.SIGSTOP)
-        with pytest.raises(JudgeError, match="no torch today"):
-            read(reader, question(np.random.default_rng(5), ROWS, POSITIONS, VOCABULARY))
-        assert not Path(f"/proc/{pid}").exists()
+    no_torch()
+    with pytest.raises(JudgeError, match="The judge cannot compute on the GPU") as raised:
+        read(reader, question(np.random.default_rng(5), ROWS, POSITIONS, VOCABULARY))
+    assert "no torch today" in raised.value.cause
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def await_start(reader) -> None:
     """Wait until the worker has said that it is ready, or has died."""
-    assert select.select([reader._worker._process.stdout], [], [], 60)[0]
+    assert select.select([reader._worker._process.stdout], [], [], 120)[0]
 
 
-def test_the_worker_starts_before_anything_is_claimed_and_goes_if_nothing_is():
+def test_the_worker_starts_before_anything_is_claimed_and_goes_if_nothing_is(quick):
     with closing(GpuReader(VOCABULARY, "")) as reader:
         pid = reader.worker_pid
         assert Path(f"/proc/{pid}").exists()
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_the_worker_that_started_early_is_the_one_that_reads(memory):
-    rng = np.random.default_rng(7)
-    asked = question(rng, ROWS, POSITIONS, VOCABULARY)
+def test_the_worker_that_started_early_is_the_one_that_reads(memory, quick):
     with closing(GpuReader(VOCABULARY, "", stand_in=memory.fd)) as reader:
         pid = reader.worker_pid
         await_start(reader)
         reader.open(claim(memory.size))
-        assert (reader.worker_pid, reader.way) == (pid, "eager")
-        logits = rng.normal(0, 5, (ROWS, POSITIONS, VOCABULARY))
-        memory.write(logits)
-        assert_same(read(reader, asked), on_the_host(logits, asked))
+        read(reader, question(np.random.default_rng(7), ROWS, POSITIONS, VOCABULARY))
+        assert (reader.worker_pid, reader.way) == (pid, "quick")
 
 
 @pytest.mark.parametrize("ready", [False, True])
-def test_a_worker_killed_before_it_is_needed_is_started_again(memory, ready):
+def test_a_worker_killed_before_it_is_needed_is_started_again(memory, quick, ready):
     """Nobody is blamed: it has touched nothing of the candidate's."""
     with closing(GpuReader(VOCABULARY, "", stand_in=memory.fd)) as reader:
         pid = reader.worker_pid
@@ -311,17 +330,21 @@ def test_a_worker_killed_before_it_is_needed_is_started_again(memory, ready):
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_worker_that_cannot_start_is_tried_again_before_the_judge_is_at_fault(
-    memory, tmp_path, monkeypatch, again
+    memory, quick, no_torch, monkeypatch, again
 ):
-    (tmp_path / "torch.py").write_text("raise ImportError('no torch today')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    path = os.environ["PYTHONPATH"]
+    no_torch()
     with closing(GpuReader(VOCABULARY, "", stand_in=memory.fd)) as reader:
+        pid = reader.worker_pid
         if not again:
-            monkeypatch.delenv("PYTHONPATH")
+            quick()
+            monkeypatch.setenv("PYTHONPATH", path)
             reader.open(claim(memory.size))
+            assert reader.worker_pid != pid
             return
-        with pytest.raises(JudgeError, match="no torch today"):
+        with pytest.raises(JudgeError) as raised:
             reader.open(claim(memory.size))
+        assert "no torch today" in raised.value.cause
 
 
 class DeviceLink(Link):
@@ -343,19 +366,22 @@ class DeviceLink(Link):
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
+    """A split, a model, and the verdict on it where its logits are in the host's memory."""
     language = lm.Language2()
     folder = tmp_path_factory.mktemp("lm") / "search"
-    return language, lm.write_split(folder, language, 96, 30_000, seed=1)
-
-
-@pytest.mark.parametrize("link", [Link, DeviceLink])
-def test_a_language_is_judged_alike_wherever_its_logits_lie(split, monkeypatch, link):
-    language, folder = split
+    lm.write_split(folder, language, 96, 30_000, seed=1)
 
     def predict(tokens):
         return language.logits(tokens).astype(np.float16).astype(np.float32)
 
     on_host, _ = lm.examine(folder, predict)
+    return folder, predict, on_host
+
+
+@pytest.mark.parametrize("link", [Link, DeviceLink])
+def test_a_language_is_judged_alike_wherever_its_logits_lie(split, monkeypatch, quick, link):
+    folder, predict, on_host = split
+    quick(link is Link)  # it is not asked then
     made = []
     with closing(Memory(2 * 16 * lm.LENGTH * lm.VOCABULARY)) as memory:
 
@@ -369,7 +395,7 @@ def test_a_language_is_judged_alike_wherever_its_logits_lie(split, monkeypatch, 
         monkeypatch.setattr(lm, "Language", functools.partial(lm.Language, gpu=""))
         monkeypatch.setattr(lm, "Link", link)
         monkeypatch.setattr(DeviceLink, "memory", memory, raising=False)
-        verdict, told = lm.examine(folder, predict)
+        verdict, told = lm.serve(lm.make_judge(folder), predict, {"batch_size": 16})
     assert verdict.failed is None, verdict.message
     assert verdict.score == pytest.approx(on_host.score, abs=1e-6)
     assert told == [{"score": round(verdict.score, 6)}]

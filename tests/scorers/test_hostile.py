@@ -6,12 +6,16 @@ reasons are what users grep for.
 
 import os
 import time
-from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from scorers import evaluate, wire
+from scorers.output import Output
 from scorers.score import Score
+
+SMALL = {"train_s": 120, "serve_s": 120, "memory_mb": 256, "scratch_mb": 32}
 
 HONEST = """
 import numpy as np
@@ -23,20 +27,10 @@ ENDS_BADLY = {
     "syntax error": ("def predict(tokens)\n    pass", "syntax_error", ""),
     "raises at import": ("raise ValueError('no')", "runtime_error", "ValueError: no"),
     "no predict": ("x = 1", "runtime_error", "predict"),
-    "wrong number of classes": (
-        "import numpy as np\ndef predict(t): return np.zeros((len(t), 3), np.float32)",
-        "protocol_error",
-        "(64, 3)",
-    ),
     "one row dropped": (
         "import numpy as np\ndef predict(t): return np.zeros((len(t) - 1, 4), np.float32)",
         "protocol_error",
         "(63, 4)",
-    ),
-    "one flat vector": (
-        "import numpy as np\ndef predict(t): return np.zeros(len(t) * 4, np.float32)",
-        "protocol_error",
-        "(0, 0)",
     ),
     "NaN logits": (
         HONEST + "\np0 = predict\n"
@@ -58,83 +52,21 @@ ENDS_BADLY = {
     ),
     "segmentation fault": ("import ctypes; ctypes.string_at(0)", "crashed", "signal 11"),
     "kills itself": ("import os; os.kill(os.getpid(), 9)", "crashed", "signal 9"),
-    "infinite loop": ("while True: pass", "train_timeout", "2 s"),
-    "sleeps until the time-out": ("import time; time.sleep(1e6)", "train_timeout", ""),
-    "sleeps while serving": (
-        "import time, numpy as np\nn = 0\n"
-        "def predict(t):\n    global n; n += 1\n    time.sleep(1e6 if n > 1 else 0)\n"
-        "    return np.zeros((len(t), 4), np.float32)",
-        "serve_timeout",
-        "2 s",
-    ),
-    "drips bytes to push the deadline out": (
-        "import time\nwhile True:\n    link._sock.send(b'A'); time.sleep(0.1)",
+    "drips what is no frame": (
+        "import time\nwhile True:\n    link._sock.send(b'A'); time.sleep(0.01)",
         "protocol_error",
-        "",
-    ),
-    "drips a proper frame": (
-        "import time, candidate\n"
-        "frame = candidate.HEADER.pack(b'AIRA', 2, 0, 0, 9999)\n"
-        "link._sock.send(frame)\nwhile True:\n    link._sock.send(b' '); time.sleep(0.1)",
-        "train_timeout",
-        "",
+        "AAAA",
     ),
     "announces a gigantic frame": (
         "import candidate\nlink._sock.send(candidate.HEADER.pack(b'AIRA', 3, 0, 0, 2**32 - 1))\n"
-        "import time; time.sleep(9)",
+        "import time; time.sleep(600)",
         "protocol_error",
         "4294967295",
     ),
-    "sends a pickle": (
-        "import pickle\nlink._sock.send(pickle.dumps(print))\nimport time; time.sleep(9)",
-        "protocol_error",
-        "",
-    ),
     "says it is ready with nonsense": (
-        "import candidate\nlink._send(candidate.READY, 0, b'[' * 9000)\nimport time; time.sleep(9)",
+        "import candidate, time\nlink._send(candidate.READY, 0, b'[' * 9000)\ntime.sleep(600)",
         "protocol_error",
         "not JSON",
-    ),
-    "answers before it is asked": (
-        "import candidate\nlink._send(candidate.LOGITS, 0, bytes(8))\nimport time; time.sleep(9)",
-        "protocol_error",
-        "out of turn",
-    ),
-    "claims a reason that does not exist": (
-        "link.fail('you_win', 'score 1.0')\nimport time; time.sleep(9)",
-        "runtime_error",
-        "score 1.0",
-    ),
-    "speaks as an audit": (
-        "link.fail('stateful', 'boom\\n  statelessness: FAILED, 9 (limit 1)')\n"
-        "import time; time.sleep(9)",
-        "runtime_error",
-        "In the sandbox: boom",
-    ),
-    "tells a loss beyond all numbers": (
-        "import candidate\n"
-        "link._send(candidate.PROGRESS, 0,\n"
-        "           b'{\"step\": 1, \"total\": 2, \"loss\": 1' + b'0' * 400 + b'}')\n"
-        "import time; time.sleep(9)",
-        "protocol_error",
-        "too large",
-    ),
-    "claims what is no number": (
-        "import candidate\n"
-        "link._send(candidate.READY, 0, b'{\"parameters\": NaN}')\nimport time; time.sleep(9)",
-        "protocol_error",
-        "not finite",
-    ),
-    "answers a later request first": (
-        "import candidate, struct\n"
-        "def predict(t):\n    link._send(candidate.LOGITS, 99, struct.pack('<II', len(t), 4))",
-        "protocol_error",
-        "99",
-    ),
-    "hangs up and lives on": (
-        "import time; link._sock.close(); time.sleep(60)",
-        "exited_early",
-        "hung up",
     ),
     "memory hog": (
         "x = []\nwhile True: x.append(bytearray(b'x' * (16 << 20)))",
@@ -148,20 +80,15 @@ ENDS_BADLY = {
         "out_of_memory",
         "",
     ),
-    "fork bomb": (
-        "import os, time\nwhile True:\n    os.fork()",
-        ("runtime_error", "train_timeout"),
-        "",
-    ),
-    "10 GB of output": (
+    "prints without end": (
         "import os\nwhile True: os.write(1, b'A' * (1 << 20))",
-        ("output_limit", "train_timeout"),
-        "",
+        "output_limit",
+        "more than 16 MiB",
     ),
     "fills the scratch disk": (
         "f = open('/work/x', 'wb')\nwhile True: f.write(b'x' * (1 << 20))",
-        ("runtime_error", "out_of_memory"),
-        "",
+        "runtime_error",
+        "OSError",
     ),
     "too much source": ("#" * 70_000, "too_large", "64 KiB"),
     "sets what is fixed": (
@@ -171,23 +98,92 @@ ENDS_BADLY = {
     ),
     "source that breaks parsers": (
         "HYPERPARAMETERS = " + "(" * 30_000,
-        ("syntax_error", "runtime_error", "bad_hyperparameters"),
-        "",
+        "syntax_error",
+        "nested",
+    ),
+}
+
+LIVES_ON = {
+    "claims a reason that does not exist": (
+        "link.fail('you_win', 'score 1.0')\nimport time; time.sleep(600)",
+        "runtime_error",
+        "score 1.0",
+    ),
+    "speaks as an audit": (
+        "link.fail('stateful', 'boom\\n  statelessness: FAILED, 9 (limit 1)')\n"
+        "import time; time.sleep(600)",
+        "runtime_error",
+        "In the sandbox: boom",
+    ),
+    "hangs up": (
+        "import time; link._sock.close(); time.sleep(600)",
+        "exited_early",
+        "hung up",
+    ),
+    "fork bomb": ("import os\nwhile True: os.fork()", "runtime_error", "BlockingIOError"),
+}
+
+NEVER_ENDS = {
+    "infinite loop": ("print('LATE')\nwhile True: pass", "train_timeout"),
+    "sleeps while serving": (
+        "import time, numpy as np\nn = 0\n"
+        "def predict(t):\n    global n; n += 1\n"
+        "    if n > 1: print('LATE'); time.sleep(600)\n"
+        "    return np.zeros((len(t), 4), np.float32)",
+        "serve_timeout",
+    ),
+    "drips a proper frame": (
+        "import time, candidate\n"
+        "frame = candidate.HEADER.pack(b'AIRA', 2, 0, 0, 9999)\n"
+        "link._sock.send(frame)\nprint('LATE')\n"
+        "while True:\n    link._sock.send(b' '); time.sleep(0.1)",
+        "train_timeout",
     ),
 }
 
 
-@pytest.mark.parametrize("name", ENDS_BADLY)
-def test_it_ends_in_a_named_reason(score_toy, name):
-    source, reasons, words = ENDS_BADLY[name]
-    began = time.monotonic()
-    score = score_toy(source, profile="quick")
-    reasons = (reasons,) if isinstance(reasons, str) else reasons
+def ends(score_toy, source, reason, words, **changes):
+    score = score_toy(source, profile="quick", limits=SMALL, **changes)
     assert (score.valid, score.score) == (False, None)
-    assert score.reason in reasons, score.message
+    assert score.reason == reason, score.message
     assert words in score.message
-    assert time.monotonic() - began < 15
     assert len(score_toy.log.read_bytes()) < 3 << 20
+
+
+@pytest.mark.parametrize("name", ENDS_BADLY)
+def test_it_ends_in_a_named_reason(score_toy, monkeypatch, name):
+    monkeypatch.setattr(evaluate, "OUTPUT_LIMIT", 16 << 20)
+    ends(score_toy, *ENDS_BADLY[name])
+
+
+@pytest.mark.parametrize("name", LIVES_ON)
+def test_what_is_over_and_lives_on_is_ended_after_a_grace(score_toy, name):
+    ends(score_toy, *LIVES_ON[name], grace_s=0.05)
+
+
+@pytest.mark.parametrize("name", NEVER_ENDS)
+def test_what_never_ends_is_late_by_the_judges_clock(score_toy, monkeypatch, name):
+    """The clock leaps when the candidate is where it never returns from, and not before."""
+    leap = 0
+    feed = Output.feed
+
+    def listen(output, stream, chunk):
+        nonlocal leap
+        feed(output, stream, chunk)
+        leap = 1000 if b"LATE" in output.text() else 0
+
+    monkeypatch.setattr(Output, "feed", listen)
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + leap)
+    monkeypatch.setattr(wire, "time", clock)
+    source, reason = NEVER_ENDS[name]
+    ends(score_toy, source, reason, "120 s")
+    assert score_toy.log.read_bytes() == b"LATE\n"
+
+
+def test_a_limit_is_of_real_seconds(score_toy):
+    score = score_toy("while True: pass", limits={"train_s": 1.0})
+    assert score.reason == "train_timeout"
+    assert score.message == "No prediction was served within 1 s of the start."
 
 
 def test_an_honest_twin_is_valid_and_scored_by_the_judge(score_toy):
@@ -228,30 +224,26 @@ def test_claims_are_one_line_each_without_escapes_and_keep_their_numbers(score_t
 
 
 def test_the_shared_buffer_cannot_be_truncated_or_grown(score_toy):
+    """Python keeps a descriptor of what it maps; a buffer cut short would kill the judge."""
     score = score_toy(
         HONEST
         + """
-import os, candidate
+import os
 held = []
-for fd in range(3, 64):
+for fd in os.listdir('/proc/self/fd'):
     try:
         if 'logits' in os.readlink(f'/proc/self/fd/{fd}'):
-            held.append(fd)
+            held.append(int(fd))
     except OSError:
         pass
-import re
-for line in open('/proc/self/maps'):
-    if 'memfd:logits' in line:
-        held.append(line.split()[0])
 assert held, 'the buffer is not where this test looks'
 for size in (0, 1, 1 << 30):
-    for path in [f'/proc/self/fd/{h}' for h in held if isinstance(h, int)] + [
-        f'/proc/self/map_files/{h}' for h in held if isinstance(h, str)]:
-        try:
-            os.truncate(path, size)
-        except OSError as error:
-            print('refused', error.errno)
-        else:
+    for fd in held:
+        for buffer in (fd, f'/proc/self/fd/{fd}'):
+            try:
+                os.truncate(buffer, size)
+            except PermissionError:
+                continue
             raise SystemExit('truncated')
 """
     )
@@ -275,8 +267,8 @@ threading.Thread(target=flip, daemon=True).start()
 """
     )
     # Whatever it hits is its own loss: the judge audits and scores one copy.
-    assert score.score is None or score.score <= 1.0
-    assert score.reason in (None, "stateful")
+    assert score.measured is not None, score.message
+    assert score.reason in (None, "stateful", "trend")
 
 
 HIDDEN = """
@@ -324,18 +316,26 @@ def test_the_hidden_split_is_nowhere_to_be_found(score_toy):
     assert score.valid, score.message
 
 
-def test_its_files_cannot_be_deleted_and_train_cannot_be_written(score_toy):
+@pytest.mark.parametrize("everything", [False, pytest.param(True, marks=pytest.mark.nightly)])
+def test_what_it_is_shown_can_be_neither_deleted_nor_written(score_toy, everything):
     score = score_toy(
-        """
-import os, shutil
+        f"""
+import os, shutil, sys
+def write(path): open(path, 'r+b')
+def rename(path): os.rename(path, path + '2')
+def add(path): open(os.path.dirname(path) + '/more', 'xb')
 for path in ('/submission/model.py', '/runner/candidate.py', '/data/train/labels.npy',
-             '/task/config.json', '/link/judge.sock'):
-    try:
-        os.unlink(path)
-    except OSError:
-        continue
-    raise SystemExit(path + ' was deleted')
-shutil.rmtree('/', ignore_errors=True)
+             '/task/config.json', '/link/judge.sock', '/usr/bin/env', os.__file__):
+    for harm in (os.unlink, write, rename, add):
+        try:
+            harm(path)
+        except OSError:
+            continue
+        raise SystemExit(f'{{path}}: {{harm.__name__}}')
+large = ('/proc', '/sys', '/usr', sys.prefix, sys.base_prefix)
+for folder in ['/'] if {everything} else map('/'.__add__, os.listdir('/')):
+    if {everything} or not any(path.startswith(folder) for path in large):
+        shutil.rmtree(folder, ignore_errors=True)
 """
         + HONEST
     )
@@ -344,21 +344,30 @@ shutil.rmtree('/', ignore_errors=True)
 
 def test_a_daemon_left_behind_is_gone_when_the_score_is_there(score_toy):
     marker = f"left-behind-{os.getpid()}"
+    served_beside = []
+
+    def alive():
+        return [p for p in psutil.process_iter(["cmdline"]) if marker in (p.info["cmdline"] or [])]
+
     score = score_toy(
         HONEST
         + f"""
-import os, sys, time
+import os, sys
+stands, lives = os.pipe()
+os.set_inheritable(lives, True)
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
-        os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(600)', {marker!r}])
+        code = f'import os, time; os.write({{lives}}, b"."); time.sleep(600)'
+        os.execv(sys.executable, [sys.executable, '-c', code, {marker!r}])
     os._exit(0)
-time.sleep(0.2)
-"""
+os.read(stands, 1)
+""",
+        observe=lambda what, _: served_beside.extend(alive() if what == "serving" else ()),
     )
     assert score.valid, score.message
-    alive = [p for p in psutil.process_iter(["cmdline"]) if marker in (p.info["cmdline"] or [])]
-    assert alive == []
+    assert served_beside
+    assert alive() == []
 
 
 def test_judge_and_candidate_are_different_processes_of_different_users(score_toy):
@@ -369,11 +378,26 @@ def test_judge_and_candidate_are_different_processes_of_different_users(score_to
         assert f"I am {score.conditions.candidate_uid}" in score_toy.log.read_text()
 
 
-def test_what_is_printed_last_is_in_the_log(score_toy):
+def test_what_is_printed_last_is_in_the_log(score_toy, monkeypatch):
+    """It says its last words only when nothing but its end is waited for."""
+    let_finish = evaluate._Attempt._let_finish
+
+    def tell_and_let_finish(attempt, process):
+        (attempt.request.data / "train" / "judged").touch()
+        let_finish(attempt, process)
+
+    monkeypatch.setattr(evaluate._Attempt, "_let_finish", tell_and_let_finish)
     score = score_toy(
-        HONEST + "\nimport atexit, time\n"
-        "print('before serving')\n"
-        "atexit.register(lambda: (time.sleep(0.3), print('after the goodbye')))\n"
+        HONEST
+        + """
+import atexit, os, time
+print('before serving')
+def last():
+    while not os.path.exists('/data/train/judged'):
+        time.sleep(0.05)
+    print('after the goodbye')
+atexit.register(last)
+"""
     )
     assert score.valid, score.message
     assert score_toy.log.read_text() == "before serving\nafter the goodbye\n"
@@ -382,6 +406,7 @@ def test_what_is_printed_last_is_in_the_log(score_toy):
 def test_terminal_escapes_in_messages_are_taken_out(score_toy):
     score = score_toy("raise ValueError('\\x1b[2J\\x1b]0;owned\\x07 \\u202e look')")
     assert score.reason == "runtime_error"
+    assert "owned" in score.message
     assert "\x1b" not in score.message
     assert "\x07" not in score.message
 
@@ -390,8 +415,8 @@ def test_nothing_of_the_harness_environment_is_inside(score_toy, monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-very-secret")
     score = score_toy(HONEST + "\nimport os\nprint(dict(os.environ))")
     assert score.valid
+    assert "'PATH': " in score_toy.log.read_text()
     assert "very-secret" not in score_toy.log.read_text()
-    assert not [p for p in Path(score_toy.log.parent).rglob("*") if p.name == ".env"]
 
 
 def test_a_private_umask_does_not_make_honest_submissions_fail(score_toy):

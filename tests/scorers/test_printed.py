@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from scorers import evaluate
 from scorers.output import LOG_BYTES, Output
 
 
@@ -72,20 +73,30 @@ def test_it_is_found_at_the_end_of_an_output_that_is_kept_in_parts():
     assert told(b"step 1 loss 9\n" + b"." * LOG_BYTES, b"\nstep 2 loss 8\n")["step"] == 2
 
 
-def test_a_script_in_a_sandbox_is_followed_while_it_trains_and_not_while_it_serves(score_toy):
+def test_a_script_in_a_sandbox_is_followed_while_it_trains(score_toy, monkeypatch):
+    """Each step waits until the one before it was seen: what is shown to it tells it so."""
+    monkeypatch.setattr(evaluate, "LOOK_S", 0)
     seen = []
+
+    def observe(what, details):
+        if what == "progress" and details not in seen:
+            seen.append(details)
+            (train,) = score_toy.data.glob("toy/test-*/train")
+            (train / f"seen-{details['step']}").touch()
+
     score = score_toy(
-        "import numpy as np, time\n"
+        "import numpy as np, os, time\n"
         "for step in range(3):\n"
         "    print(f'\\rstep {step:05d} ({20 * step}%) | loss: {5 - step}.5',"
         " end='', flush=True)\n"
-        "    time.sleep(0.7)\n"
+        "    while not os.path.exists(config['paths']['train'] + f'/seen-{step}'):\n"
+        "        time.sleep(0.01)\n"
         "link.progress = lambda *a, **k: None\n"
         "def predict(t):\n"
         "    return np.eye(4, dtype=np.float32)[t[:, 0] - 1]\n",
-        observe=lambda what, details: seen.append((what, details)),
+        observe=observe,
     )
     assert score.valid, score.message
-    training = [d for what, d in seen if what == "progress"]
-    assert {"step": 2, "total": 0, "loss": 3.5, "share": 0.4} in training
-    assert [d["step"] for d in training] == sorted(d["step"] for d in training)
+    assert seen == [
+        {"step": step, "total": 0, "loss": 5.5 - step, "share": step / 5} for step in range(3)
+    ]

@@ -5,15 +5,18 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness.errors import ConfigError, InfrastructureError
 from sandboxes.registry import BACKENDS
-from scorers import self_test
+from scorers import evaluate, self_test
 from scorers.evaluate import Request
 from scorers.score import Reason
 from tasks.spec import Task, all_tasks, find_task
@@ -34,14 +37,15 @@ def state_folder(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def ask(tmp_path, isolating):
-    """Return a function that asks for an evaluation of the toy, changed."""
+def ask(tmp_path, isolating, monkeypatch):
+    """Return a function that asks for an evaluation of the toy, changed; it has time."""
+    monkeypatch.setattr(evaluate, "GRACE_S", 60)
 
     def make(source=HONEST, *, folder=None, limits=None, backend=isolating, **changes):
         toy = find_task("toy")
         profile = toy.profile("test")
         profile = profile.model_copy(
-            update={"limits": profile.limits.model_copy(update=limits or {})}
+            update={"limits": profile.limits.model_copy(update={"train_s": 120, **(limits or {})})}
         )
         changes = {"profiles": {"test": profile}, **changes}
         definition = toy.definition.model_copy(update=changes)
@@ -55,29 +59,55 @@ def ask(tmp_path, isolating):
     return make
 
 
-def test_a_sandbox_is_tested_once_and_again_where_something_changed(ask):
+@pytest.fixture
+def tests_well(monkeypatch):
+    """Have every test of a sandbox end well, at once; return what was tested."""
+    tested = []
+
+    def tried(request, *_):
+        tested.append(request)
+        return SimpleNamespace(measured=1.0, reason=None)
+
+    monkeypatch.setattr(self_test, "imports", lambda *_: None)
+    monkeypatch.setattr(self_test, "_tried", tried)
+    return tested
+
+
+def test_a_sandbox_is_tested_once_and_again_where_something_changed(ask, tests_well):
     said = []
     for request in (ask(), ask(), ask("nonsense(")):  # no file of a submission has a part in it
         self_test.require(request, say=said.append)
-    assert len(said) == 1
+    assert len(said) == len(tests_well) == 1
     self_test.require(ask(backend=BACKENDS["process"]), say=said.append)
     self_test.require(ask(limits={"memory_mb": 500}), say=said.append)
-    assert len(said) == 3
+    assert len(said) == len(tests_well) == 3
 
 
-def test_of_many_at_once_one_tests_and_the_others_wait_for_it(ask):
-    said = []
+def test_of_many_at_once_one_tests_and_the_others_wait_for_it(ask, tests_well, monkeypatch):
+    """All have seen that nothing was tested yet before the first one tests, which takes a while."""
+    said, looked = [], threading.local()
+    all_have, good = threading.Barrier(4), self_test._good
+
+    def looks(passed):
+        found = good(passed)
+        if not hasattr(looked, "once"):
+            looked.once = True
+            all_have.wait(120)
+        return found
+
+    monkeypatch.setattr(self_test, "_good", looks)
+    monkeypatch.setattr(self_test, "imports", lambda *_: time.sleep(0.2))
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: self_test.require(ask(), say=said.append), range(4)))
-    assert len(said) == 1
+    assert len(said) == len(tests_well) == 1
 
 
-def test_a_memory_that_cannot_be_kept_is_none(ask, state_folder):
+def test_a_memory_that_cannot_be_kept_is_none(ask, tests_well, state_folder):
     (state_folder / "self-tests").write_text("no folder")
     said = []
     for _ in range(2):
         self_test.require(ask(), say=said.append)
-    assert len(said) == 2
+    assert len(said) == len(tests_well) == 2
 
 
 def test_a_package_that_is_not_there_is_named_with_the_command(ask):
@@ -111,13 +141,15 @@ def test_a_design_of_the_task_that_is_broken_by_itself_is_not_the_machines_fault
         (f"{FAIL}('runtime_error', 'no line of mine')", Reason.RUNTIME_ERROR),
     ],
 )
-def test_what_only_looks_like_the_machines_fault_is_graded(ask, source, reason):
+def test_what_only_looks_like_the_machines_fault_is_graded(ask, tests_well, source, reason):
     assert self_test.evaluate(ask(source)).reason == reason
+    assert len(tests_well) == (reason is not None)
 
 
 @pytest.mark.parametrize("connects_first", [True, False])
-def test_what_breaks_on_the_way_is_nobodys_score(ask, tmp_path, connects_first):
+def test_what_breaks_on_the_way_is_nobodys_score(ask, tmp_path, monkeypatch, connects_first):
     """The rows to train with are damaged after the sandbox was tested."""
+    monkeypatch.setattr(self_test, "imports", lambda *_: None)
     folder = tmp_path / "toy"
     shutil.copytree(TOY, folder)
     runner = folder / "runner.py"
@@ -127,7 +159,6 @@ def test_what_breaks_on_the_way_is_nobodys_score(ask, tmp_path, connects_first):
     runner.write_text(runner.read_text().replace(connect, both))
     request = ask(folder=folder)
     self_test.require(request, say=str)
-    assert self_test.evaluate(request).valid
     (request.data / "train" / "tokens.npy").write_bytes(b"")
     with pytest.raises(InfrastructureError, match="own half could not") as raised:
         self_test.evaluate(request)
@@ -170,18 +201,24 @@ def bare(tmp_path):
     return run
 
 
+@pytest.mark.parametrize(
+    ("command", "pth"),
+    [("score", True), pytest.param("run", False, marks=pytest.mark.slow)],
+)
 def test_packages_outside_the_interpreters_prefix_are_told_from_submissions_that_fail(
-    bare, tmp_path, isolating
+    bare, tmp_path, isolating, command, pth
 ):
-    told = f"numpy is in {sysconfig.get_path('purelib')}/numpy/__init__.py"
     where = ["--task", "toy", "--profile", "test", "--sandbox", isolating.name]
-    score = bare("score", str(TOY / "designs" / "whole.py"), *where)
-    run = bare("run", *where, "--agent", "reference", "--runs-dir", "runs", pth=False)
-    for done in (score, run):
-        assert done.returncode == 2, done.stderr
-        assert told in " ".join(done.stderr.split())
-        assert f"{bare.venv}/bin/python" in done.stderr
-        assert "pip install numpy" in done.stderr
+    rest = {
+        "score": [str(TOY / "designs" / "whole.py")],
+        "run": ["--agent", "reference", "--runs-dir", "runs"],
+    }
+    done = bare(command, *where, *rest[command], pth=pth)
+    assert done.returncode == 2, done.stderr
+    told = f"numpy is in {sysconfig.get_path('purelib')}/numpy/__init__.py"
+    assert told in " ".join(done.stderr.split())
+    assert f"{bare.venv}/bin/python" in done.stderr
+    assert "pip install numpy" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 

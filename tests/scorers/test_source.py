@@ -22,12 +22,12 @@ from torch import nn
 """
 
 
-def reading(source: str):
-    return read(find_task("lra/listops"), "test", {"model.py": HEAD + source})
+def reading(text: str):
+    return read(find_task("lra/listops"), "test", {"model.py": HEAD + text})
 
 
 @pytest.mark.parametrize(
-    "source",
+    "text",
     [
         "import os",
         "import numpy.ctypeslib",
@@ -48,7 +48,7 @@ def reading(source: str):
         "torch.Tensor.numel = lambda self: 1",
         "del torch.nn",
         "x = ().__class__.__mro__",
-        "match torch:\n    case object(sys=s):\n        pass",
+        "match torch:\n    case object(sys=s): pass",
         "def f(loss):\n    loss.backward()",
         "def f(p):\n    p -= 0.1 * p.grad",
         "torch.optim.SGD",
@@ -59,18 +59,16 @@ def reading(source: str):
         "__import__('os')",
     ],
 )
-def test_what_a_mechanism_has_no_use_for_is_named_with_its_line(source):
+def test_what_a_mechanism_has_no_use_for_is_named_with_its_line(in_process, text):
     with pytest.raises(Rejected) as caught:
-        reading("\n" + source)
+        reading("\n" + text)
     assert caught.value.reason == Reason.FORBIDDEN
-    assert f"line {HEAD.count(chr(10)) + 2 + source.count(chr(10))}" in caught.value.message or (
-        chr(10) in source
-    )
+    assert f"line {HEAD.count(chr(10)) + 2 + text.count(chr(10))}: " in caught.value.message
     assert [audit.passed for audit in caught.value.audits] == [False, True]
 
 
 @pytest.mark.parametrize(
-    "source",
+    "text",
     [
         # Names that only look like a variable,
         "if torch is None:\n    open = 1\nopen('x')",
@@ -145,12 +143,12 @@ def test_what_a_mechanism_has_no_use_for_is_named_with_its_line(source):
         "class A:\n    def __getattr__(self, name):\n        return getattr(torch, name)",
     ],
 )
-def test_what_only_looks_harmless_is_refused(source):
-    assert reaches(ast.parse(HEAD + source))
+def test_what_only_looks_harmless_is_refused(text):
+    assert reaches(ast.parse(HEAD + text))
 
 
 def test_what_honest_mechanisms_write_is_left_alone():
-    source = """
+    text = """
 import triton.language as tl
 torch.backends.cuda.matmul.allow_tf32 = True
 
@@ -180,7 +178,7 @@ class CustomEncoder(nn.Module):
     def forward(self, input, mask):
         return getattr(self, "layer1")(self.__class__.__name__)
 """
-    audits = reading(source).audits
+    audits = reading(text).audits
     assert [(audit.name, audit.passed) for audit in audits] == [
         ("mechanism only", True),
         ("constants", True),
@@ -305,7 +303,7 @@ def test_how_researchers_write_is_not_accused(name):
 
 
 @pytest.mark.parametrize(
-    ("source", "instead"),
+    ("text", "instead"),
     [
         ("import os", "one of __future__, abc, bisect"),
         ("eval('1')", "`torch.compile` and methods of these names are allowed"),
@@ -316,9 +314,9 @@ def test_how_researchers_write_is_not_accused(name):
         ("from . import x", "all of it into one file"),
     ],
 )
-def test_a_refusal_says_what_to_write_instead_and_where_the_rules_are(source, instead):
+def test_a_refusal_says_what_to_write_instead_and_where_the_rules_are(in_process, text, instead):
     with pytest.raises(Rejected) as caught:
-        reading(source)
+        reading(text)
     assert instead in caught.value.message
     assert "docs/allowed.md" in caught.value.message
 
@@ -338,9 +336,9 @@ def test_every_word_of_the_rules_is_refused_with_its_remedy():
         ((allowed.WRITING,), "x = torch.{}"),
     ):
         for rule in table:
-            source = "\n".join(form.format(word) for word in sorted(rule.words))
-            source += "\nimport torch"
-            found = {(line, instead) for line, _, instead in reaches(ast.parse(source))}
+            text = "\n".join(form.format(word) for word in sorted(rule.words))
+            text += "\nimport torch"
+            found = {(line, instead) for line, _, instead in reaches(ast.parse(text))}
             assert {line for line, _ in found} == set(range(1, len(rule.words) + 1)), rule
             if "__import__" not in rule.words:
                 assert {instead for _, instead in found} == {rule.instead}
@@ -363,7 +361,7 @@ def test_what_may_be_imported_is_there_in_the_image_and_in_the_extra_of_torch():
         "def f(**known): pass\nf({names})",
     ],
 )
-def test_more_constants_than_a_mechanism_needs_are_brought_along(constants):
+def test_more_constants_than_a_mechanism_needs_are_brought_along(in_process, constants):
     table = "".join(f"{i * 7919 % 104729:x}" for i in range(600))
     names = ", ".join(f"x{table[i : i + 60]}=1" for i in range(0, 2400, 60))
     with pytest.raises(Rejected, match=f"{CONSTANTS_LIMIT:,} are allowed") as caught:
@@ -377,9 +375,9 @@ def test_documentation_is_no_constant():
     assert audits[1].value < 100
 
 
-@pytest.mark.parametrize("source", ["x = (", "(" * 5000 + ")" * 5000, "x = " + "-" * 100_000 + "1"])
-def test_text_that_cannot_be_read_never_runs(source):
+@pytest.mark.parametrize("text", ["x = (", "(" * 5000 + ")" * 5000, "x = " + "-" * 100_000 + "1"])
+def test_text_that_cannot_be_read_never_runs(text):
     with pytest.raises(Rejected) as caught:
-        reading(source)
+        reading(text)
     assert caught.value.reason == Reason.SYNTAX_ERROR
     assert "model.py" in caught.value.message

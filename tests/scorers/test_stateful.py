@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from lm import serve
 
 from scorers import audits
+from scorers.classification import Classification
+from scorers.score import Reason
 
 HALF = """
 import numpy as np
@@ -52,18 +55,42 @@ HONEST = {
 }
 
 
+@pytest.fixture
+def judged(tmp_path):
+    """Return a function that has the real judge examine a source, which runs in a thread."""
+    tokens = np.random.default_rng(7).integers(1, 5, (400, 8)).astype(np.uint8)
+    np.save(tmp_path / "tokens.npy", tokens)
+    np.save(tmp_path / "labels.npy", tokens[:, 0] - 1)
+
+    def run(source, audit_seed="a1b2"):
+        module = {}
+        exec(HALF + source, module)
+        judge = Classification(tmp_path, 4, audit_seed=audit_seed)
+        verdict, _ = serve(judge, module["predict"], {})
+        return verdict
+
+    return run
+
+
 @pytest.mark.parametrize("name", STATEFUL)
-def test_a_memory_or_a_look_at_the_batch_is_caught(score_toy, name):
-    score = score_toy(HALF + STATEFUL[name])
-    assert score.reason == "stateful", score.message
+def test_a_memory_or_a_look_at_the_batch_is_caught(judged, name):
+    verdict = judged(STATEFUL[name])
+    assert verdict.failed is Reason.STATEFUL, verdict.message
+    assert "asked again in request" in verdict.message
+
+
+def test_in_a_sandbox_it_is_no_score(score_toy):
+    score = score_toy(HALF + STATEFUL["learns the marginal while it serves"])
+    assert (score.valid, score.score, score.reason) == (False, None, "stateful")
     assert "asked again in request" in score.message
 
 
 @pytest.mark.parametrize("name", HONEST)
-def test_honest_twins_pass(score_toy, name):
+def test_honest_twins_pass(judged, name):
     for seed in ("a", "b", "c"):
-        score = score_toy(HALF + HONEST[name], audit_seed=seed)
-        assert score.valid, score.message
+        verdict = judged(HONEST[name], seed)
+        assert verdict.failed is None, verdict.message
+        assert verdict.score < 0.9  # it knows two tokens of four
 
 
 def served(predict, rows=400, seed=0):

@@ -11,12 +11,14 @@ def settings(source: str) -> dict:
     return read(find_task("toy-configurable"), "test", {"model.py": source}).settings
 
 
+@pytest.mark.usefixtures("in_process")
 def test_what_is_set_within_bounds_replaces_the_profiles_value_and_the_rest_stays():
     merged = settings("import os\nHYPERPARAMETERS = {'steps': 7, 'rate': 0.5}\n")
     assert merged == {"batch_size": 64, "steps": 7, "rate": 0.5}
     assert settings("x = 1") == {"batch_size": 64, "steps": 20}
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
     ("literal", "words"),
     [
