@@ -22,6 +22,7 @@ from harness.report.stats import (
     unpaired,
     wilson,
 )
+from harness.report.stats import margin as margins
 from harness.report.stats.elo import CENTRE, SCALE, fit
 from harness.report.stats.margin import further_seeds, power
 from harness.report.stats.nines import FLOOR, Marks
@@ -169,6 +170,13 @@ def test_marks_of_a_variant_are_its_tasks():
 SLOW = pytest.mark.slow
 
 
+@pytest.fixture
+def verdicts_only(monkeypatch):
+    """What stands beside a verdict takes most of the time, and decides nothing."""
+    for name in ("power", "further_seeds"):
+        monkeypatch.setattr(margins, name, lambda *_: None)
+
+
 @pytest.mark.parametrize(
     "n", [3, 5, 9, 10, pytest.param(12, marks=SLOW), pytest.param(20, marks=SLOW)]
 )
@@ -204,6 +212,7 @@ def simulated(rng, true_drop, *, pairs, tasks, trials, spread=0.02, rows=2000, i
     return verdicts
 
 
+@pytest.mark.usefixtures("verdicts_only")
 @pytest.mark.parametrize(("pairs", "tasks"), [(3, 1), (5, 3), pytest.param(10, 6, marks=SLOW)])
 def test_gate_raises_false_alarms_no_more_often_than_its_level(pairs, tasks, capsys):
     rng = np.random.default_rng(1)
@@ -222,6 +231,7 @@ def test_gate_raises_false_alarms_no_more_often_than_its_level(pairs, tasks, cap
     assert passed <= 0.036
 
 
+@pytest.mark.usefixtures("verdicts_only")
 def test_runs_that_are_often_invalid_raise_no_more_false_alarms(capsys):
     """Differences of 0 and of a whole score are far from normal: the test must hold there, too."""
     rng = np.random.default_rng(4)
