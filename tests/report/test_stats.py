@@ -167,7 +167,7 @@ def test_marks_of_a_variant_are_its_tasks():
     assert marks_of("lra/text", "smoke-of-somebody") is None
 
 
-SLOW = pytest.mark.slow
+NIGHTLY = pytest.mark.nightly
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def verdicts_only(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "n", [3, 5, 9, 10, pytest.param(12, marks=SLOW), pytest.param(20, marks=SLOW)]
+    "n", [3, 5, 9, 10, pytest.param(12, marks=NIGHTLY), pytest.param(20, marks=NIGHTLY)]
 )
 def test_intervals_over_seeds_cover_the_truth_as_often_as_they_say(n, capsys):
     rng = np.random.default_rng(8)
@@ -213,7 +213,10 @@ def simulated(rng, true_drop, *, pairs, tasks, trials, spread=0.02, rows=2000, i
 
 
 @pytest.mark.usefixtures("verdicts_only")
-@pytest.mark.parametrize(("pairs", "tasks"), [(3, 1), (5, 3), pytest.param(10, 6, marks=SLOW)])
+@pytest.mark.parametrize(
+    ("pairs", "tasks"),
+    [(3, 1), pytest.param(5, 3, marks=pytest.mark.slow), pytest.param(10, 6, marks=NIGHTLY)],
+)
 def test_gate_raises_false_alarms_no_more_often_than_its_level(pairs, tasks, capsys):
     rng = np.random.default_rng(1)
     null = simulated(rng, 0.0, pairs=pairs, tasks=tasks, trials=2000)
