@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 from itertools import count, pairwise
 from xml.etree import ElementTree as ET
@@ -38,8 +37,7 @@ RAGGED = {
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """No disk and no process of its own that reads sources: neither is what is tested here."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+    """No process of its own that reads sources: it is not what is tested here."""
     monkeypatch.setattr(pages.features, "build", lambda runs: {"tables": []})
 
 

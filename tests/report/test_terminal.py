@@ -21,11 +21,6 @@ LONG = "20261129-0904_lra-text-configurable_gpt-oss-120b-at-home_greedy_12"
 CODE = f"def f(x):\n\treturn {' + '.join(f'x * {i}.5' for i in range(60))}  # to the end\n"
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     """A run of a short name, one of a long one, and a damaged one; a node has a long line."""
