@@ -17,6 +17,7 @@ from tests.operators.model import ask, scored
 ANSWERS = Path(__file__).parent / "answers"
 WANTED = ("model.py",)
 OURS = [t for t in all_tasks().values() if TASKS_DIR in t.folder.parents and t.variant == "fixed"]
+assert OURS  # or there is nothing to test, which nobody would see
 LIMIT = 64 * 1024
 
 
@@ -162,6 +163,7 @@ def test_an_answer_without_what_the_task_asks_for_is_told_so_and_a_mistake_in_it
 @pytest.mark.parametrize("task", OURS, ids=lambda task: task.name)
 def test_every_reference_design_holds_what_its_task_says(task):
     assert task.definition.holds
+    assert task.designs()
     for design in task.designs():
         assert syntax.faults(design.files, list(design.files), task.definition.holds) == []
 

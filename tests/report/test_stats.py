@@ -125,7 +125,9 @@ def test_elo_of_players_who_never_met_on_one_task():
     assert ratings({"t": {"a": [0.5]}}, {"t": "maximize"}) == {}
 
 
-@pytest.mark.parametrize(("tasks", "seeds"), [(1, 10), (4, 5)])
+@pytest.mark.parametrize(
+    ("tasks", "seeds"), [(4, 5), pytest.param(1, 10, marks=pytest.mark.nightly)]
+)
 def test_elo_intervals_cover_what_other_tasks_and_seeds_would_give(tasks, seeds, capsys):
     rng = np.random.default_rng(3)
     skill = np.array([0.0, 0.5, 1.0, 2.0])
