@@ -124,12 +124,15 @@ class Sweep:
         show: Callable[["Sweep"], None] = lambda sweep: None,
         command: Sequence[str] = HARNESS,
         patience: Patience = Patience(),  # noqa: B008 (frozen)
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.folder, self.concurrent, self.max_dollars = plan.folder, concurrent, max_dollars
         runs = [one.run for one in plan.estimates]
         self.slots = [Slot(r, plan.folder / r.name, plan.offers[r.agent]) for r in runs]
         self._plan, self._command, self._patience = plan, tuple(command), patience
         self._say, self._show = unbreakable(say), unbreakable(show)
+        self._now, self._sleep = now, sleep
         self._providers: dict[str, _Provider] = {}
         self._signals = 0
         for slot in self.slots:
@@ -181,7 +184,7 @@ class Sweep:
                 more = counts["waiting"] + counts["elsewhere"]
                 if not counts["running"] and (self.was_stopped or not more):
                     return
-                time.sleep(self._patience.look_s)
+                self._sleep(self._patience.look_s)
         finally:
             for slot in self.running:
                 if slot.child is not None:
@@ -256,7 +259,7 @@ class Sweep:
         return share
 
     def _start(self) -> None:
-        now = time.monotonic()
+        now = self._now()
         running = len(self.running)
         left = float("inf")
         if self.max_dollars is not None:
@@ -328,11 +331,11 @@ class Sweep:
             slot.state = "failed"
         else:
             wait_s = patience.back_off_s * 2 ** (slot.tries - 1)
-            slot.not_before = time.monotonic() + wait_s
+            slot.not_before = self._now() + wait_s
             self._say(f"again in {wait_s:.0f} s  {slot.path.name}  exit {code}: {slot.message}")
 
     def _pause(self, slot: Slot) -> None:
-        now, patience = time.monotonic(), self._patience
+        now, patience = self._now(), self._patience
         provider = self._providers.setdefault(slot.offer.provider, _Provider())
         if provider.paused_until > now:
             return  # another of its runs has said so

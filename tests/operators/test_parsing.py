@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.operators import syntax
@@ -17,6 +17,7 @@ from tests.operators.model import ask, scored
 ANSWERS = Path(__file__).parent / "answers"
 WANTED = ("model.py",)
 OURS = [t for t in all_tasks().values() if TASKS_DIR in t.folder.parents and t.variant == "fixed"]
+assert OURS  # or there is nothing to test, which nobody would see
 LIMIT = 64 * 1024
 
 
@@ -162,6 +163,7 @@ def test_an_answer_without_what_the_task_asks_for_is_told_so_and_a_mistake_in_it
 @pytest.mark.parametrize("task", OURS, ids=lambda task: task.name)
 def test_every_reference_design_holds_what_its_task_says(task):
     assert task.definition.holds
+    assert task.designs()
     for design in task.designs():
         assert syntax.faults(design.files, list(design.files), task.definition.holds) == []
 
@@ -195,7 +197,6 @@ PIECES = st.one_of(
 MESS = st.lists(st.one_of(PIECES, st.just("\n")), max_size=60).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
 @given(text=MESS, cut=st.booleans(), edits=st.booleans(), improve=st.booleans())
 def test_whatever_a_model_says_only_the_tasks_files_come_out(text, cut, edits, improve):
     node = scored(0, score=0.5, files={"design.md": "A = 0\n\nB = 1\n"})
@@ -221,7 +222,6 @@ LINES = st.one_of(
 TEXTS = st.lists(LINES, min_size=1, max_size=20).map(lambda lines: "".join(f"{x}\n" for x in lines))
 
 
-@settings(max_examples=300, deadline=None)
 @given(a=TEXTS, b=TEXTS)
 def test_files_as_prompts_show_them_are_parsed_back_exactly(a, b):
     files = {name: text for name, text in (("design.md", a), ("b.txt", b)) if text.strip()}
@@ -243,7 +243,6 @@ def show_edit(name: str, search: list[str], replace: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     data=st.data(), lines=st.lists(LINES, min_size=1, max_size=12), new=st.lists(LINES, max_size=5)
 )
@@ -308,8 +307,8 @@ def test_edits_must_not_overlap_name_strangers_or_lack_a_part():
 @pytest.mark.timeout(60)
 def test_parsing_hostile_answers_takes_no_long_time():
     for hostile in (
-        "```a\n" * 100_000, "<<<<<<< SEARCH\n=======\n" * 50_000, "`" * 1_000_000,
-        " " * 500_000 + "x", "```python model.py\n" + "\n" * 250_000, "*" * 100_000 + "\n```\n",
+        "```a\n" * 20_000, "<<<<<<< SEARCH\n=======\n" * 20_000, "`" * 1_000_000,
+        " " * 500_000 + "x", "```python model.py\n" + "\n" * 50_000, "*" * 100_000 + "\n```\n",
         "<<<<<<< SEARCH\n" + "\n" * 100_000 + "x\n=======\n>>>>>>> REPLACE\n", "<think>" * 100_000,
     ):  # fmt: skip
         node = scored(0, score=0.5, files={"model.py": "\n" * 60_000})

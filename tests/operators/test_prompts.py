@@ -122,15 +122,13 @@ def test_the_same_request_gives_the_same_prompt_in_another_process(tmp_path):
         "from tests.operators.test_prompts import *;"
         "print(prompt(ask(ROOMY, 'improve', (2,), TREE), Style(literature=Path(sys.argv[1]))))"
     )
-    said = {
-        subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path)],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True, text=True, check=True, timeout=60,
-        ).stdout
-        for seed in ("1", "2")
-    }  # fmt: skip
-    assert len(said) == 1
+    other = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    here = prompt(ask(ROOMY, "improve", (2,), TREE), Style(literature=tmp_path))
+    assert other.stdout == f"{here}\n"
 
 
 @pytest.mark.parametrize(("tried", "cue"), [(1, "small, safe"), (2, "moderate"), (4, "go further")])
@@ -209,17 +207,20 @@ def test_parts_give_way_in_the_stated_order(tmp_path, grown):
         "output": "What it printed",
         "titles": "Literature at hand",
     }
-    gone: list[str] = []
-    for room in (*range(size(operators.request(request, {}, whole=True)), 9_000, -1_500),
-                 *range(9_000, 0, -200)):  # fmt: skip
+    assert list(marks) == [part for part in SHRINK if part in marks]
+    gone: list[list[str]] = []
+    whole = size(operators.request(request, {}, whole=True))
+    for room in (*range(whole, 3_000, -1_500), *range(3_000, 0, -200)):
         try:
             made = operators.request(replace(request, model=Scripted([], room)), {}, whole=True)
         except ConfigError:
             break
-        whole = made.system + made.turns[0].text
-        gone += [part for part, mark in marks.items() if mark not in whole and part not in gone]
-    assert gone == [part for part in SHRINK if part in gone]
-    assert gone == list(marks)
+        text = made.system + made.turns[0].text
+        new = [part for part, mark in marks.items() if mark not in text and [part] not in gone]
+        if new:
+            gone.append(new)
+    # One after the other: what went in one step would say nothing of the order.
+    assert gone == [[part] for part in marks]
 
 
 def test_a_context_too_small_for_anything_is_said_and_not_overrun():

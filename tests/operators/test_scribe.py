@@ -13,9 +13,11 @@ from harness.operators import Style
 from harness.policies import make_policy
 from harness.runs.launch import get_ready
 from harness.runs.rundir import Asked, Locked, Run
+from harness.search import evaluator
 from harness.search.evaluator import LocalEvaluator
 from harness.search.loop import Search
 from scorers import conditions
+from scorers.evaluate import evaluate
 from tasks.spec import find_task
 from tests.operators.model import GOOD, Scripted, ask, scored
 
@@ -240,7 +242,7 @@ class Bound:
         return self.scribe.write(replace(request, model=self.model))
 
 
-def run(path, agent, *, steps, isolating, new=True):
+def run(path, agent, *, steps, isolating, new=True, final=True):
     task = find_task("toy")
     quiet = lambda *_: None  # noqa: E731
     ready = get_ready(task, "test", isolating.name, trusted=False, progress=quiet, say=quiet)
@@ -255,15 +257,15 @@ def run(path, agent, *, steps, isolating, new=True):
         versions={}, hardware={}, audit_key="k",
     )  # fmt: skip
     opened = Run.create(path, asked, lock) if new else Run.open(path)
-    evaluator = LocalEvaluator(ready.request, workers=1, observe=quiet)
+    worker = LocalEvaluator(ready.request, workers=1, observe=quiet)
     journal = opened.journal()
-    search = Search(opened, task=task, agent=agent, policy=policy, evaluator=evaluator,
+    search = Search(opened, task=task, agent=agent, policy=policy, evaluator=worker,
                     journal=journal, observe=quiet)  # fmt: skip
     search.search()
-    final = search.finalize()
-    evaluator.cancel()
+    score = search.finalize() if final else None
+    worker.cancel()
     journal.close()
-    return SimpleNamespace(path=opened.path, tree=search.state.tree, final=final)
+    return SimpleNamespace(path=opened.path, tree=search.state.tree, final=score)
 
 
 def designs() -> dict[str, str]:
@@ -329,20 +331,33 @@ def zip_debugs(agent, model):
     return [(a, p) for a, p in zip(agent.asks, firsts, strict=True) if a.operator == "debug"]
 
 
-def test_a_resumed_run_asks_in_the_same_words(tmp_path, isolating):
+def test_a_resumed_run_asks_in_the_same_words(tmp_path, isolating, monkeypatch):
+    said = {}
+
+    def judged(request, *, log, observe, cancel):
+        """The real judge, once for each design: what it said is said again."""
+        design = request.files["model.py"]
+        if design not in said:
+            score = evaluate(request, log=log, observe=observe, cancel=cancel)
+            said[design] = score, log.read_bytes()
+        score, printed = said[design]
+        log.write_bytes(printed)
+        return score
+
+    monkeypatch.setattr(evaluator, "evaluate", judged)
     replies = ["Learned one.", "Learned two.", "Learned three."]
     code = [answer_of(designs()[n]) for n in ("half", "constant", "half", "whole")]
     order = [code[0], replies[0], code[1], replies[1], code[2], replies[2], code[3]]
     whole = Bound(Scripted(list(order)), Style(analyze=True))
-    done = run(tmp_path / "whole", whole, steps=4, isolating=isolating)
+    done = run(tmp_path / "whole", whole, steps=4, isolating=isolating, final=False)
     assert done.tree[1].analysis == "Learned two."
     # The same run in two halves: what was journalled must lead to the same prompts.
     first = Bound(Scripted(order[:3]), Style(analyze=True))
-    half = run(tmp_path / "halves", first, steps=2, isolating=isolating)
+    half = run(tmp_path / "halves", first, steps=2, isolating=isolating, final=False)
     config = half.path / "run.toml"
     config.write_text(config.read_text().replace("steps = 2", "steps = 4"))
     second = Bound(Scripted(order[3:]), Style(analyze=True))
-    run(half.path, second, steps=4, isolating=isolating, new=False)
+    run(half.path, second, steps=4, isolating=isolating, final=False, new=False)
 
     def words(agents):
         said = (turn.text for a in agents for _, p in a.model.asked for turn in p.turns)

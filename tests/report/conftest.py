@@ -1,13 +1,25 @@
-"""Chromium, one for all browser tests."""
+"""Chromium, one for all browser tests; and for the others no waiting for a disk."""
 
 import os
 import shutil
+from functools import cache
 
 import pytest
+import typer.main
+import typer.testing
 
 CHROMIUM = (
     os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 )
+
+command_of = cache(typer.main.get_command)
+
+
+@pytest.fixture(autouse=True)
+def _spare(monkeypatch):
+    """Nobody pulls the plug here, and a command line that is built once is the same each time."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(typer.testing, "_get_command", command_of)
 
 
 @pytest.fixture(scope="session")

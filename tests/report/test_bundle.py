@@ -4,12 +4,11 @@ import gzip
 import io
 import json
 import re
-import subprocess
-import sys
 import tarfile
 from hashlib import sha256
 
 import pytest
+import zstandard
 from typer.testing import CliRunner
 
 from harness.cli.app import app
@@ -19,8 +18,6 @@ from harness.report.bundle.manifest import NAME
 from harness.report.bundle.verify import describe
 from report.made import made_run
 from scorers.score import Score
-
-zstandard = pytest.importorskip("zstandard")
 
 
 @pytest.fixture(scope="module")
@@ -269,12 +266,12 @@ def test_a_score_is_judged_by_its_own_error_and_other_conditions_are_no_proof(ma
 
 def test_a_real_run_is_scored_again_by_one_command(isolating, tmp_path):
     runner = CliRunner()
-    ran = subprocess.run(
-        [sys.executable, "-m", "harness", "run", "--task", "toy", "--profile", "test", "--agent",
-         "reference", "--policy", "greedy", "--steps", "1", "--runs-dir", "runs"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
+    ran = runner.invoke(
+        app,
+        ["run", "--task", "toy", "--profile", "test", "--agent", "reference", "--policy", "greedy",
+         "--steps", "1", "--runs-dir", str(tmp_path / "runs")],
     )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
+    assert ran.exit_code == 0, ran.output
     (run,) = (tmp_path / "runs").iterdir()
     archive = tmp_path / "run.tar.zst"
     packed = runner.invoke(app, ["bundle", str(run), "-o", str(archive)])

@@ -174,27 +174,25 @@ def test_nothing_to_make_a_baseline_of_is_bad_input(tmp_path):
     invoke("baseline", tmp_path, code=2)
 
 
-def run_toy(place, designs, seed):
-    """A whole run of the toy task, with the judge and a sandbox, of a copy whose designs we own."""
-    environ = {**os.environ, "HARNESS_TASKS_DIR": str(designs)}
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", "run", "--task", "toy", "--profile", "test", "--steps",
-         "1", "--seed", str(seed), "--sandbox", "process", "--runs-dir", str(place)],
-        capture_output=True, env=environ, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def run_toy(place, seed):
+    """A whole run of the toy task, with the judge and a sandbox."""
+    invoke("run", "--task", "toy", "--profile", "test", "--steps", 1, "--seed", seed, "--sandbox",
+           "process", "--runs-dir", place)  # fmt: skip
 
 
-def test_real_runs_pass_the_gate_until_their_design_is_made_worse(tmp_path):
+def test_real_runs_pass_the_gate_until_their_design_is_made_worse(tmp_path, monkeypatch):
     tasks = tmp_path / "tasks"
     shutil.copytree(ROOT / "tests" / "toys" / "toy", tasks / "toy")
+    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tasks))
+    half = tasks / "toy/designs/half.py"
+    half.write_text(half.read_text().replace("STEP_S = 0.01", "STEP_S = 0"))
     for seed in (0, 1):
-        run_toy(tmp_path / "before", tasks, seed)
+        run_toy(tmp_path / "before", seed)
     (tmp_path / "b.json").write_text(invoke("baseline", tmp_path / "before").stdout)
     assert "identical" in check(tmp_path / "b.json", tmp_path / "before").stdout
-    shutil.copy(tasks / "toy/designs/constant.py", tasks / "toy/designs/half.py")
+    shutil.copy(tasks / "toy/designs/constant.py", half)
     for seed in (0, 1):
-        run_toy(tmp_path / "worse", tasks, seed)
+        run_toy(tmp_path / "worse", seed)
     check(tmp_path / "b.json", tmp_path / "worse", "--max-drop", "2%", code=1)
 
 

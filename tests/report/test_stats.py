@@ -22,6 +22,7 @@ from harness.report.stats import (
     unpaired,
     wilson,
 )
+from harness.report.stats import margin as margins
 from harness.report.stats.elo import CENTRE, SCALE, fit
 from harness.report.stats.margin import further_seeds, power
 from harness.report.stats.nines import FLOOR, Marks
@@ -124,7 +125,9 @@ def test_elo_of_players_who_never_met_on_one_task():
     assert ratings({"t": {"a": [0.5]}}, {"t": "maximize"}) == {}
 
 
-@pytest.mark.parametrize(("tasks", "seeds"), [(1, 10), (4, 5)])
+@pytest.mark.parametrize(
+    ("tasks", "seeds"), [(4, 5), pytest.param(1, 10, marks=pytest.mark.nightly)]
+)
 def test_elo_intervals_cover_what_other_tasks_and_seeds_would_give(tasks, seeds, capsys):
     rng = np.random.default_rng(3)
     skill = np.array([0.0, 0.5, 1.0, 2.0])
@@ -166,11 +169,18 @@ def test_marks_of_a_variant_are_its_tasks():
     assert marks_of("lra/text", "smoke-of-somebody") is None
 
 
-SLOW = pytest.mark.slow
+NIGHTLY = pytest.mark.nightly
+
+
+@pytest.fixture
+def verdicts_only(monkeypatch):
+    """What stands beside a verdict takes most of the time, and decides nothing."""
+    for name in ("power", "further_seeds"):
+        monkeypatch.setattr(margins, name, lambda *_: None)
 
 
 @pytest.mark.parametrize(
-    "n", [3, 5, 9, 10, pytest.param(12, marks=SLOW), pytest.param(20, marks=SLOW)]
+    "n", [3, 5, 9, 10, pytest.param(12, marks=NIGHTLY), pytest.param(20, marks=NIGHTLY)]
 )
 def test_intervals_over_seeds_cover_the_truth_as_often_as_they_say(n, capsys):
     rng = np.random.default_rng(8)
@@ -204,7 +214,11 @@ def simulated(rng, true_drop, *, pairs, tasks, trials, spread=0.02, rows=2000, i
     return verdicts
 
 
-@pytest.mark.parametrize(("pairs", "tasks"), [(3, 1), (5, 3), pytest.param(10, 6, marks=SLOW)])
+@pytest.mark.usefixtures("verdicts_only")
+@pytest.mark.parametrize(
+    ("pairs", "tasks"),
+    [(3, 1), pytest.param(5, 3, marks=pytest.mark.slow), pytest.param(10, 6, marks=NIGHTLY)],
+)
 def test_gate_raises_false_alarms_no_more_often_than_its_level(pairs, tasks, capsys):
     rng = np.random.default_rng(1)
     null = simulated(rng, 0.0, pairs=pairs, tasks=tasks, trials=2000)
@@ -222,6 +236,7 @@ def test_gate_raises_false_alarms_no_more_often_than_its_level(pairs, tasks, cap
     assert passed <= 0.036
 
 
+@pytest.mark.usefixtures("verdicts_only")
 def test_runs_that_are_often_invalid_raise_no_more_false_alarms(capsys):
     """Differences of 0 and of a whole score are far from normal: the test must hold there, too."""
     rng = np.random.default_rng(4)

@@ -21,11 +21,6 @@ LONG = "20261129-0904_lra-text-configurable_gpt-oss-120b-at-home_greedy_12"
 CODE = f"def f(x):\n\treturn {' + '.join(f'x * {i}.5' for i in range(60))}  # to the end\n"
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     """A run of a short name, one of a long one, and a damaged one; a node has a long line."""
@@ -109,14 +104,22 @@ def test_a_diff_in_a_pipe_is_whole(runs):
     assert "+" + other.splitlines()[1] + "\n" in shown
 
 
-def on_a_terminal(*args, width, cwd):
-    """Return what a command says to a real terminal of that width."""
+RUNS_EACH = """
+import sys
+from harness.cli.app import app
+for line in sys.argv[1:]:
+    app(line.split(), standalone_mode=False)
+"""
+
+
+def on_a_terminal(*commands, width, cwd):
+    """Return what commands say to a real terminal of that width, one after another."""
     ours, theirs = pty.openpty()
     os.set_blocking(ours, False)
     subprocess.run(["stty", "cols", str(width), "rows", "40"], stdin=theirs, check=True)
     environ = {k: v for k, v in os.environ.items() if k != "COLUMNS"} | {"TERM": "xterm"}
     child = subprocess.Popen(
-        [sys.executable, "-m", "harness", *map(str, args)],
+        [sys.executable, "-c", RUNS_EACH, *commands],
         stdout=theirs, stdin=theirs, stderr=theirs, cwd=cwd, env=environ,
     )  # fmt: skip
     os.close(theirs)
@@ -129,19 +132,21 @@ def on_a_terminal(*args, width, cwd):
         if not found:
             break
         text += found
-    child.wait(60)
+    assert child.wait(60) == 0, text
     os.close(ours)
     return re.sub(r"\x1b\[[0-9;]*m", "", text.decode()).replace("\r\n", "\n")
 
 
 def test_on_a_narrow_terminal_code_and_names_are_whole_too(runs):
-    text = on_a_terminal("show", "runs/short", "--node", 0, "--files", width=60, cwd=runs.parent)
+    commands = ("show runs/short --node 0 --files", "ls runs")
+    text = on_a_terminal(*commands, width=60, cwd=runs.parent)
     assert CODE.splitlines()[1].lstrip() in text
-    text = on_a_terminal("ls", "runs", width=60, cwd=runs.parent)
     assert f"\nruns/{LONG}\n" in text
 
 
-@pytest.mark.parametrize("width", [None, 40, 60, 80, 120])
+@pytest.mark.parametrize(
+    "width", [None, 40, 80, *(pytest.param(n, marks=pytest.mark.nightly) for n in (60, 120))]
+)
 def test_tables_of_tasks_models_and_scores_cut_no_name_and_no_number(runs, width):
     make_run(runs, 1, 0.61, agent="gpt-oss-120b-quantised-to-four-bits-at-home", name="quantised")
     for args, needed in (

@@ -3,8 +3,9 @@
     python fake_harness.py PLAYS run --agent=A --seed=N --runs-dir=D --name=NAME …
 
 PLAYS is a JSON file: agent → a list of what its runs do, one after another, the last for ever:
-an exit code (done if 0, with a result, for $0.25), "kill" for a SIGKILL, or "hang": to wait for
-one, whatever else is sent. Every call is appended to PLAYS.calls with its arguments.
+an exit code (done if 0, with a result, for $0.25), "invalid" for a result without a score, "kill"
+for a SIGKILL, or "hang": to be deaf to Ctrl-C, which PLAYS.deaf then says. Every call is appended
+to PLAYS.calls with its arguments.
 """
 
 import fcntl
@@ -31,8 +32,10 @@ def main() -> int:
         os.kill(os.getpid(), signal.SIGKILL)
     if act == "hang":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        time.sleep(100)
-    if act:
+        with Path(f"{plays}.deaf").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(600)
+    if act and act != "invalid":
         print(f"error: it was exit {act}\n  try:   {chr(27)}[31mnothing", file=sys.stderr)
         return act
     folder = Path(options["runs-dir"]) / options["name"]
@@ -43,10 +46,10 @@ def main() -> int:
     dollars = 0.0 if options["agent"] == "free" else 0.25
     model |= {"dollars_known": dollars, "unpriced_calls": 0}
     lost = dict.fromkeys(model, 0)
-    result = {"valid": True, "search_score": 0.5, "score": 0.4}
+    result = {"valid": not act, "search_score": 0.5, "score": None if act else 0.4}
     result["spent"] = {"model": model, "lost": lost}
     (folder / "result.json").write_text(json.dumps(result))
-    return 0
+    return 1 if act else 0
 
 
 sys.exit(main())
