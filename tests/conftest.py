@@ -3,9 +3,12 @@
 import contextlib
 import os
 import signal
+from functools import cache
 from pathlib import Path
 
 import pytest
+import typer.main
+import typer.testing
 from hypothesis import HealthCheck, settings
 
 from sandboxes.registry import BACKENDS
@@ -16,6 +19,10 @@ TOYS = Path(__file__).parent / "toys"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Rows as published, for fixtures of any scope: the tests' numbers are of those.
 os.environ["HARNESS_HIDDEN_KEY"] = "public"
+# Or each process of ours would compile every module anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# A command line that is built once is the same each time.
+typer.testing._get_command = cache(typer.main.get_command)
 # What an example costs is the machine's affair. `make nightly` looks for longer.
 settings.register_profile("often", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("nightly", settings.get_profile("often"), max_examples=1000)

@@ -2,24 +2,18 @@
 
 import os
 import shutil
-from functools import cache
 
 import pytest
-import typer.main
-import typer.testing
 
 CHROMIUM = (
     os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 )
 
-command_of = cache(typer.main.get_command)
-
 
 @pytest.fixture(autouse=True)
 def _spare(monkeypatch):
-    """Nobody pulls the plug here, and a command line that is built once is the same each time."""
+    """Nobody pulls the plug here."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(typer.testing, "_get_command", command_of)
 
 
 @pytest.fixture(scope="session")
