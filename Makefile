@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Or every process compiles every module anew, where a machine has it set.
+export PYTHONDONTWRITEBYTECODE=
 # Tests of a module stay together, for what they share, until a worker runs out of work.
 TWO := -n 2 --dist worksteal
 TORCH_INDEX ?=

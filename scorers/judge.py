@@ -6,6 +6,7 @@ code. Its answer is a Verdict, or one of the exceptions here and in ``scorers.wi
 ``scorers.evaluate`` turns into reasons.
 """
 
+import contextlib
 import json
 import struct
 import time
@@ -147,8 +148,12 @@ def _said(shape: tuple[int, int, int]) -> tuple[int, ...]:
 
 
 def dismiss(wire: Wire, score: float | None, now: float) -> None:
-    """Say goodbye, with the score if the candidate may know it."""
-    wire.send(BYE, 0, json.dumps({"score": score}).encode(), now + BYE_S)
+    """Say goodbye, with the score if the candidate may know it.
+
+    One that does not listen any more was judged all the same. Raises Gone.
+    """
+    with contextlib.suppress(Late):
+        wire.send(BYE, 0, json.dumps({"score": score}).encode(), now + BYE_S)
 
 
 def refuse(frame: Frame) -> None:

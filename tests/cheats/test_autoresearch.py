@@ -1,6 +1,6 @@
 """The cheats gain nothing and the honest are not accused: real scripts, real judge, real sandbox.
 
-One of them in the default suite, one of each kind in CI, and all of them by ``make nightly``.
+One of each kind in CI, and all of them by ``make nightly``.
 """
 
 import pytest
@@ -13,13 +13,12 @@ HONEST = {script.name: script for script in scripts("honest")}
 
 pytestmark = pytest.mark.timeout(600)  # so many evaluations, on a busy machine
 
-OFTEN = {"replay_full"}
 IN_CI = {
-    "ahead_tiny", "ngram_cache", "hard_positions_nan", "score_overwritten", "link_replaced",
-    "answers_twice", "trains_at_import",
+    "ahead_tiny", "answers_twice", "hard_positions_nan", "link_replaced", "ngram_cache",
+    "replay_full", "score_overwritten", "trains_at_import",
 }  # fmt: skip
 HONEST_IN_CI = {"long_convolution", "mixture_of_experts"}
-"""The twin of the cheat in the default suite is honest, too."""
+"""The twins of the cheats are honest, too."""
 
 KINDS = {
     "swap": "looks ahead",
@@ -49,10 +48,10 @@ def kind(script):
 def test_there_is_one_of_each_kind_before_the_night():
     # What luck is worth takes six runs to show, and a mechanism reaches through a wall for less.
     kinds = {kind(s) for s in CHEATS.values() if s.gain_shows not in ("retries", "unisolated")}
-    assert sorted(kind(CHEATS[name]) for name in OFTEN | IN_CI) == sorted(kinds)
+    assert sorted(kind(CHEATS[name]) for name in IN_CI) == sorted(kinds)
 
 
-@pytest.mark.parametrize("name", by_turns(CHEATS, often=OFTEN, in_ci=IN_CI))
+@pytest.mark.parametrize("name", by_turns(CHEATS, IN_CI))
 def test_a_cheat_would_gain_and_does_not(bench, unisolated, name):
     outcome = bench.judge(CHEATS[name], unisolated=unisolated)
     assert outcome.twin.valid, outcome.twin.message
@@ -60,7 +59,7 @@ def test_a_cheat_would_gain_and_does_not(bench, unisolated, name):
     assert outcome.held, (outcome.stopped_by, outcome.gain, outcome.score.resolution)
 
 
-@pytest.mark.parametrize("name", by_turns(HONEST, in_ci=HONEST_IN_CI))
+@pytest.mark.parametrize("name", by_turns(HONEST, HONEST_IN_CI))
 def test_an_honest_model_is_not_accused(bench, name):
     # One of the seeds each, by turns: benchmarks/cheats.py runs all of them.
     training_seed, audit_seed = SEEDS[list(HONEST).index(name) % len(SEEDS)]

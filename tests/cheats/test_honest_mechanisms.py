@@ -88,7 +88,7 @@ def test_the_shell_builds_trains_and_asks_it(file, shell, tmp_path):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", by_turns([file.stem for file in FILES], in_ci=IN_CI))
+@pytest.mark.parametrize("name", by_turns([file.stem for file in FILES], IN_CI))
 def test_it_is_scored_valid(name, mechanisms, isolating):
     score = mechanisms(isolating).score((HERE / f"{name}.py").read_text())
     assert score.valid, (score.reason, score.message)

@@ -24,7 +24,7 @@ def test_there_is_one_of_each_kind_before_the_night():
     assert {"unruled", "unisolated"} <= {CHEATS[name].gain_shows for name in IN_CI}
 
 
-@pytest.mark.parametrize("name", by_turns(CHEATS, in_ci=IN_CI))
+@pytest.mark.parametrize("name", by_turns(CHEATS, IN_CI))
 def test_a_cheat_is_caught_and_would_have_gained(mechanisms, isolating, unisolated, name):
     script = CHEATS[name]
     case = judge(mechanisms(isolating), script, unisolated=unisolated)

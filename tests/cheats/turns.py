@@ -5,13 +5,12 @@ from collections.abc import Collection
 import pytest
 
 
-def by_turns(names: Collection[str], *, often: Collection[str] = (), in_ci: Collection[str] = ()):
-    """Return the names as parameters: the default suite's, CI's, and those that wait for the night.
+def by_turns(names: Collection[str], in_ci: Collection[str]):
+    """Return the names as parameters: the representatives, and those that wait for the night.
 
-    ``often`` and ``in_ci`` hold the representatives. Raises ValueError where one is no name.
+    Raises ValueError where a representative is no name.
     """
-    unknown = {*often, *in_ci} - set(names)
-    if unknown:
+    if unknown := set(in_ci) - set(names):
         raise ValueError(f"there is no {unknown}")
-    marks = {name: pytest.mark.slow for name in in_ci} | dict.fromkeys(often, ())
-    return [pytest.param(name, marks=marks.get(name, pytest.mark.nightly)) for name in names]
+    marks = (pytest.mark.slow if name in in_ci else pytest.mark.nightly for name in names)
+    return [pytest.param(name, marks=mark) for name, mark in zip(names, marks, strict=True)]

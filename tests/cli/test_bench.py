@@ -87,6 +87,7 @@ def test_the_plot_holds_every_mechanism_and_loads_nothing() -> None:
     assert "nothing was measured" in plot(machine, cells[4:5])
 
 
+@pytest.mark.slow
 def test_bench_measures_prints_and_plots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["softmax", "linear_attention"]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

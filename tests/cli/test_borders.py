@@ -211,6 +211,7 @@ def test_somebody_elses_run_is_refused_before_any_work(made):
     assert not (made / "runs/u/stop").exists()
 
 
+@pytest.mark.slow
 def test_a_run_on_a_read_only_disk_is_refused_before_any_work(runs):
     done = outside("""
         mkdir m && mount --bind runs m && mount -o remount,bind,ro m || exit 99
@@ -244,7 +245,11 @@ def test_a_run_that_a_full_disk_refuses_leaves_no_folder_or_one_that_resumes(run
 
 
 @pytest.mark.parametrize(
-    "size", [32, *(pytest.param(n, marks=pytest.mark.nightly) for n in (28, 36))]
+    "size",
+    [
+        pytest.param(32, marks=pytest.mark.slow),
+        *(pytest.param(n, marks=pytest.mark.nightly) for n in (28, 36)),
+    ],
 )
 def test_a_disk_that_fills_in_the_middle_of_a_run_ends_it_and_resume_goes_on(runs, size):
     done = outside(f"""
@@ -296,6 +301,7 @@ def test_a_result_that_is_damaged_is_told_by_name(runs):
         assert "runs/a" in call("bundle", "runs/a", "-o", "b.tar.gz", code=2).said
 
 
+@pytest.mark.slow
 def test_gc_asks_only_at_a_terminal_and_spares_what_is_unfinished(runs, tmp_path):
     every = ("gc", "--runs-beyond", "1KB")
     told = call(*every, code=2).said

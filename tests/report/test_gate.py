@@ -180,6 +180,7 @@ def run_toy(place, seed):
            "process", "--runs-dir", place)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_real_runs_pass_the_gate_until_their_design_is_made_worse(tmp_path, monkeypatch):
     tasks = tmp_path / "tasks"
     shutil.copytree(ROOT / "tests" / "toys" / "toy", tasks / "toy")

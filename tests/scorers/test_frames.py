@@ -16,7 +16,7 @@ import pytest
 
 from scorers import wire as judges
 from scorers.candidate import FAIL, HEADER, LOGITS, PROGRESS, READY, Link
-from scorers.judge import Refused, ask, follow_training, refuse
+from scorers.judge import Refused, ask, dismiss, follow_training, refuse
 from scorers.score import REPORTED, Reason
 from scorers.wire import Frame, Gone, Late, LogitsBuffer, ProtocolError, Wire
 
@@ -200,3 +200,11 @@ def test_the_largest_frame_costs_no_time(ends):
     assert len(body) + HEADER.size < 20_480
     link._send(READY, 0, body)
     assert len(follow_training(wire, time.monotonic() + 60, lambda *_: None)["x"]) == 9901
+
+
+def test_a_candidate_that_does_not_listen_to_the_goodbye_was_judged_all_the_same(ends):
+    wire, _ = ends
+    with pytest.raises(Late):
+        for _ in range(10_000):  # until nothing more goes into the pipe
+            wire.send(PROGRESS, 0, bytes(1 << 16), time.monotonic() + 0.2)
+    dismiss(wire, 0.5, time.monotonic())

@@ -156,6 +156,7 @@ def test_six_runs_one_of_them_invalid_and_the_same_command_again_starts_none(tmp
     assert "started" not in words
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_a_run_well_and_the_same_command_goes_on_and_then_starts_none(tmp_path, gate):
     process = begin(tmp_path, ONE, 1)
     process.send_signal(signal.SIGINT)

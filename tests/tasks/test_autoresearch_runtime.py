@@ -474,6 +474,7 @@ print(f"val_bpb:          {score:.6f}")
 """
 
 
+@pytest.mark.slow
 def test_in_a_process_of_its_own_over_the_real_wire(sandbox: Sandbox) -> None:
     sandbox.script.write_text(WITNESS)
     listener = Listener(sandbox.folder / "socket")

@@ -196,7 +196,13 @@ def test_training_under_bfloat16_autocast_works(name: str) -> None:
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
-@each
+LONGER = {"gated_recurrence", "tree", "nystrom"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in LONGER else []) for n in gallery.NAMES],
+)
 def test_a_few_steps_learn_a_toy_problem(name: str) -> None:
     """Which of two tokens stands more often: chance is log 2 = 0.69."""
     generator = torch.Generator().manual_seed(0)

@@ -23,7 +23,13 @@ def assert_clean(name: str, root: Path, backend: Backend) -> None:
     assert all(audit.passed for audit in score.audits), score.audits
 
 
-@pytest.mark.parametrize("name", gallery.NAMES)
+OFTEN = {"softmax", "tree", "gated_recurrence"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in OFTEN else pytest.mark.slow) for n in gallery.NAMES],
+)
 def test_the_judge_finds_no_fault(name: str, root: Path) -> None:
     assert_clean(name, root, InThread())
 

@@ -29,8 +29,8 @@ GENERATED = (
     "lra/listops", "lra/text", "lra/retrieval", "lra/image", "lra/image-fashion",
     "lra/pathfinder", "lra/pathfinder-gen", "lra/pathx", "lra/pathx-gen",
 )  # fmt: skip
-SAME_ROAD = ("lra/pathfinder", "lra/pathx-gen")
-"""Of the four that draw with one pair of hands two are enough by default."""
+SAME_ROAD = ("lra/pathfinder", "lra/pathfinder-gen", "lra/pathx-gen")
+"""Of the four that draw with one pair of hands one is enough by default."""
 FEW = {"train": 96, "search": 48, "test": 48}
 PUBLISHED = {
     "lra/listops": ("lra-listops-test-3451248d5b908524", "5a07b2d11448f431"),

@@ -15,8 +15,13 @@ from tasks.spec import Manifest, Task, all_tasks, find_task
 
 SIX = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 STAND_INS = ("image-fashion", "pathfinder-gen", "pathx-gen")
+FIXED = [f"lra/{name}" for name in SIX]
 TWELVE = [f"lra/{name}{variant}" for name in SIX for variant in ("", "-configurable")]
+OFTEN = {*FIXED, "lra/text-configurable"}  # "lra/retrieval-configurable" has a test of its own
 FAMILY = [*TWELVE, *(f"lra/{n}{v}" for n in STAND_INS for v in ("", "-configurable"))]
+
+SAME_ROAD = ("lra/pathfinder", "lra/pathfinder-gen", "lra/pathx-gen")
+"""Rows that are drawn as those of lra/pathx."""
 
 HEADINGS = ["Data", "Interface", "Training", "Limits", "Rules, checked by the judge", "Score"]
 
@@ -70,9 +75,12 @@ def look_at(found: Any, task: Task) -> None:
     assert not found.conditions.ranked
 
 
-@pytest.mark.parametrize("name", TWELVE)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in OFTEN else pytest.mark.nightly) for name in TWELVE],
+)
 def test_a_design_is_trained_and_scored(name: str, root: Path) -> None:
-    """In this process, but for that the whole road. One goes through a sandbox below."""
+    """In this process, but for that the whole road. CI sends one through a sandbox."""
     task = find_task(name)
     look_at(evaluated(task, root, softmax(task), InThread(), "test"), task)
 
@@ -80,8 +88,8 @@ def test_a_design_is_trained_and_scored(name: str, root: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "lra/image",
-        *(pytest.param(n, marks=pytest.mark.nightly) for n in TWELVE if n != "lra/image"),
+        pytest.param(name, marks=pytest.mark.slow if name == "lra/image" else pytest.mark.nightly)
+        for name in TWELVE
     ],
 )
 def test_a_sandbox_gives_the_same_score(name: str, root: Path, isolating: Any) -> None:
@@ -189,7 +197,14 @@ def test_the_parameter_cap_is_ten_percent_over_the_base_transformer(name: str) -
     assert 1.095 <= cap / base <= 1.105, (base, cap)
 
 
-@pytest.mark.parametrize("name", [n for n in FAMILY if not n.endswith("-configurable")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SAME_ROAD else [])
+        for name in FAMILY
+        if not name.endswith("-configurable")
+    ],
+)
 def test_prepared_rows_are_what_the_manifest_says(name: str, root: Path) -> None:
     data, manifest = prepared(find_task(name), root)
     shape = manifest.shape

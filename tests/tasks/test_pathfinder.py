@@ -16,7 +16,10 @@ from tasks.spec import find_task
 COUNTS = {"easy16": 1200, "hard32": 500, "hard128": 120}
 
 
-@pytest.fixture(scope="module", params=STYLES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(s, marks=pytest.mark.slow if s == "hard128" else ()) for s in STYLES],
+)
 def made(request: pytest.FixtureRequest) -> tuple[snakes.Style, snakes.Layouts]:
     style = STYLES[request.param]
     return style, snakes.layouts(Stream(11), style, COUNTS[request.param])

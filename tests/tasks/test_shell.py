@@ -195,6 +195,7 @@ FAILURES = {
 }
 
 
+@pytest.mark.slow
 def test_failure_is_told_to_the_judge_and_by_the_exit_code(judge: Judge, data: Path) -> None:
     outcome = judge.run(FAILURES["runtime_error"], (np.load(data / "search" / "tokens.npy")[:4],))
     assert outcome.failure["kind"] == "runtime_error"
