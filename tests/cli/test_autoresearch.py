@@ -10,8 +10,8 @@ from calling import call
 DESIGNS = Path(__file__).parents[2] / "tasks" / "autoresearch" / "designs"
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
 def test_a_run_ends_with_bits_per_byte_on_the_test_split_and_its_resolution(tmp_path):
     told = ("--profile", "test", "--agent", "reference", "--policy", "greedy", "--steps", 1)
     done = call("run", "--task", "autoresearch", *told, "--json", cwd=tmp_path)
@@ -72,13 +72,8 @@ def test_a_folder_of_ones_own_text_is_another_data_set(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    "count",
-    [
-        pytest.param("exact", marks=pytest.mark.slow),
-        pytest.param("public", marks=pytest.mark.nightly),
-    ],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("count", ["exact", "public"])
 def test_prepare_says_what_is_in_the_data(tmp_path, count):
     told = ("--profile", "test", "--byte-counts", count, "--json")
     made = json.loads(call("prepare", "autoresearch", *told, cwd=tmp_path).stdout)

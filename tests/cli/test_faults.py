@@ -284,7 +284,7 @@ def test_what_the_disk_refuses_a_command_is_told_and_loses_nothing(
         whole(here, template, gone="ab" if name == "gc" else "")
 
 
-@pytest.mark.parametrize(("name", "most"), cases(TRAINING, 2, 24, "run"))
+@pytest.mark.parametrize(("name", "most"), cases(TRAINING, 2, 24))
 def test_what_the_disk_refuses_a_training_is_told_and_it_goes_on_later(
     border, world, template, seen_stat, isolating, monkeypatch, capfd, name, most
 ):

@@ -57,8 +57,8 @@ def test_an_unknown_task_names_the_nearest(tmp_path: Path) -> None:
     call("tasks", "--tasks-dir", "nowhere", cwd=tmp_path, code=2)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(480)
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
 def test_a_task_from_outside_goes_the_whole_way(outside: Path) -> None:
     """Every command of the page, from a folder that is not the repository."""
     (commands,) = re.findall(r"^```console\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)

@@ -197,7 +197,8 @@ def test_real_runs_pass_the_gate_until_their_design_is_made_worse(tmp_path, monk
     check(tmp_path / "b.json", tmp_path / "worse", "--max-drop", "2%", code=1)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
 def test_gate_of_this_repository_fails_when_a_reference_design_is_made_worse(tmp_path):
     """The same files in another place, with the tree's levels cut to one: `.ci/gate` exits 1."""
     compiled = shutil.ignore_patterns("__pycache__")

@@ -260,7 +260,7 @@ def test_a_run_that_has_not_ended_is_shown_as_far_as_it_is(runs, tmp_path):
         assert said["left_out"] == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_of_500_nodes_stays_under_two_megabytes(tmp_path):
     said, text = report(made_run(tmp_path, nodes=500), out=tmp_path / "r.html")
     assert said["bytes"] == len(text.encode()) < 2_000_000

@@ -94,9 +94,8 @@ def test_a_kill_while_a_line_is_written_and_one_while_it_trains_change_nothing(t
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    "kills", [pytest.param(6, marks=pytest.mark.slow), pytest.param(50, marks=pytest.mark.nightly)]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("kills", [50])
 def test_kills_at_any_instant_change_nothing(tmp_path, expected, kills):
     rng = random.Random(2026)
     where = tmp_path / "where"
@@ -202,13 +201,8 @@ def test_ctrl_c_ends_what_would_go_on_and_leaves_a_run_that_resumes(tmp_path, he
     check_journal(run)
 
 
-@pytest.mark.parametrize(
-    "profile",
-    [
-        pytest.param("test", marks=pytest.mark.slow),
-        pytest.param("smoke", marks=pytest.mark.nightly),
-    ],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("profile", ["test", "smoke"])
 @pytest.mark.timeout(1800)
 def test_two_kills_of_the_real_task_change_nothing(tmp_path, profile):
     """Trains for real: the seed decides, whether the run was killed or not."""

@@ -268,7 +268,8 @@ class CustomEncoder(nn.Module):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
 def test_the_key_is_in_no_sandbox_run_or_log(private, isolating, tmp_path, monkeypatch):
     """A run that looks around, then every byte that it left is searched for the key."""
     pytest.importorskip("torch")

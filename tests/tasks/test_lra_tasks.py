@@ -226,7 +226,7 @@ def test_prepared_rows_are_what_the_manifest_says(name: str, root: Path) -> None
     assert again == data
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", [f"lra/{n}" for n in ("text", "image", "pathx")])
 def test_smoke_data_are_made_without_network(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

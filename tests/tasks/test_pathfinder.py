@@ -154,7 +154,7 @@ def test_several_processes_make_the_same_images_as_one() -> None:
     together.close()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_a_small_network_learns_it(tmp_path: Path) -> None:
     pytest.importorskip("torch")
