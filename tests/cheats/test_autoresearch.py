@@ -17,7 +17,7 @@ IN_CI = {
     "ahead_tiny", "answers_twice", "hard_positions_nan", "link_replaced", "ngram_cache",
     "replay_full", "score_overwritten",
 }  # fmt: skip
-HONEST_IN_CI = {"long_convolution", "mixture_of_experts"}
+HONEST_IN_CI = {"mixture_of_experts"}
 """The twins of the cheats are honest, too."""
 
 KINDS = {

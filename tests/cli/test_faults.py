@@ -265,17 +265,15 @@ def test_every_command_is_tried():
     assert set(leaves(typer.main.get_command(app))) == {*QUICK, *TRAINING}
 
 
-def cases(commands, few, many, *slow):
-    """Refuse a few operations of each command by default, and many more now and then."""
-
-    def at_length(name):
-        marks = pytest.mark.slow if name in slow else pytest.mark.nightly
-        return pytest.param(name, many, id=f"{name}, often", marks=marks)
-
-    return [pytest.param(n, few, id=n) for n in commands] + [at_length(n) for n in commands]
+def cases(commands, few, many):
+    """Refuse a few operations of each command by default, and many more by night."""
+    return [
+        *(pytest.param(n, few, id=n) for n in commands),
+        *(pytest.param(n, many, id=f"{n}, often", marks=pytest.mark.nightly) for n in commands),
+    ]
 
 
-@pytest.mark.parametrize(("name", "most"), cases(QUICK, 4, 32, "gc", "bundle"))
+@pytest.mark.parametrize(("name", "most"), cases(QUICK, 4, 32))
 def test_what_the_disk_refuses_a_command_is_told_and_loses_nothing(
     border, world, template, seen_stat, monkeypatch, capfd, name, most
 ):

@@ -268,7 +268,7 @@ def test_a_run_of_500_nodes_stays_under_two_megabytes(tmp_path):
     assert len(payload(text)["runs"][0]["nodes"]) == 500
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_noise_that_nothing_can_compress_is_cut_until_it_fits(tmp_path):
     run = made_run(tmp_path, nodes=200)
     for file in run.glob("nodes/*/stdout.log"):

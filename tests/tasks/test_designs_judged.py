@@ -34,16 +34,7 @@ def test_the_judge_finds_no_fault(name: str, root: Path) -> None:
     assert_clean(name, root, InThread())
 
 
-SLOW = ("gated_recurrence",)
-"""With the most of its own in it."""
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name in SLOW else pytest.mark.nightly)
-        for name in gallery.NAMES
-    ],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", gallery.NAMES)
 def test_nor_does_it_through_a_sandbox(name: str, root: Path, isolating: Backend) -> None:
     assert_clean(name, root, isolating)
