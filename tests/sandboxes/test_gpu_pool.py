@@ -379,6 +379,7 @@ def test_a_run_waits_before_its_budget_begins_and_gives_back_at_its_end(tmp_path
             time.sleep(0.3)  # what a budget that began too early would have lost
             killed.append(time.monotonic())
             process.kill()
+            process.wait()  # a process that dies gives its GPUs back one by one
         seen.append((what, pool().usage()[0].by if what == "scored" else details.get("message")))
 
     options = launch.Options(
