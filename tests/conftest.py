@@ -1,7 +1,6 @@
 """What all tests share: the toy task, data and caches of their own, no stray environment."""
 
 import contextlib
-import gc
 import os
 import signal
 from functools import cache
@@ -32,8 +31,6 @@ settings.load_profile("often")
 
 def pytest_collection_finish(session):
     """Keep the default suite off an engine that happens to run: it is written for bubblewrap."""
-    gc.collect()
-    gc.freeze()  # thousands of tests: looking through them again and again is a tenth of the time
     if not any(item.get_closest_marker("docker") for item in session.items):
         os.environ["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
 

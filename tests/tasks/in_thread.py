@@ -4,7 +4,6 @@ A process of its own costs seconds of imports before it does anything.
 """
 
 import contextlib
-import gc
 import json
 import sys
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from few_objects import few_objects
 
 from sandboxes.base import Backend, ExecResult, Probe, SandboxSpec
 from scorers import candidate
@@ -52,13 +52,10 @@ class InThread:
     @contextlib.contextmanager
     def open(self, spec: SandboxSpec) -> Iterator["Room"]:
         threads = torch.get_num_threads()
-        # The shell looks at every object alive: in a sandbox torch's, here pytest's, too.
-        gc.collect()
-        gc.freeze()
         try:
-            yield Room(spec)
+            with few_objects():
+                yield Room(spec)
         finally:
-            gc.unfreeze()
             torch.use_deterministic_algorithms(False)
             torch.set_num_threads(threads)
 

@@ -1,6 +1,5 @@
 """shell.py as a real process, against a judge of a few lines; how it fails, in this process."""
 
-import gc
 import json
 import mmap
 import os
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from few_objects import few_objects
 
 from scorers import candidate
 from tasks.spec import find_task
@@ -145,11 +145,8 @@ def judge(tmp_path: Path, data: Path) -> Judge:
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_objects() -> Iterator[None]:
-    """The shell looks at every object alive: in a sandbox torch's, here pytest's, too."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+    with few_objects():
+        yield
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 """What the shell gives a model, what it counts, and what it refuses, in this process."""
 
-import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from few_objects import few_objects
 
 from tasks.lra import shell
 
@@ -49,11 +49,8 @@ QUIET = (
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_objects() -> Iterator[None]:
-    """The shell looks at every object alive: in a sandbox torch's, here pytest's, too."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+    with few_objects():
+        yield
 
 
 @pytest.fixture
