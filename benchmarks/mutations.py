@@ -199,7 +199,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    parser.add_argument("--only", action="append", help="a file; may be repeated")
+    parser.add_argument("--only", action="append", choices=TESTS, help="may be repeated")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a line of JSON a mutant")
     chosen = parser.parse_args()
