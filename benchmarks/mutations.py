@@ -3,7 +3,8 @@
 Each mutant is one small change of one file: a comparison turned, a condition never met, a number
 changed, a call or an error left out. The tests of that file run against it, in a copy of the
 checkout; a mutant that they pass survives. Mutants are taken in random order of a fixed seed, so
-that a run cut short is a fair sample.
+that a run cut short is a fair sample. Survivors that somebody has judged stand in survivors.txt,
+with the reason why they can change no verdict; the others are printed, and make the exit code 1.
 
     python benchmarks/mutations.py [--minutes 30] [--jobs N] [--only scorers/wire.py] [--seed 0]
 
@@ -30,23 +31,26 @@ from pathlib import Path
 from queue import Queue
 
 ROOT = Path(__file__).parents[1]
-SCORERS = ["tests/scorers/test_frames.py", "tests/scorers/test_stateful.py"]
+JUDGED = Path(__file__).with_name("survivors.txt")
+FRAMES = ["tests/scorers/test_frames.py", "tests/scorers/test_times.py"]
+AUDITS = ["tests/scorers/test_audits.py", "tests/scorers/test_stateful.py"]
+LANGUAGE = ["tests/scorers/test_language.py", "tests/scorers/test_frozen.py"]
+PRINTED = "tests/scorers/test_printed.py"
 HOSTILE = "tests/scorers/test_hostile.py"
-LANGUAGE = "tests/scorers/test_language.py"
 TESTS = {
-    "scorers/wire.py": [*SCORERS, HOSTILE],
-    "scorers/judge.py": [*SCORERS, HOSTILE, LANGUAGE],
-    "scorers/candidate.py": [HOSTILE, *SCORERS, LANGUAGE],
+    "scorers/wire.py": [*FRAMES, *AUDITS, HOSTILE],
+    "scorers/judge.py": [*FRAMES, *AUDITS, HOSTILE, *LANGUAGE],
+    "scorers/candidate.py": [*FRAMES, HOSTILE, *LANGUAGE],
     "scorers/evaluate.py": [HOSTILE, "tests/scorers", "tests/search/test_ungraded.py"],
-    "scorers/output.py": ["tests/scorers/test_printed.py", HOSTILE, LANGUAGE],
-    "scorers/claims.py": ["tests/scorers", LANGUAGE],
+    "scorers/output.py": [PRINTED, HOSTILE, *LANGUAGE],
+    "scorers/claims.py": ["tests/scorers"],
     "scorers/score.py": ["tests/scorers", "tests/report/test_leaderboard.py"],
-    "scorers/audits.py": [*SCORERS, HOSTILE, LANGUAGE],
-    "scorers/classification.py": [*SCORERS, HOSTILE],
-    "scorers/language.py": [LANGUAGE],
-    "scorers/language_audits.py": [LANGUAGE],
-    "scorers/splice.py": [LANGUAGE],
-    "scorers/serving_order.py": [LANGUAGE, *SCORERS],
+    "scorers/audits.py": [*AUDITS, *LANGUAGE, HOSTILE],
+    "scorers/classification.py": [*AUDITS, *FRAMES, HOSTILE],
+    "scorers/language.py": [*LANGUAGE, *AUDITS, *FRAMES],
+    "scorers/language_audits.py": [*AUDITS, *LANGUAGE],
+    "scorers/splice.py": [*AUDITS, *LANGUAGE],
+    "scorers/serving_order.py": [*AUDITS, *LANGUAGE],
     "harness/search/journal.py": ["tests/search/test_journal.py", "tests/search/test_kill.py"],
 }
 """By file: where its tests are, the quick ones first."""
@@ -71,13 +75,16 @@ class Mutant:
     text: str
     was: str
 
-    def __str__(self) -> str:
-        """Say it on one line, the place marked in its source."""
+    def change(self) -> str:
+        """Say it on one line, the place marked in its source; the same when lines move."""
         source = (ROOT / self.path).read_bytes()
         before = source[: self.start].rpartition(b"\n")[2].decode().lstrip()
         after = source[self.end :].partition(b"\n")[0].decode()
         was = " ".join(self.was.split())
-        return f"{self.path}:{self.line}: {before}[{was} => {self.text.strip()}]{after}"
+        return f"{self.path}: {before}[{was} => {self.text.strip()}]{after}"
+
+    def __str__(self) -> str:
+        return self.change().replace(":", f":{self.line}:", 1)
 
 
 def mutants(path: str) -> Iterator[Mutant]:
@@ -98,12 +105,11 @@ def mutants(path: str) -> Iterator[Mutant]:
         return Mutant(path, line, start, end, text, source[start:end].decode())
 
     tree = ast.parse(source)
-    words = {  # for readers: they decide nothing
+    words = {  # for readers, and what makes a class: they decide nothing
         id(inside)
         for node in ast.walk(tree)
-        if isinstance(node, ast.JoinedStr | ast.Raise)
-        for inside in ast.walk(node)
-        if inside is not node
+        for part in _indifferent(node)
+        for inside in ast.walk(part)
     }
     for node in ast.walk(tree):
         if id(node) in words:
@@ -131,6 +137,14 @@ def mutants(path: str) -> Iterator[Mutant]:
                 yield instead(*at(test), "False")
             case ast.Raise() | ast.Expr(value=ast.Call()) | ast.Continue() | ast.Break():
                 yield instead(*at(node), "pass")
+
+
+def _indifferent(node: ast.AST) -> Iterator[ast.AST]:
+    match node:
+        case ast.JoinedStr() | ast.Raise():
+            yield from ast.iter_child_nodes(node)
+        case ast.ClassDef(decorator_list=decorators):
+            yield from decorators
 
 
 def parses(mutant: Mutant) -> bool:
@@ -204,7 +218,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="a line of JSON a mutant")
     chosen = parser.parse_args()
     until = time.monotonic() + 60 * chosen.minutes
+    judged = JUDGED.read_text().splitlines()
     found: dict[Mutant, str] = {}
+    unjudged: list[Mutant] = []
 
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -227,7 +243,8 @@ def main() -> int:
             if chosen.out:
                 with chosen.out.open("a") as lines:
                     lines.write(json.dumps([str(mutant), found[mutant]]) + "\n")
-            if found[mutant] == "survived":
+            if found[mutant] == "survived" and mutant.change() not in judged:
+                unjudged.append(mutant)
                 print(mutant, flush=True)
 
         every: list[Mutant] = []
@@ -240,7 +257,8 @@ def main() -> int:
         random.Random(chosen.seed).shuffle(every)  # noqa: S311  # an order, not a secret
         list(pool.map(run, every))
     print(f"{len(found)} of {len(every)} mutants: {dict(Counter(found.values()))}")
-    return 0
+    print(f"{len(unjudged)} of the survivors are not in {JUDGED.name}")
+    return 1 if unjudged else 0
 
 
 if __name__ == "__main__":

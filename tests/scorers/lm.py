@@ -103,8 +103,16 @@ def examine(folder: Path, predict, *, batch: int = 16, sizes: Sizes = SIZES, see
 _made = cache(make_judge)  # what it draws takes longer than what it asks
 
 
-def serve(judge, predict, claim: dict, lend: bytes = b""):
+def serve(
+    judge,
+    predict,
+    claim: dict,
+    lend: bytes = b"",
+    times: Times | None = None,
+    observe=lambda *_: None,
+):
     """Return an examiner's verdict on ``predict``, and the judge's last words."""
+    times = times or Times(time.monotonic(), PATIENCE_S, PATIENCE_S)
     told: list[dict] = []
     with TemporaryDirectory() as place, closing(LogitsBuffer(judge.buffer_bytes)) as buffer:
         path = Path(place) / "judge.sock"
@@ -120,13 +128,11 @@ def serve(judge, predict, claim: dict, lend: bytes = b""):
         listener = Listener(path)
         thread = threading.Thread(target=candidate, daemon=True)
         thread.start()
-        now = time.monotonic()
         with closing(judge), closing(listener):
-            wire = listener.accept(thread.is_alive, threading.Event(), now + PATIENCE_S)
+            wire = listener.accept(thread.is_alive, threading.Event(), times.spawned + PATIENCE_S)
             with closing(wire):
                 wire.greet(buffer)
-                times = Times(now, PATIENCE_S, PATIENCE_S)
-                verdict = judge.examine(wire, buffer, times=times, observe=lambda *_: None)
+                verdict = judge.examine(wire, buffer, times=times, observe=observe)
                 thread.join(PATIENCE_S)
     assert not thread.is_alive()
     return verdict, told

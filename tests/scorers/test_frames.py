@@ -7,18 +7,20 @@ import socket
 import struct
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from mmap import mmap
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from harness.errors import Cancelled
 from scorers import wire as judges
 from scorers.candidate import FAIL, HEADER, LOGITS, PROGRESS, READY, Link
-from scorers.judge import Refused, ask, dismiss, follow_training, refuse
+from scorers.judge import Refused, TrainLate, ask, dismiss, follow_training, refuse
 from scorers.score import REPORTED, Reason
-from scorers.wire import Frame, Gone, Late, LogitsBuffer, ProtocolError, Wire
+from scorers.wire import Frame, Gone, Late, Listener, LogitsBuffer, ProtocolError, Wire
 
 
 @pytest.fixture
@@ -64,11 +66,11 @@ def test_progress_that_breaks_the_rules_is_a_protocol_error_and_seen_by_nobody(e
 def test_honest_progress_arrives_and_a_loss_that_diverged_is_not_known(ends):
     wire, link = ends
     seen = []
-    for step, loss in ((0, 2.5), (1, math.nan), (2, math.inf), (3, 1)):
-        link.progress(step, 3, loss, every_s=0)
+    for step, loss in ((0, 2.5), (1, math.nan), (2, -math.inf), (3, math.inf), (4, 1)):
+        link.progress(step, 4, loss, every_s=0)
     link._send(READY, 0, b"{}")
     follow_training(wire, time.monotonic() + 60, lambda what, told: seen.append(told))
-    assert [told["loss"] for told in seen] == [2.5, None, None, 1.0]
+    assert [told["loss"] for told in seen] == [2.5, None, None, None, 1.0]
     assert {tuple(told) for told in seen} == {("step", "total", "loss")}
 
 
@@ -200,6 +202,151 @@ def test_the_largest_frame_costs_no_time(ends):
     assert len(body) + HEADER.size < 20_480
     link._send(READY, 0, body)
     assert len(follow_training(wire, time.monotonic() + 60, lambda *_: None)["x"]) == 9901
+
+
+def test_who_says_nothing_until_the_limit_is_late_for_training(ends):
+    with pytest.raises(TrainLate):
+        follow_training(ends[0], time.monotonic() - 1, lambda *_: None)
+
+
+def test_who_says_instead_of_an_answer_why_there_is_none_is_believed_that_it_has_none(ends):
+    wire, link = ends
+    link.fail("runtime_error", "no memory left")
+    with pytest.raises(Refused, match="In the sandbox: no memory left"):
+        ask(wire, 0, np.zeros((1, 8), np.int32), (1, 1, 4), time.monotonic() + 60)
+
+
+def test_a_whole_number_is_kept_up_to_the_largest_that_every_reader_keeps():
+    for number, well in (
+        (2**53, True),
+        (2**53 + 1, False),
+        (-(2**53), True),
+        (-(2**53) - 1, False),
+    ):
+        frame = Frame(READY, 0, json.dumps({"x": number}).encode())
+        if well:
+            assert frame.json() == {"x": number}
+        else:
+            with pytest.raises(ProtocolError, match="too large"):
+                frame.json()
+
+
+def test_values_are_nested_as_deep_as_is_said_and_no_deeper():
+    frame = Frame(READY, 0, b'{"x": ' + b"[" * 7 + b"1" + b"]" * 7 + b"}")
+    assert frame.json()["x"] == [[[[[[[1]]]]]]]
+    with pytest.raises(ProtocolError, match="too deeply"):
+        Frame(READY, 0, b'{"x": ' + b"[" * 8 + b"1" + b"]" * 8 + b"}").json()
+
+
+def test_the_largest_frame_is_taken_and_a_byte_more_is_not(ends):
+    wire, link = ends
+    link._sock.sendall(HEADER.pack(b"AIRA", READY, 0, 3, judges.MAX_BODY) + bytes(judges.MAX_BODY))
+    assert wire.receive(time.monotonic() + 60) == Frame(READY, 3, bytes(judges.MAX_BODY))
+    link._sock.sendall(HEADER.pack(b"AIRA", READY, 0, 0, judges.MAX_BODY + 1))
+    with pytest.raises(ProtocolError, match="announces 20481 bytes, the limit is 20480"):
+        wire.receive(time.monotonic() + 60)
+
+
+class Moody(socket.socket):
+    """A socket that is not ready when it is first asked, though it was said to be."""
+
+    moods = 1
+
+    def recv(self, *args):
+        self._mood()
+        return super().recv(*args)
+
+    def send(self, *args):
+        self._mood()
+        return super().send(*args)
+
+    def _mood(self):
+        if self.moods:
+            self.moods -= 1
+            raise BlockingIOError
+
+
+def test_a_socket_that_is_not_ready_after_all_is_waited_for():
+    ours, theirs = socket.socketpair()
+    theirs.sendall(HEADER.pack(b"AIRA", READY, 0, 0, 2) + b"{}")
+    with (
+        closing(theirs),
+        closing(Wire(Moody(fileno=ours.detach()), lambda: True, threading.Event())) as wire,
+    ):
+        assert wire.receive(time.monotonic() + 60).json() == {}
+        wire._socket.moods = 1
+        wire.send(READY, 0, b"once", time.monotonic() + 60)
+        assert theirs.recv(99) == HEADER.pack(b"AIRA", READY, 0, 0, 4) + b"once"
+
+
+def test_who_hung_up_is_gone_whether_asked_or_listened_to():
+    for unread in (b"", b"x"):  # what is left unread makes the next call an error, not an end
+        ours, theirs = socket.socketpair()
+        with closing(Wire(ours, lambda: True, threading.Event())) as wire:
+            ours.send(unread)
+            theirs.close()
+            with pytest.raises(Gone):
+                wire.receive(time.monotonic() + 60)
+            with pytest.raises(Gone):
+                wire.send(READY, 0, b"{}", time.monotonic() + 60)
+
+
+def test_the_last_words_of_who_died_are_read_and_then_it_is_gone():
+    """Though its end of the link is still open: a child of its may hold it."""
+    ours, theirs = socket.socketpair()
+    with closing(theirs), closing(Wire(ours, lambda: False, threading.Event())) as wire:
+        theirs.sendall(HEADER.pack(b"AIRA", READY, 0, 0, 2) + b"{}")
+        assert wire.receive(time.monotonic() + 60).json() == {}
+        with pytest.raises(Gone):
+            wire.receive(time.monotonic() + 60)
+
+
+def test_a_cancelled_judge_waits_for_nobody(ends):
+    wire, link = ends
+    wire._cancel.set()
+    link._send(READY, 0, b"{}")
+    with pytest.raises(Cancelled):
+        wire.receive(time.monotonic() + 60)
+
+
+@pytest.mark.parametrize(
+    ("living", "cancelled", "patience", "error"),
+    [(False, False, 60, Gone), (True, True, 60, Cancelled), (True, False, -1, Late)],
+)
+def test_nobody_is_waited_for_in_vain_and_nothing_stays_open(
+    tmp_path, living, cancelled, patience, error
+):
+    cancel = threading.Event()
+    if cancelled:
+        cancel.set()
+    with closing(Listener(tmp_path / "judge.sock")) as listener:
+        with pytest.raises(error):
+            listener.accept(lambda: living, cancel, time.monotonic() + patience)
+        with pytest.raises(OSError, match="in use"):
+            Listener(tmp_path / "judge.sock")
+    assert str(tmp_path) not in held_open().values()
+
+
+def held_open():
+    """Return where this process's descriptors lead, by number."""
+    found = {}
+    for fd in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # another thread closed it
+            found[int(fd.name)] = str(fd.readlink())
+    return found
+
+
+def test_a_buffer_is_kept_as_far_as_is_said_and_closes(tmp_path):
+    buffer = LogitsBuffer(4096)
+    with mmap(buffer.fileno(), 4096) as candidates:
+        candidates[:8] = b"exported"
+    buffer.save(6, tmp_path / "kept")
+    assert (tmp_path / "kept").read_bytes() == b"export"
+    fd = buffer.fileno()
+    assert held_open()[fd].startswith("/memfd:logits")
+    buffer.close()
+    assert buffer._map.closed
+    assert not held_open().get(fd, "").startswith("/memfd:logits")
 
 
 def test_a_candidate_that_does_not_listen_to_the_goodbye_was_judged_all_the_same(ends):

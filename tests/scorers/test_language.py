@@ -6,9 +6,10 @@ on a language whose true probabilities are known (``lm.py``).
 
 import numpy as np
 import pytest
-from lm import BOS, LENGTH, VOCABULARY, Language2, examine, write_split
+from lm import BOS, LENGTH, VOCABULARY, Language2, examine, make_judge, serve, write_split
 
-from scorers import serving_order, splice
+from scorers import language_audits, serving_order, splice
+from scorers.language import Sizes
 from scorers.language_audits import trend
 from scorers.output import Output
 from scorers.score import Reason
@@ -50,11 +51,140 @@ def test_bits_per_byte_is_what_a_direct_computation_gives(folder, language, hone
     counted = rows[:, 1:] != BOS
     expected = -chances[counted].sum() / np.log(2) / (4 * counted.sum())
     assert honest.score == pytest.approx(expected, rel=1e-5)
+    row_bits = -np.where(counted, chances, 0).sum(axis=1) / np.log(2)
+    row_bytes = 4 * counted.sum(axis=1)
+    apart = row_bits - expected * row_bytes  # of a ratio of sums over 192 rows
+    error = np.sqrt((apart**2).sum() * 192 / 191) / row_bytes.sum()
+    assert honest.standard_error == pytest.approx(error, rel=1e-4)
+
+
+def test_a_token_of_one_byte_counts_and_one_of_none_does_not(tmp_path, language):
+    folder = write_split(tmp_path / "search", language, 16, 3000, seed=1)
+    sizes = np.arange(VOCABULARY) % 4  # 16 tokens, BOS is not among them, are of no byte
+    sizes[BOS] = 0
+    np.save(folder / "token_bytes.npy", sizes.astype(np.int32))
+    rows = np.load(folder / "rows.npy").astype(np.int64)
+    chances = np.take_along_axis(language.logits(rows[:, :-1]), rows[:, 1:, None], axis=2)[..., 0]
+    length = sizes[rows[:, 1:]]
+    assert {0, 1, 2, 3} == set(length.ravel().tolist())
+    expected = -chances[length > 0].sum() / np.log(2) / length.sum()
+    verdict, _ = serve(make_judge(folder, ONE_BY_ONE), language.logits, {"batch_size": 1})
+    assert verdict.score == pytest.approx(expected, rel=1e-5)
 
 
 def test_raising_all_logits_gains_nothing(folder, language, honest):
     raised, _ = examine(folder, lambda t: language.logits(t) + 50)
     assert raised.score == pytest.approx(honest.score, abs=1e-5)
+
+
+ONE_BY_ONE = Sizes(audit_rows=24, gap=8, twins=6, repeats=5)
+
+
+def test_every_answer_counts_the_last_one_too_and_each_pair_is_compared(few, language):
+    """One row a request: the five that come again and the six twins, nothing to fill up."""
+    for seed in "abc":
+        shown, seen = [], []
+
+        def predict(tokens, shown=shown):
+            shown.append(tokens.tobytes())
+            return language.logits(tokens)
+
+        def observe(what, details, seen=seen):
+            if what == "served":
+                seen.append(details)
+
+        verdict, _ = serve(
+            make_judge(few, ONE_BY_ONE, seed), predict, {"batch_size": 1}, observe=observe
+        )
+        assert verdict.failed is None, verdict.message
+        assert len(shown) == len(set(shown)) + 5
+        assert audit(verdict, "statelessness").power.startswith("5 pairs")
+        assert audit(verdict, "repeats").power.startswith("5 pairs")
+        assert audit(verdict, "prefix").power.startswith("6 pairs")
+        assert audit(verdict, "prefix lean").power.startswith("6 pairs")
+        every = [{"done": done, "batches": len(shown)} for done in range(1, len(shown) + 1)]
+        assert seen == every
+
+
+def test_each_place_is_asked_for_once_where_it_first_stands(few, language):
+    """A place whose twin is shown first belongs to the twins alone: the coin is the twin's."""
+    judge, shown = make_judge(few, ONE_BY_ONE), []
+
+    def predict(tokens):
+        shown.append(tokens.tobytes())
+        return language.logits(tokens)
+
+    verdict, _ = serve(judge, predict, {"batch_size": 1})
+
+    def turn(item):
+        return shown.index(judge._items[item : item + 1, :-1].astype(np.int32).tobytes())
+
+    first = sum(turn(item) < turn(judge._twins[item]) for item in judge._twin_place)
+    assert 0 < first < 6
+    asked = len(judge._places.row) - first
+    assert audit(verdict, "swap").power.startswith(f"{asked} places")
+
+
+def turned(logits, tokens, until=LENGTH - 1):
+    """Give what does not come next another order, so that what comes next costs the same."""
+    rows, ahead = logits.copy(), tokens[:, 1:]
+    for row in range(len(tokens)):
+        for t in range(until):
+            others = np.arange(VOCABULARY) != ahead[row, t]
+            rows[row, t, others] = np.roll(logits[row, t, others], 1)
+    return rows
+
+
+def test_an_old_row_answered_otherwise_where_it_costs_nothing_is_seen_and_told_where(few, language):
+    known, number, again = set(), 0, []
+
+    def predict(tokens):
+        nonlocal number
+        logits = language.logits(tokens)
+        if tokens.tobytes() in known and not again:
+            again.append(number)
+            logits = turned(logits, tokens)
+        known.add(tokens.tobytes())
+        number += 1
+        return logits
+
+    verdict, _ = serve(make_judge(few, ONE_BY_ONE), predict, {"batch_size": 1})
+    assert verdict.failed is Reason.STATEFUL
+    assert f"answered again in request {again[0]}:" in verdict.message
+    assert audit(verdict, "repeats").passed
+
+
+def test_a_look_ahead_that_gains_nothing_is_seen_between_twins(few, language):
+    def predict(tokens):
+        logits = language.logits(tokens)
+        return np.where(tokens[:, -1:, None] % 2, turned(logits, tokens, until=4), logits)
+
+    verdict, _ = serve(make_judge(few, ONE_BY_ONE), predict, {"batch_size": 1})
+    assert [a.name for a in verdict.audits if not a.passed] == ["prefix"]
+    assert verdict.failed is Reason.LOOKS_AHEAD
+
+
+def test_a_look_ahead_leans_by_what_it_adds(few, language):
+    verdict, _ = serve(make_judge(few, ONE_BY_ONE), peek(language, 0.3), {"batch_size": 1})
+    assert audit(verdict, "prefix lean").value == pytest.approx(0.3, abs=1e-3)
+
+
+def test_the_resolution_is_that_of_the_trend_where_it_is_the_coarser(few, language, monkeypatch):
+    real = language_audits.trend
+    monkeypatch.setattr(language_audits, "trend", lambda *rows: (real(*rows)[0], 40 * np.log(2)))
+    verdict, _ = serve(make_judge(few, ONE_BY_ONE), language.logits, {"batch_size": 1})
+    assert verdict.resolution == pytest.approx(10)  # at 4 bytes a token
+
+
+def test_columns_that_are_compared_are_all_different(few):
+    assert len(set(make_judge(few, ONE_BY_ONE)._columns.tolist())) == 32
+
+
+def test_hidden_rows_that_would_run_code_when_they_are_read_are_refused(tmp_path, language):
+    folder = write_split(tmp_path / "search", language, 16, 3000, seed=1)
+    np.save(folder / "rows.npy", np.array([print], object))
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        make_judge(folder, ONE_BY_ONE)
 
 
 def peek(language, weight, where=lambda tokens: np.ones(tokens.shape, bool)):
@@ -241,8 +371,8 @@ def test_places_stand_where_both_continuations_follow_the_same_tokens(folder):
     shown = found.rows[places.row, places.position + 1]
     assert np.array_equal(shown, np.where(places.sign > 0, places.own, places.other))
     assert abs(places.sign.mean()) < 0.15  # the coin is fair
-    assert places.position.max() < LENGTH - 1  # there is something to look ahead to
-    assert set(range(LENGTH - 2)) <= set(places.position.tolist())  # every offset
+    # Every offset after which there is something to look ahead to.
+    assert set(places.position.tolist()) == set(range(LENGTH - 1))
     assert places.after_bos.sum() > 50
     assert np.all(found.rows[:, 0] == BOS)
     twin = splice.twin(stream, found, 10)

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from scorers import evaluate
-from scorers.output import LOG_BYTES, Output
+from scorers.output import LOG_BYTES, Output, clean
 
 
 def told(*chunks: bytes):
@@ -28,6 +28,7 @@ PUBLIC = (
         (b"step 12 34% loss 5.1234 epoch 1\n", 12, 0, 5.1234, 0.34),
         (b"Step: 3/40, Loss = 0.5\nsaving\n", 3, 40, 0.5, 0.075),
         (b"step 7\n", 7, 0, None, 0.0),
+        (b"step 40/40\n", 40, 40, None, 1.0),
         (b"step 50/40 loss 1\n", 50, 0, 1.0, 0.0),
         (b"step 1 999% loss 1\n", 1, 0, 1.0, 1.0),
         (b"step 1 loss nan\n", 1, 0, None, 0.0),
@@ -71,6 +72,33 @@ def test_numbers_stay_bounded_and_a_megabyte_of_them_costs_nothing():
 
 def test_it_is_found_at_the_end_of_an_output_that_is_kept_in_parts():
     assert told(b"step 1 loss 9\n" + b"." * LOG_BYTES, b"\nstep 2 loss 8\n")["step"] == 2
+
+
+def test_a_flood_is_kept_in_bounded_memory_by_its_beginning_and_its_end():
+    output = Output()
+    output.feed("stdout", b"begin")
+    for _ in range(100):
+        output.feed("stdout", b"." * 100_000)
+        assert len(output._head) + len(output._tail) <= 3 * LOG_BYTES
+    output.feed("stderr", b"the end")
+    kept = output.text()
+    assert kept.startswith(b"begin.")
+    assert kept.endswith(b".the end")
+    left_out = 10_000_012 - 2 * LOG_BYTES
+    assert f"\n… {left_out:,} bytes left out …\n".encode() in kept
+
+
+def test_the_last_lines_of_a_short_output_are_the_last_twelve():
+    output = Output()
+    output.feed("stdout", b"".join(b"line %d\n" % number for number in range(20)))
+    assert output.last_lines() == "\n".join(f"line {number}" for number in range(8, 20))
+
+
+def test_what_is_cut_says_so_at_the_end_that_is_cut():
+    assert clean("12345", 5) == "12345"
+    assert clean("123456", 5) == "…23456"
+    assert clean("123456", 5, keep="head") == "12345…"
+    assert clean("a\x1b[2Jb\tc\n\u202e") == "a[2Jb\tc\n"
 
 
 def test_a_script_in_a_sandbox_is_followed_while_it_trains(score_toy, monkeypatch):

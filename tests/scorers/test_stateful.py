@@ -79,6 +79,39 @@ def test_a_memory_or_a_look_at_the_batch_is_caught(judged, name):
     assert "asked again in request" in verdict.message
 
 
+LEARNS_AND_REMEMBERS = """
+known, n = {}, 0
+def predict(t):
+    global n
+    n += len(t)
+    new = honest(t) * np.float32(1 if n > 250 else -1)
+    return np.stack([known.setdefault(r.tobytes(), x) for r, x in zip(t, new)])
+"""
+
+
+def test_learning_while_serving_that_answers_old_rows_as_before_is_seen_by_its_rise(judged):
+    verdict = judged(LEARNS_AND_REMEMBERS)
+    assert [audit.name for audit in verdict.audits if not audit.passed] == ["trend"]
+    assert verdict.failed is Reason.TREND
+    assert "Accuracy rises while serving" in verdict.message
+
+
+def test_an_accuracy_and_its_standard_error(judged):
+    verdict = judged("predict = honest")
+    assert 0.4 < verdict.score < 0.9  # two classes of four, and one for the rest
+    error = np.sqrt(verdict.score * (1 - verdict.score) / 400)
+    assert verdict.standard_error == pytest.approx(error)
+
+
+@pytest.mark.parametrize("name", ["tokens", "labels"])
+def test_data_that_would_run_code_when_it_is_read_is_refused(tmp_path, name):
+    np.save(tmp_path / "tokens.npy", np.ones((4, 8), np.uint8))
+    np.save(tmp_path / "labels.npy", np.ones(4, np.uint8))
+    np.save(tmp_path / f"{name}.npy", np.array([print], object))
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        Classification(tmp_path, 4, audit_seed="a1b2")
+
+
 def test_in_a_sandbox_it_is_no_score(score_toy):
     score = score_toy(HALF + STATEFUL["learns the marginal while it serves"])
     assert (score.valid, score.score, score.reason) == (False, None, "stateful")

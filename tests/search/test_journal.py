@@ -2,12 +2,22 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from harness.errors import ConfigError
+from harness.search import journal as journals
 from harness.search.journal import Journal, read
 from scorers.score import Reason
+
+KEPT = (
+    '{"format": 1, "at": "2026-01-02T03:04:05.678+00:00", "elapsed_s": 0.0, '
+    '"event": "opened", "agent": "reference", "chain": "dc2ef828444c4bc9"}\n'
+    '{"format": 1, "at": "2026-01-02T03:04:18.178+00:00", "elapsed_s": 12.5, '
+    '"event": "scored", "node": 0, "score": 0.5, "chain": "00a0689f3296e561"}\n'
+)
+"""As version 0.1 wrote it."""
 
 
 @pytest.fixture
@@ -75,14 +85,51 @@ def test_an_event_is_the_same_now_as_when_it_is_read_back(tmp_path):
     assert repr(event) == repr(again)
 
 
-def test_elapsed_time_adds_up_over_processes(written):
-    first = Journal(written)
-    before = first.elapsed_s
-    first.append("closed", status="interrupted", message="")
-    first.close()
-    second = Journal(written)
-    assert second.elapsed_s >= before - 0.001
-    second.close()
+def test_a_journal_of_this_format_reads_as_long_as_there_is_a_harness(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text(KEPT)
+    (opened, scored), chain, whole = read(path)
+    assert (opened.kind, opened.elapsed_s, opened.data) == ("opened", 0.0, {"agent": "reference"})
+    assert (scored.kind, scored.elapsed_s, scored.data) == (
+        "scored",
+        12.5,
+        {"node": 0, "score": 0.5},
+    )
+    assert (chain, whole) == (json.loads(KEPT.splitlines()[1])["chain"], len(KEPT))
+
+
+def test_what_is_no_journal_line_is_said_to_be_none_in_the_first_line_too(tmp_path):
+    path = tmp_path / "events.jsonl"
+    for line in ("{", "[]", "7", "null", '{"event": "opened"}', '{"chain": "0"}'):
+        path.write_text(line + "\n")
+        with pytest.raises(ConfigError, match=r"line 1 is damaged: it is not a journal line"):
+            Journal(path)
+
+
+def test_a_journal_that_is_no_file_is_an_error_with_its_cause(tmp_path):
+    (tmp_path / "events.jsonl").mkdir()
+    with pytest.raises(ConfigError, match=r"events\.jsonl cannot be read") as caught:
+        Journal(tmp_path / "events.jsonl")
+    assert caught.value.cause
+
+
+def test_active_time_adds_up_over_processes_and_what_lies_between_is_not_counted(
+    written, tmp_path, monkeypatch
+):
+    now = 100.0
+    monkeypatch.setattr(journals, "time", SimpleNamespace(monotonic=lambda: now))
+    path = tmp_path / "timed.jsonl"
+    for opened, elapsed in ((100.0, 5.0), (1000.0, 10.0), (3.0, 15.0)):
+        now = opened
+        journal = Journal(path)
+        assert journal.elapsed_s == pytest.approx(elapsed - 5)
+        now = opened + 2.5
+        journal.append("chosen", node=0)
+        now = opened + 5
+        assert journal.append("closed").elapsed_s == elapsed
+        now = opened + 50
+        journal.close()
+    assert [e.elapsed_s for e in read(path)[0]] == [2.5, 5.0, 7.5, 10.0, 12.5, 15.0]
 
 
 def interrupt_at(line: int):
