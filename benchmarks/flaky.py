@@ -25,7 +25,8 @@ def busy(cores: int):
     """Keep that many cores busy; a burner ends by itself when its parent is gone."""
     with ExitStack() as burning:
         for _ in range(cores):
-            burner = burning.enter_context(subprocess.Popen([sys.executable, "-c", BURN]))
+            argv = [sys.executable, "-c", BURN]  # Ctrl-C is not for them
+            burner = burning.enter_context(subprocess.Popen(argv, start_new_session=True))
             burning.callback(burner.kill)
         yield
 

@@ -209,7 +209,7 @@ def test_who_says_nothing_until_the_limit_is_late_for_training(ends):
         follow_training(ends[0], time.monotonic() - 1, lambda *_: None)
 
 
-def test_who_says_instead_of_an_answer_why_there_is_none_is_believed_that_it_has_none(ends):
+def test_a_candidate_that_says_why_it_has_no_answer_is_refused_in_its_own_words(ends):
     wire, link = ends
     link.fail("runtime_error", "no memory left")
     with pytest.raises(Refused, match="In the sandbox: no memory left"):
