@@ -18,6 +18,7 @@ import numpy as np
 from scorers.candidate import Link
 from scorers.judge import Times
 from scorers.language import Language, Sizes
+from scorers.splice import Stream
 from scorers.wire import Listener, LogitsBuffer
 from tasks.autoresearch.packing import pack
 
@@ -71,9 +72,9 @@ def write_split(folder: Path, language: Language2, rows: int, audit: int, seed: 
     scored = np.array(packed, np.uint16)
     stream = language.documents(audit, rng)
     flat = np.array([t for d in stream for t in d], np.uint16)
-    nats = -_at(language.logits(scored[:, :-1]), scored[:, 1:])
+    nats = -at(language.logits(scored[:, :-1]), scored[:, 1:])
     table = np.zeros((4, len(flat)), np.float32)
-    table[:, 1:] = _at(language.logits(flat[None, :-1].astype(np.int64)), flat[None, 1:])[0]
+    table[:, 1:] = at(language.logits(flat[None, :-1].astype(np.int64)), flat[None, 1:])[0]
     np.save(folder / "rows.npy", scored)
     np.save(folder / "rows_reference.npy", -nats.astype(np.float32))
     np.save(folder / "audit_tokens.npy", flat)
@@ -85,7 +86,14 @@ def write_split(folder: Path, language: Language2, rows: int, audit: int, seed: 
     return folder
 
 
-def _at(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+def read_stream(folder: Path) -> Stream:
+    """Return a split's stream of documents for spliced rows."""
+    load = {n: np.load(folder / f"audit_{n}.npy") for n in ("tokens", "starts", "reference")}
+    return Stream(load["tokens"], load["starts"], load["reference"], BOS)
+
+
+def at(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Return the logits of these tokens, one a position."""
     return np.take_along_axis(logits, tokens.astype(np.int64)[:, :, None], axis=2)[:, :, 0]
 
 

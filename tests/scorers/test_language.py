@@ -6,7 +6,18 @@ on a language whose true probabilities are known (``lm.py``).
 
 import numpy as np
 import pytest
-from lm import BOS, LENGTH, VOCABULARY, Language2, examine, make_judge, serve, write_split
+from lm import (
+    BOS,
+    LENGTH,
+    VOCABULARY,
+    Language2,
+    at,
+    examine,
+    make_judge,
+    read_stream,
+    serve,
+    write_split,
+)
 
 from scorers import language_audits, serving_order, splice
 from scorers.language import Sizes
@@ -14,6 +25,9 @@ from scorers.language_audits import trend
 from scorers.output import Output
 from scorers.score import Reason
 from scorers.wire import ProtocolError
+
+ONE_BY_ONE = Sizes(audit_rows=24, gap=8, twins=6, repeats=5)
+"""For requests of one row: nothing has to wait or to be filled up."""
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +59,18 @@ def audit(verdict, name):
     return next(a for a in verdict.audits if a.name == name)
 
 
-def test_bits_per_byte_is_what_a_direct_computation_gives(folder, language, honest):
+def shown(folder, language):
+    """Return the targets of the scored rows, and what each costs in bits."""
     rows = np.load(folder / "rows.npy").astype(np.int64)
-    chances = np.take_along_axis(language.logits(rows[:, :-1]), rows[:, 1:, None], axis=2)[..., 0]
-    counted = rows[:, 1:] != BOS
-    expected = -chances[counted].sum() / np.log(2) / (4 * counted.sum())
+    return rows[:, 1:], -at(language.logits(rows[:, :-1]), rows[:, 1:]) / np.log(2)
+
+
+def test_bits_per_byte_is_what_a_direct_computation_gives(folder, language, honest):
+    targets, bits = shown(folder, language)
+    counted = targets != BOS
+    expected = bits[counted].sum() / (4 * counted.sum())
     assert honest.score == pytest.approx(expected, rel=1e-5)
-    row_bits = -np.where(counted, chances, 0).sum(axis=1) / np.log(2)
+    row_bits = np.where(counted, bits, 0).sum(axis=1)
     row_bytes = 4 * counted.sum(axis=1)
     apart = row_bits - expected * row_bytes  # of a ratio of sums over 192 rows
     error = np.sqrt((apart**2).sum() * 192 / 191) / row_bytes.sum()
@@ -63,21 +82,17 @@ def test_a_token_of_one_byte_counts_and_one_of_none_does_not(tmp_path, language)
     sizes = np.arange(VOCABULARY) % 4  # 16 tokens, BOS is not among them, are of no byte
     sizes[BOS] = 0
     np.save(folder / "token_bytes.npy", sizes.astype(np.int32))
-    rows = np.load(folder / "rows.npy").astype(np.int64)
-    chances = np.take_along_axis(language.logits(rows[:, :-1]), rows[:, 1:, None], axis=2)[..., 0]
-    length = sizes[rows[:, 1:]]
+    targets, bits = shown(folder, language)
+    length = sizes[targets]
     assert {0, 1, 2, 3} == set(length.ravel().tolist())
-    expected = -chances[length > 0].sum() / np.log(2) / length.sum()
-    verdict, _ = serve(make_judge(folder, ONE_BY_ONE), language.logits, {"batch_size": 1})
+    expected = bits[length > 0].sum() / length.sum()
+    verdict, _ = examine(folder, language.logits, batch=1, sizes=ONE_BY_ONE)
     assert verdict.score == pytest.approx(expected, rel=1e-5)
 
 
 def test_raising_all_logits_gains_nothing(folder, language, honest):
     raised, _ = examine(folder, lambda t: language.logits(t) + 50)
     assert raised.score == pytest.approx(honest.score, abs=1e-5)
-
-
-ONE_BY_ONE = Sizes(audit_rows=24, gap=8, twins=6, repeats=5)
 
 
 def test_every_answer_counts_the_last_one_too_and_each_pair_is_compared(few, language):
@@ -148,7 +163,7 @@ def test_an_old_row_answered_otherwise_where_it_costs_nothing_is_seen_and_told_w
         number += 1
         return logits
 
-    verdict, _ = serve(make_judge(few, ONE_BY_ONE), predict, {"batch_size": 1})
+    verdict, _ = examine(few, predict, batch=1, sizes=ONE_BY_ONE)
     assert verdict.failed is Reason.STATEFUL
     assert f"answered again in request {again[0]}:" in verdict.message
     assert audit(verdict, "repeats").passed
@@ -159,20 +174,20 @@ def test_a_look_ahead_that_gains_nothing_is_seen_between_twins(few, language):
         logits = language.logits(tokens)
         return np.where(tokens[:, -1:, None] % 2, turned(logits, tokens, until=4), logits)
 
-    verdict, _ = serve(make_judge(few, ONE_BY_ONE), predict, {"batch_size": 1})
+    verdict, _ = examine(few, predict, batch=1, sizes=ONE_BY_ONE)
     assert [a.name for a in verdict.audits if not a.passed] == ["prefix"]
     assert verdict.failed is Reason.LOOKS_AHEAD
 
 
 def test_a_look_ahead_leans_by_what_it_adds(few, language):
-    verdict, _ = serve(make_judge(few, ONE_BY_ONE), peek(language, 0.3), {"batch_size": 1})
+    verdict, _ = examine(few, peek(language, 0.3), batch=1, sizes=ONE_BY_ONE)
     assert audit(verdict, "prefix lean").value == pytest.approx(0.3, abs=1e-3)
 
 
 def test_the_resolution_is_that_of_the_trend_where_it_is_the_coarser(few, language, monkeypatch):
     real = language_audits.trend
     monkeypatch.setattr(language_audits, "trend", lambda *rows: (real(*rows)[0], 40 * np.log(2)))
-    verdict, _ = serve(make_judge(few, ONE_BY_ONE), language.logits, {"batch_size": 1})
+    verdict, _ = examine(few, language.logits, batch=1, sizes=ONE_BY_ONE)
     assert verdict.resolution == pytest.approx(10)  # at 4 bytes a token
 
 
@@ -362,8 +377,7 @@ def test_every_item_is_shown_and_never_beside_its_twin(size):
 
 
 def test_places_stand_where_both_continuations_follow_the_same_tokens(folder):
-    load = {n: np.load(folder / f"audit_{n}.npy") for n in ("tokens", "starts", "reference")}
-    stream = splice.Stream(load["tokens"], load["starts"], load["reference"], BOS)
+    stream = read_stream(folder)
     found = splice.splice(stream, 128, LENGTH, 8, np.random.default_rng(0))
     places = found.places
     assert len(places.row) > 800

@@ -17,7 +17,7 @@ KEPT = (
     '{"format": 1, "at": "2026-01-02T03:04:18.178+00:00", "elapsed_s": 12.5, '
     '"event": "scored", "node": 0, "score": 0.5, "chain": "00a0689f3296e561"}\n'
 )
-"""As version 0.1 wrote it."""
+"""Format 1, as it was written when this test was."""
 
 
 @pytest.fixture

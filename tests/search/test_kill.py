@@ -95,8 +95,8 @@ def test_a_kill_while_a_line_is_written_and_one_while_it_trains_change_nothing(t
 
 @pytest.mark.timeout(1800)
 @pytest.mark.nightly
-@pytest.mark.parametrize("kills", [50])
-def test_kills_at_any_instant_change_nothing(tmp_path, expected, kills):
+def test_kills_at_any_instant_change_nothing(tmp_path, expected):
+    kills = 50
     rng = random.Random(2026)
     where = tmp_path / "where"
     landed: Counter = Counter()
