@@ -18,6 +18,8 @@ from contextlib import ExitStack, contextmanager
 TWO = ["-n", "2", "--dist", "worksteal"]
 """As ``make test``."""
 BURN = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(10**6))"
+NO_SUCH_OPTION, NO_SUCH_TEST = 4, 5
+"""Exit codes of pytest: it will say the same ten times."""
 
 
 @contextmanager
@@ -42,8 +44,13 @@ def main() -> int:
             seed = random.randrange(2**32)
             began = time.monotonic()
             argv = [sys.executable, "-m", "pytest", *TWO, "-q", f"--randomly-seed={seed}"]
-            run = subprocess.run([*argv, *more], capture_output=True, text=True)
-            lines = run.stdout.splitlines() or [run.stderr]
+            run = subprocess.run(
+                [*argv, *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            if run.returncode in (NO_SUCH_OPTION, NO_SUCH_TEST):
+                print(run.stdout.strip(), file=sys.stderr)
+                return 2
+            lines = run.stdout.splitlines()
             took = time.monotonic() - began
             print(f"{number}: seed {seed}, {took:.0f} s, {lines[-1].strip('= ')}", flush=True)
             if run.returncode:
