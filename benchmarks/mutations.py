@@ -30,6 +30,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
+from threading import Event
 
 ROOT = Path(__file__).parents[1]
 JUDGED = Path(__file__).with_name("survivors.txt")
@@ -62,6 +63,8 @@ TURNED = {
 }  # fmt: skip
 SECONDS = 200
 """What the tests of one mutant may take; a mutant that hangs them is noticed."""
+INTERRUPTED = Event()
+"""Tests that run end, and nothing more is found."""
 
 
 @dataclass(frozen=True)
@@ -200,12 +203,12 @@ def tested(place: Path, tests: list[str]) -> str:
         argv, cwd=place, env=environment, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    try:
-        status = run.wait(SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(run.pid, 9)
-        run.wait()
-        return "hung"
+    until = time.monotonic() + SECONDS
+    while (status := run.poll()) is None:
+        if INTERRUPTED.wait(0.1) or time.monotonic() > until:
+            os.killpg(run.pid, 9)
+            run.wait()
+            return "hung"
     return {0: "survived", 1: "killed", 2: "killed"}.get(status, f"pytest: {status}")
 
 
@@ -233,35 +236,46 @@ def main() -> int:
                 return tested(place, TESTS[path]) == "survived"
 
         def run(mutant: Mutant) -> None:
-            if time.monotonic() > until:
+            if time.monotonic() > until or INTERRUPTED.is_set():
                 return
             with lent(places) as place:
                 file = place / mutant.path
                 file.write_bytes(mutated(mutant))
-                found[mutant] = tested(place, TESTS[mutant.path])
+                outcome = tested(place, TESTS[mutant.path])
                 file.write_bytes((ROOT / mutant.path).read_bytes())
+            if INTERRUPTED.is_set():
+                return
+            found[mutant] = outcome
             if chosen.out:
                 with chosen.out.open("a") as lines:
-                    lines.write(json.dumps([str(mutant), found[mutant]]) + "\n")
-            if found[mutant] == "survived" and mutant.change() not in judged:
+                    lines.write(json.dumps([str(mutant), outcome]) + "\n")
+            if outcome == "survived" and mutant.change() not in judged:
                 unjudged.append(mutant)
                 print(mutant, flush=True)
 
         every: list[Mutant] = []
         left_out = False
         wanted = chosen.only or list(TESTS)
-        for path, well in zip(wanted, pool.map(sound, wanted), strict=True):
-            if well:
-                every += [m for m in mutants(path) if parses(m)]
-            else:  # and would kill all of them
-                print(f"left out: the tests of {path} fail on the code as it is", file=sys.stderr)
-                left_out = True
-        random.Random(chosen.seed).shuffle(every)  # noqa: S311  # an order, not a secret
-        list(pool.map(run, every))
+        try:
+            for path, well in zip(wanted, pool.map(sound, wanted), strict=True):
+                if well:
+                    every += [m for m in mutants(path) if parses(m)]
+                else:  # and would kill all of them
+                    print(f"left out: the tests of {path} fail without a mutant", file=sys.stderr)
+                    left_out = True
+            random.Random(chosen.seed).shuffle(every)  # noqa: S311  # an order, not a secret
+            list(pool.map(run, every))
+        except KeyboardInterrupt:
+            INTERRUPTED.set()
     print(f"{len(found)} of {len(every)} mutants: {dict(Counter(found.values()))}")
     print(f"{len(unjudged)} of the survivors are not in {JUDGED.name}")
+    if INTERRUPTED.is_set():
+        return 130
     return 1 if unjudged or left_out else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # twice
+        sys.exit(130)
