@@ -296,11 +296,17 @@ def test_a_lock_file_that_is_removed_under_its_holder_breaks_no_later_lease(lock
         pool().lease(1, wait=False)
 
 
+@pytest.fixture
+def shared():
+    """A folder that every user may enter: pytest's own are 0700."""
+    with tempfile.TemporaryDirectory(prefix="harness-test-") as name:
+        Path(name).chmod(0o755)
+        yield name
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be two users")
-def test_another_user_of_the_host_competes_for_the_same_locks(monkeypatch):
-    shared = tempfile.TemporaryDirectory(prefix="harness-test-")  # pytest's own are 0700
-    Path(shared.name).chmod(0o755)
-    monkeypatch.setenv(gpu_locks.ENVIRONMENT, f"{shared.name}/locks")
+def test_another_user_of_the_host_competes_for_the_same_locks(monkeypatch, shared):
+    monkeypatch.setenv(gpu_locks.ENVIRONMENT, f"{shared}/locks")
     source = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from sandboxes.gpu_pool import GpuPool; from sandboxes.gpus import Gpu, Listing\n"
@@ -322,7 +328,6 @@ def test_another_user_of_the_host_competes_for_the_same_locks(monkeypatch):
         assert f"leased by pid {os.getpid()}" in as_nobody(7).stderr
     assert as_nobody(8).stdout.split() == list(ALL)
     pool().lease(8, wait=False).close()
-    shared.cleanup()
 
 
 @no_gpu_here
