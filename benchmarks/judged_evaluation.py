@@ -143,8 +143,8 @@ def candidate(folder: Path, case: Case) -> None:
     """Told to, evaluate in the process and print the result; then serve on every socket named."""
     import torch
 
-    from scorers.candidate import Link
-    from tasks.autoresearch.runtime import device_buffer
+    from scorers.candidate import device_buffer
+    from scorers.candidate.candidate import Link
 
     torch.set_float32_matmul_precision("high")
     model = make_model(case)

@@ -29,8 +29,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 # The numbers in docs/ are of rows as published.
 os.environ.setdefault("HARNESS_HIDDEN_KEY", "public")
 
+from harness.base.digests import digest
 from scorers.submission import Rejected, read
-from tasks.spec import TASKS_DIR, Task, digest, find_task
+from tasks.definition import TASKS_DIR
+from tasks.spec import Task, find_task
 
 ROWS_AT_ONCE = 64
 """As the judge asks."""
@@ -365,7 +367,7 @@ def main() -> None:
     # As Ctrl-C: the trainings must not outlive this process.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if arguments.root is None:
-        from harness.runs.rundir import data_root
+        from harness.base.paths import data_root
 
         arguments.root = data_root()
     if not arguments.table:

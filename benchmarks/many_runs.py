@@ -18,14 +18,15 @@ import tempfile
 import time
 from pathlib import Path
 
+from harness.base.seeds import derive
+from harness.core.asked import Asked, Locked
+from harness.core.budget import Budget
+from harness.launch.result import compose
 from harness.report.stats.nines import marks_of
-from harness.runs import rundir
-from harness.runs.result import compose
-from harness.runs.rundir import Asked, Locked, Run
-from harness.search.budget import Budget, Progress
-from harness.search.journal import Journal
-from harness.search.state import State, rebuild
-from harness.seeds import derive
+from harness.store import rundir
+from harness.store.journal import Journal
+from harness.store.rundir import Run
+from harness.store.state import State, how_far, rebuild
 from scorers.score import Audit, Conditions, Score
 
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "numpy": "2.4.6"}
@@ -83,7 +84,7 @@ def write_run(folder: Path, agent: int, task: str, seed: int, nodes: int) -> Run
         metric="accuracy",
         elapsed_s=journal.elapsed_s,
         ended=f"{nodes} of {nodes} steps are used",
-        spent=budget.to_json(Progress.of(journal.events, state.tree, journal.elapsed_s)),
+        spent=budget.to_json(how_far(journal.events, state.tree, journal.elapsed_s)),
         replay=None,
     )
     rundir.write_whole(run.path / "result.json", result.text)

@@ -41,7 +41,7 @@ HOSTILE = "tests/scorers/test_hostile.py"
 TESTS = {
     "scorers/wire.py": [*FRAMES, *AUDITS, HOSTILE],
     "scorers/judge.py": [*FRAMES, *AUDITS, HOSTILE, *LANGUAGE],
-    "scorers/candidate.py": [*FRAMES, HOSTILE, *LANGUAGE],
+    "scorers/candidate/candidate.py": [*FRAMES, HOSTILE, *LANGUAGE],
     "scorers/evaluate.py": [HOSTILE, "tests/scorers", "tests/search/test_ungraded.py"],
     "scorers/output.py": ["tests/scorers/test_printed.py", HOSTILE, *LANGUAGE],
     "scorers/claims.py": ["tests/scorers"],
@@ -52,7 +52,7 @@ TESTS = {
     "scorers/language_audits.py": [*AUDITS, *LANGUAGE],
     "scorers/splice.py": [*AUDITS, *LANGUAGE],
     "scorers/serving_order.py": [*AUDITS, *LANGUAGE],
-    "harness/search/journal.py": ["tests/search/test_journal.py", "tests/search/test_kill.py"],
+    "harness/store/journal.py": ["tests/store/test_journal.py", "tests/search/test_kill.py"],
 }
 """By file: where its tests are, the quick ones first."""
 

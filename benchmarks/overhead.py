@@ -103,7 +103,7 @@ def serve_ms_per_10k() -> float:
         task = find_task("toy")
         big = task.definition.profiles["test"].data | {"rows": 10_000}
         path = task._module().prepare("test", big, Path(folder), lambda *_: None)
-        from tasks.spec import Manifest
+        from tasks.definition import Manifest
 
         manifest = Manifest.model_validate_json((path / "manifest.json").read_text())
         files = {"model.py": task.designs()[2].files["model.py"]}

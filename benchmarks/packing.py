@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Iterable, Iterator
 
-from tasks.autoresearch.packing import pack
+from tasks.packing import pack
 
 CAPACITY, BUFFER, REFILL = 2049, 1000, 128
 ROWS = 20_000

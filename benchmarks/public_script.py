@@ -29,12 +29,13 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.errors import HarnessError
+from harness.base.errors import HarnessError
 from sandboxes.gpus import gpu_models, gpu_uuids
 from sandboxes.registry import choose
 from scorers.evaluate import Request, evaluate
 from tasks.autoresearch.tokenizer import Tokenizer
-from tasks.spec import Manifest, Task, find_task
+from tasks.definition import Manifest
+from tasks.spec import Task, find_task
 
 PROFILE = "short"
 ALONE = """

@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--limit", default="10m", help="wall clock of the training")
     arguments = parser.parse_args()
-    from harness.runs.rundir import data_root
+    from harness.base.paths import data_root
 
     overrides = {"source": arguments.data} if arguments.data else {}
     data, manifest = find_task(arguments.task).prepare(

@@ -46,13 +46,14 @@ def ours(steps: int) -> None:
     """Run our search loop over the toy task."""
     os.environ["HARNESS_TASKS_DIR"] = str(ROOT / "tests" / "toys")
     sys.path.insert(0, str(ROOT))
-    from harness.agents.calls import Calls, Endpoint
-    from harness.agents.model import Reply, Usage
-    from harness.agents.scribe import Scribe
+    from harness.agents.calls import Calls
+    from harness.core.asked import Asked, Locked
+    from harness.core.budget import Budget
+    from harness.core.model import Endpoint, Reply, Usage
+    from harness.operators.scribe import Scribe
     from harness.policies import make_policy
-    from harness.runs.rundir import Asked, Locked, Run
-    from harness.search.budget import Budget
     from harness.search.loop import Search
+    from harness.store.rundir import Run
     from scorers.score import Conditions, Score
     from scorers.submission import hash_files
     from tasks.spec import find_task

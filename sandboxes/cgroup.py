@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from harness.errors import SandboxLostError, SandboxStartError
+from harness.base.errors import SandboxLostError, SandboxStartError
 from sandboxes.base import SandboxSpec
 
 _CONTROLLERS = ("memory", "pids", "cpu")

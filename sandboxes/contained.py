@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import SandboxLostError, SandboxStartError
+from harness.base.errors import SandboxLostError, SandboxStartError
 from sandboxes import cgroup
 from sandboxes.base import Stream
 from sandboxes.engine import Engine, bind

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
-from harness.errors import ConfigError, SandboxStartError
+from harness.base.errors import ConfigError, SandboxStartError
 from sandboxes import cgroup, state
 from sandboxes.base import Probe, SandboxSpec
 from sandboxes.contained import HANDSHAKE, Contained

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.errors import SandboxLostError, SandboxStartError
+from harness.base.errors import SandboxLostError, SandboxStartError
 
 LABEL = "aira-harness.sandbox"
 """Label of every container: the sandbox's name. ``STATE_LABEL`` says in which state folder."""

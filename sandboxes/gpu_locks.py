@@ -26,7 +26,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import GpuUnavailableError
+from harness.base.errors import GpuUnavailableError
+from harness.base.text import one_line
 
 ENVIRONMENT = "HARNESS_GPU_LOCKS"
 
@@ -87,7 +88,7 @@ def unlock(descriptor: int) -> None:
 def sign(descriptor: int) -> None:
     """Write into a held lock file whose it is."""
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    text = json.dumps({"pid": os.getpid(), "command": _plain(command)})
+    text = json.dumps({"pid": os.getpid(), "command": one_line(command, 120)})
     with contextlib.suppress(OSError):  # opened for reading only: another user's, and not ours
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)
@@ -265,11 +266,6 @@ def _still_named(place: int, name: str, descriptor: int) -> bool:
 def _read(descriptor: int) -> Owner:
     try:
         values = json.loads(os.pread(descriptor, _MAX_TEXT, 0))
-        return Owner(int(values["pid"]), _plain(str(values["command"])))
+        return Owner(int(values["pid"]), one_line(str(values["command"]), 120))
     except (OSError, ValueError, KeyError, TypeError):
         return Owner()
-
-
-def _plain(text: str) -> str:
-    """Any user can write into the file: what is shown of it has no terminal escapes."""
-    return "".join(c for c in text if c.isprintable())[:120]

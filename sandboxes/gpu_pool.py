@@ -17,7 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harness.errors import ConfigError, GpuUnavailableError
+from harness.base.errors import ConfigError, GpuUnavailableError
+from harness.base.text import one_line
 from sandboxes import gpu_locks, nvml
 from sandboxes.gpus import Gpu, Listing
 
@@ -247,7 +248,7 @@ def _parent(pid: int) -> int | None:
 def _command(pid: int) -> str:
     with suppress(OSError):
         name = Path(f"/proc/{pid}/comm").read_text().strip()
-        return "".join(c for c in name if c.isprintable())
+        return one_line(name, 120)
     return "not visible from here"
 
 

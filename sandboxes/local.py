@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
 
-from harness.errors import ConfigError, InfrastructureError, SandboxStartError
+from harness.base.errors import ConfigError, InfrastructureError, SandboxStartError
 from sandboxes import transfer
 from sandboxes.base import ExecResult, OnOutput, Probe, SandboxSpec
 from sandboxes.running import Child, Running

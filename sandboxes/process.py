@@ -15,7 +15,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from harness.errors import SandboxStartError
+from harness.base.errors import SandboxStartError
 from sandboxes import state, watchdog
 from sandboxes.base import Probe, SandboxSpec
 from sandboxes.local import LocalSandbox, check_spec, shell

@@ -1,6 +1,6 @@
 """The backends by name, and the choice among them."""
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
 from sandboxes.base import Backend
 from sandboxes.bubblewrap import Bubblewrap
 from sandboxes.docker_engine import Docker

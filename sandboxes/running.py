@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from harness.errors import SandboxLostError
+from harness.base.errors import SandboxLostError
 from sandboxes.base import Ended, ExecResult, OnOutput, Stream
 
 _CHUNK = 1 << 20

@@ -20,7 +20,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.errors import SandboxLostError, SandboxStartError
+from harness.base.errors import SandboxLostError, SandboxStartError
 from sandboxes import cgroup
 
 _MS_NOSUID, _MS_NODEV, _MNT_DETACH = 2, 4, 2

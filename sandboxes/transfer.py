@@ -18,7 +18,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from harness.errors import TransferError
+from harness.base.errors import TransferError
 
 _CHUNK = 1 << 20
 _MAX_ENTRIES = 10_000

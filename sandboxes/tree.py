@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from harness.errors import GpuUnavailableError, SandboxStartError
+from harness.base.errors import GpuUnavailableError, SandboxStartError
 from sandboxes.base import SandboxSpec
 from sandboxes.gpus import gpu_minors
 from sandboxes.state import StateDir

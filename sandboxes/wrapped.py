@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from harness.errors import SandboxStartError
+from harness.base.errors import SandboxStartError
 from sandboxes import seccomp, watchdog
 from sandboxes.base import Stream
 from sandboxes.cgroup import Leaf

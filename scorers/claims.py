@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from harness.base.text import clean
 from scorers.judge import Verdict
-from scorers.output import Output, clean
-from tasks.spec import Definition
+from scorers.output import Output
+from tasks.definition import Definition
 
 MOST = 32
 """Claims that are kept."""

@@ -17,25 +17,26 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import JudgeError, SandboxLostError
+from harness.base.errors import JudgeError, SandboxLostError
+from harness.base.paths import STAGE_PREFIX
+from harness.base.text import clean
+from harness.base.watching import unbreakable
 from sandboxes.base import Backend, ExecResult, Mount, Process, SandboxSpec, Stream
-from scorers import candidate, claims, conditions
+from scorers import claims, conditions
+from scorers.candidate import candidate
 from scorers.classification import Classification
 from scorers.judge import Examiner, Observe, Refused, ServeLate, Times, TrainLate, Verdict
 from scorers.language import Language, Sizes
-from scorers.output import Output, clean
+from scorers.output import Output
 from scorers.score import Audit, Conditions, Reason, Score
 from scorers.sentinel import Sentinel
 from scorers.submission import Rejected, hash_files, read
-from scorers.watching import unbreakable
 from scorers.wire import Gone, Listener, LogitsBuffer, ProtocolError, Wire
-from tasks.spec import Manifest, Task
+from tasks.definition import Manifest
+from tasks.spec import Task
 
 OUTPUT_LIMIT = 256 << 20
 """A submission that prints more than this is stopped: no honest log is so long."""
-
-STAGE_PREFIX = "harness-eval-"
-"""Folders of evaluations in the temporary folder, with the process that owns them."""
 
 FROZEN, MODEL = "frozen", "model.pt2"
 """Folder and file of an exported model."""

@@ -13,7 +13,8 @@ from scorers.reading import LARGEST
 if TYPE_CHECKING:
     import torch
 
-    Normalise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
+Normalise = Callable[["torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor"], None]
+"""From a source to its copy, the log-normalisers and what is bad, in place."""
 
 tl: Any = None
 """triton.language, from when ``fused`` is first called: Triton looks its names up here."""

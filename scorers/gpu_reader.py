@@ -22,15 +22,15 @@ from typing import NoReturn
 
 import numpy as np
 
-from harness.errors import JudgeError
+from harness.base.errors import JudgeError
+from harness.base.text import clean
 from scorers import gpu_worker
+from scorers.candidate.device_buffer import HANDLE_BYTES
 from scorers.gpu_worker import COPIED, DONE, MAGIC, NO_MEMORY, OPEN, READ, REPLY, REQUEST, Sizes
 from scorers.judge import Refused
-from scorers.output import clean
 from scorers.reading import HostReader, Question, Reader, Reading
 from scorers.score import Reason
 from scorers.wire import LogitsBuffer, ProtocolError
-from tasks.autoresearch.runtime.device_buffer import HANDLE_BYTES
 
 START_S = 120.0
 """For the worker to import torch, compile its kernel and pass its control."""

@@ -26,13 +26,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scorers.candidate.device_buffer import HANDLE_BYTES, CudaError, Runtime, wrap
+from scorers.gpu_kernel import Normalise, fused
 from scorers.reading import LARGEST
-from tasks.autoresearch.runtime.device_buffer import HANDLE_BYTES, CudaError, Runtime, wrap
 
 if TYPE_CHECKING:
     import torch
-
-    from scorers.gpu_kernel import Normalise
 
 MAGIC = b"AIRG"
 REQUEST = struct.Struct(f"<4sIIIIIIQ{HANDLE_BYTES}s")
@@ -126,7 +125,7 @@ class Arithmetic:
     """Reads logits through a private copy, a chunk of rows at a time."""
 
     def __init__(
-        self, device: str, vocabulary: int, normalise: "Normalise", chunk_bytes: int = CHUNK_BYTES
+        self, device: str, vocabulary: int, normalise: Normalise, chunk_bytes: int = CHUNK_BYTES
     ) -> None:
         import torch
 
@@ -185,7 +184,7 @@ class Arithmetic:
         torch.from_numpy(answered).copy_(answers)
 
 
-def control(device: str, vocabulary: int, normalise: "Normalise") -> None:
+def control(device: str, vocabulary: int, normalise: Normalise) -> None:
     """Read known logits from memory of our own. Raises ArithmeticError where a number is wrong."""
     import torch
 
@@ -287,11 +286,9 @@ def _address(board: mmap.mmap) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(board))
 
 
-def _choose(device: str, vocabulary: int) -> tuple[str, "Normalise"]:
+def _choose(device: str, vocabulary: int) -> tuple[str, Normalise]:
     """Return the fastest way to read that passes the control. Raises what the last one raised."""
     if device == "cuda":
-        from scorers.gpu_kernel import fused
-
         try:
             kernel = fused()
             control(device, vocabulary, kernel)

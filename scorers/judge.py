@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scorers.candidate import BATCH, BYE, FAIL, LOGITS, PROGRESS, READY
-from scorers.output import clean
+from harness.base.text import clean
+from scorers.candidate.candidate import BATCH, BYE, FAIL, LOGITS, PROGRESS, READY
 from scorers.score import REPORTED, Audit, Reason
 from scorers.wire import Frame, Late, LogitsBuffer, ProtocolError, Wire
 

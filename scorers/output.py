@@ -2,8 +2,9 @@
 
 import re
 import threading
-from typing import Any, Literal
+from typing import Any
 
+from harness.base.text import clean
 from sandboxes.base import Stream
 
 LOG_BYTES = 1 << 20
@@ -75,16 +76,3 @@ class Output:
         """Return the last lines, cleaned."""
         text = (bytes(self._tail) or bytes(self._head)).decode(errors="replace")
         return clean("\n".join(text.splitlines()[-count:]))
-
-
-def quoted(text: str, indent: str) -> str:
-    """Return a message with a bar before each line: none may pass for a line of ours."""
-    return "\n".join(f"{indent}| {line}" for line in text.split("\n"))
-
-
-def clean(text: str, limit: int = 4000, *, keep: Literal["head", "tail"] = "tail") -> str:
-    """Return ``text`` without control characters (terminal escapes), cut if it is too long."""
-    kept = "".join(c for c in text if c in "\n\t" or c.isprintable())
-    if len(kept) <= limit:
-        return kept
-    return kept[:limit] + "…" if keep == "head" else "…" + kept[-limit:]

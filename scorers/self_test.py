@@ -26,16 +26,17 @@ from hashlib import sha256
 from pathlib import Path
 
 import sandboxes
-from harness.errors import ConfigError, InfrastructureError, SandboxStartError
+from harness.base.errors import ConfigError, InfrastructureError, SandboxStartError
+from harness.base.text import clean
 from sandboxes import state
 from sandboxes.base import Backend, SandboxSpec
 from scorers import conditions
 from scorers import evaluate as evaluation
 from scorers.evaluate import Request
 from scorers.judge import Observe
-from scorers.output import clean
 from scorers.score import Reason, Score
-from tasks.spec import Design, Task, Value
+from tasks.definition import Value
+from tasks.spec import Design, Task
 
 ALWAYS = ("numpy",)
 """What ``candidate.py`` itself imports."""

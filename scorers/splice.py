@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.autoresearch.packing import pack
+from tasks.packing import pack
 
 LONGEST_CONTEXT = 3
 TRIES = 8

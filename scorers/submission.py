@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from scorers.score import Audit, Reason
-from tasks.spec import Task, Value
+from tasks.definition import Value
+from tasks.spec import Task
 
 CONSTANTS_LIMIT = 1024
 """Bytes that a mechanism's constants may come to when compressed.

@@ -36,8 +36,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import Cancelled
-from scorers.candidate import HEADER, HELLO, LOGITS, MAGIC, MAX_TEXT
+from harness.base.errors import Cancelled
+from scorers.candidate.candidate import HEADER, HELLO, LOGITS, MAGIC, MAX_TEXT
 
 TICK_S = 0.05
 """How often a wait looks whether the candidate has died or somebody cancelled."""

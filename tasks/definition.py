@@ -1,9 +1,9 @@
 """``task.toml`` as it is on disk, and the manifest of prepared data: what each value may be."""
 
-import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import (
     BaseModel,
@@ -14,9 +14,16 @@ from pydantic import (
     model_validator,
 )
 
+from harness.base.digests import digest
+
+TASKS_DIR = Path(__file__).parent
+
 Value = int | float | str | bool
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
+
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(what, done, total)`` during preparation."""
 
 
 class Strict(BaseModel):
@@ -129,8 +136,10 @@ class Definition(Strict):
     ``entry`` is the runner's file that trains and serves; ``frozen_entry`` the one that serves
     an exported model in a process of its own, where the task has such a way. ``needs`` are the
     modules, beside numpy, that the runner imports in the sandbox. ``chance`` is what a blind guess
-    scores. ``stands_in_for`` names the task whose data this one replaces where they cannot be had;
-    scores of the two never compare.
+    scores. ``choices`` are the values that a run may give to one of a profile's ``data``, where not
+    any will do; ``baselines`` the words for what the manifest's baselines are called.
+    ``stands_in_for`` names the task whose data this one replaces where they cannot be had; scores
+    of the two never compare.
     """
 
     format: Literal[1]
@@ -152,6 +161,8 @@ class Definition(Strict):
     knobs: dict[str, Knob] = Field(default_factory=dict)
     designs: tuple[str, ...] = ()
     chance: float | None = None
+    choices: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
+    baselines: dict[str, str] = Field(default_factory=dict)
     shortcuts: tuple[Shortcut, ...] = ()
     stands_in_for: str | None = None
     references: tuple[Reference, ...] = ()
@@ -206,6 +217,15 @@ class Manifest(Strict):
         return digest(json.dumps(self.files, sort_keys=True))
 
 
-def digest(text: str) -> str:
-    """Return the first 16 hex digits of the SHA-256 of ``text``."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+class TaskModule(Protocol):
+    """What a task's Python module offers."""
+
+    def prepare(
+        self, profile: str, data: Mapping[str, Value], root: Path, progress: Progress
+    ) -> Path:
+        """Make the data folder under ``root`` if it is not there whole, and return it.
+
+        Idempotent; splits ``train/``, ``search/``, ``test/`` of ``.npy`` files, and
+        ``manifest.json`` (a Manifest) written last by atomic rename.
+        """
+        ...

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from harness.errors import ConfigError, InfrastructureError
+from harness.base.errors import ConfigError, InfrastructureError
+from tasks.definition import Progress
 from tasks.shared import hand_on, make_folder
-from tasks.spec import Progress
 
 if TYPE_CHECKING:
     import httpx

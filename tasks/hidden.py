@@ -9,7 +9,6 @@ owner's alone, or, in a folder that a group shares (``tasks/shared.py``), readab
 """
 
 import contextlib
-import hashlib
 import hmac
 import os
 import secrets
@@ -18,7 +17,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.errors import ConfigError
+from harness.base.digests import digest
+from harness.base.errors import ConfigError
 from tasks.shared import FILES, group_of, group_rights, make_folder, owner
 
 VARIABLE, PUBLIC = "HARNESS_HIDDEN_KEY", "public"
@@ -37,7 +37,7 @@ class HiddenKey:
     @property
     def fingerprint(self) -> str:
         """The first 16 hex digits of the key's SHA-256."""
-        return hashlib.sha256(self.secret).hexdigest()[:16]
+        return digest(self.secret)
 
     def seed(self, task: str, public: int) -> int:
         """Return the seed, below 2**128, of the hidden rows that ``public`` has a task draw.

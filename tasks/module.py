@@ -13,19 +13,17 @@ import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from types import ModuleType
+from typing import Any, Protocol, cast
 
-import numpy as np
 from pydantic import ValidationError
 
-from harness.errors import ConfigError, HarnessError
+from harness.base.digests import digest
+from harness.base.errors import ConfigError, HarnessError
+from harness.base.validation import did_you_mean, problems
+from tasks.definition import TASKS_DIR, Definition, Manifest, Progress, TaskModule, Value
 from tasks.prepared import Locked, altered
 from tasks.shared import make_folder
-from tasks.spec import TASKS_DIR, Manifest, Progress, Task, TaskModule, Value, digest
-from tasks.validation import did_you_mean, problems
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 PAGE = "docs/tasks-own.md"
 ARGUMENTS = ("profile", "data", "root", "progress")
@@ -33,8 +31,16 @@ SPLITS = ("train", "search", "test")
 SHAPE = ("length", "vocabulary", "classes")
 
 
+class TaskFolder(Protocol):
+    """A task, as far as its module is concerned."""
+
+    folder: Path
+    name: str
+    definition: Definition
+
+
 def prepare(
-    task: Task, profile: str, data: Mapping[str, Value], root: Path, progress: Progress
+    task: TaskFolder, profile: str, data: Mapping[str, Value], root: Path, progress: Progress
 ) -> Path:
     """Return the data folder that the task's module makes under ``root``. Raises HarnessError."""
     if TASKS_DIR in task.folder.parents:
@@ -75,7 +81,7 @@ def manifest_of(folder: Path) -> Manifest:
         raise ConfigError(f"{file} cannot be read.", cause=str(error), remedy=remedy) from error
 
 
-def _imported(task: Task, file: Path) -> "ModuleType":
+def _imported(task: TaskFolder, file: Path) -> ModuleType:
     name = f"_task_{digest(str(task.folder))}"
     if name in sys.modules:
         return sys.modules[name]
@@ -107,7 +113,7 @@ def _refuse_uncallable(function: Any, file: Path) -> None:  # noqa: ANN401 (what
 
 
 def _told(
-    error: BaseException, task: Task, file: Path, profile: str, data: Mapping[str, Value]
+    error: BaseException, task: TaskFolder, file: Path, profile: str, data: Mapping[str, Value]
 ) -> ConfigError:
     what = f"{type(error).__name__}: {error}".strip().removesuffix(":")
     remedy = f"mend it; {PAGE} says what prepare is given and what it returns"
@@ -134,7 +140,7 @@ def _line_in(error: BaseException, folder: Path) -> str:
     return f"{own[-1].filename}, line {own[-1].lineno}: {own[-1].line}" if own else ""
 
 
-def _check(path: object, task: Task, profile: str, root: Path, file: Path) -> None:
+def _check(path: object, task: TaskFolder, profile: str, root: Path, file: Path) -> None:
     """Raise ConfigError where what ``prepare`` returned is not the data of the task."""
     if not isinstance(path, str | os.PathLike):
         fault = f"it returned {str(path)[:60]!r}; wanted: the path of the data folder"
@@ -157,7 +163,7 @@ def _check(path: object, task: Task, profile: str, root: Path, file: Path) -> No
         )
 
 
-def _data_fault(folder: Path, task: Task, profile: str) -> str:
+def _data_fault(folder: Path, task: TaskFolder, profile: str) -> str:
     """Return what is wrong with a data folder, or "". Raises OSError, ValueError."""
     manifest = manifest_of(folder)  # of which task it is, is the author's: tasks may share data
     if manifest.profile != profile:
@@ -176,6 +182,8 @@ def _data_fault(folder: Path, task: Task, profile: str) -> str:
 
 
 def _rows_fault(folder: Path, split: str, manifest: Manifest) -> str:
+    import numpy as np
+
     shape, count = manifest.shape, manifest.rows[split]
     absent = [key for key in SHAPE if shape.get(key, 0) < 1]
     if absent:

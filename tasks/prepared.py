@@ -14,10 +14,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from harness.errors import ConfigError
-from tasks.definition import Manifest
+from harness.base.errors import ConfigError
+from tasks.definition import Manifest, Progress
 from tasks.shared import make_folder, open_lock, set_modes, told
-from tasks.spec import Progress
 
 CHECKSUM_ON_REUSE_BYTES = 100_000_000
 """Data up to this size are read through before they are used again: that takes under a second."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
 
 SETTINGS = "settings"
 

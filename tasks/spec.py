@@ -10,39 +10,35 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.errors import ConfigError
-from tasks.definition import JUDGE_READS
+from harness.base.digests import digest
+from harness.base.errors import ConfigError
+from harness.base.validation import did_you_mean, line_of, problems
+from tasks import module
+from tasks.definition import JUDGE_READS, TASKS_DIR
 from tasks.definition import Definition as Definition
 from tasks.definition import Knob as Knob
 from tasks.definition import Manifest as Manifest
 from tasks.definition import Profile as Profile
+from tasks.definition import Progress as Progress
 from tasks.definition import Strict as Strict
 from tasks.definition import Value as Value
-from tasks.definition import digest as digest
 from tasks.runner import parse, settings_read
 from tasks.shared import set_modes
-from tasks.validation import did_you_mean as did_you_mean
-from tasks.validation import line_of, problems
 
-TASKS_DIR = Path(__file__).parent
 KNOBS_MARK = "KNOBS = "
 OURS = "harness:"
 """A path in a task's files that begins so is looked for among our own tasks."""
 PAGE = "docs/tasks-own.md"
 _NAME = re.compile(r"""^\s*name\s*=\s*["'](.+?)["']""", re.MULTILINE)
 _INCLUDE = re.compile(r"^<!-- include (\S+) -->$", re.MULTILINE)
-
-Progress = Callable[[str, int, int], None]
-"""Called as ``progress(what, done, total)`` during preparation."""
 
 
 class Design(BaseModel):
@@ -52,20 +48,6 @@ class Design(BaseModel):
     name: str
     summary: str
     files: dict[str, str]
-
-
-class TaskModule(Protocol):
-    """What a task's Python module offers."""
-
-    def prepare(
-        self, profile: str, data: Mapping[str, Value], root: Path, progress: Progress
-    ) -> Path:
-        """Make the data folder under ``root`` if it is not there whole, and return it.
-
-        Idempotent; splits ``train/``, ``search/``, ``test/`` of ``.npy`` files, and
-        ``manifest.json`` (a Manifest) written last by atomic rename.
-        """
-        ...
 
 
 class Task:
@@ -87,6 +69,12 @@ class Task:
                 remedy=did_you_mean(name, profiles),
             )
         return profiles[name]
+
+    @property
+    def sources(self) -> frozenset[Value]:
+        """Where its data may come from, by name: what a profile takes them from."""
+        profiles = self.definition.profiles.values()
+        return frozenset(p.data["source"] for p in profiles if "source" in p.data)
 
     def description(self, profile: str) -> str:
         """Return the text that tells an agent what to write, with this profile's numbers.
@@ -121,19 +109,22 @@ class Task:
         """Make the data if need be; return its folder and manifest.
 
         ``overrides`` replace values of the profile's ``data``. Raises ConfigError where the
-        task has no such value.
+        task has no such value, or it is none of its ``choices``.
         """
         chosen = self.profile(profile)
-        for name in overrides:
+        for name, value in overrides.items():
             if name not in chosen.data:
                 raise ConfigError(
                     f"The data of {self.name} have no choice of {name}.",
                     remedy=f"{self.name} can be told: {', '.join(chosen.data)}",
                 )
+            if value not in (known := self.definition.choices.get(name, (value,))):
+                raise ConfigError(
+                    f"The data of {self.name} know no {name} {value!r}.",
+                    remedy=did_you_mean(str(value), [str(one) for one in known]),
+                )
         data = {**chosen.data, **overrides}
         self.check(profile)
-        from tasks import module
-
         path = module.prepare(self, profile, data, root, progress)
         set_modes(path)
         return path, module.manifest_of(path)

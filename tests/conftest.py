@@ -11,6 +11,7 @@ import typer.main
 import typer.testing
 from hypothesis import HealthCheck, settings
 
+from harness.cli import app
 from sandboxes.registry import BACKENDS
 
 TOYS = Path(__file__).parent / "toys"
@@ -23,6 +24,7 @@ os.environ["HARNESS_HIDDEN_KEY"] = "public"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A command line that is built once is the same each time.
 typer.main.get_command = typer.testing._get_command = cache(typer.main.get_command)
+app.load = cache(app.load)
 # What an example costs is the machine's affair. `make nightly` looks for longer.
 settings.register_profile("often", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("nightly", settings.get_profile("often"), max_examples=1000)

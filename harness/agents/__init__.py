@@ -1,69 +1,11 @@
 """Who writes the submissions."""
 
-from harness.agents.base import Agent, Answer, Ask, Exhausted
 from harness.agents.baselines import RandomAgent, TpeAgent
-from harness.agents.catalogue import find_agent, load_agents
 from harness.agents.reference import ReferenceAgent
-from harness.agents.writing import Writing
-from harness.errors import ConfigError
-from tasks.spec import did_you_mean
 
 AGENTS: dict[str, type[ReferenceAgent] | type[RandomAgent] | type[TpeAgent]] = {
     a.name: a for a in (ReferenceAgent, RandomAgent, TpeAgent)
 }
+"""Those that need no model, by name."""
 
-__all__ = ["AGENTS", "Agent", "Answer", "Ask", "Exhausted", "Writing", "make_agent"]
-
-
-def make_agent(name: str, writing: Writing | None = None, *, live: bool = False) -> Agent:
-    """Return the agent of that name, or ``replay:RUN``. Nothing is sent yet.
-
-    ``live``: a replay may go on with the real model where it differs from what was recorded.
-    Raises ConfigError naming the nearest name; for a model that is gone, a key that is absent.
-    """
-    writing = writing or Writing()
-    if name.startswith("replay:"):
-        from harness.agents.replay import make_replay  # it reads runs, which know agents
-
-        _refuse_settings(name, writing)
-        return make_replay(name.removeprefix("replay:"), _make_recorded, live=live)
-    if name in AGENTS:
-        _refuse_settings(name, writing)
-        return AGENTS[name]()
-    known = load_agents(writing.agents_file)
-    if name not in known:
-        raise ConfigError(
-            f"There is no agent {name!r}.", remedy=did_you_mean(name, [*AGENTS, *known])
-        )
-    return _make_scribe(name, writing, live=True)
-
-
-def _make_recorded(name: str, writing: Writing, live: bool) -> Agent:
-    return AGENTS[name]() if name in AGENTS else _make_scribe(name, writing, live=live)
-
-
-def _make_scribe(name: str, writing: Writing, *, live: bool) -> Agent:
-    """Return an agent with a model; one that is not ``live`` needs neither key nor SDK."""
-    from harness.agents.scribe import Scribe  # operators know agents
-
-    if not live:
-        return Scribe(name, writing.style)
-    from harness.agents.calls import Endpoint
-    from harness.agents.clients import make_client
-
-    entry = find_agent(name, writing.agents_file)
-    prices = tuple(band.model_dump() for band in entry.prices)
-    client = make_client(entry, writing.settings)
-    endpoint = Endpoint(client, entry.price, entry.worst_price, entry.fits, prices)
-    return Scribe(name, writing.style, endpoint)
-
-
-def _refuse_settings(name: str, writing: Writing) -> None:
-    # The table of agents may come from the environment: it is nobody's wish.
-    given = writing.model_dump(exclude_defaults=True, exclude={"agents_file"})
-    if given:
-        option = next(iter(given)).replace("_", "-")
-        raise ConfigError(
-            f"--{option} means nothing to agent {name}: it asks no model of yours.",
-            remedy=f"leave --{option} out",
-        )
+__all__ = ["AGENTS"]

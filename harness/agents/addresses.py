@@ -5,6 +5,8 @@ import re
 from contextlib import suppress
 from urllib.parse import SplitResult, urlsplit
 
+from harness.base.text import visible
+
 CALLS = re.compile(
     r"/(chat/completions|completions|responses|embeddings|models|messages|complete)/*$", re.I
 )
@@ -31,7 +33,7 @@ def refuse_wrong(url: str, protocol: str) -> None:
 
 def shown(url: str) -> str:
     """Return an address that can be printed: on one line, without what may be a password."""
-    text = "".join(c if c.isprintable() else "�" for c in url)
+    text = re.sub(r"\s", "�", visible(url))
     return re.sub(r"[?#].*", "?…", re.sub(r"^(\w+:/*)?.*@", r"\1…@", text))
 
 

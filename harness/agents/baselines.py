@@ -6,10 +6,11 @@ Both search the knobs that a task declares over its ``designs/searchable.py``.
 import math
 from random import Random
 
-from harness.agents.base import Answer, Ask
-from harness.errors import ConfigError
-from harness.seeds import derive, stream
-from tasks.spec import Knob, Task, Value
+from harness.base.errors import ConfigError
+from harness.base.seeds import derive, stream
+from harness.core.agent import Answer, Ask
+from tasks.definition import Knob, Value
+from tasks.spec import Task
 
 
 class RandomAgent:

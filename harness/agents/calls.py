@@ -17,14 +17,17 @@ So is a try whose answer was cut off on its way, before the client asks again.
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from harness.agents.model import Client, Prompt, Reply, Usage
-from harness.agents.replay import Recording
-from harness.agents.tape import (
+from harness.base.errors import ConfigError, ProviderError
+from harness.base.text import clean, encodable
+from harness.core.budget import TOKENS, Budget, Hold
+from harness.core.model import Endpoint, Prompt, Reply, Usage
+from harness.store.recording import Recording
+from harness.store.tape import (
     Divergence,
     Failure,
     Lost,
@@ -34,25 +37,6 @@ from harness.agents.tape import (
     request_hash,
     system_hash,
 )
-from harness.errors import ConfigError, ProviderError
-from harness.search.budget import TOKENS, Budget, Hold, Price
-from scorers.output import clean
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A model that can be asked, and what is known of it.
-
-    ``worst_price`` is the most that so many tokens in and out can cost; ``fits`` says whether
-    they are within its context.
-    """
-
-    client: Client
-    price: Price
-    worst_price: Callable[[int, int], float | None]
-    fits: Callable[[int, int], bool]
-    prices: tuple[dict[str, Any], ...] = ()
-    """As in the table, for the run's lock."""
 
 
 class Calls:
@@ -229,7 +213,7 @@ class Calls:
         # A server may say anything: what it says must not give budget back, nor break a file.
         counts = {name: max(0, getattr(reply.usage, name)) for name in TOKENS}
         usage = replace(reply.usage, **counts)
-        reply = replace(reply, text=_encodable(reply.text), usage=usage)
+        reply = replace(reply, text=encodable(reply.text), usage=usage)
         dollars = price(reply.usage)
         self.budget.settle(hold, reply.usage, dollars, reply.seconds, reply.waited_s)
         done = {"status": "answered", "reply": reply, "dollars": dollars, "answered": _now()}
@@ -296,11 +280,6 @@ def _lost(record: Record | None) -> tuple[Lost, ...]:
 def _reply(record: Record) -> Reply:
     assert record.reply is not None, "an answered call has a reply"  # noqa: S101
     return record.reply
-
-
-def _encodable(text: str) -> str:
-    """Return ``text`` with what UTF-8 cannot hold (half a surrogate pair) replaced."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _now() -> str:

@@ -9,7 +9,6 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
@@ -18,11 +17,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.agents.addresses import WrongAddress, refuse_wrong, shown
-from harness.agents.model import Usage
-from harness.errors import ConfigError
-from harness.files import read_text
-from tasks.spec import did_you_mean
-from tasks.validation import problems
+from harness.base.errors import ConfigError
+from harness.base.files import read_text
+from harness.base.validation import did_you_mean, problems
+from harness.core.model import Usage
+from harness.core.writing import Settings
 
 OURS = Path(__file__).with_name("agents.toml")
 VARIABLE = "HARNESS_AGENTS"
@@ -179,16 +178,6 @@ class Entry(_Frozen):
             (b for b in reversed(self.prices) if b.above_prompt_tokens < max(prompt_tokens, 1)),
             None,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a run may set; None means the table's."""
-
-    base_url: str | None = None
-    effort: str | None = None
-    temperature: float | None = None
-    max_output_tokens: int | None = None
 
 
 def check_settings(entry: Entry, settings: Settings) -> None:

@@ -1,6 +1,6 @@
 """reference: answers the k-th request with the task's k-th reference design."""
 
-from harness.agents.base import Answer, Ask, Exhausted
+from harness.core.agent import Answer, Ask, Exhausted
 
 
 class ReferenceAgent:

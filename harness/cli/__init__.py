@@ -1,24 +1,21 @@
 """The command line. Nothing heavy is imported here: ``harness --help`` must answer at once."""
 
+import importlib
 import locale
 import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 
+from harness.cli.edge import settle
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``harness`` command. Raises SystemExit with the exit code."""
     _speak_utf8()
     _have_streams()
-    from harness.cli.common import settle
-
-    def work() -> int | None:
-        from harness.cli.app import app
-
-        return app(arguments)  # type: ignore[no-any-return]
-
-    sys.exit(settle(work))
+    # There, so that Ctrl-C and errors are words and exit codes while it is imported, too.
+    sys.exit(settle(lambda: importlib.import_module("harness.cli.app").app(arguments)))
 
 
 def _speak_utf8() -> None:

@@ -1,28 +1,13 @@
 """harness agents"""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from harness.cli.common import AsJson, guarded, print_json
-
-AgentsFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--agents-file",
-        envvar="HARNESS_AGENTS",
-        help="A table of your own models and prices, over ours.",
-    ),
-]
+from harness.agents.catalogue import load_agents, today
+from harness.cli.common import AgentsFile, AsJson, guarded, print_json
+from harness.report.models import listing, render
 
 
 @guarded
 def command(agents_file: AgentsFile = None, json: AsJson = False) -> int:
     """List the models: provider, limits, prices and their date, and whether the key is set."""
-    from harness.agents.catalogue import load_agents, today
-    from harness.report.models import listing, render
-
     entries = list(load_agents(agents_file).values())
     rows = listing(entries, today())
     dates = sorted({e.price_date.isoformat() for e in entries if e.price_date})

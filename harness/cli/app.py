@@ -1,39 +1,48 @@
-"""All commands, in the order in which a new user meets them."""
+"""All commands, in the order in which a new user meets them.
 
-from typing import Annotated
+A command's module is imported when the command is called, so that ``harness --help`` answers at
+once; until then a sentence stands for it.
+"""
+
+import importlib
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command, get_group
 
 from harness import __version__
-from harness.cli import (
-    agents,
-    baseline,
-    bench,
-    bundle,
-    check,
-    compare,
-    doctor,
-    export,
-    features,
-    gc,
-    image,
-    leaderboard,
-    ls,
-    new,
-    policies,
-    prepare,
-    report,
-    rescore,
-    resume,
-    run,
-    score,
-    show,
-    stop,
-    sweep,
-    tasks,
-    verify,
-    watch,
-)
+
+COMMANDS = {
+    "prepare": "Make a task's data ahead of time, and say what is in them.",
+    "run": "Search: an agent writes submissions, a blind judge scores them, the best is tested once.",  # noqa: E501
+    "resume": "Take an interrupted run to its end; nothing that was finished is done again.",
+    "stop": "End live runs well: no new node, the best so far is graded, the result is written.",
+    "sweep": "Run a whole suite, several runs at once; the same command again goes on with it.",
+    "watch": "Watch runs: best so far, step, time, GPU, state. It only reads; q leaves.",
+    "score": "Train one submission in a sandbox and score it, as a search would.",
+    "rescore": "Score the same files with the same seed under today's judge, beside the old score.",
+    "new": "Write a working skeleton submission, with the task's description beside it.",
+    "show": "Show a run's tree with its scores, or one node in full.",
+    "ls": "List runs: their state and their scores.",
+    "leaderboard": "Compare finished runs; different conditions never share a table.",
+    "compare": "Compare two agents, policies or sets of runs: paired where seeds and tasks match.",
+    "baseline": "Print what `harness check` compares to: the scores of finished runs, as JSON.",
+    "check": "Gate a change: exit 0 no regression, 1 regression, 5 cannot tell (how many more seeds).",  # noqa: E501
+    "report": "Write one HTML file that opens offline: curves, trees, sources, comparison, methods.",  # noqa: E501
+    "features": "Tell which kinds of change made scores better, step by step.",
+    "export": "Write runs in formats that other tools read.",
+    "bundle": "Pack a run into one archive that a stranger can check: harness verify.",
+    "verify": "Check every hash of a bundle, and whether its score can be had again.",
+    "policies": "List the search policies and the parameters that --set changes.",
+    "agents": "List the models: provider, limits, prices and their date, and whether the key is set.",  # noqa: E501
+    "doctor": "Say what this machine can do, and how to mend what it cannot.",
+    "gc": "Remove what dead processes left: sandboxes, scratch; on request old runs.",
+    "tasks": "List the tasks, and what a guess scores; `harness tasks show NAME` says all of one.",
+    "bench": "What attention mechanisms cost on this machine.",
+    "image": "The image of the sandbox docker.",
+}
+"""Module of this folder -> the first sentence of its help."""
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 ran, and the answer is no (no valid submission, a regression); 2 usage, "
@@ -41,8 +50,36 @@ EXIT_CODES = (
     "failed; 5 cannot tell; 70 unforeseen (a crash file is named); 130 interrupted."
 )
 
+
+def load(name: str) -> TyperCommand | TyperGroup:
+    """Return a command, after importing what it needs.
+
+    Its module has a function ``command``, or an ``app`` of several.
+    """
+    module = importlib.import_module(f"harness.cli.{name}")
+    if hasattr(module, "app"):
+        return get_group(module.app)
+    alone = typer.Typer(add_completion=False)
+    alone.command(name)(module.command)
+    return get_command(alone)  # type: ignore[return-value]
+
+
+class Commands(TyperGroup):
+    """The group of all commands, of which only the one that is called is imported."""
+
+    def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 (typer's)
+        super().__init__(**attributes)
+        self.commands = {name: TyperCommand(name, help=text) for name, text in COMMANDS.items()}
+
+    def resolve_command(self, ctx, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+        """Return name, command and its arguments, of the command that is called."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, name and load(name), rest
+
+
 app = typer.Typer(
     name="harness",
+    cls=Commands,
     help="Let agents write attention mechanisms; score them blind, in sandboxes.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
@@ -50,38 +87,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-for module in (
-    prepare,
-    run,
-    resume,
-    stop,
-    sweep,
-    watch,
-    score,
-    rescore,
-    new,
-    show,
-    ls,
-    leaderboard,
-    compare,
-    baseline,
-    check,
-    report,
-    features,
-    export,
-    bundle,
-    verify,
-    policies,
-    agents,
-    doctor,
-    gc,
-):
-    name = module.__name__.rpartition(".")[2]
-    app.command(name)(module.command)
-app.add_typer(tasks.app, name="tasks")
-app.add_typer(bench.app, name="bench")
-app.add_typer(image.app, name="image")
 
 
 def _version(wanted: bool) -> None:

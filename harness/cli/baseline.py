@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
+from harness import __version__
 from harness.cli.common import guarded
+from harness.report import gate
+from harness.store.index import cache_file, entries
 
 
 @guarded
@@ -14,10 +17,6 @@ def command(
     places: Annotated[list[Path], typer.Argument(help="Runs, or folders of runs.")],
 ) -> int:
     """Print what `harness check` compares to: the scores of finished runs, as JSON."""
-    from harness import __version__
-    from harness.report import gate
-    from harness.runs.index import cache_file, entries
-
     values, said = gate.make_baseline(entries(places, cache=cache_file()), __version__)
     sys.stdout.write(gate.baseline_text(values))
     for line in said:

@@ -2,14 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.common import INTERRUPTED, AsJson, guarded, print_json
-
-if TYPE_CHECKING:
-    from tasks.lra.bench import Cell, Machine
+from harness.base.errors import ConfigError
+from harness.cli.common import AsJson, guarded, print_json
+from harness.cli.edge import INTERRUPTED
+from harness.report import mechanisms as report
+from tasks.lra import bench
+from tasks.lra.bench import Cell, Machine
+from tasks.lra.gallery import NAMES, source_of
 
 app = typer.Typer(no_args_is_help=True, help="What attention mechanisms cost on this machine.")
 
@@ -45,10 +48,6 @@ def command(
 
     Ctrl-C ends it with what was measured so far.
     """
-    from harness.report import mechanisms as report
-    from tasks.lra import bench
-    from tasks.lra.gallery import NAMES, source_of
-
     chosen = names or list(NAMES)
     for name in chosen:
         source_of(name)
@@ -86,15 +85,13 @@ def command(
 
 def _check_place(plot: Path) -> None:
     """Find out before the minutes are spent whether the plot can be written."""
-    from harness.errors import ConfigError
-
     if not plot.parent.is_dir() or plot.is_dir():
         raise ConfigError(
             f"{plot} cannot be written.", remedy="name a file in a folder that is there"
         )
 
 
-def _progress(done: int, total: int, cell: "Cell") -> None:
+def _progress(done: int, total: int, cell: Cell) -> None:
     words = f"{done + 1}/{total}  {cell.mechanism} at {cell.length}"
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{words}")

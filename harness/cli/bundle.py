@@ -1,13 +1,14 @@
 """harness bundle"""
 
+from hashlib import file_digest
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.cli.common import AsJson, guarded, print_json
-from harness.cli.run import run_path
-from harness.commands import command as hint
+from harness.base.commands import command as hint
+from harness.cli.common import AsJson, guarded, print_json, run_path
+from harness.report.bundle import pack
 
 
 @guarded
@@ -19,10 +20,6 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Pack a run into one archive that a stranger can check: harness verify."""
-    from hashlib import file_digest
-
-    from harness.report.bundle import pack
-
     manifest = pack(run_path(run), out)
     with out.open("rb") as file:
         digest = file_digest(file, "sha256").hexdigest()

@@ -5,7 +5,12 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import Across, AsJson, checked_across, guarded, print_json
+from harness.base.errors import ConfigError
+from harness.base.files import write_whole
+from harness.cli.across import Across, checked_across
+from harness.cli.common import AsJson, guarded, print_json
+from harness.report import gate, gate_text
+from harness.store.index import cache_file, entries
 
 
 @guarded
@@ -26,11 +31,6 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Gate a change: exit 0 no regression, 1 regression, 5 cannot tell (how many more seeds)."""
-    from harness.errors import ConfigError
-    from harness.report import gate, gate_text
-    from harness.runs.index import cache_file, entries
-    from harness.runs.rundir import write_whole
-
     drop = gate.Drop.parse(max_drop)
     checked = gate.check(
         gate.load_baseline(baseline),

@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import RUNS_DIR, Across, AsJson, checked_across, guarded, print_json
+from harness.cli.across import Across, checked_across
+from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json
+from harness.report import comparison, comparison_text
+from harness.store.index import cache_file
 
 CANNOT_TELL = 5
 
@@ -21,9 +24,6 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Compare two agents, policies or sets of runs: paired where seeds and tasks match."""
-    from harness.report import comparison, comparison_text
-    from harness.runs.index import cache_file
-
     allowed = checked_across(across)
     places = runs or [p for p in (RUNS_DIR,) if p.exists()]
     sides = [comparison.chosen(text, places, cache_file()) for text in (a, b)]

@@ -3,13 +3,12 @@
 import typer
 
 from harness.cli.common import AsJson, guarded, print_json
+from harness.report.diagnosis import diagnose
 
 
 @guarded
 def command(json: AsJson = False) -> int:
     """Say what this machine can do, and how to mend what it cannot."""
-    from harness.report.diagnosis import diagnose
-
     findings = diagnose()
     if json:
         print_json({"format": 1, "findings": [f.as_json() for f in findings]})

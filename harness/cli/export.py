@@ -5,8 +5,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json
-from harness.cli.run import run_path
+from harness.base.errors import ConfigError
+from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json, run_path
+from harness.report.export.inspect_log import as_inspect
+from harness.report.export.rows import as_parquet
+from harness.store.index import cache_file, entries
 
 
 @guarded
@@ -25,11 +28,6 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Write runs in formats that other tools read."""
-    from harness.errors import ConfigError
-    from harness.report.export.inspect_log import as_inspect
-    from harness.report.export.rows import as_parquet
-    from harness.runs.index import cache_file, entries
-
     found = entries([run_path(place) for place in places or [RUNS_DIR]], cache=cache_file())
     paths = [Path(e.path) for e in found if e.asked is not None]
     skipped = {e.path: e.problem for e in found if e.asked is None}

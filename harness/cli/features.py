@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json
-from harness.cli.run import run_path
+from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json, run_path
+from harness.report.features import report
+from harness.report.features.text import show
+from harness.store.index import cache_file, entries
 
 
 @guarded
@@ -20,10 +22,6 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Tell which kinds of change made scores better, step by step."""
-    from harness.report.features import report
-    from harness.report.features.text import show
-    from harness.runs.index import cache_file, entries
-
     wanted = [run_path(place) for place in places or [RUNS_DIR]]
     found = entries(wanted, cache=cache_file())
     built = report.build([Path(e.path) for e in found if e.asked is not None and not e.is_replay])

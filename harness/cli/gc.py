@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import RUNS_DIR, AsJson, RunsDir, complain, guarded, print_json
+from harness.base.errors import Cancelled, ConfigError, HarnessError
+from harness.base.faults import explain
+from harness.cli.common import RUNS_DIR, AsJson, RunsDir, guarded, print_json
+from harness.cli.edge import complain
+from harness.launch.garbage import beyond, collect, delete, stale_stages
+from harness.store.rundir import find_runs
 
 
 @guarded
@@ -24,9 +29,6 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Remove what dead processes left: sandboxes, scratch; on request old runs."""
-    from harness.runs.garbage import beyond, collect, stale_stages
-    from harness.runs.rundir import find_runs
-
     doomed: list[tuple[Path, int]] = []
     if runs_beyond is not None:
         doomed = beyond(find_runs([runs_dir]), _bytes(runs_beyond), unfinished=unfinished)
@@ -43,8 +45,6 @@ def command(
 
 
 def _asked(count: int) -> bool:
-    from harness.errors import Cancelled, ConfigError
-
     if not sys.stdin.isatty():
         raise ConfigError(
             f"{count} runs would be deleted, and there is no terminal to ask at.",
@@ -58,10 +58,6 @@ def _asked(count: int) -> bool:
 
 def _delete(runs: list[Path]) -> tuple[list[str], int]:
     """Return what was deleted, and the exit code: one that cannot be keeps none of the others."""
-    from harness.errors import HarnessError
-    from harness.faults import explain
-    from harness.runs.garbage import delete
-
     deleted, code = [], 0
     for path in runs:
         try:
@@ -83,8 +79,6 @@ def _say(verb: str, things: list[str], code: int, *, as_json: bool) -> int:
 
 
 def _bytes(text: str) -> int:
-    from harness.errors import ConfigError
-
     match = re.fullmatch(r"(\d{1,12}(?:\.\d+)?)\s*([KMGT]?)B?", text.strip().upper())
     if not match:
         raise ConfigError(f"{text!r} is not a size.", remedy="for example 500MB, 10GB")

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
+from harness.base.errors import ConfigError
 from harness.cli.common import AsJson, guarded, print_json
-from harness.errors import ConfigError
+from sandboxes.image.build import build, with_dockerfile
 
 app = typer.Typer(no_args_is_help=True, help="The image of the sandbox docker.")
 
@@ -37,7 +38,6 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Make the image of the sandbox docker, without a registry (a minute or two, 1 GB)."""
-    from sandboxes.image.build import build, with_dockerfile
 
     def say(line: str) -> None:
         typer.echo(line, err=True)

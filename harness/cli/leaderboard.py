@@ -5,8 +5,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from harness.base.errors import ConfigError
 from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json
-from harness.errors import ConfigError
+from harness.report import board_text, leaderboard
+from harness.store.index import cache_file, entries
 
 
 @guarded
@@ -35,9 +37,6 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Compare finished runs; different conditions never share a table."""
-    from harness.report import board_text, leaderboard
-    from harness.runs.index import cache_file, entries
-
     found = entries(places or [RUNS_DIR], cache=cache_file())
     board = leaderboard.build(found, metric=metric, by=by)
     chosen = [name.strip() for name in (columns or "").split(",") if name.strip()]

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json
+from harness.report.listing import listing, render
+from harness.store.rundir import find_runs
 
 
 @guarded
@@ -16,9 +18,6 @@ def command(
     json: AsJson = False,
 ) -> int:
     """List runs: their state and their scores."""
-    from harness.report.listing import listing, render
-    from harness.runs.rundir import find_runs
-
     here = places or [p for p in (RUNS_DIR,) if p.exists()]
     rows = listing(find_runs(here))
     if json:

@@ -5,8 +5,11 @@ from typing import Annotated
 
 import typer
 
+from harness.base.commands import command as hint
+from harness.base.errors import ConfigError
+from harness.base.files import write_whole
 from harness.cli.common import TasksDir, guarded
-from harness.commands import command as hint
+from tasks.spec import find_task
 
 
 @guarded
@@ -17,10 +20,6 @@ def command(
     tasks_dir: TasksDir = None,
 ) -> None:
     """Write a working skeleton submission, with the task's description beside it."""
-    from harness.errors import ConfigError
-    from harness.runs.rundir import write_whole
-    from tasks.spec import find_task
-
     chosen = find_task(task)
     chosen.profile(profile)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

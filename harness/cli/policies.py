@@ -3,13 +3,12 @@
 import typer
 
 from harness.cli.common import AsJson, guarded, print_json
+from harness.policies import POLICIES
 
 
 @guarded
 def command(json: AsJson = False) -> int:
     """List the search policies and the parameters that --set changes."""
-    from harness.policies import POLICIES
-
     if json:
         listed = [
             {"name": p.name, "source": p.source, "parameters": p.describe()}

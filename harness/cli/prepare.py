@@ -1,10 +1,11 @@
 """harness prepare"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from harness.base.paths import data_root
 from harness.cli.common import (
     AsJson,
     ByteCounts,
@@ -14,9 +15,10 @@ from harness.cli.common import (
     guarded,
     print_json,
 )
-
-if TYPE_CHECKING:
-    from tasks.spec import Manifest, Value
+from harness.cli.screen import Screen
+from tasks.definition import Manifest, Value
+from tasks.hidden import PARAMETER
+from tasks.spec import find_task
 
 
 @guarded
@@ -36,14 +38,10 @@ def command(
     A folder given as --data holds the data as they are published (docs/tasks.md), or, for
     autoresearch, .txt, .md, .jsonl or .parquet files.
     """
-    from harness.cli.screen import Screen
-    from harness.runs.rundir import data_root
-    from tasks.spec import find_task
-
-    overrides: dict[str, Value] = {**chosen_data(data, byte_counts)}
+    chosen = find_task(task)
+    overrides: dict[str, Value] = {**chosen_data(chosen, data, byte_counts)}
     if shards is not None:
         overrides["shards"] = shards
-    chosen = find_task(task)
     with Screen() as screen:
         path, manifest = chosen.prepare(profile, data_root(), screen.progress, overrides)
     if json:
@@ -63,10 +61,8 @@ def command(
     return 0
 
 
-def _facts(path: Path, manifest: "Manifest") -> list[tuple[str, str]]:
+def _facts(path: Path, manifest: Manifest) -> list[tuple[str, str]]:
     """Return what is worth knowing of prepared data, as (name, text)."""
-    from tasks.hidden import PARAMETER
-
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     unit = {"train": "tokens"} if "bos" in manifest.shape else {}
     facts = [

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json
-from harness.cli.run import run_path
+from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json, run_path
+from harness.report.html import page
+from harness.store.index import cache_file, entries
 
 
 @guarded
@@ -20,9 +21,6 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Write one HTML file that opens offline: curves, trees, sources, comparison, methods."""
-    from harness.report.html import page
-    from harness.runs.index import cache_file, entries
-
     wanted = [run_path(place) for place in places or [RUNS_DIR]]
     said = page.write(entries(wanted, cache=cache_file()), out)
     if json:

@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import AsJson, TasksDir, guarded, print_json
-from harness.cli.run import run_path
+from harness.cli.common import AsJson, TasksDir, guarded, print_json, run_path
+from harness.cli.score_screen import ScoreScreen
+from harness.launch.rescore import rescore
+from harness.report.summary import describe
 
 
 @guarded
@@ -19,10 +21,6 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Score the same files with the same seed under today's judge, beside the old score."""
-    from harness.cli.score_screen import ScoreScreen
-    from harness.report.summary import describe
-    from harness.runs.rescore import rescore
-
     with ScoreScreen() as screen:
         old, new, file = rescore(run_path(run), node, screen)
     if json:

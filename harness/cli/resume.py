@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import AsJson, TasksDir, guarded
-from harness.cli.run import report, run_path
+from harness.cli.common import AsJson, TasksDir, guarded, run_path
+from harness.cli.run import report
+from harness.cli.screen import Screen
+from harness.launch.run import resume
 
 
 @guarded
@@ -16,9 +18,6 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Take an interrupted run to its end; nothing that was finished is done again."""
-    from harness.cli.screen import Screen
-    from harness.runs.launch import resume
-
     with Screen() as screen:
         result = resume(run_path(run), progress=screen.progress, observe=screen.observe)
     return report(result, as_json=json)

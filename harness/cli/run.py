@@ -5,9 +5,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from harness.cli.agents import AgentsFile
+from harness.base.durations import parse_duration
+from harness.base.errors import ConfigError
 from harness.cli.common import (
     RUNS_DIR,
+    AgentsFile,
     AsJson,
     ByteCounts,
     Data,
@@ -16,9 +18,14 @@ from harness.cli.common import (
     absolute,
     chosen_data,
     guarded,
-    parse_duration,
     print_json,
 )
+from harness.cli.screen import Screen
+from harness.core.writing import Writing
+from harness.launch.run import Options, start
+from harness.operators.literature import shipped
+from harness.report.summary import summarize
+from tasks.spec import find_task
 
 BUDGETS, MODEL = "Budgets", "Agents with a model"
 
@@ -143,10 +150,6 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Search: an agent writes submissions, a blind judge scores them, the best is tested once."""
-    from harness.agents.writing import Writing
-    from harness.cli.screen import Screen
-    from harness.runs.launch import Options, start
-
     options = Options(
         task=task,
         agent=agent,
@@ -159,7 +162,7 @@ def command(
         workers=parallel,
         sandbox=sandbox,
         settings=tuple(setting or ()),
-        data=chosen_data(data, byte_counts),
+        data=chosen_data(find_task(task), data, byte_counts),
         gpu_hours=gpu_hours,
         input_tokens=max_input_tokens,
         output_tokens=max_output_tokens,
@@ -191,10 +194,6 @@ def _absolute(path: Path | None) -> Path | None:
 
 def _notes(literature: str | None, task: str) -> Path | None:
     """Return the folder of notes that is meant; ``shipped`` are the task's own."""
-    from harness.errors import ConfigError
-    from harness.operators import shipped
-    from tasks.spec import find_task
-
     if literature != "shipped":
         return _absolute(Path(literature)) if literature else None
     found = shipped(find_task(task))
@@ -208,12 +207,5 @@ def report(result: dict[str, Any], *, as_json: bool) -> int:
     if as_json:
         print_json(result)
     else:
-        from harness.report.summary import summarize
-
         typer.echo(summarize(result))
     return 0 if result["valid"] else 1
-
-
-def run_path(text: Path) -> Path:
-    """Return the run meant by a path or by a bare name under runs/."""
-    return text if text.exists() or len(text.parts) > 1 else RUNS_DIR / text

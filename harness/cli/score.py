@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from harness.base.errors import ConfigError
 from harness.cli.common import (
     AsJson,
     ByteCounts,
@@ -15,6 +16,10 @@ from harness.cli.common import (
     guarded,
     print_json,
 )
+from harness.cli.score_screen import ScoreScreen
+from harness.launch.by_hand import ByHand, read_submission
+from harness.report.summary import describe_by_hand
+from tasks.spec import find_task
 
 
 @guarded
@@ -49,11 +54,6 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Train one submission in a sandbox and score it, as a search would."""
-    from harness.cli.score_screen import ScoreScreen
-    from harness.errors import ConfigError
-    from harness.runs.by_hand import ByHand, read_submission
-    from tasks.spec import find_task
-
     chosen = find_task(task)
     files = read_submission(path, chosen)
     if log is not None:
@@ -68,7 +68,7 @@ def command(
                 profile,
                 split,
                 sandbox,
-                chosen_data(data, byte_counts),
+                chosen_data(chosen, data, byte_counts),
                 screen,
                 strict=strict,
             )
@@ -82,7 +82,5 @@ def command(
     if json:
         print_json(bench.as_result(path, seed, scores, beside))
     else:
-        from harness.report.summary import describe_by_hand
-
         typer.echo(describe_by_hand(scores, beside))
     return 0 if all(score.valid for score in scores) else 1

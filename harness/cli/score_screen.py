@@ -8,10 +8,10 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from harness.cli.common import show_duration
+from harness.base.durations import show_duration
+from harness.base.watching import unbreakable
 from harness.cli.screen import SAY_EVERY_S
-from harness.search.training import Training
-from scorers.watching import unbreakable
+from harness.store.training import Training
 
 
 class ScoreScreen:

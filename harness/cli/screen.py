@@ -17,13 +17,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.common import show_duration
-from harness.runs.rundir import FINAL, Run
-from harness.search.training import SURE_AFTER, Training
-from harness.search.tree import Node
-from scorers.output import clean, quoted
+from harness.base.durations import show_duration
+from harness.base.text import clean, quoted
+from harness.base.watching import unbreakable
+from harness.core.tree import Node
+from harness.store.rundir import FINAL, Run
+from harness.store.training import SURE_AFTER, Training
 from scorers.score import Score
-from scorers.watching import unbreakable
 
 OTHER_COLUMNS = 62
 """Characters that everything but the column ``what`` needs, borders included."""

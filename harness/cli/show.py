@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import AsJson, guarded, print_json
-from harness.cli.run import run_path
+from harness.cli.common import AsJson, guarded, print_json, run_path
+from harness.report import tree_view
 
 
 @guarded
@@ -19,8 +19,6 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Show a run's tree with its scores, or one node in full."""
-    from harness.report import tree_view
-
     path = run_path(run)
     if json:
         print_json(tree_view.as_json(path, node))

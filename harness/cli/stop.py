@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.common import NO, AsJson, complain, guarded, print_json
-from harness.cli.run import run_path
-from harness.errors import HarnessError
-from harness.faults import explain
+from harness.base.errors import HarnessError
+from harness.base.faults import explain
+from harness.cli.common import NO, AsJson, guarded, print_json, run_path
+from harness.cli.edge import complain
+from harness.launch.stopping import ask, await_end
 
 
 @guarded
@@ -24,8 +25,6 @@ def command(
     json: AsJson = False,
 ) -> int:
     """End live runs well: no new node, the best so far is graded, the result is written."""
-    from harness.runs.stopping import ask, await_end
-
     # All are asked before any is waited for; one that cannot be asked keeps none of the others.
     results, failures = _each([run_path(r) for r in runs], lambda p: ask(p, now=now))
     if wait:

@@ -7,9 +7,21 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.agents import AgentsFile
-from harness.cli.common import RUNS_DIR, AsJson, RunsDir, TasksDir, absolute, guarded, print_json
-from harness.commands import command as hint
+from harness.base.commands import command as hint
+from harness.cli.common import (
+    RUNS_DIR,
+    AgentsFile,
+    AsJson,
+    RunsDir,
+    TasksDir,
+    absolute,
+    guarded,
+    print_json,
+)
+from harness.cli.sweep_screen import SweepScreen
+from harness.sweeps import plan as plans
+from harness.sweeps import words
+from harness.sweeps.sweep import Sweep
 
 
 @guarded
@@ -36,11 +48,6 @@ def command(
 
     Its run directories are in a folder of the suite's name under --runs-dir.
     """
-    from harness.cli.sweep_screen import SweepScreen
-    from harness.sweeps import plan as plans
-    from harness.sweeps import words
-    from harness.sweeps.sweep import Sweep
-
     if agents_file is not None:  # by the environment: the runs are processes of their own
         os.environ["HARNESS_AGENTS"] = str(absolute(agents_file))
     plan = plans.make_plan(suite, runs_dir)

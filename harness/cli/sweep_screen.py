@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from harness.report.standing import Standing
+from harness.base.text import clean
+from harness.base.watching import unbreakable
 from harness.report.watching import lines
+from harness.store.follower import Standing
 from harness.sweeps.sweep import Slot, Sweep
 from harness.sweeps.words import status_line
-from scorers.output import clean
-from scorers.watching import unbreakable
 
 EVERY_S = 1.0
 SAID = 5

@@ -2,14 +2,16 @@
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from harness.base.errors import ConfigError
 from harness.cli.common import AsJson, TasksDir, guarded, look_in, print_json
-
-if TYPE_CHECKING:
-    from tasks.spec import Task
+from harness.cli.score_screen import ScoreScreen
+from harness.launch.by_hand import ByHand
+from harness.report.tasks import as_json, describe, listing, render, render_one
+from tasks.spec import Task, find_task, look
 
 app = typer.Typer(no_args_is_help=False)
 
@@ -26,9 +28,6 @@ def command(context: typer.Context, tasks_dir: TasksDir = None, json: AsJson = F
 
 @guarded
 def _list(*, json: bool) -> int:
-    from harness.report.tasks import as_json, listing, render
-    from tasks.spec import look
-
     tasks, broken = look()
     rows = listing(tasks.values())
     if json:
@@ -50,9 +49,6 @@ def show(
     json: AsJson = False,
 ) -> int:
     """Say what one task is: data, chance and shortcuts, published values, limits by profile."""
-    from harness.report.tasks import describe, render_one
-    from tasks.spec import find_task
-
     task = find_task(name)
     text = None if profile is None else task.description(profile)
     found = describe(task)
@@ -80,9 +76,6 @@ def check(
 
     Exit 1 if a design has no score.
     """
-    from harness.errors import ConfigError
-    from tasks.spec import look
-
     place = folder.resolve()
     tasks, broken = look()
     for one in broken:
@@ -109,12 +102,8 @@ def check(
     return 0 if all(tried["valid"] for tried in found) else 1
 
 
-def _try(task: "Task", profile: str | None) -> dict[str, Any]:
+def _try(task: Task, profile: str | None) -> dict[str, Any]:
     """Prepare a task's data, and score its first design."""
-    from harness.cli.score_screen import ScoreScreen
-    from harness.errors import ConfigError
-    from harness.runs.by_hand import ByHand
-
     if not task.designs():
         raise ConfigError(f"Task {task.name} has no designs to try.", remedy="docs/tasks-own.md")
     profiles = task.definition.profiles

@@ -1,11 +1,16 @@
 """harness verify"""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import typer
 
 from harness.cli.common import AsJson, TasksDir, guarded, print_json
+from harness.cli.score_screen import ScoreScreen
+from harness.launch.rescore import rescore as score_again
+from harness.report.bundle.verify import as_json, describe, verify
+from scorers.score import Score
 
 CODES = {"agrees": 0, "not scored again": 0, "differs": 1, "cannot tell": 5}
 
@@ -27,13 +32,6 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Check every hash of a bundle, and whether its score can be had again."""
-    from tempfile import TemporaryDirectory
-
-    from harness.cli.score_screen import ScoreScreen
-    from harness.report.bundle.verify import as_json, describe, verify
-    from harness.runs.rescore import rescore as score_again
-    from scorers.score import Score
-
     # What was found is told, though the folder could not be removed.
     with TemporaryDirectory(prefix="harness-verify-", ignore_cleanup_errors=True) as folder:
         place = Path(folder)

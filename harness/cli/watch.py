@@ -3,18 +3,23 @@
 import os
 import select
 import sys
+import termios
 import time
+import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from harness.cli.common import RUNS_DIR, AsJson, guarded
-
-if TYPE_CHECKING:
-    from harness.report.watching import Watch
+from harness.report.terminal import stdout
+from harness.report.watching import Watch, lines
 
 EVERY_S = 1.0
 
@@ -31,8 +36,6 @@ def command(
 
     With --json a line a second, each one object; where there is no terminal, one look.
     """
-    from harness.report.watching import Watch
-
     watch = Watch(places or [p for p in (RUNS_DIR,) if p.exists()])
     if json:
         _objects(watch, once=once)
@@ -43,9 +46,7 @@ def command(
     return 0
 
 
-def _objects(watch: "Watch", *, once: bool) -> None:
-    from json import dumps
-
+def _objects(watch: Watch, *, once: bool) -> None:
     while True:
         runs = [standing.as_json() for standing in watch.look()]
         sys.stdout.write(dumps({"format": 1, "runs": runs}) + "\n")
@@ -55,21 +56,12 @@ def _objects(watch: "Watch", *, once: bool) -> None:
         time.sleep(EVERY_S)
 
 
-def _table(watch: "Watch") -> None:
-    from harness.report.terminal import stdout
-    from harness.report.watching import lines
-
+def _table(watch: Watch) -> None:
     for line in lines(watch.look(), width=stdout().width):
         typer.echo(line)
 
 
-def _live(watch: "Watch") -> None:
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    from harness.report.watching import lines
-
+def _live(watch: Watch) -> None:
     console = Console(highlight=False)
     with (
         _single_keys() as pressed,
@@ -97,8 +89,6 @@ def _single_keys() -> Iterator[Callable[[float], str]]:
     if not keyboard:
         yield pressed
         return
-    import termios
-    import tty
 
     before = termios.tcgetattr(sys.stdin)
     tty.setcbreak(sys.stdin)

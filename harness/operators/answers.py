@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.agents.base import Ask
+from harness.core.agent import Ask
 from harness.operators import syntax
 from harness.operators.edits import apply_edits, find_edits, has_edits
 from harness.operators.parsing import Parsed, parse_files, plan, without_thinking

@@ -10,17 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.agents.base import Ask
-from harness.agents.model import Model, Prompt, Turn
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from harness.core.agent import Ask
+from harness.core.model import Model, Prompt, Turn
+from harness.core.tree import Node
+from harness.core.writing import Style
 from harness.operators import literature
 from harness.operators.limits import LIMITS, Part, smaller
 from harness.operators.memory import attempts, memory, outcome
 from harness.operators.parsing import show_files, without_thinking
-from harness.operators.style import Style
 from harness.operators.templates import Templates
 from harness.operators.text import fence, from_terminal, one_line, trim_middle
-from harness.search.tree import Node
 
 ANALYZE = "analyze"
 

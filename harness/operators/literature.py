@@ -8,14 +8,16 @@ by the node's seed, so that a run does not read the same few for ever.
 import re
 from collections import Counter
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
-from harness.errors import ConfigError
-from harness.files import read_text
-from harness.operators.text import fence, one_line, printable, tokens, trim_middle
-from harness.seeds import stream
-from tasks.spec import TASKS_DIR, Task
+from harness.base.digests import digest
+from harness.base.errors import ConfigError
+from harness.base.files import read_text
+from harness.base.seeds import stream
+from harness.base.text import printable
+from harness.operators.text import fence, one_line, tokens, trim_middle
+from tasks.definition import TASKS_DIR
+from tasks.spec import Task
 
 MAX_NOTES = 1000
 MAX_BYTES = 1 << 20
@@ -65,7 +67,7 @@ def literature_hash(folder: Path | None) -> str:
     if not notes:
         return ""
     parts = (part for note in notes for part in (note.name, note.text))
-    return sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return digest("\0".join(parts))
 
 
 def titles(notes: tuple[Note, ...], limit: int) -> str:

@@ -8,9 +8,9 @@ count: so a prompt depends on the tree as it was when the node was chosen.
 from collections import Counter
 from collections.abc import Mapping
 
-from harness.agents.base import Ask
+from harness.core.agent import Ask
+from harness.core.tree import Node
 from harness.operators.text import fence, one_line, tokens
-from harness.search.tree import Node
 
 ANALYSIS = 600
 """Characters of an analysis."""

@@ -8,9 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.base.text import printable
 from harness.operators import syntax
 from harness.operators.blocks import READINGS, Block, find_blocks, is_name, outside
-from harness.operators.text import fence, one_line, printable
+from harness.operators.text import fence, one_line
 
 MAX_ANSWER = 2 << 20
 """Characters of an answer that are looked at; four times the largest output of any model listed."""

@@ -11,9 +11,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ConfigError
-from harness.files import read_plain
-from tasks.spec import did_you_mean
+from harness.base.errors import ConfigError
+from harness.base.files import read_plain
+from harness.base.validation import did_you_mean
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template

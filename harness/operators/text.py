@@ -1,9 +1,9 @@
-"""Text on its way into a prompt or out of an answer: made harmless, measured, shortened, fenced.
-
-Whatever a submission or a model wrote is noise until it went through here.
-"""
+"""Text on its way into a prompt: made harmless, measured, shortened, fenced."""
 
 import re
+
+from harness.base import text as base
+from harness.base.text import ESCAPES, printable
 
 BYTES_A_TOKEN = 3
 """For estimates. English has about 4 bytes a token; code and numbers, of which our prompts mostly
@@ -12,25 +12,6 @@ consist, have 2.5 to 3.5, so this errs on the long side."""
 LONGEST_RUN = 32
 """No run of backticks in fenced text is longer, or a hostile one could make fences huge."""
 
-_ESCAPES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
-    r"|\x9b[0-?]*[ -/]*[@-~]"
-    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # OSC: titles, links, clipboard
-    r"|\x1b[PX^_][^\x1b]*\x1b\\"  # DCS, SOS, PM, APC
-    r"|\x1b[ -/]*[0-Z\\^-~]"
-)
-
-# Control characters, line separators that str.splitlines knows and editors do not, characters
-# that reverse the direction of reading (code that reads otherwise than it runs), surrogates.
-_UNSEEN = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
-)
-
-
-def printable(text: str) -> str:
-    """Return text with Unix line ends and, of all control characters, only newline and tab."""
-    return _UNSEEN.sub("", _ESCAPES.sub("", text.replace("\r\n", "\n")))
-
 
 def from_terminal(text: str) -> str:
     """Return what a program printed as a person would have seen it, and no more.
@@ -38,7 +19,7 @@ def from_terminal(text: str) -> str:
     Escape sequences go, of a line that was overwritten (progress bars) the last version stays,
     and ``<|`` is torn apart: many local servers read ``<|…|>`` anywhere as the end of a message.
     """
-    text = _ESCAPES.sub("", text)
+    text = ESCAPES.sub("", text)
     lines = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     return apart(printable("\n".join(lines)))
 
@@ -50,8 +31,7 @@ def apart(text: str) -> str:
 
 def one_line(text: str, limit: int) -> str:
     """Return text as one line of at most ``limit`` characters, harmless as ``from_terminal``."""
-    line = " ".join(from_terminal(text).split())
-    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+    return base.one_line(from_terminal(text), limit)
 
 
 def tokens(text: str) -> int:

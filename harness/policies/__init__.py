@@ -1,18 +1,17 @@
 """Which node next, and by which operator."""
 
-from harness.errors import ConfigError
-from harness.policies.base import Decision, Parameters, Policy
+from harness.base.errors import ConfigError
+from harness.base.validation import did_you_mean
 from harness.policies.evolve import Evolve
 from harness.policies.greedy import Greedy
 from harness.policies.mcts import Mcts
 from harness.policies.one_shot import OneShot
-from tasks.spec import did_you_mean
 
 AnyPolicy = OneShot | Greedy | Mcts | Evolve
 
 POLICIES: dict[str, type[AnyPolicy]] = {p.name: p for p in (OneShot, Greedy, Mcts, Evolve)}
 
-__all__ = ["POLICIES", "Decision", "Parameters", "Policy", "make_policy"]
+__all__ = ["POLICIES", "make_policy"]
 
 
 def make_policy(name: str, settings: list[str]) -> AnyPolicy:

@@ -1,39 +1,14 @@
-"""What a policy is: a pure function of the tree and a random stream."""
+"""The parameters of policies: declared once, set with --set, always in range."""
 
 import math
 from dataclasses import dataclass, field, fields
-from random import Random
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 from typing import get_type_hints as type_hints
 
-from harness.errors import ConfigError
-from harness.search.tree import Operator, Tree
-from tasks.spec import did_you_mean
+from harness.base.errors import ConfigError
+from harness.base.validation import did_you_mean
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """The next thing to ask an agent for. A crossover has two parents, a draft has none."""
-
-    operator: Operator
-    parents: tuple[int, ...] = ()
-
-
-class Policy(Protocol):
-    """Chooses the next node. Its fields are its parameters; it holds no other state."""
-
-    name: ClassVar[str]
-
-    def choose(self, tree: Tree, rng: Random) -> Decision | None:
-        """Return what to do next, or None if there is nothing to do for now.
-
-        ``tree`` holds the running nodes too (their state is not "scored"). None while some run
-        means: ask again when one has finished. ``rng`` derives from the run's seed and the
-        number that the next node will have.
-        """
-        ...
 
 
 def parameter(default: T, about: str, *, low: float = -math.inf, high: float = math.inf) -> T:

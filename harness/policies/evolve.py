@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar, Literal
 
-from harness.policies.base import Decision, Parameters, parameter
-from harness.search.tree import Node, Tree
+from harness.core.policy import Decision
+from harness.core.tree import Node, Tree
+from harness.policies.base import Parameters, parameter
 
 
 @dataclass(frozen=True)

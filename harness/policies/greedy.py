@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
-from harness.policies.base import Decision, Parameters, parameter
-from harness.search.tree import Tree
+from harness.core.policy import Decision
+from harness.core.tree import Tree
+from harness.policies.base import Parameters, parameter
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import ClassVar
 
-from harness.policies.base import Decision, Parameters, parameter
-from harness.search.tree import Node, Tree
+from harness.core.policy import Decision
+from harness.core.tree import Node, Tree
+from harness.policies.base import Parameters, parameter
 
 
 @dataclass(slots=True)

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
-from harness.policies.base import Decision, Parameters
-from harness.search.tree import Tree
+from harness.core.policy import Decision
+from harness.core.tree import Tree
+from harness.policies.base import Parameters
 
 
 @dataclass(frozen=True)

@@ -3,23 +3,16 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from harness.base.files import read_json
 from harness.report.sound import sensible
-from harness.runs.rundir import Run, read_json
+from harness.store.rundir import Run
+from tasks.spec import find_task
 
-NAMES = {
-    "chance": "chance",
-    "majority": "majority class",
-    "first_token": "first token alone",
-    "word_counts": "word counts",
-    "shared_pieces": "shared pieces of text",
-    "nearest_mean": "nearest mean image",
-    "unigram": "unigram",
-    "ngram": "4-gram",
-}
+Split = Literal["search", "test"]
 
 
-def baselines(run: Run, split: Literal["search", "test"] = "test") -> dict[str, float]:
+def baselines(run: Run, split: Split = "test") -> dict[str, float]:
     """Return a run's baselines on a split by name; empty where the data are gone.
 
     What is no number that a table can hold is left out: the file is on somebody's disk.
@@ -28,12 +21,33 @@ def baselines(run: Run, split: Literal["search", "test"] = "test") -> dict[str, 
         found = read_json(Path(run.lock.data) / "manifest.json").get("baselines")
     except ConfigError:
         return {}
-    suffix = "_test" if split == "test" else ""
-    known = found if isinstance(found, dict) else {}
-    return {n: known[n + suffix] for n in NAMES if sensible(known.get(n + suffix))}
+    values = found.items() if isinstance(found, dict) else ()
+    told = {_told(key): value for key, value in values if sensible(value)}
+    return {name: value for (name, of), value in told.items() if of == split}
+
+
+def _told(key: str) -> tuple[str, Split]:
+    """Return the baseline's name, and the split that it was measured on: search where none is."""
+    if key.endswith("_test"):
+        return key.removesuffix("_test"), "test"
+    return key.removesuffix("_search"), "search"
+
+
+def in_words(task: str, name: str) -> str:
+    """Return what a task calls a baseline; its bare name where the task is not here."""
+    try:
+        words = find_task(task).definition.baselines
+    except ConfigError:
+        words = {}
+    return words.get(name, name.replace("_", " "))
+
+
+def named(run: Run, split: Split = "test") -> dict[str, float]:
+    """Return a run's baselines on a split, by what its task calls them."""
+    return {in_words(run.asked.task, name): v for name, v in baselines(run, split).items()}
 
 
 def baselines_of(result: dict[str, Any]) -> str:
     """Return the baselines of a result's run in words; empty if unknown."""
-    known = baselines(Run(Path(result["run"])))
-    return ", ".join(f"{NAMES[n]} {v:.4f}" for n, v in known.items())
+    known = named(Run(Path(result["run"])))
+    return ", ".join(f"{name} {value:.4f}" for name, value in known.items())

@@ -11,14 +11,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.baselines import NAMES
+from harness.base.text import clean
+from harness.report.baselines import in_words
 from harness.report.board_csv import csv_of
 from harness.report.board_notes import notes_of
+from harness.report.drawing.filling import filled
 from harness.report.grid import Format, Grid, Line, check_columns, key, marked, written
 from harness.report.leaderboard import HUMAN
 from harness.report.stats.intervals import FEW
 from harness.report.terminal import draw, stdout
-from scorers.output import clean
 
 FIXED = 4
 """Columns that say who: mark, agent, policy, valid."""
@@ -88,8 +89,6 @@ def show(board: dict[str, Any], form: Format, columns: Sequence[str] = ()) -> No
 
 def html(grids: Sequence[Grid], words: Sequence[str]) -> str:
     """Return a whole page that opens offline, in the report's style and under its policy."""
-    from harness.report.html.filling import filled  # templates are slow to load
-
     return filled(
         {"title": "Leaderboard", "grids": grids, "words": words}, "board.html.j2", scripted=False
     )
@@ -377,7 +376,7 @@ def _known(tasks: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
     names: dict[str, dict[str, str]] = {}
     for task in tasks:
         for name, value in task["baselines"].items():
-            names.setdefault(NAMES[name], {})[task["task"]] = number(value)
+            names.setdefault(in_words(task["task"], name), {})[task["task"]] = number(value)
         for reference in task["references"]:
             mark = " †" if reference["disputed"] else ""
             names.setdefault(reference["name"], {})[task["task"]] = (

@@ -11,13 +11,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from harness.base.validation import did_you_mean
 from harness.report.samples import Contender, Sample, samples
-from harness.report.stats import BOUNDS, Difference, clip, holm, paired, unpaired
 from harness.report.stats.margin import further_seeds
-from harness.report.stats.paired import by_key
-from harness.runs.index import Entry, entries
-from tasks.spec import did_you_mean
+from harness.report.stats.nines import BOUNDS, clip
+from harness.report.stats.paired import Difference, by_key, holm, paired, unpaired
+from harness.store.index import Entry, entries
 
 LEVEL = 0.05
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from harness.base.text import clean
 from harness.report.stats.intervals import FEWEST
-from scorers.output import clean
 
 MOST_POINTS = 10
 

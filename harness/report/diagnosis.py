@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from harness.errors import ConfigError, HarnessError
-from harness.faults import explain
-from harness.runs.rundir import data_root
+from harness.base.errors import ConfigError, HarnessError
+from harness.base.faults import explain
+from harness.base.paths import data_root
+from harness.launch.garbage import stale_stages
 from sandboxes.base import Backend, SandboxSpec
 from sandboxes.gpu_pool import GpuPool
 from sandboxes.registry import BACKENDS
@@ -171,8 +172,6 @@ def _hidden_key() -> Iterator[Finding]:
 
 
 def _leftovers() -> Iterator[Finding]:
-    from harness.runs.garbage import stale_stages
-
     stages = len(stale_stages())
     if stages:
         yield Finding("leftovers", False, f"{stages} folders of dead evaluations", "harness gc")

@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from harness.base.files import read_json
+from harness.base.validation import problems
 from harness.report.comparison import Pairing, difference, differing, pair
 from harness.report.samples import Contender, Sample, contenders, samples
-from harness.report.stats import Call, Difference, call_of
-from harness.report.stats.margin import Verdict
-from harness.runs.index import Entry, read
-from harness.runs.rundir import read_json
-from tasks.validation import problems
+from harness.report.stats.margin import Call, Verdict, call_of
+from harness.report.stats.paired import Difference
+from harness.store.index import Entry, read
 
 FORMAT = 1
 

@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree as ET
 
+from harness.base.text import clean
 from harness.report.comparison import bounded
 from harness.report.gate import Checked, Drop, exit_code
-from harness.report.stats import Difference
 from harness.report.stats.intervals import FEWEST
-from harness.report.stats.paired import by_key
-from scorers.output import clean
+from harness.report.stats.paired import Difference, by_key
 
 WORDS = {0: "no regression", 1: "REGRESSION", 5: "cannot tell"}
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from harness.errors import ConfigError
-from scorers.output import clean
-from tasks.spec import did_you_mean
+from harness.base.errors import ConfigError
+from harness.base.text import clean
+from harness.base.validation import did_you_mean
 
 PADDING = 3
 """Characters between two columns on a terminal."""

@@ -12,25 +12,17 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from harness.core.budget import TOKENS_IN
 from harness.report.baselines import baselines
 from harness.report.samples import By, Contender, Sample, contenders, samples
 from harness.report.sheets import Sheet, sheets
-from harness.report.stats import (
-    BOUNDS,
-    Marks,
-    Player,
-    holm,
-    marks_of,
-    normalized,
-    over_seeds,
-    paired,
-    ratings,
-    wilson,
-)
-from harness.runs.index import Entry, Spent
-from harness.runs.rundir import Run
-from harness.search.budget import TOKENS_IN
+from harness.report.stats.elo import Player, ratings
+from harness.report.stats.intervals import over_seeds, wilson
+from harness.report.stats.nines import BOUNDS, Marks, marks_of, normalized
+from harness.report.stats.paired import holm, paired
+from harness.store.index import Entry, Spent
+from harness.store.rundir import Run
 from tasks.spec import find_task
 
 Metric = Literal["score", "normalized", "vsr", "elo", "cost"]

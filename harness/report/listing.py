@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from harness.base.text import clean
 from harness.report.terminal import named, stdout
-from harness.runs.rundir import Run
-from harness.search.journal import read
-from scorers.output import clean
+from harness.store.journal import read
+from harness.store.rundir import Run
 
 
 def listing(paths: Iterable[Path]) -> list[dict[str, Any]]:

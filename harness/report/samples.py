@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal
 
+from harness.core.asked import Asked, Locked
 from harness.report.stats.nines import FLOOR
-from harness.runs.index import Entry
-from harness.runs.rundir import Asked, Locked
-from harness.runs.unchanged import ASKED
+from harness.store.index import Entry
+from harness.store.unchanged import ASKED
 
 By = Literal["agent", "model", "policy", "task"]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.report.samples import conditions_of
-from harness.runs.index import Entry
+from harness.store.index import Entry
 from tasks import hidden
 
 OF_TASK = ("task", "data")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from harness.agents.tape import Record, Tape
-from harness.errors import ConfigError
-from harness.search.state import State
-from harness.search.tree import Node
+from harness.base.errors import ConfigError
+from harness.core.tree import Node
+from harness.store.state import State
+from harness.store.tape import Record, Tape
 
 MOST = 1e12
 """No number of a run is larger: not a node, a score, a second or a token."""

@@ -3,11 +3,12 @@
 from typing import Any
 
 from harness.agents.calls import recount
-from harness.agents.tape import Tape
-from harness.runs.rundir import Run
-from harness.search.budget import TOKENS_IN, Budget, Progress
-from harness.search.journal import read
-from harness.search.tree import Tree
+from harness.core.budget import TOKENS_IN, Budget
+from harness.core.tree import Tree
+from harness.store.journal import read
+from harness.store.rundir import Run
+from harness.store.state import how_far
+from harness.store.tape import Tape
 
 
 def spent_by(run: Run, tree: Tree) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def spent_by(run: Run, tree: Tree) -> dict[str, Any]:
         recount(record, budget)
     events, _, _ = read(run.path / "events.jsonl")
     active_s = events[-1].elapsed_s if events else 0.0
-    return budget.to_json(Progress.of(events, tree, active_s))
+    return budget.to_json(how_far(events, tree, active_s))
 
 
 def describe_spent(spent: dict[str, Any]) -> list[str]:

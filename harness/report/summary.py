@@ -4,10 +4,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from harness.commands import command
+from harness.base.commands import command
+from harness.base.text import clean, quoted
 from harness.report.baselines import baselines_of
 from harness.report.spending import describe_spent
-from scorers.output import clean, quoted
+from harness.report.stats.nines import BOUNDS, clip
 from scorers.score import Score
 
 Z = 1.96
@@ -75,7 +76,6 @@ def spread_of_rows(score: float | None, error: float | None, metric: str) -> str
     """
     if score is None or not error:  # 0 at a perfect score, where it says nothing
         return ""
-    from harness.report.stats import BOUNDS, clip  # with numpy, and a run's tree needs neither
 
     half = Z * error
     low, high = (clip(end, BOUNDS[metric]) for end in (score - half, score + half))

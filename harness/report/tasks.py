@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.report.terminal import draw, stdout
-from tasks.spec import Broken, Profile, Task
+from tasks.definition import Profile
+from tasks.spec import Broken, Task
 
 
 def listing(tasks: Iterable[Task]) -> list[dict[str, Any]]:

@@ -9,18 +9,18 @@ from rich.syntax import Syntax
 from rich.text import Text
 from rich.tree import Tree as Drawn
 
-from harness.commands import command
-from harness.errors import ConfigError
+from harness.base.commands import command
+from harness.base.errors import ConfigError
+from harness.base.files import read_json
+from harness.base.text import clean
+from harness.core.tree import Node
 from harness.report.sound import check
 from harness.report.spending import describe_spent, spent_by
 from harness.report.summary import describe
 from harness.report.terminal import stdout
-from harness.runs.rundir import Run, read_as, read_json
-from harness.runs.unchanged import refuse_other_lock
-from harness.search.journal import read
-from harness.search.state import State, rebuild
-from harness.search.tree import Node
-from scorers.output import clean
+from harness.store.journal import read
+from harness.store.rundir import Run, read_as
+from harness.store.state import State, rebuild
 from scorers.score import Score
 
 LOG_LINES = 40
@@ -30,7 +30,7 @@ def load(path: Path) -> tuple[Run, State]:
     """Return a run and its state, without touching it. Raises ConfigError where it is damaged."""
     run = Run.open(path)
     events, _, _ = read(run.path / "events.jsonl")
-    refuse_other_lock(run, events)
+    run.refuse_other_lock(events)
     try:
         state = rebuild(events, run.path / "nodes", maximize=run.lock.maximize)
         check(state)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from rich.cells import cell_len, set_cell_size
 
-from harness.errors import GpuUnavailableError
-from harness.report.standing import Follower, Standing
+from harness.base.durations import short
+from harness.base.errors import GpuUnavailableError
+from harness.base.text import one_line
 from harness.report.terminal import named
-from harness.runs.rundir import find_runs
+from harness.store.follower import Follower, Standing
+from harness.store.rundir import find_runs
 from sandboxes import gpu_locks
 from sandboxes.gpu_pool import GpuPool
 
@@ -23,6 +25,9 @@ YIELDING = ("tokens", "gpu", "$", "time", "seed")
 """Columns that a terminal does without on which they leave no room, the first first."""
 LEAST = 6
 """Characters beside them."""
+
+LONGEST = 1000
+"""Characters of a name or of a reason that are shown."""
 
 
 class Watch:
@@ -78,8 +83,8 @@ def lines(standings: Sequence[Standing], *, width: int, height: int | None = Non
     cells = [(name, [row[n] for n in others]) for name, row in zip(names, rows, strict=True)]
     first, *blocks = named((head, *others), cells, width, left=("state",))
     for run, block in zip(standings, blocks, strict=True):
-        block += [_printable(f"  {c.words(short)}") for c in run.training]
-    damage = [_printable(f"damaged: {s.run}: {s.problem}") for s in standings if s.problem]
+        block += [f"  {one_line(c.words(short), LONGEST)}" for c in run.training]
+    damage = [one_line(f"damaged: {s.run}: {s.problem}", LONGEST) for s in standings if s.problem]
     if height is None:
         return [*first, *chain.from_iterable(blocks), *damage]
     return _cut(first, blocks, damage, max(2, height - 1))
@@ -108,15 +113,11 @@ def _who(row: Mapping[str, str]) -> list[str]:
     return [row[name] for name in NAMES]
 
 
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
 def _cells(run: Standing) -> dict[str, str]:
     """Return the cells of a run's line; an empty one where nothing is known."""
     if run.state == "damaged":
         empty = dict.fromkeys(_cells(Standing("", state="killed")), "")
-        return {**empty, "agent": _printable(Path(run.run).name), "state": "damaged"}
+        return {**empty, "agent": one_line(Path(run.run).name, LONGEST), "state": "damaged"}
     state: str = run.state
     if run.state == "running":
         state = run.doing or "starting"
@@ -125,9 +126,9 @@ def _cells(run: Standing) -> dict[str, str]:
     if run.state == "finished":
         state = "finished" if run.valid else "invalid"
     return {
-        "agent": _printable(run.agent),
-        "task": _printable(run.task),
-        "policy": _printable(run.policy),
+        "agent": one_line(run.agent, LONGEST),
+        "task": one_line(run.task, LONGEST),
+        "policy": one_line(run.policy, LONGEST),
         "seed": "" if run.seed is None else str(run.seed),
         "best": "–" if run.best is None else f"{run.best:.4f}",
         "test": "" if run.score is None else f"{run.score:.4f}",
@@ -150,13 +151,3 @@ def _dollars(dollars: float | None) -> str:
     if dollars is None:
         return "?"
     return "<0.01" if 0 < dollars < 0.01 else f"{dollars:.2f}"
-
-
-def short(seconds: float) -> str:
-    """Return a duration in four characters or so: 45s, 12m, 3.2h, 2.5d."""
-    if seconds < 100:
-        return f"{seconds:.0f}s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f}m"
-    hours = seconds / 3600
-    return f"{hours:.3g}h" if hours < 100 else f"{hours / 24:.3g}d"

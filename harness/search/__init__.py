@@ -1,0 +1,1 @@
+"""The search: the loop that chooses, writes, scores and records, and where evaluations run."""

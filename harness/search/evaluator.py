@@ -8,7 +8,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal, Protocol
 
-from harness.errors import HarnessError, JudgeError
+from harness.base.errors import HarnessError, JudgeError
 from scorers.evaluate import Request
 from scorers.score import Score
 from scorers.self_test import evaluate

@@ -17,18 +17,20 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from harness.agents import Agent, Answer, Ask, Exhausted
 from harness.agents.calls import Calls
-from harness.agents.model import BudgetSpent
-from harness.agents.replay import Recording
-from harness.errors import JudgeError
-from harness.policies import Decision, Policy
-from harness.runs.rundir import FINAL, Run, read_as, write_whole
-from harness.search.budget import Budget, Progress
+from harness.base.digests import digest
+from harness.base.errors import JudgeError
+from harness.base.files import write_whole
+from harness.base.seeds import derive, stream
+from harness.core.agent import Agent, Answer, Ask, Exhausted
+from harness.core.budget import Budget, Progress
+from harness.core.model import BudgetSpent
+from harness.core.policy import Decision, Policy
 from harness.search.evaluator import Evaluator, Job
-from harness.search.journal import Journal
-from harness.search.state import rebuild
-from harness.seeds import derive, stream
+from harness.store.journal import Journal
+from harness.store.recording import Recording
+from harness.store.rundir import FINAL, Run, read_as
+from harness.store.state import how_far, rebuild
 from scorers.score import Score
 from scorers.submission import hash_files
 from tasks.spec import Task
@@ -163,7 +165,7 @@ class Search:
     @property
     def progress(self) -> Progress:
         """How far the run is, for its budgets."""
-        return Progress.of(self.journal.events, self.state.tree, self.journal.elapsed_s)
+        return how_far(self.journal.events, self.state.tree, self.journal.elapsed_s)
 
     @property
     def ended(self) -> str:
@@ -314,7 +316,7 @@ class Search:
         return score if same and score.conditions.training_seed == seed else None
 
     def _audit_seed(self, what: object) -> str:
-        return sha256(f"{self._audit_key}/{what}".encode()).hexdigest()[:16]
+        return digest(f"{self._audit_key}/{what}")
 
     def _record(self, kind: str, **data: Any) -> None:  # noqa: ANN401 (JSON values)
         self.state.apply(self.journal.append(kind, **data), self.run.path / "nodes")

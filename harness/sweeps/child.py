@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from scorers.output import clean
+from harness.base.text import clean
 
 _PR_SET_PDEATHSIG = 1
 _TAIL = 16 << 10

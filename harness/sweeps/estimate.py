@@ -14,9 +14,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from harness.agents.model import Usage
-from harness.report.standing import DAMAGE
-from harness.runs.rundir import Run
+from harness.core.model import Usage
+from harness.store.follower import DAMAGE
+from harness.store.rundir import Run
 from harness.sweeps.offers import Offer
 from harness.sweeps.suite import Planned, Suite, Tokens
 from tasks.spec import Task

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from harness.agents import AGENTS
 from harness.agents.catalogue import Entry, find_agent, today
-from harness.agents.model import Usage
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from harness.core.model import Usage
 
 REPLAY = "replay:"
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import tomlkit
 from filelock import FileLock, Timeout
 
-from harness.commands import command
-from harness.errors import ConfigError
+from harness.base.commands import command
+from harness.base.errors import ConfigError
+from harness.base.files import write_whole
 from harness.policies import make_policy
-from harness.runs.rundir import LOCK, SWEEP, find_runs, write_whole
+from harness.store.rundir import LOCK, SWEEP, find_runs
 from harness.sweeps.estimate import Estimate, estimate, measure
 from harness.sweeps.offers import Offer, Offers, offer
 from harness.sweeps.suite import Planned, Suite, expand, load

@@ -17,9 +17,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.errors import ConfigError
-from harness.files import read_text
-from tasks.validation import problems
+from harness.base.errors import ConfigError
+from harness.base.files import read_text
+from harness.base.validation import problems
 
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]

@@ -22,15 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.errors import Cancelled, ConfigError, ProviderError
-from harness.report.outlay import of_result
-from harness.report.standing import DAMAGE, Follower, Standing
-from harness.runs.rundir import Run, read_json
+from harness.base.errors import Cancelled, ConfigError, ProviderError
+from harness.base.files import read_json
+from harness.base.watching import unbreakable
+from harness.store.follower import DAMAGE, Follower, Standing
+from harness.store.outlay import of_result
+from harness.store.rundir import Run
 from harness.sweeps.child import Child
 from harness.sweeps.offers import Offer
 from harness.sweeps.plan import Plan
 from harness.sweeps.suite import Planned
-from scorers.watching import unbreakable
 
 State = Literal[
     "waiting",

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from harness.commands import command
-from harness.report.watching import short
+from harness.base.commands import command
+from harness.base.durations import short
 from harness.sweeps.estimate import Estimate, Total, wall_s
 from harness.sweeps.plan import Plan, by_count
 from harness.sweeps.sweep import State, Sweep

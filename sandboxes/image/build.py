@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError, InfrastructureError, SandboxStartError
+from harness.base.errors import ConfigError, InfrastructureError, SandboxStartError
 from sandboxes.engine import Engine, answered, bind
 from sandboxes.image import recipe
 

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, ValidationError
 
-from harness.errors import ConfigError
+from harness.base.digests import digest
+from harness.base.errors import ConfigError
+from harness.base.validation import problems
 from tasks.autoresearch import reference, sources, splits, tokenizer
 from tasks.autoresearch.overlap import Overlap, runs, without_near_duplicates
 from tasks.autoresearch.tokenizer import ByteCounts, Tokenizer, Tokens
+from tasks.definition import Manifest, Progress, Strict, Value
 from tasks.prepared import Locked, altered, checksum, prepared, write_manifest
-from tasks.spec import Manifest, Progress, Strict, Value, digest
-from tasks.validation import problems
 
 GENERATOR = "autoresearch-1"
 """Raise the number whenever the same parameters and text would give other data."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks import download
-from tasks.spec import Progress
+from tasks.definition import Progress
 
 DATASET = "datasets/karpathy/climbmix-400b-shuffle/resolve/main"
 """The dataset of the public task (karpathy/autoresearch, prepare.py, commit 228791f)."""

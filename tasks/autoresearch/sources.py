@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.errors import ConfigError, InfrastructureError
+from harness.base.errors import ConfigError, InfrastructureError
 from tasks.autoresearch import download
-from tasks.spec import Progress
+from tasks.definition import Progress
 
 Hidden = Literal["search", "test", "val"]
 

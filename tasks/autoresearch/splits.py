@@ -10,9 +10,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.autoresearch.packing import pack
 from tasks.autoresearch.sources import fingerprint
 from tasks.autoresearch.tokenizer import Tokens
+from tasks.packing import pack
 
 Document = tuple[str, Tokens]
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import ConfigError
-from tasks.spec import digest
+from harness.base.digests import digest
+from harness.base.errors import ConfigError
 
 if TYPE_CHECKING:
     import tiktoken

@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from harness.errors import ConfigError, InfrastructureError
+from harness.base.errors import ConfigError, InfrastructureError
+from tasks.lra.gallery import load
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY, CLASSES = 257, 10  # bytes: the tree is the even one
@@ -253,8 +254,6 @@ def answer(replies: TextIO) -> None:
 def passes(name: str, length: int, rows: int, device: str) -> dict[str, float]:
     """Measure one encoder of one block: medians of the passes, and the peak."""
     import torch
-
-    from tasks.lra.gallery import load
 
     torch.manual_seed(0)
     sizes = {k: v for k, v in SIZES[device].items() if k != "tokens"}

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 
-from harness.errors import ConfigError
-from tasks.spec import did_you_mean
+from harness.base.errors import ConfigError
+from harness.base.validation import did_you_mean
 
 FOLDER = Path(__file__).parent / "designs"
 NAMES = (

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.definition import Value
 from tasks.lra.rows import Rows, Split, by_split, majority
-from tasks.spec import Value
 
 LEVELS = 256
 Bytes = NDArray[np.uint8]

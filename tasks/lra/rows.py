@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from harness.errors import ConfigError
+from harness.base.digests import digest
+from harness.base.errors import ConfigError
+from harness.base.validation import problems
+from tasks.definition import Manifest, Progress, Strict, Value
 from tasks.hidden import PARAMETER, HiddenKey
 from tasks.prepared import altered, checksum, prepared, write_manifest
-from tasks.spec import Manifest, Progress, Strict, Value, digest
-from tasks.validation import problems
 
 SPLITS = ("train", "search", "test")
 HIDDEN = ("search", "test")

@@ -6,15 +6,16 @@ once, kept under the data folder), or a folder, which ``--data DIR`` puts there.
 
 import hashlib
 import tarfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.errors import ConfigError, InfrastructureError
+from harness.base.errors import ConfigError, InfrastructureError
+from tasks.definition import Progress
 from tasks.download import Remote, fetch
 from tasks.prepared import Locked
 from tasks.shared import hand_on, make_folder
-from tasks.spec import Progress
 
 GENERATED = "generated"
 
@@ -94,8 +95,6 @@ def members(
     """
     done = 0
     with naming(archive, f"remove {archive}, and run the same command again"):
-        import zlib
-
         try:
             with tarfile.open(archive, "r|*") as tar:
                 for member in tar:

@@ -9,7 +9,7 @@ import pytest
 
 from agents.provider_server import QUICK, model_on, provider
 from harness.agents.clients import make_client
-from harness.agents.model import Prompt, Turn
+from harness.core.model import Prompt, Turn
 
 __all__ = ["provider"]
 

@@ -30,7 +30,7 @@ import pytest
 
 from agents.loopback import Loopback
 from harness.agents.catalogue import Entry
-from harness.agents.clients import Patience
+from harness.agents.clients.patience import Patience
 
 WIRE = Path(__file__).with_name("wire")
 HANGS_S = 60.0

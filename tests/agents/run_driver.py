@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from agents import scripted
 from agents.lives import serve
 from harness.agents import AGENTS
-from harness.runs.launch import Options, resume, start
+from harness.launch.run import Options, resume, start
 from harness.search import evaluator
 
 runs, scripted.Scripted.port = Path(sys.argv[1]), int(sys.argv[2])

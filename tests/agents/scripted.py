@@ -19,10 +19,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 from agents.loopback import Loopback
-from harness.agents import Answer
-from harness.agents.calls import Endpoint
-from harness.agents.model import Prompt, Reply, Turn, Usage
-from harness.errors import Cancelled, ProviderError
+from harness.base.errors import Cancelled, ProviderError
+from harness.core.agent import Answer
+from harness.core.model import Endpoint, Prompt, Reply, Turn, Usage
 from scorers.evaluate import Request
 from scorers.score import Score
 from scorers.submission import hash_files

@@ -8,11 +8,11 @@ import pytest
 from agents.conftest import KEY
 from agents.provider_server import QUICK, Response, model_on, raw, status
 from harness.agents.addresses import server_of
-from harness.agents.catalogue import Settings, check_settings, find_agent
+from harness.agents.catalogue import check_settings, find_agent
 from harness.agents.clients import make_client
-from harness.agents.writing import Writing
-from harness.errors import ConfigError
-from harness.runs.launch import Options, start
+from harness.base.errors import ConfigError
+from harness.core.writing import Settings, Writing
+from harness.launch.run import Options, start
 
 OWN = {"openai": "gpt-oss-20b", "anthropic": "opus-4.5"}
 

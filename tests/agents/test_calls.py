@@ -21,10 +21,11 @@ from agents.scripted import (
     unknown,
 )
 from harness.agents.calls import Calls
-from harness.agents.model import BudgetSpent, Prompt, Turn
-from harness.agents.tape import Tape
-from harness.errors import Cancelled, ConfigError, ProviderError
-from harness.search.budget import Budget, Limits, Progress
+from harness.base.errors import Cancelled, ConfigError, ProviderError
+from harness.core.budget import Budget, Progress
+from harness.core.limits import Limits
+from harness.core.model import BudgetSpent, Prompt, Turn
+from harness.store.tape import Tape
 
 NOWHERE = Progress(steps=0, active_s=0.0, evaluated_s=0.0)
 
@@ -164,8 +165,8 @@ def test_another_question_in_an_answered_place_is_refused_with_its_first_differe
     changed = ask(text.replace("a\x1b", "b\x1b"))
     with pytest.raises(ConfigError, match=r"node 2, call 0 \(debug\)") as caught:
         calls_of(tmp_path, server).bind(2).complete(changed, purpose="debug")
-    assert "xa[31m" in caught.value.cause
-    assert "xb[31m" in caught.value.cause
+    assert "xa\ufffd[31m" in caught.value.cause
+    assert "xb\ufffd[31m" in caught.value.cause
     assert "\x1b" not in str(caught.value)
     assert len(caught.value.cause) < 1000
     assert server.asked.total() == 1

@@ -5,10 +5,11 @@ from datetime import date
 
 import pytest
 
-from harness.agents.catalogue import Entry, Settings, find_agent, load_agents
+from harness.agents.catalogue import Entry, find_agent, load_agents
 from harness.agents.clients import make_client
-from harness.agents.model import Usage
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from harness.core.model import Usage
+from harness.core.writing import Settings
 
 M = 1_000_000
 

@@ -6,7 +6,7 @@ import pytest
 
 from agents.provider_server import QUICK, answer, model_on, raw, status
 from harness.agents.clients import make_client
-from harness.errors import ConfigError, ProviderError
+from harness.base.errors import ConfigError, ProviderError
 
 LONG = "This model's maximum context length is 4096 tokens."
 

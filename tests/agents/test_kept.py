@@ -7,8 +7,8 @@ import pytest
 from agents.conftest import PROMPT
 from agents.provider_server import QUICK, Response, answer, model_on, raw
 from harness.agents.clients import make_client
-from harness.agents.model import Usage
-from harness.errors import ProviderError
+from harness.base.errors import ProviderError
+from harness.core.model import Usage
 
 TEXT = "```python model.py\nX = 1\n```\n"
 

@@ -6,9 +6,10 @@ import time
 import pytest
 
 from agents.local_llm import CONTEXT, NAME, local_llm
-from harness.agents.clients import Settings, make_client
-from harness.agents.model import Prompt, Turn
-from harness.errors import Cancelled, ConfigError
+from harness.agents.clients import make_client
+from harness.base.errors import Cancelled, ConfigError
+from harness.core.model import Prompt, Turn
+from harness.core.writing import Settings
 
 __all__ = ["local_llm"]
 pytestmark = pytest.mark.llm

@@ -7,13 +7,14 @@ import pytest
 
 from agents.conftest import PROMPT
 from agents.provider_server import QUICK, answer, model_on, raw, silent, status
-from harness.agents.calls import Calls, Endpoint
+from harness.agents.calls import Calls
 from harness.agents.clients import make_client
-from harness.agents.model import BudgetSpent
-from harness.agents.tape import Tape
-from harness.errors import Cancelled, ProviderError
-from harness.report.outlay import Spending
-from harness.search.budget import Budget, Limits, Progress
+from harness.base.errors import Cancelled, ProviderError
+from harness.core.budget import Budget, Progress
+from harness.core.limits import Limits
+from harness.core.model import BudgetSpent, Endpoint
+from harness.store.outlay import Spending
+from harness.store.tape import Tape
 
 NOWHERE = Progress(steps=0, active_s=0.0, evaluated_s=0.0)
 PRICES = [{"input": 1.0, "output": 10.0}]

@@ -17,9 +17,9 @@ from agents.provider_server import (
     status,
 )
 from agents.proxy_server import proxy
-from harness.agents.catalogue import Settings
 from harness.agents.clients import make_client
-from harness.errors import Cancelled, ConfigError, ProviderError
+from harness.base.errors import Cancelled, ConfigError, ProviderError
+from harness.core.writing import Settings
 
 __all__ = ["proxy"]
 

@@ -14,13 +14,13 @@ import pytest
 from agents import scripted
 from agents.lives import Lives
 from harness.agents import AGENTS
-from harness.agents.tape import Divergence, Tape
-from harness.errors import Cancelled, ConfigError, ProviderError
+from harness.base.errors import Cancelled, ConfigError, ProviderError
+from harness.launch import run as launch
+from harness.launch.run import Options, resume, start
 from harness.report.summary import summarize
 from harness.report.tree_view import as_json, load, show_tree
-from harness.runs import launch
-from harness.runs.launch import Options, resume, start
-from harness.search.journal import read
+from harness.store.journal import read
+from harness.store.tape import Divergence, Tape
 
 
 @pytest.fixture
@@ -268,7 +268,7 @@ def test_a_prompt_that_deviates_is_named_and_nothing_is_sent(
     with pytest.raises(Divergence, match=r"node 0, call 0 \(draft\)") as caught:
         run(tmp_path, f"replay:{first['run']}")
     assert caught.value.exit_code == 2
-    assert "+ think [31mhard" in caught.value.cause
+    assert "+ think \ufffd[31mhard" in caught.value.cause
     assert "--on-divergence live" in caught.value.remedy
     assert server.asked.total() == 0
 
@@ -351,7 +351,7 @@ def test_a_run_can_be_named_as_it_stands_under_runs(tmp_path, judged, monkeypatc
     monkeypatch.chdir(tmp_path)
     first = run(Path("runs"), "reference", steps=1)
     shutil.move(first["run"], "runs/mine")
-    from harness.agents import make_agent
+    from harness.launch.agents import make_agent
 
     assert make_agent("replay:mine").name == f"replay:{tmp_path / 'runs/mine'}"
     with pytest.raises(ConfigError, match="There is no run"):

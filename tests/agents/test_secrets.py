@@ -11,7 +11,7 @@ from agents.conftest import KEY, PROMPT
 from agents.provider_server import QUICK, answer, endless, model_on, raw, silent, status
 from harness.agents.clients import make_client
 from harness.agents.clients.failures import cleaned
-from harness.errors import HarnessError
+from harness.base.errors import HarnessError
 
 ECHOES = [
     status(400, "invalid_request_error", f"bad header Bearer {KEY}"),

@@ -8,7 +8,7 @@ import pytest
 from agents.conftest import PROMPT
 from agents.provider_server import HANGS_S, QUICK, answer, as_it_comes, endless, model_on, silent
 from harness.agents.clients import make_client
-from harness.errors import Cancelled, ProviderError
+from harness.base.errors import Cancelled, ProviderError
 
 
 @pytest.mark.parametrize("busy", [silent(), endless(pause_s=0.05)])

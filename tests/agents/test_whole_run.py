@@ -14,9 +14,9 @@ import pytest
 
 from agents.local_llm import MISSING, serving, weights
 from agents.provider_server import answer, recorded, status
-from harness.agents.model import Prompt, Turn
 from harness.cli.app import app
-from harness.cli.common import settle
+from harness.cli.edge import settle
+from harness.core.model import Prompt, Turn
 
 ROOT = Path(__file__).parents[2]
 SMALL = Path(__file__).with_name("small_prompts")

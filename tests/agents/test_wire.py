@@ -23,10 +23,10 @@ from agents.provider_server import (
     silent,
     status,
 )
-from harness.agents.catalogue import Settings
 from harness.agents.clients import make_client
-from harness.agents.model import Prompt, Turn, Usage
-from harness.errors import Cancelled, ConfigError, ProviderError
+from harness.base.errors import Cancelled, ConfigError, ProviderError
+from harness.core.model import Prompt, Turn, Usage
+from harness.core.writing import Settings
 
 
 def test_an_answer_comes_whole_with_its_usage_and_without_its_reasoning(provider, client, ask):

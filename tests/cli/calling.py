@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+from harness.base.commands import remember_tasks_dir
 from harness.cli.app import app
-from harness.cli.common import settle
-from harness.commands import remember_tasks_dir
+from harness.cli.edge import settle
 
 HARNESS = [sys.executable, "-m", "harness"]
 

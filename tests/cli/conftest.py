@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from calling import call
 
-from harness.runs import by_hand
+from harness.launch import by_hand
 from harness.search import evaluator
 from scorers.score import Score
 

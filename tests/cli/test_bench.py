@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 from calling import HARNESS, call
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
 from harness.report.mechanisms import as_json, by_mechanism, exponent, plot, table
 from tasks.lra.bench import Cell, Machine, measure, parse_lengths
 

@@ -13,12 +13,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import typer
 
-from harness import commands
-from harness.cli.app import app
-from harness.cli.common import settle
-from harness.errors import ConfigError
+from harness.base import commands
+from harness.base.errors import ConfigError
+from harness.cli.app import COMMANDS, app, load
+from harness.cli.edge import settle
 
 TOYS = Path(__file__).parent.parent / "toys"
 TOY = ("--task", "toy", "--profile", "test", "--sandbox", "process")
@@ -326,7 +325,7 @@ def test_gc_asks_only_at_a_terminal_and_spares_what_is_unfinished(runs, tmp_path
 
 
 def test_what_others_put_into_the_folder_for_scratch_stops_no_command(tmp_path, monkeypatch):
-    from scorers.evaluate import STAGE_PREFIX
+    from harness.base.paths import STAGE_PREFIX
 
     odd = [tmp_path / f"{STAGE_PREFIX}{owner}-x" for owner in ("9" * 30, "²", "1e3", "")]
     for path in odd:
@@ -380,11 +379,16 @@ def test_a_printed_command_repeats_the_folder_of_tasks_and_takes_any_path():
         commands.remember_tasks_dir(None)
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_stands_for_a_command_in_the_list_is_its_own_first_sentence(name):
+    command = load(name)
+    assert COMMANDS[name] == " ".join((command.help or "").partition("\n\n")[0].split())
+
+
 def test_the_commands_that_repeat_it_are_those_that_take_it():
-    group = typer.main.get_command(app)
     taking = {
-        name for name, command in group.commands.items()
-        if any("--tasks-dir" in option.opts for option in command.params)
+        name for name in COMMANDS
+        if any("--tasks-dir" in option.opts for option in load(name).params)
     }  # fmt: skip
     assert taking == commands.WITH_TASKS
 
@@ -412,7 +416,7 @@ def test_a_run_that_is_refused_before_its_first_node_leaves_no_folder(runs, monk
     def refuse(*_: object, **__: object) -> None:
         raise ConfigError("no")
 
-    monkeypatch.setattr("harness.runs.launch.Budget", refuse)
+    monkeypatch.setattr("harness.launch.run.Budget", refuse)
     call("run", *TOY, "--runs-dir", "new", "--name", "x", code=2)
     assert not list(Path("new").iterdir())
 

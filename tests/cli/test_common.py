@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from harness import errors
-from harness.cli.common import guarded, parse_duration, show_duration
+from harness.base import errors
+from harness.base.durations import parse_duration, show_duration
+from harness.cli.common import guarded
 
 
 def outcome(error: BaseException) -> int:

@@ -10,8 +10,8 @@ from calling import call
 from rich.console import Console
 
 from harness.cli.screen import OTHER_LINES, Screen
+from harness.core.tree import Node
 from harness.policies import POLICIES, make_policy
-from harness.search.tree import Node
 
 DOCS = Path(__file__).parents[2] / "docs" / "policies"
 

@@ -15,10 +15,10 @@ import pytest
 from calling import HARNESS, call
 from filelock import FileLock
 
-from harness.errors import ConfigError
-from harness.report.standing import Follower
+from harness.base.errors import ConfigError
 from harness.report.watching import Watch, lines
-from harness.runs.rundir import Run
+from harness.store.follower import Follower
+from harness.store.rundir import Run
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from harness.agents.base import Ask
-from harness.agents.model import Prompt, Reply, Stop, Usage
-from harness.search.tree import Node, Tree
+from harness.core.agent import Ask
+from harness.core.model import Prompt, Reply, Stop, Usage
+from harness.core.tree import Node, Tree
 from tasks.spec import find_task
 
 GOOD = 'A plain idea.\n\n```python model.py\nimport torch\n\nVALUE = "{}"\n```\n'

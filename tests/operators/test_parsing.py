@@ -11,7 +11,8 @@ from harness.operators import syntax
 from harness.operators.answers import read
 from harness.operators.edits import apply_edits, find_edits
 from harness.operators.parsing import parse_files, show_files, tidy, without_thinking
-from tasks.spec import TASKS_DIR, Task, all_tasks
+from tasks.definition import TASKS_DIR
+from tasks.spec import Task, all_tasks
 from tests.operators.model import ask, scored
 
 ANSWERS = Path(__file__).parent / "answers"

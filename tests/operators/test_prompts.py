@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import ConfigError
-from harness.operators import Style, literature_hash, prompts_hash, shipped
+from harness.base.errors import ConfigError
+from harness.core.writing import Style
 from harness.operators import literature as notes_of
 from harness.operators.asking import Operators
 from harness.operators.limits import LIMITS, SHRINK
-from harness.operators.templates import OURS
+from harness.operators.literature import literature_hash, shipped
+from harness.operators.templates import OURS, prompts_hash
 from harness.operators.text import fence, from_terminal, tokens, trim_middle
 from tasks.spec import find_task
 from tests.operators.model import Scripted, ask, scored, size
@@ -264,7 +265,7 @@ def test_injected_text_stays_inside_its_fence_and_loses_its_escapes():
     printed = shown[shown.index("What it printed") :]
     assert "progress 99%" in printed
     assert "progress 1%" not in printed
-    for mark in ("\x1b", "\x07", "\x9b", "\x00", "\u202e", "<|im_start|>", "owned"):
+    for mark in ("\x1b", "\x07", "\x9b", "\x00", "\u202e", "<|im_start|>"):
         assert mark not in printed
 
 

@@ -6,16 +6,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.agents.base import Ask
-from harness.agents.scribe import Scribe
-from harness.errors import ConfigError, ProviderError
-from harness.operators import Style
+from harness.base.errors import ConfigError, ProviderError
+from harness.core.agent import Ask
+from harness.core.asked import Asked, Locked
+from harness.core.writing import Style
+from harness.launch.ready import get_ready
+from harness.operators.scribe import Scribe
 from harness.policies import make_policy
-from harness.runs.launch import get_ready
-from harness.runs.rundir import Asked, Locked, Run
 from harness.search import evaluator
 from harness.search.evaluator import LocalEvaluator
 from harness.search.loop import Search
+from harness.store.rundir import Run
 from scorers import conditions
 from scorers.evaluate import evaluate
 from tasks.spec import find_task

@@ -13,15 +13,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from harness.agents.model import Prompt, Reply, Turn, Usage
-from harness.agents.tape import Record, Tape, request_hash, system_hash
-from harness.runs import rundir
-from harness.runs.result import compose
-from harness.runs.rundir import Asked, Locked, Run
-from harness.search.budget import Budget, Progress
-from harness.search.journal import Journal, _link
-from harness.search.state import rebuild
-from harness.seeds import derive
+from harness.base.seeds import derive
+from harness.core.asked import Asked, Locked
+from harness.core.budget import Budget
+from harness.core.model import Prompt, Reply, Turn, Usage
+from harness.launch.result import compose
+from harness.store import rundir
+from harness.store.journal import Journal, _link
+from harness.store.rundir import Run
+from harness.store.state import how_far, rebuild
+from harness.store.tape import Record, Tape, request_hash, system_hash
 from scorers.score import Audit, Conditions, Reason, Score
 
 ROOT = Path(__file__).parents[2]
@@ -39,11 +40,12 @@ class Made:
     """Writes one run, node by node."""
 
     def __init__(self, folder: Path, *, agent: str, seed: int, nodes: int, words: str, calls: bool,
-                 name: str = "") -> None:  # fmt: skip
+                 name: str, data: dict[str, str]) -> None:  # fmt: skip
         self.rng = random.Random(derive(agent, seed))
         self.words, self.calls = words, calls
         asked = Asked(task="autoresearch", profile="paper", agent=agent, policy="greedy",
-                      steps=nodes, time_s=86_400.0, seed=seed, sandbox="auto")  # fmt: skip
+                      steps=nodes, time_s=86_400.0, seed=seed, sandbox="auto",
+                      data=data)  # fmt: skip
         self.lock = Locked(
             harness="0.1.0", task_hash="0123456789abcdef", data_hash="fedcba9876543210",
             data="/nowhere", scorer="2+0123456789ab", sandbox="docker", policy={"num_drafts": 5},
@@ -121,7 +123,7 @@ class Made:
                             message="", seconds=330.0)  # fmt: skip
         state = rebuild(self.journal.events, self.run.path / "nodes", maximize=False)
         spent = Budget(self.run.asked.limits, gpus=1).to_json(
-            Progress.of(self.journal.events, state.tree, self.journal.elapsed_s)
+            how_far(self.journal.events, state.tree, self.journal.elapsed_s)
         )
         result = compose(self.run, state, final, metric="bits_per_byte", elapsed_s=7.0,
                          ended="all steps are used", spent=spent, replay=None)  # fmt: skip
@@ -181,10 +183,11 @@ def mutated(source: str, rng: random.Random, words: str) -> str:
 
 def made_run(
     folder: Path, *, nodes: int = 12, seed: int = 1, agent: str = "made", words: str = "",
-    calls: bool = True, name: str = "",
+    calls: bool = True, name: str = "", data: dict[str, str] | None = None,
 ) -> Path:  # fmt: skip
     """Write a finished run; ``words`` stand in every text of it."""
-    made = Made(folder, agent=agent, seed=seed, nodes=nodes, words=words, calls=calls, name=name)
+    made = Made(folder, agent=agent, seed=seed, nodes=nodes, words=words, calls=calls, name=name,
+                data=data or {})  # fmt: skip
     sync, os.fsync = os.fsync, lambda _: None
     try:
         for number in range(nodes):

@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.agents.writing import Writing
-from harness.runs import rundir
-from harness.runs.result import compose
-from harness.runs.rundir import Asked, Locked, Run
-from harness.search.budget import Budget, Progress
-from harness.search.journal import Journal
-from harness.search.state import rebuild
+from harness.core.asked import Asked, Locked
+from harness.core.budget import Budget
+from harness.core.writing import Writing
+from harness.launch.result import compose
+from harness.store import rundir
+from harness.store.journal import Journal
+from harness.store.rundir import Run
+from harness.store.state import how_far, rebuild
 from scorers.score import Conditions, Score
 
 SOURCE = "x = 1\n"
@@ -88,7 +89,7 @@ def make_run(
         result = compose(
             run, state, _judged(score, metric, profile, lock), metric=metric, elapsed_s=3.0,
             ended="steps", replay=replay,
-            spent=budget.to_json(Progress.of(journal.events, state.tree, 3.0)),
+            spent=budget.to_json(how_far(journal.events, state.tree, 3.0)),
         )  # fmt: skip
         rundir.write_whole(run.path / "result.json", result.text)
     if closed:

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.report.html import page as pages
-from harness.runs.index import entries
+from harness.store.index import entries
 from report.made import HOSTILE, made_run
 
 pytestmark = pytest.mark.browser

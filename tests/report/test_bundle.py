@@ -11,8 +11,8 @@ import pytest
 import zstandard
 from typer.testing import CliRunner
 
+from harness.base.errors import ConfigError
 from harness.cli.app import app
-from harness.errors import ConfigError
 from harness.report.bundle import pack, unpack, verify
 from harness.report.bundle.manifest import NAME
 from harness.report.bundle.verify import describe
@@ -42,6 +42,20 @@ def test_a_run_comes_out_as_it_went_in(made, tmp_path):
         before = {f.relative_to(made): f.read_bytes() for f in made.rglob("*") if f.is_file()}
         after = {f.relative_to(out): f.read_bytes() for f in out.rglob("*") if f.is_file()}
         assert after == {k: v for k, v in before.items() if k.name != ".lock"}
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ({}, ""),
+        ({"source": "climbmix"}, ""),
+        ({"source": "/home/them/texts"}, "its data are a folder of whoever made it"),
+        ({"source": "imdb"}, "its data are a folder of whoever made it"),  # no name to this task
+    ],
+)
+def test_data_that_the_task_knows_by_name_are_anybodys(tmp_path, data, reason):
+    pack(made_run(tmp_path, nodes=6, name="run", data=data), tmp_path / "b.tar.gz")
+    assert checked(tmp_path / "b.tar.gz", tmp_path).reason.partition(":")[0] == reason
 
 
 def test_the_same_run_gives_the_same_bytes_whatever_its_files_times(made, tmp_path):
@@ -233,7 +247,7 @@ def test_a_claim_that_the_run_does_not_hold_is_seen(made, tmp_path):
 
 
 def test_a_strangers_journal_that_names_a_device_is_refused(tmp_path):
-    from harness.search.state import load_files
+    from harness.store.state import load_files
 
     for name in ("/dev/zero", "../../../../dev/zero", "a/../../x"):
         with pytest.raises(ConfigError, match="no file of a submission"):

@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from harness.base.errors import ConfigError
+from harness.base.text import visible
 from harness.cli.app import app
-from harness.errors import ConfigError
+from harness.report.drawing.curves import Point, best_so_far, many, quantile
+from harness.report.drawing.plots import Scale, curve_plot, label
+from harness.report.drawing.untrusted import cut, text_of
 from harness.report.html import page as pages
-from harness.report.html.curves import best_so_far, many, quantile
-from harness.report.html.plots import Scale, curve_plot, label
 from harness.report.html.pool import Pool, joined, unpacked
-from harness.report.html.traces import Point
-from harness.report.html.untrusted import cut, shown, text_of
-from harness.runs.index import entries
+from harness.store.index import entries
 from report import made
 from report.made import HOSTILE, made_run, rewrite_journal
 
@@ -354,7 +354,7 @@ def test_a_pool_gives_every_text_back(texts):
 
 
 def test_what_cannot_be_seen_is_made_visible():
-    assert shown("a\x1b[2Jb\u202ec\r\nd\ud800") == "a\ufffd[2Jb\ufffdc\nd\ufffd"
-    assert shown("\tπ — ok\n") == "\tπ — ok\n"
+    assert visible("a\x1b[2Jb\u202ec\r\nd\ud800") == "a\ufffd[2Jb\ufffdc\nd\ufffd"
+    assert visible("\tπ — ok\n") == "\tπ — ok\n"
     assert cut("abcdef", 2) == "ab\n[4 characters left out of this report]"
     assert cut("abcdef", 2, keep_end=True) == "[4 characters left out of this report]\nef"

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from harness.errors import ConfigError
-from harness.runs.index import MOST_BYTES, entries
+from harness.base.errors import ConfigError
+from harness.store.index import MOST_BYTES, entries
 
 from .made_runs import make_run
 

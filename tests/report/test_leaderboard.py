@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.report.leaderboard import HUMAN, build
-from harness.runs.index import entries
+from harness.store.index import entries
 from tasks.spec import find_task
 
 from .made_runs import HARDWARE, make_run, make_runs

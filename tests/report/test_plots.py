@@ -8,9 +8,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from harness.report.drawing.plots import fitted
 from harness.report.html import page as pages
-from harness.report.html.plots import fitted
-from harness.runs.index import entries
+from harness.store.index import entries
 
 from .made import rewrite_journal
 from .made_runs import make_run

@@ -6,11 +6,11 @@ import pytest
 
 from harness.agents.catalogue import find_agent
 from harness.agents.clients import make_client
-from harness.agents.scribe import Scribe
-from harness.agents.writing import Writing
+from harness.core.writing import Writing
+from harness.operators.scribe import Scribe
 from harness.report.gate import make_baseline
 from harness.report.leaderboard import build
-from harness.runs.index import entries
+from harness.store.index import entries
 
 from .made_runs import make_run
 

@@ -9,23 +9,13 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.report.stats import (
-    call_of,
-    holm,
-    marks_of,
-    normalized,
-    over_seeds,
-    paired,
-    ratings,
-    student,
-    t_interval,
-    unpaired,
-    wilson,
-)
 from harness.report.stats import margin as margins
-from harness.report.stats.elo import CENTRE, SCALE, fit
-from harness.report.stats.margin import further_seeds, power
-from harness.report.stats.nines import FLOOR, Marks
+from harness.report.stats import student
+from harness.report.stats.elo import CENTRE, SCALE, fit, ratings
+from harness.report.stats.intervals import over_seeds, t_interval, wilson
+from harness.report.stats.margin import call_of, further_seeds, power
+from harness.report.stats.nines import FLOOR, Marks, marks_of, normalized
+from harness.report.stats.paired import holm, paired, unpaired
 
 SCORES = [0.641, 0.638, 0.642, 0.66, 0.61]
 OTHERS = [0.49, 0.488, 0.489, 0.52, 0.47]

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from hostview import PATIENCE_S, gone, living, usable
 
-from harness.errors import ConfigError, GpuUnavailableError, SandboxStartError
+from harness.base.errors import ConfigError, GpuUnavailableError, SandboxStartError
 from sandboxes import cgroup, registry, running, seccomp
 from sandboxes.base import Mount, Probe, SandboxSpec
 from sandboxes.bubblewrap import Bubblewrap
@@ -368,11 +368,8 @@ def test_without_root_the_rest_still_holds(backend):
     place = Path("/tmp", f"harness-nobody-{uuid.uuid4().hex[:8]}")  # tmp_path is root's alone
     place.mkdir(mode=0o755)
     try:
-        for package in ("sandboxes", "harness"):
-            (place / "code" / package).mkdir(parents=True)
-            for path in (REPO / package).glob("*.py"):
-                shutil.copy(path, place / "code" / package)
-        shutil.copytree(REPO / "sandboxes" / "image", place / "code/sandboxes/image")
+        for package in ("sandboxes", "harness/base"):  # all that a sandbox knows of us
+            shutil.copytree(REPO / package, place / "code" / package)
         (place / "code/harness/__init__.py").write_text("")
         shutil.copytree(Path(psutil.__file__).parent, place / "code" / "psutil")
         state = place / "state"

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from hostview import PATIENCE_S, gone, living, python, speaking, until, usable
 
-from harness.errors import ConfigError, SandboxStartError, TransferError
+from harness.base.errors import ConfigError, SandboxStartError, TransferError
 from sandboxes import running
 from sandboxes.base import Mount, SandboxSpec
 from sandboxes.registry import BACKENDS

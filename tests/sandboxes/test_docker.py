@@ -17,8 +17,13 @@ import pytest
 from hostview import PATIENCE_S, gone, living, python, speaking, until, usable
 from private_engine import PrivateEngine
 
+from harness.base.errors import (
+    ConfigError,
+    GpuUnavailableError,
+    InfrastructureError,
+    SandboxLostError,
+)
 from harness.cli import main
-from harness.errors import ConfigError, GpuUnavailableError, InfrastructureError, SandboxLostError
 from sandboxes import engine as engine_module
 from sandboxes import registry, state
 from sandboxes.base import Mount, SandboxSpec

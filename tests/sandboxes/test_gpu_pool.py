@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from hostview import PATIENCE_S
 
+from harness.base.errors import ConfigError, GpuUnavailableError, HarnessError
 from harness.cli import main
-from harness.errors import ConfigError, GpuUnavailableError, HarnessError
-from harness.runs import launch
-from harness.runs.launch import get_ready
+from harness.launch import ready
+from harness.launch import run as launch
+from harness.launch.ready import get_ready
 from harness.search.evaluator import Job, LocalEvaluator
 from sandboxes import gpu_locks, gpu_pool, nvml
 from sandboxes.base import SandboxSpec
@@ -375,7 +376,7 @@ def test_a_run_waits_before_its_budget_begins_and_gives_back_at_its_end(tmp_path
     toml.write_text(toml.read_text().replace('device = "cpu"', 'device = "any"'))
     monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path / "tasks"))
     # The device listing again: what the constructor would ask the hardware.
-    monkeypatch.setattr(launch, "GpuPool", pool)
+    monkeypatch.setattr(ready, "GpuPool", pool)
     process = holder(tmp_path, 8)
     seen, killed = [], []
 

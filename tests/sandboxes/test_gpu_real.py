@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 from hostview import PATIENCE_S, until
 
-from harness.errors import GpuUnavailableError
+from harness.base.errors import GpuUnavailableError
 from sandboxes import gpu_locks, nvml
 from sandboxes.gpu_pool import GpuPool, is_visible
 from scorers.sentinel import Sentinel

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import SandboxStartError
+from harness.base.errors import SandboxStartError
 from sandboxes import state
 from sandboxes.base import SandboxSpec
 from sandboxes.bubblewrap import Bubblewrap

@@ -15,12 +15,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from scorers.candidate import Link
+from scorers.candidate.candidate import Link
 from scorers.judge import Times
 from scorers.language import Language, Sizes
 from scorers.splice import Stream
 from scorers.wire import Listener, LogitsBuffer
-from tasks.autoresearch.packing import pack
+from tasks.packing import pack
 
 VOCABULARY, BOS, LENGTH = 64, 63, 64
 PATIENCE_S = 120

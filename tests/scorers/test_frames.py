@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from harness.errors import Cancelled
+from harness.base.errors import Cancelled
 from scorers import wire as judges
-from scorers.candidate import FAIL, HEADER, LOGITS, PROGRESS, READY, Link
+from scorers.candidate.candidate import FAIL, HEADER, LOGITS, PROGRESS, READY, Link
 from scorers.judge import Refused, TrainLate, ask, dismiss, follow_training, refuse
 from scorers.score import REPORTED, Reason
 from scorers.wire import Frame, Gone, Late, Listener, LogitsBuffer, ProtocolError, Wire

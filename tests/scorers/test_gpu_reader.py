@@ -21,14 +21,14 @@ import lm
 import numpy as np
 import pytest
 
-from harness.errors import JudgeError
+from harness.base.errors import JudgeError
 from sandboxes.gpus import gpu_uuids
 from scorers import gpu_worker
-from scorers.candidate import Link
+from scorers.candidate import device_buffer as candidate_side
+from scorers.candidate.candidate import Link
 from scorers.gpu_reader import LARGEST_BUFFER, GpuReader, device_buffer
 from scorers.reading import HostReader, Question, Reading
 from scorers.wire import LogitsBuffer, ProtocolError
-from tasks.autoresearch.runtime import device_buffer as candidate_side
 
 ROWS, POSITIONS, VOCABULARY = 6, 40, 320
 HANDLE = "ab" * 64

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.errors import ConfigError, InfrastructureError
+from harness.base.errors import ConfigError, InfrastructureError
 from sandboxes.registry import BACKENDS
 from scorers import evaluate, self_test
 from scorers.evaluate import Request

@@ -7,8 +7,8 @@ import time
 import uuid
 from pathlib import Path
 
-from harness.runs.rundir import data_root
-from harness.search.journal import read
+from harness.base.paths import data_root
+from harness.store.journal import read
 from tasks.spec import find_task
 
 TOYS = Path(__file__).parent.parent / "toys"

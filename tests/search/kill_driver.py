@@ -18,7 +18,7 @@ from pathlib import Path
 from slow_agents import Slow
 
 from harness.agents import AGENTS
-from harness.runs.launch import Options, resume, start
+from harness.launch.run import Options, resume, start
 
 
 def main() -> None:

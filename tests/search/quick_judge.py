@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from harness.errors import Cancelled
+from harness.base.errors import Cancelled
 from scorers.evaluate import _Attempt, _Outcome, _score
 from scorers.judge import Verdict
 from scorers.score import Reason

@@ -4,10 +4,10 @@ import hashlib
 import time
 from collections.abc import Callable
 
-from harness.agents import Answer, Ask
 from harness.agents.baselines import RandomAgent
-from harness.search.tree import Tree
-from harness.seeds import stream
+from harness.base.seeds import stream
+from harness.core.agent import Answer, Ask
+from harness.core.tree import Tree
 
 
 def digest(tree: Tree) -> str:

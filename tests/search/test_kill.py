@@ -13,13 +13,14 @@ import psutil
 import pytest
 from held import PATIENCE_S, Held, kinds, under_way, until
 
+from harness.base.errors import SandboxLostError
 from harness.cli.app import app
-from harness.cli.common import settle
-from harness.errors import SandboxLostError
+from harness.cli.edge import settle
+from harness.launch.run import Options, resume, start
 from harness.report.tree_view import as_json
-from harness.runs.launch import Options, resume, start
-from harness.search import evaluator, training
-from harness.search.journal import read
+from harness.search import evaluator
+from harness.store import training
+from harness.store.journal import read
 
 DRIVER = Path(__file__).parent / "kill_driver.py"
 

@@ -14,16 +14,17 @@ from quick_judge import QuickJudge
 from slow_agents import Scripted, digest
 from test_kill import check_journal, drive
 
-from harness.agents import AGENTS, Exhausted
-from harness.agents.model import BudgetSpent
-from harness.errors import Cancelled, ConfigError, ProviderError
+from harness.agents import AGENTS
+from harness.base.errors import Cancelled, ConfigError, ProviderError
+from harness.base.seeds import stream
+from harness.core.agent import Exhausted
+from harness.core.model import BudgetSpent
+from harness.launch.run import Options, resume, start
 from harness.policies import POLICIES, make_policy
-from harness.runs.launch import Options, resume, start
-from harness.runs.rundir import Run
 from harness.search import evaluator, loop
-from harness.search.journal import read
-from harness.search.state import rebuild
-from harness.seeds import stream
+from harness.store.journal import read
+from harness.store.rundir import Run
+from harness.store.state import rebuild
 
 SLOTS = 3
 

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from held import PATIENCE_S, Held, kinds, under_way, until
 
+from harness.base.errors import Cancelled
 from harness.cli.app import app
-from harness.cli.common import settle
-from harness.errors import Cancelled
-from harness.runs import stopping
-from harness.runs.launch import Options, start
+from harness.cli.edge import settle
+from harness.launch import stopping
+from harness.launch.run import Options, start
 from harness.search import loop
 
 

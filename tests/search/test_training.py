@@ -9,11 +9,12 @@ import pytest
 from rich.console import Console
 from test_parallel import World
 
+from harness.base.durations import short
 from harness.cli import score_screen
 from harness.cli import screen as screens
-from harness.report.standing import Follower, Standing
-from harness.report.watching import lines, short
-from harness.search.training import FILE, Notes, Training, read
+from harness.report.watching import lines
+from harness.store.follower import Follower, Standing
+from harness.store.training import FILE, Notes, Training, read
 
 
 def training(spent_s: float, limit_s: float = 300.0, **details) -> Training:
@@ -92,7 +93,7 @@ def test_a_watcher_of_a_run_sees_step_loss_and_time_left_within_80_columns(tmp_p
             json.dumps(standing.as_json())
 
     monkeypatch.setattr(world, "observe", look)
-    monkeypatch.setattr("harness.search.training.EVERY_S", 0.0)
+    monkeypatch.setattr("harness.store.training.EVERY_S", 0.0)
     world.start(slots=1, steps=1)
     (line,) = [line for line in shown if "step" in line and "loss" in line]
     assert line.startswith("  node 0: step ")

@@ -7,9 +7,9 @@ import pytest
 from quick_judge import QuickJudge
 from test_parallel import World
 
+from harness.base.errors import Cancelled, ConfigError, JudgeError
 from harness.cli.screen import Screen
-from harness.errors import Cancelled, ConfigError, JudgeError
-from harness.runs.launch import Options, resume, start
+from harness.launch.run import Options, resume, start
 from harness.search import evaluator
 
 

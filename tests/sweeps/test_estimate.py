@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from harness.agents.model import Usage
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from harness.core.model import Usage
 from harness.sweeps import plan as plans
 from harness.sweeps import words
 from harness.sweeps.estimate import wall_s

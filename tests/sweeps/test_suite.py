@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
 from harness.sweeps.suite import expand, load
 
 SUITES = Path(__file__).parents[2] / "suites"

@@ -15,9 +15,9 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
+from harness.base.errors import ConfigError
 from harness.cli.app import app
-from harness.errors import ConfigError
-from harness.search.journal import read
+from harness.store.journal import read
 from harness.sweeps.offers import FREE, Offer
 from harness.sweeps.plan import held, make_plan
 from harness.sweeps.sweep import Patience, Sweep

@@ -15,7 +15,7 @@ import torch
 from few_objects import few_objects
 
 from sandboxes.base import Backend, ExecResult, Probe, SandboxSpec
-from scorers import candidate
+from scorers.candidate import candidate
 from scorers.evaluate import Request, evaluate
 from scorers.score import Score
 from tasks.lra import shell

@@ -17,11 +17,11 @@ import typer
 from filelock import FileLock
 from typer.testing import CliRunner
 
+from harness.base.errors import ConfigError
 from harness.cli import prepare as prepare_command
-from harness.errors import ConfigError
 from tasks.autoresearch import data, reference, sources, tokenizer
 from tasks.autoresearch.overlap import Overlap, runs
-from tasks.spec import Manifest, Value
+from tasks.definition import Manifest, Value
 
 SMALL: dict[str, Value] = {
     "source": "bundled", "vocabulary": 320, "length": 32, "rows": 30, "audit_tokens": 3000,
@@ -651,3 +651,13 @@ def test_the_command_prepares_other_tasks_and_refuses_what_they_lack(harness_pre
     done = harness_prepare("lra/listops", "--profile", "test", "--data", "bundled")
     assert done.exit_code == 2
     assert "no choice of source" in done.stderr
+
+
+def test_a_value_that_is_none_of_the_tasks_choices_is_refused_before_anything_is_made(
+    harness_prepare, tmp_path
+):
+    done = harness_prepare("autoresearch", "--profile", "test", "--byte-counts", "exakt")
+    assert done.exit_code == 2
+    assert "byte_counts 'exakt'" in done.stderr
+    assert "exact" in done.stderr.partition("try:")[2]
+    assert not (tmp_path / "data").exists()

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.errors import ConfigError, InfrastructureError
+from harness.base.errors import ConfigError, InfrastructureError
 from tasks.autoresearch import data, download, sources, tokenizer
 from tasks.download import ATTEMPTS, WORKERS
 

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import torch
 
-from scorers import candidate
-from scorers.candidate import BATCH, BATCH_HEAD, BYE, FAIL, LOGITS, READY
+from scorers.candidate import candidate
+from scorers.candidate.candidate import BATCH, BATCH_HEAD, BYE, FAIL, LOGITS, READY
 from scorers.wire import Listener, LogitsBuffer
 from tasks.spec import find_task
 

@@ -13,7 +13,7 @@ import torch
 from mechanisms import encoder
 from torch import Tensor
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
 from tasks.lra import gallery
 from tasks.lra.gallery import load
 from tasks.spec import Task, find_task

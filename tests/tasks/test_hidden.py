@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from harness.base.errors import ConfigError
 from harness.cli.app import app
-from harness.errors import ConfigError
 from harness.report import diagnosis
 from harness.report.bundle import pack
 from tasks import hidden
+from tasks.definition import Manifest
 from tasks.lra.pathfinder import snakes
 from tasks.lra.rows import SPLITS
-from tasks.spec import Manifest, find_task
+from tasks.spec import find_task
 
 ROOT = Path(__file__).parents[2]
 ONE, TWO = "1f" * 32, "2e" * 32

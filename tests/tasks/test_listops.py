@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from tasks.definition import Knob, Value
 from tasks.lra import rows as rows_of
 from tasks.lra.listops import data as listops
-from tasks.spec import Knob, Task, Value, find_task
+from tasks.spec import Task, find_task
 
 TASK_NAMES = ("lra/listops", "lra/listops-configurable")
 PROFILES = ("test", "smoke", "short", "paper")

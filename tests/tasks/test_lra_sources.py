@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
 from tasks.lra.image import cifar, fashion
 from tasks.lra.pathfinder import release
 from tasks.lra.text import imdb
@@ -494,7 +494,7 @@ PREPARE = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
 from tasks.spec import find_task
 limit = int(sys.argv[2])
 if limit:

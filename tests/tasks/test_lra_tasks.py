@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from in_thread import InThread, evaluated
 
+from tasks.definition import Manifest
 from tasks.lra.pathfinder import snakes
 from tasks.lra.rows import SPLITS
-from tasks.spec import Manifest, Task, all_tasks, find_task
+from tasks.spec import Task, all_tasks, find_task
 
 SIX = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 STAND_INS = ("image-fashion", "pathfinder-gen", "pathx-gen")

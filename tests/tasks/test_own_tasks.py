@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from harness.base.errors import ConfigError
 from harness.cli.app import app
-from harness.errors import ConfigError
+from tasks.definition import TASKS_DIR
 from tasks.runner import settings_read
-from tasks.spec import TASKS_DIR, all_tasks, find_task
+from tasks.spec import all_tasks, find_task
 
 TOY = Path(__file__).parents[1] / "toys" / "toy"
 

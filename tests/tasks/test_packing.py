@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from tasks.autoresearch.packing import Row, pack
+from tasks.packing import Row, pack
 
 LENGTHS = {
     "all alike": lambda rng: 7,

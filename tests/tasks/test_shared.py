@@ -25,7 +25,7 @@ ANNA, BERT, CARL, TEAM = 12001, 12002, 12003, 12100
 USERS = """
 import json, os, sys, tempfile
 from pathlib import Path
-from harness.errors import HarnessError
+from harness.base.errors import HarnessError
 from tasks.hidden import known_key
 from tasks.lra.listops import data
 from tasks.shared import set_modes

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from few_objects import few_objects
 
-from scorers import candidate
+from scorers.candidate import candidate
 from tasks.spec import find_task
 
 GOOD = (find_task("lra/listops").folder / "designs" / "softmax.py").read_text()

@@ -7,17 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from importlib import import_module
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from harness.agents.catalogue import Entry, Settings, check_settings, today
+from harness.agents.catalogue import Entry, check_settings, today
 from harness.agents.clients.patience import Patience
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from harness.core.model import Client
+from harness.core.writing import Settings
 
-if TYPE_CHECKING:
-    from harness.agents.clients.client import ApiClient
-
-__all__ = ["Patience", "Settings", "make_client"]
+__all__ = ["make_client"]
 
 NO_KEY = "none"
 """What a server of one's own is sent where no key is set: the SDKs insist on one."""
@@ -32,7 +30,7 @@ def make_client(
     *,
     patience: Patience | None = None,
     on: date | None = None,
-) -> "ApiClient":
+) -> Client:
     """Return the client of a model. Nothing is sent; ``check()`` tries the key.
 
     Raises ConfigError: a model that its provider has shut, a setting that it does not take, a
@@ -54,7 +52,7 @@ def make_client(
             remedy="pip install 'aira-harness[models]'",
         ) from error
     secret = key if key != NO_KEY else ""
-    made: ApiClient = client.ApiClient(entry, settings, speaker, key=secret, patience=patience)
+    made: Client = client.ApiClient(entry, settings, speaker, key=secret, patience=patience)
     return made
 
 

@@ -17,15 +17,17 @@ from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 from harness.agents.addresses import others, server_of
-from harness.agents.catalogue import Entry, Settings
+from harness.agents.catalogue import Entry
 from harness.agents.clients.events import Draft
 from harness.agents.clients.failures import Failure, judge
 from harness.agents.clients.gate import gate_of
 from harness.agents.clients.patience import Patience
 from harness.agents.clients.proxy import proxy_of
 from harness.agents.clients.wire import Line
-from harness.agents.model import Prompt, Reply, Stop, Turn, Usage
-from harness.errors import Cancelled, ConfigError, ProviderError
+from harness.base.errors import Cancelled, ConfigError, ProviderError
+from harness.base.text import encodable
+from harness.core.model import Prompt, Reply, Stop, Turn, Usage
+from harness.core.writing import Settings
 
 # Upper bounds for worst_tokens, per request and per message. Chat templates add words of their
 # own: some 70 tokens for gpt-oss (its system block), 4 to 8 around each message elsewhere.
@@ -131,7 +133,7 @@ class ApiClient:
         to. Anthropic's and Google's are unpublished.)
         """
         texts = [system_text(self.entry, prompt), *(t.text for t in prompt.turns)]
-        size = sum(len(clean(text).encode()) for text in texts)
+        size = sum(len(encodable(text).encode()) for text in texts)
         overhead = REQUEST_TOKENS + MESSAGE_TOKENS * len(texts)
         return size + overhead, answer_tokens(self.entry, self.settings)
 
@@ -268,10 +270,10 @@ class ApiClient:
                 "--max-answer-tokens raises that limit"
             )
         return Reply(
-            text=clean(heard.text),
+            text=encodable(heard.text),
             stop=stop,
             usage=usage,
-            model_id=clean(heard.model_id)[:200] or self.entry.model,
+            model_id=encodable(heard.model_id)[:200] or self.entry.model,
             seconds=seconds,
             waited_s=waited_s,
             lost_tries=losses,
@@ -301,7 +303,7 @@ class ApiClient:
 
     def _believed(self, prompt: Prompt, heard: Heard, tell: Callable[[str], None]) -> Usage:
         """Return what was used; what is not told, or cannot be, is bounded by bytes."""
-        came = len(clean(heard.text).encode()) + heard.thought
+        came = len(encodable(heard.text).encode()) + heard.thought
         told = heard.usage or Usage()
         fewest = -(-came // BYTES_A_TOKEN)
         if told.prompt_tokens and told.output_tokens >= fewest:
@@ -349,17 +351,12 @@ def options(entry: Entry, settings: Settings) -> dict[str, Any]:
 
 def system_text(entry: Entry, prompt: Prompt) -> str:
     """Return the constant part, with the words that a model needs at its head."""
-    return clean("\n\n".join(t for t in (entry.system_prefix, prompt.system) if t))
+    return encodable("\n\n".join(t for t in (entry.system_prefix, prompt.system) if t))
 
 
 def turn_text(turn: Turn) -> str:
     """Return a message's text, never empty."""
-    return clean(turn.text) if turn.text.strip() else EMPTY
-
-
-def clean(text: str) -> str:
-    """Return a text that can be written as UTF-8: JSON can hold halves of characters."""
-    return text.encode("utf-8", "replace").decode()
+    return encodable(turn.text) if turn.text.strip() else EMPTY
 
 
 def _seconds(seconds: float) -> str:

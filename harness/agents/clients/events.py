@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2
 
-from harness.agents.model import Stop, Usage
+from harness.core.model import Stop, Usage
 
 MOST_WORDS = 64 << 10
 """Bytes that are kept of a text that is no event."""

@@ -17,7 +17,8 @@ from harness.agents.clients.patience import advised_wait_s
 from harness.agents.clients.proxy import Proxy
 from harness.agents.clients.wire import Refused
 from harness.agents.redaction import without_key
-from harness.errors import ConfigError, HarnessError, ProviderError
+from harness.base.errors import ConfigError, HarnessError, ProviderError
+from harness.base.text import one_line
 
 _AGAIN = {408, 409, 425, 429}
 _PROXIES = {403, 502, 503, 504}
@@ -306,6 +307,4 @@ def _is_markup(body: object) -> bool:
 
 def cleaned(text: str, secret: str, most: int = 300) -> str:
     """Return what a provider said, fit for a screen: one line, no escapes, no key."""
-    text = without_key(text, secret)
-    text = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * most]).split())
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return one_line(without_key(text, secret)[: 4 * most], most)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from harness.errors import Cancelled
+from harness.base.errors import Cancelled
 
 POLL_S = 0.1
 

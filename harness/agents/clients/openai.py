@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx2
 
-from harness.agents.catalogue import Entry, Settings
+from harness.agents.catalogue import Entry
 from harness.agents.clients.client import (
     Heard,
     answer_tokens,
@@ -17,7 +17,8 @@ from harness.agents.clients.client import (
 from harness.agents.clients.events import Draft, Events
 from harness.agents.clients.fields import count, inside, items, word
 from harness.agents.clients.wire import open_http, timeouts
-from harness.agents.model import Prompt, Usage
+from harness.core.model import Prompt, Usage
+from harness.core.writing import Settings
 
 
 class Speaker:

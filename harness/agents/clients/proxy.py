@@ -17,7 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx2
 
 from harness.agents.addresses import is_here
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)

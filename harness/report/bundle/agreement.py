@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
 from harness.report.bundle.manifest import Manifest
 from harness.report.tree_view import load
-from harness.runs.rundir import FINAL, Run, read_as
-from harness.search.state import State
+from harness.store.rundir import FINAL, Run, read_as
+from harness.store.state import State
 from scorers.score import Score
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.commands import command
-from harness.errors import ConfigError
-from harness.faults import naming
+from harness.base.commands import command
+from harness.base.errors import ConfigError
+from harness.base.faults import naming
+from harness.base.paths import plain_name
+from harness.base.validation import problems
 from harness.report.bundle.agreement import agree
 from harness.report.bundle.manifest import NAME, PLAIN, Manifest, Member
-from harness.runs.rundir import LOCK, STOP, Run, plain_name
-from tasks.validation import problems
+from harness.store.rundir import LOCK, STOP, Run
 
 LEVEL = 10
 LEFT_OUT = {LOCK, STOP}

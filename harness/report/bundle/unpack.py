@@ -19,11 +19,11 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from harness.errors import ConfigError
-from harness.files import open_plain
+from harness.base.errors import ConfigError
+from harness.base.files import open_plain
+from harness.base.validation import problems
 from harness.report.bundle.manifest import NAME, PLAIN, Manifest
 from harness.report.bundle.pack import zstandard
-from tasks.validation import problems
 
 BLOCK = 512
 MOST_FILES = 100_000

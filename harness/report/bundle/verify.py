@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.base.errors import ConfigError
+from harness.base.paths import data_root
 from harness.report.bundle.agreement import agree
 from harness.report.bundle.manifest import Manifest
 from harness.report.bundle.unpack import unpack
-from harness.runs.rundir import Run, data_root
+from harness.store.rundir import Run
 from scorers.score import Score
 from tasks import hidden
 from tasks.spec import find_task
 
 Verdict = Literal["agrees", "differs", "cannot tell", "not scored again"]
 
-PUBLIC = ("bundled", "climbmix")
-"""Sources of data that are the same everywhere. A stranger's path never names a folder here."""
 WIDE = 1.96
 """Standard errors of the recorded score within which the new one agrees: 95 %."""
 
@@ -54,11 +54,11 @@ def verify(
     manifest = unpack(archive, folder)
     run, state, old = agree(archive, folder, manifest)
     nodes = len(state.tree)
-    source = run.asked.data.get("source", "bundled")
+    source = run.asked.data.get("source")
     reason = ""
     if old is None:
         reason = "the run ended without a submission to score"
-    elif source not in PUBLIC:
+    elif source is not None and not _is_known(run.asked.task, source):
         reason = f"its data are a folder of whoever made it: {source[:200]!r}"
     if rescore is None or reason:
         return Check(manifest, nodes, "not scored again", manifest.score, reason=reason)
@@ -67,6 +67,14 @@ def verify(
     if "data" not in check.other_conditions:
         return check
     return replace(check, reason=" ".join(filter(None, (check.reason, _keys(run)))))
+
+
+def _is_known(task: str, source: str) -> bool:
+    """Return whether a task knows a source by name: a stranger's path never names a folder here."""
+    try:
+        return source in find_task(task).sources
+    except ConfigError:
+        return False
 
 
 def _keys(run: Run) -> str:

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__
-from harness.agents.tape import Record, Tape
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from harness.core.tree import Node
+from harness.report.drawing.untrusted import text_of
 from harness.report.export.rows import calls_by_node, source_of
-from harness.report.html.untrusted import text_of
 from harness.report.tree_view import load
-from harness.runs.rundir import Run
-from harness.search.state import State
-from harness.search.tree import Node
+from harness.store.rundir import Run
+from harness.store.state import State
+from harness.store.tape import Record, Tape
 
 VERSION = 2
 SCORER = "harness"

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.agents.tape import Record
-from harness.errors import ConfigError
-from harness.report.html.untrusted import text_of
+from harness.base.errors import ConfigError
+from harness.core.tree import Node
+from harness.report.drawing.untrusted import text_of
 from harness.report.sound import calls_of
 from harness.report.tree_view import load
-from harness.search.state import State
-from harness.search.tree import Node
+from harness.store.state import State
+from harness.store.tape import Record
 
 COLUMNS: dict[str, str] = {
     "run": "string",

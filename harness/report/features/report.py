@@ -6,9 +6,9 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from harness.report.drawing.plots import Strip, Strips, Tick, fenced, near, strip_scale, strips
 from harness.report.features.rules import CODE
 from harness.report.features.steps import Step, Steps, steps_of
-from harness.report.html.plots import Strip, Strips, Tick, fenced, near, strip_scale, strips
 from harness.report.stats.intervals import FEW, Interval, over_seeds
 
 MOST_BARS, MOST_DOTS = 14, 400

@@ -13,11 +13,11 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Literal
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from harness.core.tree import Node, Tree
 from harness.report.features.reading import changed, features_of
 from harness.report.features.rules import Features
 from harness.report.tree_view import load
-from harness.search.tree import Node, Tree
 
 FENCE = 1.5
 """Interquartile ranges below the lower quartile that make a parent a poor start (Tukey 1977)."""

@@ -6,8 +6,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from harness.base.text import clean
 from harness.report.terminal import draw, stdout
-from scorers.output import clean
 
 MOST_ROWS = 40
 HEADER = ("what changed", "steps", "gain", "95 %", "alone", "bad")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.report.stats.intervals import FEW
-from harness.runs.index import Entry
+from harness.store.index import Entry
 
 
 def conditions(known: Sequence[Entry], board: dict[str, Any]) -> list[tuple[str, str]]:

@@ -7,14 +7,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.errors import ConfigError
-from harness.report.html.plots import Scale, Tick, fenced, spread
+from harness.base.errors import ConfigError
+from harness.base.text import visible
+from harness.core.tree import Node
+from harness.report.drawing.plots import Scale, Tick, fenced, spread
+from harness.report.drawing.untrusted import cut, text_of
 from harness.report.html.pool import Pool
-from harness.report.html.untrusted import cut, shown, text_of
 from harness.report.tree_view import load
-from harness.runs.rundir import FINAL
-from harness.search.state import State
-from harness.search.tree import Node
+from harness.store.rundir import FINAL
+from harness.store.state import State
 from scorers.score import Score
 
 MAP_WIDTH, MAP_HEIGHT, MAP_LEFT, MAP_RIGHT, MAP_TOP, MAP_FLOOR = 960, 300, 56, 948, 12, 246
@@ -94,7 +95,7 @@ def view(run: Path, title: str) -> View:
                 node.operator,
                 _outcome(node),
                 "valid" if node.score is not None else "invalid" if node.buggy else node.state,
-                shown(node.note).replace("\n", " ")[:NOTE],
+                visible(node.note).replace("\n", " ")[:NOTE],
                 node is best,
                 node.number == state.finalist,
                 *places[node.number],
@@ -118,7 +119,7 @@ def view(run: Path, title: str) -> View:
 def _outcome(node: Node) -> str:
     if node.score is not None:
         return f"{node.score:.4f}"
-    return shown(node.reason or "invalid")[:NOTE] if node.buggy else node.state
+    return visible(node.reason or "invalid")[:NOTE] if node.buggy else node.state
 
 
 def _outline(state: State) -> list[tuple[Node, int]]:
@@ -166,18 +167,19 @@ def details(found: View, pool: Pool, caps: Caps) -> list[dict[str, Any]]:
             "parents": list(node.parents),
             "outcome": row.outcome,
             "state": row.state,
-            "note": cut(shown(node.note), 2_000),
-            "message": cut(shown(node.message), 2_000, keep_end=True),
+            "note": cut(visible(node.note), 2_000),
+            "message": cut(visible(node.message), 2_000, keep_end=True),
             "seconds": round(node.seconds, 1),
             "x": row.x,
             "y": row.y,
         }
         if node.knobs:
-            about["knobs"] = {shown(k): shown(str(v)) for k, v in node.knobs.items()}
+            about["knobs"] = {visible(k): visible(str(v)) for k, v in node.knobs.items()}
         if node.analysis:
-            about["analysis"] = cut(shown(node.analysis), 2_000)
+            about["analysis"] = cut(visible(node.analysis), 2_000)
         files = {
-            shown(name): pool.add(cut(shown(text), caps.file)) for name, text in node.files.items()
+            visible(name): pool.add(cut(visible(text), caps.file))
+            for name, text in node.files.items()
         }
         about["files"] = files
         for name, file, limit, keep_end in (
@@ -222,13 +224,13 @@ def _evidence(text: str | None) -> dict[str, Any] | None:
         "GPUs": "; ".join(f"{g.uuid}: {g.verdict}" for g in score.conditions.gpus),
         "submission": score.submission,
     }
-    claims = [(shown(k)[:80], cut(shown(str(v)), 200)) for k, v in score.claim.items()]
+    claims = [(visible(k)[:80], cut(visible(str(v)), 200)) for k, v in score.claim.items()]
     return {
         "audits": [
-            [shown(a.name), a.passed, _number(a.value), _number(a.threshold), shown(a.power)]
+            [visible(a.name), a.passed, _number(a.value), _number(a.threshold), visible(a.power)]
             for a in score.audits
         ],
-        "facts": [[k, cut(shown(f"{v}"), 400)] for k, v in facts.items() if v not in (None, "")],
+        "facts": [[k, cut(visible(f"{v}"), 400)] for k, v in facts.items() if v not in (None, "")],
         "claims": claims[:40],
     }
 

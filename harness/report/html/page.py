@@ -12,20 +12,20 @@ from typing import Any
 
 from markupsafe import Markup
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from harness.base.text import visible
 from harness.report import board_text, leaderboard
-from harness.report.baselines import NAMES, baselines
+from harness.report.baselines import named
+from harness.report.drawing.filling import filled
 from harness.report.features import report as features
 from harness.report.html import methods
 from harness.report.html.figures import figures, sign_of
-from harness.report.html.filling import filled
 from harness.report.html.nodes import LEVELS, View, details, view
 from harness.report.html.pool import Pool, packed
 from harness.report.html.traces import Trace, trace, with_calls
-from harness.report.html.untrusted import shown
 from harness.report.summary import spread_of_rows
-from harness.runs.index import Entry
-from harness.runs.rundir import Run
+from harness.store.index import Entry
+from harness.store.rundir import Run
 
 MOST_BYTES = 1_900_000
 """Of the whole file: under 2 MB, which a mail and a browser on a telephone take."""
@@ -104,7 +104,7 @@ def _fitted(values: dict[str, Any], views: Sequence[View], left: Left) -> tuple[
     payload = ""
     for caps in LEVELS:
         pool = Pool()
-        runs = [{"title": shown(v.title), "nodes": details(v, pool, caps)} for v in views]
+        runs = [{"title": visible(v.title), "nodes": details(v, pool, caps)} for v in views]
         payload = packed({"lines": pool.lines, "runs": runs})
         if len(payload) <= room:
             break
@@ -208,5 +208,5 @@ def _best(entry: Entry) -> dict[str, Any]:
         "spread": spread_of_rows(outcome.score, outcome.standard_error, outcome.metric)
         if outcome
         else "",
-        "baselines": [(NAMES[n], v) for n, v in baselines(Run(Path(entry.path))).items()],
+        "baselines": list(named(Run(Path(entry.path))).items()),
     }

@@ -9,23 +9,13 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from harness.report.drawing.curves import Point
 from harness.report.sound import calls_of, sensible
-from harness.runs.index import Entry
+from harness.store.index import Entry
 
 MOST_BYTES = 256 << 20
 SCORED = b'"event": "scored"'
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """After a node was scored. ``tokens`` and ``dollars`` are sums so far; None where unknown."""
-
-    node: int
-    score: float | None
-    elapsed_s: float
-    tokens: int | None = None
-    dollars: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.seeds import derive
 from harness.report.stats.intervals import LEVEL, Interval, expanded_tail
-from harness.seeds import derive
 
 Floats = npt.NDArray[np.float64]
 Scores = Sequence[float | None]

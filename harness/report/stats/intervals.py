@@ -19,8 +19,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.seeds import derive
 from harness.report.stats import student
-from harness.seeds import derive
+from harness.report.stats.nines import clip
 
 FEW = 10
 FEWEST = 3
@@ -47,11 +48,6 @@ def over_seeds(
         return None
     found = t_interval(values, level) if len(values) < FEW else bootstrap(values, level)
     return found and replace(found, low=clip(found.low, within), high=clip(found.high, within))
-
-
-def clip(value: float, within: tuple[float, float]) -> float:
-    """Return the value, or the end of the scale that it is beyond."""
-    return min(max(value, within[0]), within[1])
 
 
 def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:

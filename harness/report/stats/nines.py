@@ -27,6 +27,11 @@ BOUNDS: dict[str, tuple[float, float]] = {"accuracy": (0.0, 1.0), "bits_per_byte
 """Between which any score lies, and so the mean of many."""
 
 
+def clip(value: float, within: tuple[float, float]) -> float:
+    """Return the value, or the end of the scale that it is beyond."""
+    return min(max(value, within[0]), within[1])
+
+
 class Marks(BaseModel):
     """The frozen constants of one task and profile. ``disputed`` says why one is in doubt."""
 

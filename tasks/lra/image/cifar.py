@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from tasks.definition import Progress
 from tasks.download import Remote
 from tasks.lra import sources
-from tasks.spec import Progress
 
 ARCHIVE = Remote(
     "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
+from tasks.definition import Progress, Strict, Value
 from tasks.download import fetch
 from tasks.hidden import HiddenKey, hidden_key
 from tasks.lra import sources
@@ -21,7 +22,6 @@ from tasks.lra.image import cifar, fashion, made
 from tasks.lra.pixels import pixel_rows, shrink
 from tasks.lra.rows import SPLITS, Rows, check, prepare_rows
 from tasks.prepared import Locked
-from tasks.spec import Progress, Strict, Value
 
 GENERATOR = "image-1"
 """Raise the number whenever the same parameters and source would give other rows."""

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from tasks.definition import Progress
 from tasks.download import Remote
 from tasks.lra import sources
-from tasks.spec import Progress
 
 PACKAGE = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package puts them."""

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from tasks.definition import Progress, Strict, Value
 from tasks.hidden import hidden_key
 from tasks.lra.rows import SPLITS, Rows, by_split, check, majority, prepare_rows
 from tasks.lra.stream import Ints, Stream
-from tasks.spec import Progress, Strict, Value
 
 TASK = "lra/listops"
 GENERATOR = "listops-1"

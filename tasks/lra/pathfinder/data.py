@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.errors import ConfigError, InfrastructureError
+from harness.base.errors import ConfigError, InfrastructureError
+from tasks.definition import Progress, Strict, Value
 from tasks.hidden import hidden_key
 from tasks.lra import sources
 from tasks.lra.pathfinder import release, snakes
 from tasks.lra.pixels import pixel_rows
 from tasks.lra.rows import SPLITS, Rows, check, prepare_rows
 from tasks.lra.stream import Stream
-from tasks.spec import Progress, Strict, Value
 
 GENERATOR = "pathfinder-2"
 """Raise the number whenever the same parameters and source would give other rows."""

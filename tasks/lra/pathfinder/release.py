@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from tasks.definition import Progress
 from tasks.lra import sources
-from tasks.spec import Progress
 
 Bytes = NDArray[np.uint8]
 

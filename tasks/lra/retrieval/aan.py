@@ -7,7 +7,7 @@ tab-separated, without header or quoting: label ("0.0" or "1.0"), two ids, two t
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
 from tasks.lra import sources
 from tasks.lra.retrieval.made import Pair
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from tasks.definition import Progress, Strict, Value
 from tasks.hidden import HiddenKey, hidden_key
 from tasks.lra import sources
 from tasks.lra.retrieval import aan, made
@@ -31,7 +32,6 @@ from tasks.lra.rows import (
     majority,
     prepare_rows,
 )
-from tasks.spec import Progress, Strict, Value
 
 TASK = "lra/retrieval"
 GENERATOR = "retrieval-1"

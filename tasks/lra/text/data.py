@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from tasks.definition import Progress, Strict, Value
 from tasks.hidden import HiddenKey, hidden_key
 from tasks.lra import sources
 from tasks.lra.rows import SPLITS, Rows, Split, check, id_type, majority, prepare_rows
 from tasks.lra.text import imdb, made
-from tasks.spec import Progress, Strict, Value
 
 TASK = "lra/text"
 GENERATOR = "text-1"

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from tasks.definition import Progress
 from tasks.download import Remote
 from tasks.lra import sources
-from tasks.spec import Progress
 
 ARCHIVE = Remote(
     "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.spec import Manifest, Progress, Value
+from tasks.definition import Manifest, Progress, Value
 
 
 def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progress) -> Path:

@@ -1,0 +1,95 @@
+"""Files: read so that they can neither hang us nor fill us, written whole or not at all.
+
+What is read somebody else may have made.
+A pipe is not waited for, a device not read, a large file not loaded; and what lies in a folder is
+not followed to elsewhere, for a submission or a run that was sent may hold a link to a secret.
+"""
+
+import errno
+import json
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from harness.base.errors import ConfigError
+from harness.base.faults import naming
+
+MOST_BYTES = 16 << 20
+NOT_REGULAR = "it is no regular file"
+
+
+def open_plain(file: Path, *, follow: bool = False) -> BinaryIO:
+    """Open a regular file for reading. Raises OSError for anything else.
+
+    ``follow``: a link may lead to it, because a user named it and nobody else did.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        descriptor = os.open(file, flags if follow else flags | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow:
+            why = "it is a link; links in a folder are not followed"
+        elif error.errno == errno.ENXIO:  # a socket
+            why = NOT_REGULAR
+        else:
+            raise
+        raise OSError(error.errno, why, str(file)) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, NOT_REGULAR, str(file))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_plain(file: Path, *, most: int = MOST_BYTES, follow: bool = False) -> bytes:
+    """Return what a regular file of at most ``most`` bytes holds. Raises OSError."""
+    with open_plain(file, follow=follow) as opened:
+        large = os.fstat(opened.fileno()).st_size > most
+        # By what comes as well: some files do not know their size, and some grow.
+        content = b"" if large else opened.read(most + 1)
+    if large or len(content) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(file))
+    return content
+
+
+def read_text(file: Path, *, most: int = MOST_BYTES, follow: bool = False) -> str:
+    """Return what a regular UTF-8 file holds, with "\\n" for every end of a line.
+
+    Raises OSError, UnicodeDecodeError; see ``open_plain``.
+    """
+    text = read_plain(file, most=most, follow=follow).decode()
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return a JSON object from a file. Raises ConfigError naming the file."""
+    try:
+        value = json.loads(read_text(file))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} cannot be read.", cause=str(error)) from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{file} holds no JSON object.")
+    return value
+
+
+def write_whole(path: Path, text: str, *, sync: bool = True) -> None:
+    """Write a file so that it is there whole, or not at all.
+
+    Without ``sync`` a loss of power may take it; a kill never does. Raises OSError with its name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with naming(path):
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise

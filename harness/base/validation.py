@@ -1,0 +1,141 @@
+"""Says in sentences what is wrong with a file of values: where, what was found, what is wanted."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from harness.base.text import one_line
+
+MOST = 5
+"""Problems that are told; one mistake seldom makes more."""
+LONGEST = 60
+"""Characters of a value that are repeated."""
+
+_MEMBER = re.compile(r"^(int|float|str|bool|constrained-\w+|\w+\[.*\])$")
+"""What pydantic adds to the place of a value that may be of several types."""
+_SUBJECT = re.compile(r"^\w+ should (be |have )?")
+
+Place = tuple[int | str, ...]
+
+_HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]")
+_PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
+_KEY = re.compile(rf"^\s*((?:{_PART.pattern})(?:\s*\.\s*(?:{_PART.pattern}))*)\s*=")
+
+
+def problems(
+    error: ValidationError,
+    model: type[BaseModel] | None = None,
+    *,
+    toml: str = "",
+    secret: bool = False,
+) -> str:
+    """Return what is wrong with values that a file holds, a line each.
+
+    ``model``: what they should be, to name the nearest known key; ``toml``: the file's text,
+    to name lines. ``secret``: nothing of the values is repeated, for they may hold a key.
+    """
+    lines = line_numbers(toml)
+    told: dict[Place, list[Any]] = {}
+    for one in error.errors(include_url=False):
+        place = one["loc"]
+        if len(place) > 1:  # the members of a union complain one by one
+            place = (place[0], *(p for p in place[1:] if not _MEMBER.match(str(p))))
+        told.setdefault(place, []).append(one)
+    for place, faults in list(told.items()):
+        # A list whose items are wrong is empty afterwards: that says nothing new.
+        inside = any(other[: len(place)] == place != other for other in told)
+        if inside and all(fault["type"] == "too_short" for fault in faults):
+            del told[place]
+    # A key that is unknown first: it may be the misspelt one that is missing.
+    ordered = sorted(
+        told.items(), key=lambda i: (_line(lines, i[0]), i[1][0]["type"] != "extra_forbidden")
+    )
+    said = [_sentence(place, faults, model, lines, secret=secret) for place, faults in ordered]
+    more = [f"and {len(said) - MOST} more"] if len(said) > MOST else []
+    return "\n".join(said[:MOST] + more)
+
+
+def line_numbers(toml: str) -> dict[Place, int]:
+    """Return the line of each table and key of a TOML text that begins a line of its own."""
+    found: dict[Place, int] = {}
+    counts: dict[Place, int] = {}
+    table: Place = ()
+    for number, line in enumerate(toml.splitlines(), 1):
+        if header := _HEADER.match(line):
+            table = _parts(header[2])
+            if header[1] == "[[":
+                counts[table] = counts.get(table, -1) + 1
+                table = (*table, counts[table])
+            found.setdefault(table, number)
+        elif key := _KEY.match(line):
+            found.setdefault((*table, *_parts(key[1])), number)
+    return found
+
+
+def line_of(toml: str, place: Place) -> int:
+    """Return the line of a table or key, or of the nearest table around it; 1 if there is none."""
+    return _line(line_numbers(toml), place) or 1
+
+
+def did_you_mean(name: str, known: Mapping[str, Any] | Iterable[str]) -> str:
+    """Return a remedy that names the nearest known name and lists them all."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    listing = "one of: " + ", ".join(names)
+    return f"{near[0]!r} ({listing})" if near else listing
+
+
+def _sentence(
+    place: Place,
+    faults: Sequence[Any],
+    model: type[BaseModel] | None,
+    lines: Mapping[Place, int],
+    *,
+    secret: bool,
+) -> str:
+    first = faults[0]
+    line = _line(lines, place)
+    where = f"line {line}, " if line else ""
+    # Of an archive or a record the keys, too, may be anybody's: no escapes, no pages.
+    name = one_line(".".join(map(str, place)), 120) or "the whole"
+    if first["type"] == "missing":
+        return f"{where}{name} is missing"
+    if first["type"] == "extra_forbidden":
+        known = _model_at(model, place[:-1]) if model else None
+        near = f"; did you mean {did_you_mean(str(place[-1]), known.model_fields)}" if known else ""
+        return f"{where}{name} is unknown{near}"
+    wanted = [_SUBJECT.sub("", str(f["msg"])).replace("valid tuple", "list") for f in faults]
+    if first["type"] in ("value_error", "assertion_error"):
+        return f"{where}{name}: {wanted[0].partition(', ')[2]}"
+    found = repr(first["input"])
+    if len(found) > LONGEST:
+        found = found[:LONGEST] + "…"
+    is_ = "is wrong" if secret else f"is {found}"
+    return f"{where}{name} {is_}; wanted: {' or '.join(dict.fromkeys(wanted))}"
+
+
+def _line(lines: Mapping[Place, int], place: Place) -> int:
+    """Return the line of the place or of the nearest table around it, 0 if there is none."""
+    return next((lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in lines), 0)
+
+
+def _parts(dotted: str) -> Place:
+    return tuple(part.strip("\"'") for part in _PART.findall(dotted))
+
+
+def _model_at(model: type[BaseModel], place: Place) -> type[BaseModel]:
+    for part in place:
+        field = model.model_fields.get(str(part))
+        if field is not None:
+            model = next(_models(field.annotation), model)
+    return model
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 (any annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inside in get_args(annotation):
+        yield from _models(inside)

@@ -1,0 +1,101 @@
+"""The edge of the program: exceptions become words on stderr and exit codes."""
+
+import os
+import select
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TextIO
+
+from harness.base import faults
+from harness.base.errors import Cancelled, ConfigError, HarnessError, InfrastructureError
+
+INTERRUPTED, UNFORESEEN = 130, 70
+
+
+def settle(work: Callable[[], int | None]) -> int:
+    """Do it and return its exit code: the edge of the program, which no exception crosses."""
+    try:
+        code = work() or 0
+        sys.stdout.flush()
+    except HarnessError as error:
+        code = complain(error)
+    except KeyboardInterrupt:
+        _say("\nInterrupted.\n")
+        code = INTERRUPTED
+    except SystemExit as error:
+        # How Typer ends; and it and rich, with a 1, where the reader of a pipe is gone.
+        code = 0 if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
+    except OSError as error:
+        code = _refused(error)
+    except MemoryError:
+        code = complain(InfrastructureError("There is no memory left.", remedy="free some"))
+    except UnicodeError as error:
+        told = ConfigError("A name or a text that was read is not UTF-8.", cause=str(error))
+        code = complain(told, details=True)
+    except Exception as error:  # noqa: BLE001 (the edge of the program)
+        code = UNFORESEEN
+        _say(
+            f"error: something unforeseen happened: {type(error).__name__}: {error}\n"
+            f"  The details are in {_crash_file()}; please report it.\n"
+            "  Nothing that was finished is lost: harness ls, harness resume RUN\n"
+        )
+    for stream in (sys.stdout, sys.stderr):
+        if not _flushed(stream):  # or the interpreter tries again when it ends, and complains
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code
+
+
+def _refused(error: OSError) -> int:
+    if isinstance(error, BrokenPipeError) and _reader_is_gone():
+        return 0  # head or less has seen enough
+    # One that its number does not explain may be a bug.
+    return complain(faults.explain(error), details=not faults.known(error))
+
+
+def _reader_is_gone() -> bool:
+    pipes = select.poll()
+    for descriptor in (1, 2):
+        pipes.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in pipes.poll(0))
+
+
+def _flushed(stream: TextIO) -> bool:
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def complain(error: HarnessError, *, details: bool = False) -> int:
+    """Print what happened, why, and what to do, on stderr; return the exit code."""
+    said = f"{'' if isinstance(error, Cancelled) else 'error: '}{error.message}\n"
+    if error.cause:
+        cause = error.cause.strip().replace("\n", "\n         ")
+        said += f"  cause: {cause}\n"
+    if error.remedy:
+        said += f"  try:   {error.remedy}\n"
+    if details:
+        said += f"  The details are in {_crash_file()}\n"
+    _say(said)
+    return error.exit_code
+
+
+def _say(text: str) -> None:
+    with suppress(OSError, ValueError):  # nobody listens: the exit code still tells
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _crash_file() -> str:
+    try:
+        handle, name = tempfile.mkstemp(prefix="harness-crash-", suffix=".txt")
+        with os.fdopen(handle, "w", errors="backslashreplace") as file:
+            file.write(f"{sys.argv}\n{sys.version}\n\n{traceback.format_exc()}")
+    except OSError as error:
+        return f"no file, for none could be written: {error}"
+    return name

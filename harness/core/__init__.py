@@ -1,0 +1,1 @@
+"""The nouns of a search; nothing here reads or writes a file."""

@@ -1,0 +1,291 @@
+"""Budgets: what a run may use, what it has used, and what its calls under way could still use.
+
+    steps      nodes that were chosen
+    time       seconds that the run was active, less what its slots waited for rate limits
+    GPU-hours  GPUs times the seconds of evaluations; nothing on a CPU
+    tokens in, tokens out, dollars
+               what calls used, and the worst cases of calls that are under way or were lost
+
+All are checked before a node is chosen; tokens and dollars before every call as well.
+
+What was begun is finished, so time and GPU-hours may be passed by the nodes under way; tokens and
+dollars are never passed: a call whose worst case does not fit is not sent. The final retraining
+is outside of all budgets. Waiting for GPUs comes before the clock of time, and is charged only
+if ``charge_waiting`` asks for it.
+
+An unknown price stays unknown: sums give the dollars known and the count of calls without a price.
+"""
+
+import threading
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.base.errors import Cancelled, ConfigError
+from harness.core.limits import Limits
+from harness.core.model import BudgetSpent, Price, Usage
+
+Kind = Literal["paid", "lost", "replayed"]
+"""Paid: answered. Lost: sent, and cut off on the way, or its process was killed before the answer
+was on disk; counted at its worst case, because the provider may have billed it. Replayed: read back
+from another run."""
+
+TOKENS_IN = ("input_tokens", "cached_tokens", "cache_write_tokens")
+TOKENS = (*TOKENS_IN, "output_tokens", "reasoning_tokens")
+WORDS = {"input_tokens": "input tokens", "output_tokens": "output tokens", "dollars": "dollars"}
+LOOK_S = 0.2
+"""How often a call that waits for room looks whether the run was cancelled."""
+
+
+def refuse_unknown_price(limits: Limits, price: Price, agent: str) -> None:
+    """Raise ConfigError where dollars are limited and nobody knows what a token costs."""
+    if limits.dollars is not None and price(Usage(input_tokens=1000, output_tokens=1000)) is None:
+        raise ConfigError(
+            f"The price of {agent} is unknown: a limit of ${limits.dollars:g} could not be held.",
+            remedy="give its price in an agents file of your own, or limit tokens: "
+            "--max-input-tokens, --max-output-tokens",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is, from its journal and its tree."""
+
+    steps: int
+    active_s: float
+    """Seconds that its processes lived."""
+    evaluated_s: float
+    """Seconds of its nodes' evaluations, one after another."""
+    queued_s: float = 0.0
+    """Seconds that it waited for GPUs, before it was active."""
+
+
+@dataclass
+class Tally:
+    """Sums over calls. ``dollars`` holds what is known; ``unpriced`` calls cost nobody knows what.
+
+    Of ``estimated`` calls the provider did not say what they used: bytes bound their tokens.
+    ``seconds`` is the model's time, ``waited_s`` that of rate limits, back-off and queues.
+    """
+
+    calls: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    dollars: float = 0.0
+    unpriced: int = 0
+    estimated: int = 0
+    seconds: float = 0.0
+    waited_s: float = 0.0
+
+    def add(self, usage: Usage, dollars: float | None, seconds: float, waited_s: float) -> None:
+        """Add one call."""
+        self.calls += 1
+        self.estimated += usage.estimated
+        for name in TOKENS:
+            setattr(self, name, getattr(self, name) + getattr(usage, name))
+        if dollars is None:
+            self.unpriced += 1
+        else:
+            self.dollars += dollars
+        self.seconds += seconds
+        self.waited_s += waited_s
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; ``dollars`` is null where the price of a call is unknown."""
+        return {
+            "calls": self.calls,
+            **{name: getattr(self, name) for name in TOKENS},
+            "dollars": None if self.unpriced else round(self.dollars, 6),
+            "dollars_known": round(self.dollars, 6),
+            "unpriced_calls": self.unpriced,
+            "estimated_calls": self.estimated,
+            "seconds": round(self.seconds, 3),
+            "waited_s": round(self.waited_s, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a call under way could cost at worst."""
+
+    usage: Usage
+    dollars: float | None
+
+    def of(self, what: str) -> float:
+        """Return the worst case against one budget."""
+        match what:
+            case "input_tokens":
+                return self.usage.prompt_tokens
+            case "output_tokens":
+                return self.usage.output_tokens
+            case _:
+                return self.dollars or 0.0
+
+
+class Budget:
+    """What one run has used. Thread-safe. ``gpus`` is how many an evaluation has."""
+
+    def __init__(self, limits: Limits, *, workers: int = 1, gpus: int = 0) -> None:
+        self.limits = limits
+        self.workers = workers
+        self.gpus = gpus
+        self.tallies: dict[Kind, Tally] = {"paid": Tally(), "lost": Tally(), "replayed": Tally()}
+        self._charged = dict.fromkeys(WORDS, 0.0)
+        self._failed_s = 0.0
+        self._holds: list[Hold] = []
+        self._changed = threading.Condition()
+
+    def reserve(self, hold: Hold, *, call: str, cancel: threading.Event) -> None:
+        """Set aside what a call could cost. ``call`` names it in errors.
+
+        Where only calls under way stand in its way, they are waited for: most cost far less
+        than their worst case. Raises BudgetSpent, Cancelled.
+        """
+        if self.limits.dollars is not None and hold.dollars is None:
+            raise ConfigError(
+                f"{call} was not sent: its price is unknown, and dollars are limited.",
+                remedy="a limit of tokens instead: --max-input-tokens, --max-output-tokens",
+            )
+        with self._changed:
+            while (lack := self._lack(hold)) and self._holds:
+                if cancel.is_set():
+                    raise Cancelled("Stopped while a call waited for room in the budget.")
+                self._changed.wait(LOOK_S)
+            if lack:
+                raise BudgetSpent(f"{call} was not sent: {lack}.")
+            self._holds.append(hold)
+
+    def release(self, hold: Hold, *, failed_s: float) -> None:
+        """Undo a reservation: the provider said no, after ``failed_s``, and charged nothing."""
+        with self._changed:
+            self._drop(hold)
+            self._failed_s += failed_s
+
+    def settle(
+        self, hold: Hold, usage: Usage, dollars: float | None, seconds: float, waited_s: float
+    ) -> None:
+        """Turn a reservation into what the call really used."""
+        with self._changed:
+            self._drop(hold)
+            self.count("paid", usage, dollars, seconds, waited_s, worst=hold)
+
+    def lose(self, hold: Hold) -> None:
+        """Charge a reservation in full, if there is one: nobody knows what became of the call."""
+        with self._changed:
+            if any(h is hold for h in self._holds):
+                self._drop(hold)
+                self.count("lost", hold.usage, hold.dollars, worst=hold)
+
+    def count(
+        self,
+        kind: Kind,
+        usage: Usage,
+        dollars: float | None,
+        seconds: float = 0.0,
+        waited_s: float = 0.0,
+        *,
+        worst: Hold,
+    ) -> None:
+        """Add one call that is over. Where its price is unknown its worst case is charged."""
+        with self._changed:
+            self.tallies[kind].add(usage, dollars, seconds, waited_s)
+            if kind != "replayed":
+                used = Hold(usage, worst.dollars if dollars is None else dollars)
+                for what in self._charged:
+                    self._charged[what] += used.of(what)
+
+    def count_failure(self, seconds: float) -> None:
+        """Add the time of a call that the provider refused for good."""
+        with self._changed:
+            self._failed_s += seconds
+
+    def waited_s(self) -> float:
+        """Return the seconds that slots waited for the provider; a failed call is all waiting."""
+        with self._changed:
+            return self._failed_s + self.tallies["paid"].waited_s
+
+    def time_s(self, progress: Progress) -> float:
+        """Return the seconds charged as time. With several slots each has its own clock: the
+        mean of their waiting is left out.
+        """
+        if self.limits.charge_waiting:
+            return progress.active_s + progress.queued_s
+        return max(0.0, progress.active_s - self.waited_s() / self.workers)
+
+    def gpu_hours(self, progress: Progress) -> float:
+        """Return the GPU-hours of all evaluations so far."""
+        return self.gpus * progress.evaluated_s / 3600
+
+    def spent(self, progress: Progress) -> str:
+        """Return which budget is used up, in words; empty while none is."""
+        limits = self.limits
+        for used, limit, words in (
+            (progress.steps, limits.steps, "steps"),
+            (self.time_s(progress), limits.time_s, "seconds"),
+            (self.gpu_hours(progress), limits.gpu_hours, "GPU-hours"),
+            *((self._used(what), self._limit(what), WORDS[what]) for what in WORDS),
+        ):
+            if limit is not None and used >= limit:
+                return f"{_show(used)} of {_show(limit)} {words} are used"
+        return ""
+
+    def left(self, progress: Progress) -> dict[str, float]:
+        """Return what is left of each budget that has a limit, by the names of ``Limits``."""
+        limits = self.limits
+        found = {
+            "steps": (limits.steps, progress.steps),
+            "time_s": (limits.time_s, self.time_s(progress)),
+            "gpu_hours": (limits.gpu_hours, self.gpu_hours(progress)),
+            **{what: (self._limit(what), self._used(what)) for what in WORDS},
+        }
+        return {
+            name: max(0, round(limit - used, 6))
+            for name, (limit, used) in found.items()
+            if limit is not None
+        }
+
+    def to_json(self, progress: Progress) -> dict[str, Any]:
+        """Return what was used, for result.json and screens."""
+        with self._changed:
+            return {
+                "limits": self.limits.model_dump(exclude_none=True),
+                "time_s": round(self.time_s(progress), 3),
+                "gpu_hours": round(self.gpu_hours(progress), 6),
+                "queued_s": round(progress.queued_s, 3),
+                "waited_s": round(self.waited_s(), 3),
+                "model": self.tallies["paid"].to_json(),
+                "lost": self.tallies["lost"].to_json(),
+                "replayed": self.tallies["replayed"].to_json(),
+            }
+
+    def _lack(self, hold: Hold) -> str:
+        for what, words in WORDS.items():
+            limit = self._limit(what)
+            if limit is None:
+                continue
+            left = max(0.0, limit - self._used(what) - sum(h.of(what) for h in self._holds))
+            if hold.of(what) > left:
+                return (
+                    f"it could use {_show(hold.of(what))} {words}, "
+                    f"and {_show(left)} of {_show(limit)} are left"
+                )
+        return ""
+
+    def _limit(self, what: str) -> float | None:
+        limit: float | None = getattr(self.limits, what)
+        return limit
+
+    def _used(self, what: str) -> float:
+        with self._changed:
+            return self._charged[what]
+
+    def _drop(self, hold: Hold) -> None:
+        # By identity: two calls may have equal worst cases.
+        self._holds = [h for h in self._holds if h is not hold]
+        self._changed.notify_all()
+
+
+def _show(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.4g}"

@@ -1,0 +1,149 @@
+"""The search tree, rebuilt from the journal: the only state a policy or an agent sees."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from tasks.definition import Value
+
+Operator = Literal["draft", "debug", "improve", "crossover"]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One submission. ``score`` is the search split's; None while unscored or when invalid.
+
+    ``state``: chosen (the agent is being asked), written (its files exist), scored; or ungraded,
+    where the judge failed on it: neither good nor bad, and nothing is built on it. ``left`` is
+    what the limited budgets had left when it was chosen, by the names of ``search.budget.Limits``.
+    """
+
+    number: int
+    operator: Operator
+    parents: tuple[int, ...]
+    state: Literal["chosen", "written", "scored", "ungraded"] = "chosen"
+    left: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+    knobs: dict[str, Value] | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    valid: bool = False
+    score: float | None = None
+    reason: str | None = None
+    message: str = ""
+    seconds: float = 0.0
+    analysis: str | None = None
+    """What an agent made of the outcome; "" if it had nothing to say, None if it was not asked."""
+
+    @property
+    def running(self) -> bool:
+        """Still being written or evaluated."""
+        return self.state in ("chosen", "written")
+
+    @property
+    def buggy(self) -> bool:
+        """Scored, and invalid."""
+        return self.state == "scored" and not self.valid
+
+
+class Tree:
+    """All nodes of a run by number, from 0. ``maximize`` is the metric's direction."""
+
+    def __init__(self, *, maximize: bool = True) -> None:
+        self.maximize = maximize
+        self._nodes: dict[int, Node] = {}
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes.values())
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __getitem__(self, number: int) -> Node:
+        return self._nodes[number]
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._nodes
+
+    def add(self, node: Node) -> None:
+        """Add a new node."""
+        self._nodes[node.number] = node
+
+    def update(self, number: int, **changes: object) -> Node:
+        """Replace fields of a node; return the new one."""
+        self._nodes[number] = replace(self._nodes[number], **changes)  # type: ignore[arg-type]
+        return self._nodes[number]
+
+    def drop(self, number: int) -> None:
+        """Remove a node that never came to be."""
+        del self._nodes[number]
+
+    def copy(self) -> "Tree":
+        """Return a tree that later changes of this one do not reach; nodes are shared."""
+        other = Tree(maximize=self.maximize)
+        other._nodes = dict(self._nodes)
+        return other
+
+    def children(self, number: int) -> list[Node]:
+        """Return the nodes that have ``number`` among their parents."""
+        return [node for node in self if number in node.parents]
+
+    def scored(self) -> list[Node]:
+        """Return the nodes whose evaluation is recorded, in order of their numbers."""
+        return [node for node in self if node.state == "scored"]
+
+    def is_running(self) -> bool:
+        """Return whether a node is still being written or evaluated."""
+        return any(node.running for node in self)
+
+    def ungraded(self) -> list[Node]:
+        """Return the nodes that the judge failed on."""
+        return [node for node in self if node.state == "ungraded"]
+
+    def better(self, a: float, b: float) -> bool:
+        """Return whether score ``a`` is strictly better than ``b``."""
+        return a > b if self.maximize else a < b
+
+    def best(self) -> Node | None:
+        """Return the valid node with the best search score; the earlier one on a tie."""
+        best: Node | None = None
+        for node in self.scored():
+            if node.score is None:
+                continue
+            if best is None or best.score is None or self.better(node.score, best.score):
+                best = node
+        return best
+
+    def debug_depth(self, number: int) -> int:
+        """Return how many debug steps in a row lead to this node."""
+        depth, node = 0, self[number]
+        while node.operator == "debug":
+            depth += 1
+            node = self[node.parents[0]]
+        return depth
+
+    def repairable(self, max_debug_depth: int) -> list[Node]:
+        """Return the buggy nodes that nobody works on and that may have one more debug step.
+
+        None of them has a child, running or not: a node is never debugged twice, and no more
+        than ``max_debug_depth`` debug steps ever follow each other.
+        """
+        tried = {parent for node in self for parent in node.parents}
+        return [
+            node
+            for node in self
+            if node.buggy
+            and node.number not in tried
+            and self.debug_depth(node.number) < max_debug_depth
+        ]
+
+    def normalised(self) -> dict[int, float]:
+        """Return the valid nodes' scores from 0 (the worst) to 1 (the best); equal ones 0.5."""
+        scores = {node.number: node.score for node in self if node.score is not None}
+        if not scores:
+            return {}
+        worst, best = min(scores.values()), max(scores.values())
+        if worst == best:
+            return dict.fromkeys(scores, 0.5)
+        if not self.maximize:
+            worst, best = best, worst
+        return {number: (score - worst) / (best - worst) for number, score in scores.items()}

@@ -1,0 +1,64 @@
+"""What a run may set of an agent that has a model: how the model is asked, and what it is told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run may set; None means the table's."""
+
+    base_url: str | None = None
+    effort: str | None = None
+    temperature: float | None = None
+    max_output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """Choices of ``harness run``; part of what makes an agent what it is, so part of the lock.
+
+    ``prompts`` and ``literature`` are folders. ``answer_format`` is for improve and debug; other
+    operators always get whole files. ``analyze`` costs one short call a node. ``complexity`` adds
+    AIRA-dojo's cue, which its released configurations leave off.
+    """
+
+    prompts: Path | None = None
+    literature: Path | None = None
+    answer_format: Literal["whole", "edits"] = "whole"
+    analyze: bool = False
+    complexity: bool = False
+
+
+class Writing(BaseModel):
+    """The options of ``harness run`` for agents with a model; None means the table's default.
+
+    Folders and files are absolute, so that a run can be resumed from anywhere.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    base_url: str | None = None
+    effort: str | None = None
+    temperature: float | None = None
+    max_answer_tokens: int | None = None
+    agents_file: Path | None = None
+    prompts: Path | None = None
+    literature: Path | None = None
+    answer_format: Literal["whole", "edits"] = "whole"
+    analyze: bool = False
+    complexity: bool = False
+
+    @property
+    def settings(self) -> Settings:
+        """How the model is asked."""
+        return Settings(self.base_url, self.effort, self.temperature, self.max_answer_tokens)
+
+    @property
+    def style(self) -> Style:
+        """What the model is told."""
+        return Style(
+            self.prompts, self.literature, self.answer_format, self.analyze, self.complexity
+        )

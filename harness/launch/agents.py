@@ -1,0 +1,60 @@
+"""From an agent's name to the agent: keyless ones, models of the table, ``replay:RUN``."""
+
+from harness.agents import AGENTS
+from harness.agents.catalogue import find_agent, load_agents
+from harness.agents.clients import make_client
+from harness.agents.replay import make_replay
+from harness.base.errors import ConfigError
+from harness.base.validation import did_you_mean
+from harness.core.agent import Agent
+from harness.core.asked import REPLAY
+from harness.core.model import Endpoint
+from harness.core.writing import Writing
+from harness.operators.scribe import Scribe
+
+
+def make_agent(name: str, writing: Writing | None = None, *, live: bool = False) -> Agent:
+    """Return the agent of that name, or ``replay:RUN``. Nothing is sent yet.
+
+    ``live``: a replay may go on with the real model where it differs from what was recorded.
+    Raises ConfigError naming the nearest name; for a model that is gone, a key that is absent.
+    """
+    writing = writing or Writing()
+    if name.startswith(REPLAY):
+        _refuse_settings(name, writing)
+        return make_replay(name.removeprefix(REPLAY), _make_recorded, live=live)
+    if name in AGENTS:
+        _refuse_settings(name, writing)
+        return AGENTS[name]()
+    known = load_agents(writing.agents_file)
+    if name not in known:
+        raise ConfigError(
+            f"There is no agent {name!r}.", remedy=did_you_mean(name, [*AGENTS, *known])
+        )
+    return _make_scribe(name, writing, live=True)
+
+
+def _make_recorded(name: str, writing: Writing, live: bool) -> Agent:
+    return AGENTS[name]() if name in AGENTS else _make_scribe(name, writing, live=live)
+
+
+def _make_scribe(name: str, writing: Writing, *, live: bool) -> Agent:
+    """Return an agent with a model; one that is not ``live`` needs neither key nor SDK."""
+    if not live:
+        return Scribe(name, writing.style)
+    entry = find_agent(name, writing.agents_file)
+    prices = tuple(band.model_dump() for band in entry.prices)
+    client = make_client(entry, writing.settings)
+    endpoint = Endpoint(client, entry.price, entry.worst_price, entry.fits, prices)
+    return Scribe(name, writing.style, endpoint)
+
+
+def _refuse_settings(name: str, writing: Writing) -> None:
+    # The table of agents may come from the environment: it is nobody's wish.
+    given = writing.model_dump(exclude_defaults=True, exclude={"agents_file"})
+    if given:
+        option = next(iter(given)).replace("_", "-")
+        raise ConfigError(
+            f"--{option} means nothing to agent {name}: it asks no model of yours.",
+            remedy=f"leave --{option} out",
+        )

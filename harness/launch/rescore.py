@@ -1,0 +1,69 @@
+"""The same files and seed under today's judge. The old score is never touched."""
+
+import secrets
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.base.commands import command
+from harness.base.errors import ConfigError
+from harness.base.files import write_whole
+from harness.launch.by_hand import Watcher
+from harness.launch.ready import get_ready
+from harness.search.evaluator import Job
+from harness.store.journal import read
+from harness.store.rundir import FINAL, Run, read_as
+from harness.store.state import rebuild
+from scorers.score import Score
+from scorers.self_test import evaluate
+from tasks.spec import find_task
+
+
+def rescore(
+    path: Path, node: int | None, screen: Watcher, *, sandbox: str = ""
+) -> tuple[Score, Score, Path]:
+    """Score a node again (the final one by default); return old score, new score, its file.
+
+    ``sandbox``: another one than the run's.
+    """
+    run = Run.open(path)
+    task = find_task(run.asked.task)
+    folder = run.path / FINAL if node is None else run.node_dir(node)
+    if not (folder / "score.json").exists():
+        what = "no final score" if node is None else f"no score of node {node}"
+        raise ConfigError(f"{path} has {what}.", remedy=command("show", path))
+    old = read_as(Score, folder / "score.json")
+    events, _, _ = read(run.path / "events.jsonl")
+    run.refuse_other_lock(events)
+    state = rebuild(events, run.path / "nodes", maximize=run.lock.maximize)
+    number = state.finalist if node is None else node
+    if number is None or number not in state.tree:
+        raise ConfigError(f"The journal of {path} does not know that node.")
+    run.refuse_unwritable()
+    # Refused like a model's code unless an isolating sandbox is there: the files may be one's.
+    ready = get_ready(
+        task,
+        run.asked.profile,
+        sandbox or run.lock.sandbox,
+        trusted=False,
+        progress=screen.progress,
+        overrides=run.asked.data,
+        say=screen.say,
+    )
+    if ready.warning:
+        screen.say(f"warning: {ready.warning}")
+    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    file = run.path / "rescores" / f"{FINAL if node is None else number}-{stamp}.json"
+    job = Job(
+        "rescore",
+        state.tree[number].files,
+        old.conditions.split,
+        old.conditions.training_seed,
+        secrets.token_hex(8),
+        file.with_suffix(".log"),
+    )
+    file.parent.mkdir(exist_ok=True)
+    with closing(ready):
+        new = evaluate(ready.request(job), log=job.log, observe=screen.observe)
+    write_whole(file, new.model_dump_json(indent=2) + "\n")
+    return old, new, file

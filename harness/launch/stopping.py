@@ -1,0 +1,75 @@
+"""End live runs well from outside: the best so far is graded, and ``result.json`` written.
+
+The request is a file in the run directory; the search looks for it before each choice.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness.base.commands import command, quote
+from harness.base.errors import ConfigError, InfrastructureError
+from harness.store.follower import Follower, Standing
+from harness.store.rundir import STOP, Run
+
+LOOK_S = 0.5
+
+
+def ask(path: Path, *, now: bool) -> dict[str, Any] | None:
+    """Ask a run to end; return its result if it has ended already, else None.
+
+    One that nobody works on is asked too: whoever resumes it has its best graded at once.
+    Raises ConfigError for such a one, and where there is no run.
+    """
+    run = Run.open(path)
+    if run.result is None:
+        run.refuse_unwritable()
+        run.ask_to_stop("now" if now else "step")
+        # It may have ended while we asked: the lock first, then the result.
+        if not run.is_held() and run.result is None:
+            raise ConfigError(
+                f"Nobody works on {path}: it {_end(Follower(path).look())}.",
+                remedy=f"{command('resume', path)}: it now ends at once, its best so far graded; "
+                f"to search on instead: rm {quote(path / STOP)}",
+            )
+    return run.result
+
+
+def await_end(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Wait until a run that was asked has ended; return its result.
+
+    Raises InfrastructureError if it ends without one.
+    """
+    follower, said = Follower(path), ""
+    while (standing := follower.look()).state == "running":
+        words = _words(standing)
+        if words != said:
+            say(f"{path}: {words}")
+            said = words
+        time.sleep(LOOK_S)
+    result = Run(path).result
+    if result is None:
+        raise InfrastructureError(
+            f"{path} ended without a result: it {_end(standing)}.",
+            remedy=command("resume", path),
+        )
+    return result
+
+
+def _end(standing: Standing) -> str:
+    words = {"interrupted": "was interrupted", "killed": "was killed", "failed": "failed"}
+    return words.get(standing.state, f"is {standing.state}")
+
+
+def _words(standing: Standing) -> str:
+    best = standing.best_node
+    match standing.doing:
+        case "evaluating":
+            return "waiting for the evaluations under way"
+        case "writing":
+            return "waiting for the agent"
+        case "grading":
+            return f"grading node {best} on the hidden test split"
+        case _:
+            return "starting"

@@ -1,0 +1,374 @@
+"""Where marks of a plot stand, in the units of its SVG; the templates only draw them."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import quantiles
+from typing import Literal
+
+from rich.cells import cell_len, set_cell_size
+
+from harness.report.drawing.curves import Axis, Curve
+
+WIDTH, HEIGHT = 380, 236
+LEFT, RIGHT, TOP, BOTTOM = 54, 12, 10, 36
+STRIP_WIDTH, STRIP_EDGE, STRIP_STEP, STRIP_TOP = 560, 40, 52, 30
+"""Of a dot plot; beyond its edges stand halves of the labels."""
+GLYPH = 6.9
+"""Width of a character of a label, at most on average: in DejaVu, the widest usual font."""
+Place = Callable[[float], float]
+SAMPLES = 24
+FENCE = 3.0
+"""Interquartile ranges beyond which a value no longer stretches a plot (Tukey's far out)."""
+FAR, ALWAYS = 20.0, 1.0
+"""How far off one curve's end may stretch a plot: times what the rest takes, and in any case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    at: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Values from ``low`` to ``high`` onto ``start`` to ``end``; those beyond onto the edge."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        inside = min(max(value, self.low), self.high)
+        share = (inside - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), 1)
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def ticks(self, most: int, unit: str = "") -> tuple[Tick, ...]:
+        """Return round values within the scale."""
+        step = _nice((self.high - self.low) / most)
+        first = math.ceil(self.low / step - 1e-9)
+        last = math.floor(self.high / step + 1e-9)
+        values = [i * step for i in range(first, last + 1)]
+        return tuple(Tick(self(v), label(v, step, unit)) for v in values)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One contender. ``style`` is 0 to 7, which colour.
+
+    ``alone`` is the path of its best run, where there is no median; ``end`` the last place of
+    either. ``off``: it ends beyond the plot, and its mark stands on the edge.
+    """
+
+    name: str
+    style: int
+    path: str
+    band: str = ""
+    alone: str = ""
+    end: tuple[float, float] | None = None
+    off: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A value to compare with, right across a plot. ``style`` None: nobody's colour."""
+
+    name: str
+    value: float
+    style: int | None = None
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """One plot of lines. ``dots``: single nodes, where there is one run.
+
+    ``levels`` are what needs no axis: baselines, and whoever called no model.
+    """
+
+    title: str
+    x_title: str
+    lines: tuple[Line, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    dots: tuple[tuple[float, float], ...] = ()
+    beyond: int = 0
+    levels: tuple[Level, ...] = ()
+    notes: tuple[str, ...] = ()
+    left: float = LEFT
+    right: float = WIDTH - RIGHT
+    width: int = WIDTH
+    height: int = HEIGHT
+    top: int = TOP
+    bottom: int = HEIGHT - BOTTOM
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """One contender's runs on a common scale: raw scores, their middle and its interval."""
+
+    name: str
+    style: int
+    dots: tuple[float, ...]
+    middle: float | None = None
+    low: float | None = None
+    high: float | None = None
+    words: str = ""
+    y: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Strips:
+    """A dot plot. ``marks``: values to compare with, by name. Names stand above their marks."""
+
+    title: str
+    strips: tuple[Strip, ...]
+    ticks: tuple[Tick, ...]
+    marks: tuple[Tick, ...] = ()
+    note: str = ""
+    height: int = 100
+    width: int = STRIP_WIDTH
+    left: int = 12
+
+
+def label(value: float, step: float, unit: str = "") -> str:
+    """Return a tick's words: as many decimals as the step needs, thousands in k and M."""
+    if unit == "$":
+        return f"${value:,.{_decimals(step)}f}"
+    if step < 1e-12:
+        return f"{value:.4g}"
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size and step >= size / 1000:
+            return f"{value / size:.{_decimals(step / size)}f}{letter}"
+    return f"{value:.{_decimals(step)}f}"
+
+
+def _decimals(step: float) -> int:
+    return max(0, min(12, -math.floor(math.log10(step) + 1e-9)))
+
+
+def _nice(step: float) -> float:
+    size = 10.0 ** math.floor(math.log10(step))
+    return next((k * size for k in (1, 2, 5) if k * size >= step * 0.999), 10 * size)
+
+
+def fenced(
+    values: Sequence[float], keep: Literal["low", "high", "both"] = "both"
+) -> Sequence[float]:
+    """Return the values without those far out, but for the side to ``keep``: the good one."""
+    if len(values) < 4:
+        return values
+    first, _, third = quantiles(values, n=4)
+    reach = FENCE * (third - first)
+    low = -math.inf if keep == "low" else first - reach
+    high = math.inf if keep == "high" else third + reach
+    return [v for v in values if low <= v <= high] or values
+
+
+def spread(values: Iterable[float], start: float, end: float) -> Scale:
+    """Return a scale around values, with some room."""
+    known = list(values) or [0.0, 1.0]
+    low, high = min(known), max(known)
+    room = (high - low) * 0.06
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # equal, but for the last digits
+        room = abs(high) * 0.05 if abs(high) > 1e-6 else 0.5
+    return Scale(low - room, high + room, start, end)
+
+
+def strip_scale(values: Iterable[float]) -> Scale:
+    """Return the scale of a dot plot, whose labels have room on either side."""
+    return spread(values, STRIP_EDGE, STRIP_WIDTH - STRIP_EDGE)
+
+
+def strips(
+    title: str, rows: Iterable[Strip], x: Scale, marks: Sequence[Tick] = (), note: str = ""
+) -> Strips:
+    """Return a dot plot of rows, one below the other."""
+    placed = tuple(
+        replace(
+            row,
+            y=STRIP_TOP + STRIP_STEP * place,
+            name=fitted(row.name, STRIP_WIDTH - 24),
+            words=fitted(row.words, STRIP_WIDTH - 24),
+        )
+        for place, row in enumerate(rows)
+    )
+    height = STRIP_STEP * len(placed) + 38
+    return Strips(title, placed, x.ticks(6), tuple(marks), note, height)
+
+
+def fitted(text: str, room: float) -> str:
+    """Return a text without its middle where it is too wide: names differ at their ends."""
+    most = int(room / GLYPH)
+    if cell_len(text) <= most:
+        return text
+    head = set_cell_size(text, most * 2 // 3).rstrip()
+    tail = text[::-1]
+    return f"{head}…{set_cell_size(tail, most - most * 2 // 3 - 2).rstrip()[::-1]}"
+
+
+def near(values: Sequence[float], ends: Sequence[float]) -> list[float]:
+    """Return values and ends of intervals, these no further off than the values' own range.
+
+    An interval over few seeds may be many times as wide as what was seen.
+    """
+    low, high = min(values), max(values)
+    reach = (high - low) or 0.05 * abs(high) or 1.0
+    return [*values, *(min(max(end, low - reach), high + reach) for end in ends)]
+
+
+UNITS: dict[Axis, str] = {
+    "steps": "nodes scored",
+    "time": "time",
+    "tokens": "tokens in and out",
+    "dollars": "dollars",
+}
+
+
+def curve_plot(
+    axis: Axis,
+    curves: Sequence[tuple[str, int, Curve]],
+    *,
+    maximize: bool,
+    dots: Sequence[tuple[float, float]] = (),
+    levels: Sequence[Level] = (),
+) -> Plot:
+    """Return the plot of best-so-far curves of several contenders; ``dots`` are single nodes."""
+    most = max((c.xs[-1] for _, _, c in curves if c.xs), default=0.0) or 1.0
+    y = _heights(curves, most, dots, levels, maximize=maximize)
+    y_ticks = y.ticks(5)
+    divisor, unit = _unit(axis, most)
+    sign = "$" if axis == "dollars" else ""
+    x = Scale(0.0, most / divisor, LEFT, WIDTH - RIGHT)
+    left = max(LEFT, 10 + GLYPH * max((len(t.label) for t in y_ticks), default=0))
+    half = GLYPH * max((len(t.label) for t in x.ticks(5, sign)), default=0) / 2
+    x = replace(x, start=left, end=WIDTH - max(RIGHT, half))
+
+    def place(value: float) -> float:
+        return x(value / divisor)
+
+    worst = y.low if maximize else y.high
+    lines = tuple(
+        Line(
+            name,
+            style,
+            _stairs(curve.xs, curve.middle, place, y),
+            _band(curve, place, y, worst),
+            _stairs(curve.xs, curve.alone, place, y) if curve.alone else "",
+            None if curve.end is None else (place(curve.xs[-1]), y(curve.end)),
+            off=curve.end is not None and curve.end not in y,
+        )
+        for name, style, curve in curves
+    )
+    beyond = sum(v not in y for _, v in dots)
+    return Plot(
+        f"against {axis}",
+        unit,
+        lines,
+        x.ticks(5, sign),
+        y_ticks,
+        tuple((place(a), y(b)) for a, b in dots),
+        beyond,
+        tuple(replace(level, at=y(level.value)) for level in levels if level.value in y),
+        tuple(_notes(curves, lines, beyond, levels, y)),
+        left,
+        x.end,
+    )
+
+
+def _heights(
+    curves: Sequence[tuple[str, int, Curve]],
+    most: float,
+    dots: Sequence[tuple[float, float]],
+    levels: Sequence[Level],
+    *,
+    maximize: bool,
+) -> Scale:
+    """Return the scale upwards: of what lasts, and of where each curve ends, but for the absurd."""
+    heights = [v for _, _, c in curves for v in _sampled(c, most)] + [y for _, y in dots]
+    kept = list(fenced(heights, "high" if maximize else "low"))
+    ends = [c.end for _, _, c in curves if c.end is not None]
+    kept = kept or ends
+    for values, share, least in ((ends, FAR, ALWAYS), ([lv.value for lv in levels], 1.0, 0.0)):
+        if kept:
+            low, high = min(kept), max(kept)
+            reach = max(share * ((high - low) or 0.05 * abs(high) or 1.0), least)
+            kept += [v for v in values if low - reach <= v <= high + reach]
+    return spread(kept, HEIGHT - BOTTOM, TOP)
+
+
+def _notes(
+    curves: Sequence[tuple[str, int, Curve]],
+    lines: Sequence[Line],
+    beyond: int,
+    levels: Sequence[Level],
+    y: Scale,
+) -> Iterator[str]:
+    if beyond:
+        yield f"{beyond} node{'s' if beyond > 1 else ''} far worse than the rest: on the edge."
+    if any(line.alone for line in lines):
+        yield "Thin: the best run, where half of the runs or fewer have a valid node."
+    for (name, _, curve), line in zip(curves, lines, strict=True):
+        if line.off:
+            yield f"Beyond this plot, on its edge (▲): {name}, which ends at {curve.end:.5g}."
+    if levels:
+        told = (
+            f"{one.name} {one.value:.4f}{'' if one.value in y else ' (beyond this plot)'}"
+            for one in levels
+        )
+        yield f"Dashed: {', '.join(told)}."
+
+
+def _sampled(curve: Curve, most: float) -> list[float]:
+    """Return a curve's values at even distances: what held for an instant stretches no plot."""
+    places = [bisect_right(curve.xs, most * i / SAMPLES) - 1 for i in range(1, SAMPLES + 1)]
+    parts = (curve.middle, curve.low, curve.high, curve.alone)
+    values = [part[at] for part in parts if part for at in places if at >= 0]
+    return [v for v in values if v is not None]
+
+
+def _unit(axis: Axis, most: float) -> tuple[float, str]:
+    if axis != "time":
+        return 1.0, UNITS[axis]
+    for seconds, name in ((7200.0, "hours"), (120.0, "minutes")):
+        if most > seconds:
+            return (3600.0 if name == "hours" else 60.0), name
+    return 1.0, "seconds"
+
+
+def _stairs(xs: Sequence[float], ys: Sequence[float | None], x: Place, y: Scale) -> str:
+    """Return a path. Where the curve is beyond the plot there is none: an edge is no value."""
+    path, before, drawn = "", None, False
+    for a, b in zip(xs, ys, strict=True):
+        if drawn:
+            path += f"H{x(a)}"
+        if b is None or b not in y:
+            drawn = False
+        elif not drawn:
+            path += f"M{x(a)} {y(b)}" if before is None else f"M{x(a)} {y(before)}V{y(b)}"
+            drawn = True
+        elif b != before:
+            path += f"V{y(b)}"
+        before = b
+    return path
+
+
+def _band(curve: Curve, x: Place, y: Scale, worst: float) -> str:
+    """Return the area between the quartiles; where only the better is known it has no floor."""
+    rows = [
+        (x(a), y(worst if low is None else low), y(high))
+        for a, low, high in zip(curve.xs, curve.low, curve.high, strict=False)
+        if high is not None
+    ]
+    if len(rows) < 2:
+        return ""
+    there = f"M{rows[0][0]} {rows[0][2]}" + "".join(f"H{a}V{high}" for a, _, high in rows[1:])
+    back = f"V{rows[-2][1]}" + "".join(
+        f"H{a}V{before[1]}" for (a, _, _), before in zip(rows[-2:0:-1], rows[-3::-1], strict=True)
+    )
+    return f"{there}{back}H{rows[0][0]}Z"

@@ -1,0 +1,250 @@
+"""How a run stands, followed cheaply while it lives: only what is new in its journal is read.
+
+For whoever looks again every second at hundreds of runs. Nothing is written and no chain is
+checked; what is read is taken for what it is, text that a stranger may have written.
+"""
+
+import json
+import os
+import stat
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.base.errors import ConfigError
+from harness.base.text import clean
+from harness.core.asked import Asked
+from harness.store import training
+from harness.store.outlay import Spending, Spent, of_result
+from harness.store.rundir import Run, When
+from harness.store.training import Claim
+
+State = Literal["running", "finished", "interrupted", "failed", "killed", "damaged"]
+
+CHUNK = 4 << 20
+"""Bytes read of one journal at a time; a longer line is damage."""
+
+DAMAGE: tuple[type[Exception], ...] = (ConfigError, OSError, ValueError, TypeError, LookupError)
+DAMAGE += (AttributeError, ArithmeticError, RecursionError)
+"""What reading a stranger's JSON can raise."""
+
+
+@dataclass(slots=True)
+class Standing:
+    """One run as a watcher sees it. None is unknown; seconds are active time.
+
+    ``step`` counts scored nodes and ``steps`` those that were asked for; ``best`` is of the
+    search split, ``score`` of the hidden one. ``doing`` says what a running one is at.
+    ``dollars`` is None where a price is unknown, 0 for agents without a model.
+    """
+
+    run: str
+    state: State = "damaged"
+    doing: str = ""
+    problem: str = ""
+    task: str = ""
+    profile: str = ""
+    agent: str = ""
+    policy: str = ""
+    seed: int | None = None
+    step: int = 0
+    steps: int | None = None
+    best: float | None = None
+    best_node: int | None = None
+    valid: bool | None = None
+    score: float | None = None
+    seconds: float = 0.0
+    time_s: float | None = None
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    dollars: float | None = 0.0
+    max_dollars: float | None = None
+    gpu: str = ""
+    training: list[Claim] = field(default_factory=list)
+    """What its trainings say of themselves now."""
+    stop: When | None = None
+    pid: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+class Follower:
+    """Follows one run directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._broken: object = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._run = Run(self.path)
+        self.standing = Standing(str(self.path))
+        self._asked: Asked | None = None
+        self._result: dict[str, Any] | None = None
+        self._maximize = True
+        self._spending = Spending(self.path)
+        # Whose agent may still call its model, and whose has just ended: once more for its last.
+        self._writing: set[int] = set()
+        self._written: set[int] = set()
+        self._read = 0
+        self._elapsed_s = 0.0
+        self._at = datetime.now(UTC)
+        self._closed: Literal["", "failed", "interrupted"] = ""
+        self._held = True  # until the first look has asked
+
+    def look(self) -> Standing:
+        """Read what is new and return how the run stands; damage is a state, never raised."""
+        if self._broken is not None and self._broken == self._stamp():
+            return self.standing
+        try:
+            self._look()
+            self._broken = None
+        except DAMAGE as error:
+            self._begin()
+            self._broken = self._stamp()
+            message = error.message if isinstance(error, ConfigError) else str(error)
+            self.standing.problem = clean(message, 300, keep="head") or type(error).__name__
+        return self.standing
+
+    def _stamp(self) -> object:
+        """Return what changes when a damaged run is mended."""
+        stamp: list[tuple[int, int] | None] = []
+        for name in ("run.toml", "lock.json", "events.jsonl", "result.json"):
+            try:
+                found = (self._run.path / name).stat()
+                stamp.append((found.st_mtime_ns, found.st_size))
+            except OSError:
+                stamp.append(None)
+        return stamp
+
+    def _look(self) -> None:
+        if self._asked is None:
+            self._introduce()
+        now = self.standing
+        if self._result is None and (result := self._run.result) is not None:
+            self._conclude(result)
+        grown = False
+        if self._result is None:
+            grown = self._follow()
+            self._count(self._spending.look(self._writing | self._written))
+            self._written.clear()
+        # One that nobody works on is asked again only when its journal has grown: to ask is to
+        # lock it for an instant, and somebody may want to resume it just then.
+        if self._held or grown:
+            self._held = self._run.is_held()
+        now.stop = self._run.stop_asked
+        now.state = self._state()
+        now.seconds = self._elapsed_s
+        if now.state == "running":
+            now.seconds += max(0.0, (datetime.now(UTC) - self._at).total_seconds())
+            now.training = training.read(self.path)
+        else:
+            now.doing, now.training = "", []
+
+    def _conclude(self, result: dict[str, Any]) -> None:
+        """Take everything from a run's result: nothing else of it needs to be read then."""
+        now = self.standing
+        now.step, now.best = int(result["nodes"]["scored"]), _number(result["search_score"])
+        now.best_node = result["node"]
+        now.valid, now.score = bool(result["valid"]), _number(result["score"])
+        self._elapsed_s = float(result["seconds"]["total"])
+        if "spent" in result:
+            self._count(of_result(result["spent"]))
+        else:
+            self._count(self._spending.look(self._writing | self._written))
+        self._result = result
+
+    def _count(self, spent: Spent) -> None:
+        now = self.standing
+        now.calls, now.tokens_in, now.tokens_out = spent.calls, spent.tokens_in, spent.tokens_out
+        now.dollars = None if spent.unpriced else spent.dollars
+
+    def _introduce(self) -> None:
+        asked, now = self._run.asked, self.standing
+        self._maximize = self._run.lock.maximize
+        now.task, now.profile, now.agent, now.policy = (
+            clean(text, 80, keep="head")
+            for text in (asked.task, asked.profile, asked.agent, asked.policy)
+        )
+        now.seed, now.steps, now.time_s = asked.seed, asked.steps, asked.time_s
+        now.max_dollars = getattr(asked, "dollars", None)
+        self._asked = asked
+
+    def _state(self) -> State:
+        if self._held:
+            return "running"
+        if self._result is not None:
+            return "finished"
+        return self._closed or "killed"
+
+    def _follow(self) -> bool:
+        """Take in the whole lines that are new. Returns whether there are any."""
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            descriptor = os.open(self._run.path / "events.jsonl", flags)
+        except FileNotFoundError:
+            return False
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise ConfigError("events.jsonl is no plain file.")
+            if found.st_size < self._read:
+                raise ConfigError("events.jsonl has become shorter.")
+            before = self._read
+            while self._read < found.st_size:
+                text = os.pread(descriptor, CHUNK, self._read)
+                whole = text.rfind(b"\n") + 1
+                if not whole:
+                    if len(text) == CHUNK:
+                        raise ConfigError("events.jsonl holds a line that is too long.")
+                    break
+                for line in text[:whole].split(b"\n")[:-1]:
+                    self._take(json.loads(line))
+                self._read += whole
+        finally:
+            os.close(descriptor)
+        return self._read > before
+
+    def _take(self, event: dict[str, Any]) -> None:
+        now = self.standing
+        self._elapsed_s = float(event["elapsed_s"])
+        self._at = datetime.fromisoformat(event["at"])
+        self._closed = ""
+        match event["event"]:
+            case "opened":
+                now.pid, now.doing = int(event["pid"]), "starting"
+            case "chosen":
+                now.doing = "writing"
+                self._writing.add(int(event["node"]))
+            case "written":
+                self._writing.discard(int(event["node"]))
+                self._written.add(int(event["node"]))
+            case "evaluating":
+                now.doing = "evaluating"
+            case "scored":
+                now.step += 1
+                score = _number(event["score"])
+                if score is not None and self._better(score):
+                    now.best, now.best_node = score, int(event["node"])
+            case "exhausted" | "stopped":
+                now.doing = "ending"
+                if "node" in event:
+                    self._writing.discard(int(event["node"]))
+                    self._written.add(int(event["node"]))
+            case "finalizing" | "final":
+                now.doing = "grading"
+            case "closed":
+                status = event["status"]
+                self._closed = status if status in ("failed", "interrupted") else ""
+
+    def _better(self, score: float) -> bool:
+        best = self.standing.best
+        return best is None or (score > best if self._maximize else score < best)
+
+
+def _number(value: object) -> float | None:
+    return None if value is None else float(value)  # type: ignore[arg-type]

@@ -1,0 +1,98 @@
+"""What a run's calls to its model used so far, read from ``nodes/0007/calls/000.json``.
+
+A call that was sent and not answered counts at its worst case, as one that was lost does: the
+provider may bill it. What is replayed costs nothing. A missing price is never 0.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.base.errors import ConfigError
+from harness.core.budget import TOKENS_IN
+
+MAX_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Tokens and dollars; ``unpriced`` calls cost nobody knows what."""
+
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    dollars: float = 0.0
+    unpriced: int = 0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(
+            self.calls + other.calls,
+            self.tokens_in + other.tokens_in,
+            self.tokens_out + other.tokens_out,
+            self.dollars + other.dollars,
+            self.unpriced + other.unpriced,
+        )
+
+
+class Spending:
+    """Follows the calls of one run."""
+
+    def __init__(self, run: Path) -> None:
+        self._nodes = run / "nodes"
+        self._seen: dict[Path, tuple[tuple[int, int], Spent]] = {}
+        self._total = Spent()
+
+    def look(self, nodes: Iterable[int]) -> Spent:
+        """Read the calls of these nodes that are new or have changed; return the sum of all.
+
+        Raises ConfigError, and what a stranger's JSON can raise, where one is no call.
+        """
+        grown = False
+        for node in nodes:
+            for file in (self._nodes / f"{node:04d}" / "calls").glob("[0-9]*.json"):
+                found = file.stat()
+                stamp = (found.st_mtime_ns, found.st_size)
+                before = self._seen.get(file)
+                if before is None or before[0] != stamp:
+                    if found.st_size > MAX_BYTES or not file.is_file():
+                        raise ConfigError(f"{file.name} of node {node} is no record of a call.")
+                    self._seen[file] = (stamp, _of(json.loads(file.read_bytes())))
+                    grown = True
+        if grown:
+            self._total = sum((spent for _, spent in self._seen.values()), Spent())
+        return self._total
+
+
+def of_result(spent: Mapping[str, Any]) -> Spent:
+    """Return what ``result.json`` says of it: what was paid, and what may have been."""
+    kinds = [spent["model"], spent["lost"]]
+    return Spent(
+        calls=sum(int(kind["calls"]) for kind in kinds),
+        tokens_in=sum(int(kind[name]) for kind in kinds for name in TOKENS_IN),
+        tokens_out=sum(int(kind["output_tokens"]) for kind in kinds),
+        dollars=sum(float(kind["dollars_known"]) for kind in kinds),
+        unpriced=sum(int(kind["unpriced_calls"]) for kind in kinds),
+    )
+
+
+def _of(record: Mapping[str, Any]) -> Spent:
+    spent = sum((_one(lost["worst"], lost["worst_dollars"]) for lost in record["lost"]), Spent())
+    if record["replayed"]:
+        return spent
+    if record["status"] == "answered":
+        return spent + _one(record["reply"]["usage"], record["dollars"])
+    if record["status"] == "sent":
+        return spent + _one(record["worst"], record["worst_dollars"])
+    return spent
+
+
+def _one(usage: Mapping[str, Any], dollars: float | None) -> Spent:
+    return Spent(
+        calls=1,
+        tokens_in=sum(int(usage[name]) for name in TOKENS_IN),
+        tokens_out=int(usage["output_tokens"]),
+        dollars=float(dollars or 0.0),
+        unpriced=int(dollars is None),
+    )

@@ -1,0 +1,116 @@
+"""A run that is repeated: what was chosen, shown and answered then."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.base.commands import command, quote
+from harness.base.errors import ConfigError
+from harness.core.asked import REPLAY, Asked
+from harness.core.tree import Node, Tree
+from harness.core.writing import Writing
+from harness.store.journal import read
+from harness.store.rundir import Run
+from harness.store.state import State
+from harness.store.tape import Tape
+
+SAME = ("task", "profile", "policy", "settings", "seed", "data")
+"""What a replay must be asked in common with its run: other values give other questions."""
+
+
+@dataclass
+class Recording:
+    """A run that is repeated. ``live`` allows to go on with the real model where it differs."""
+
+    run: Run
+    agent: str
+    """Who wrote it; where it is itself a replay, who wrote what it repeats."""
+    writing: Writing
+    """How its model was asked."""
+    tree: Tree
+    ended: str
+    """Why its agent had nothing more; empty where the search ended otherwise."""
+    shown: dict[int, Tree] = field(default_factory=dict)
+    """The tree as it stood when each node was chosen."""
+    live: bool = False
+    diverged: str = ""
+    """Where and how it was left; empty while it is followed."""
+
+    @classmethod
+    def open(cls, text: str, *, live: bool = False) -> "Recording":
+        """Read a run by its path, or by its bare name under runs/. Raises ConfigError."""
+        path = Path(text)
+        if not path.exists() and len(path.parts) == 1:
+            path = Path("runs") / path
+        run = Run.open(Path(os.path.realpath(path)))  # noqa: PTH118 (a circle of links raises)
+        state, shown = State(Tree(maximize=run.lock.maximize)), {}
+        events = read(run.path / "events.jsonl")[0]
+        run.refuse_other_lock(events)
+        for event in events:
+            state.apply(event, run.path / "nodes")
+            if event.kind == "chosen":
+                shown[event.data["node"]] = state.tree.copy()
+        origin = _origin(run)
+        writing = origin.asked.writing
+        return cls(run, origin.asked.agent, writing, state.tree, state.exhausted, shown, live)
+
+    @property
+    def tape(self) -> Tape:
+        """Its calls."""
+        return Tape(self.run.path)
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether its agent asked a model."""
+        return next(self.run.path.glob("nodes/*/calls/[0-9]*.json"), None) is not None
+
+    def check(self, asked: Asked) -> None:
+        """Raise ConfigError naming what is asked otherwise than in the recorded run."""
+        other = self.run.asked
+        differs = [name for name in SAME if getattr(asked, name) != getattr(other, name)]
+        if differs:
+            raise ConfigError(
+                f"A replay of {self.run.path} must be asked the same as it was.",
+                cause="; ".join(
+                    f"{name}: there {getattr(other, name)!r}, here {getattr(asked, name)!r}"
+                    for name in differs
+                ),
+                remedy=_command(other, self.run.path),
+            )
+
+    def node(self, number: int) -> Node | None:
+        """Return what a node was, or None if it has none to follow: left, or never written."""
+        if self.diverged or number not in self.tree or self.tree[number].state == "chosen":
+            return None
+        return self.tree[number]
+
+    def to_json(self, tree: Tree) -> dict[str, Any]:
+        """Return what is repeated, where it was left, and which nodes now have other scores."""
+        both = [(n, self.tree[n.number]) for n in tree.scored() if self.node(n.number) is not None]
+        return {
+            "of": str(self.run.path),
+            "diverged": self.diverged,
+            "other_scores": [
+                now.number
+                for now, then in both
+                if then.state == "scored" and now.score != then.score
+            ],
+        }
+
+
+def _origin(run: Run) -> Run:
+    seen = {run.path}
+    while (name := run.asked.agent).startswith(REPLAY):
+        run = Run.open(Path(name.removeprefix(REPLAY)))
+        if run.path in seen:
+            raise ConfigError(f"{run.path} is a replay of itself.")
+        seen.add(run.path)
+    return run
+
+
+def _command(asked: Asked, path: Path) -> str:
+    """Return the command that repeats a run."""
+    same = {name: getattr(asked, name) for name in ("task", "profile", "policy", "seed")}
+    line = command("run", agent=f"{REPLAY}{path}", **same, data=asked.data.get("source"))
+    return " ".join([line, *(f"--set {quote(setting)}" for setting in asked.settings)])

@@ -1,0 +1,271 @@
+"""The run directory: what was asked, what it resolved to, and what happened.
+
+    run.toml       what was asked                     lock.json    what it resolved to
+    events.jsonl   the journal, the only state        result.json  written once, at the end
+    nodes/0007/    the submission's files, submission.json, stdout.log, score.json, calls/
+    prompts/       system texts that the recorded calls share
+    final/         the same for the final retraining
+    stop           there once somebody asked the run to end well
+
+Files are written whole (temporary name, fsync, rename), so that a reader never sees half.
+"""
+
+import fcntl
+import os
+import shutil
+import tomllib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tomlkit
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ValidationError
+
+from harness.base.commands import command, quote
+from harness.base.digests import digest
+from harness.base.errors import ConfigError
+from harness.base.files import open_plain, read_json, read_plain, read_text, write_whole
+from harness.base.paths import plain_name
+from harness.base.validation import problems
+from harness.core.asked import FORMAT, Asked, Locked
+from harness.store import unchanged
+from harness.store.journal import Event, Journal, read
+
+LOCK, STOP, SWEEP, FINAL = ".lock", "stop", "sweep.toml", "final"
+
+When = Literal["step", "now"]
+"""When a run that was asked to stop does so: after the evaluations under way, or without them."""
+
+PROBE_S = 0.5
+"""How long ``hold`` is patient: whoever looks whether a run is held locks it for an instant."""
+
+
+class Run:
+    """One run directory. ``with run.hold():`` before anything is written to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+
+    @classmethod
+    def create(cls, runs_dir: Path, asked: Asked, lock: Locked, *, name: str = "") -> "Run":
+        """Make a new run directory, under a name of its own unless one is given.
+
+        Raises ConfigError where that name is taken. Leaves nothing where it fails.
+        """
+        stem = name or "_".join(
+            (
+                f"{datetime.now(UTC):%Y%m%d-%H%M%S}",
+                asked.task.replace("/", "-"),
+                asked.profile,
+                asked.agent.partition(":")[0],  # of a replay not what it repeats: names are short
+                asked.policy,
+                str(asked.seed),
+            )
+        )
+        stem = plain_name(stem)
+        try:
+            runs_dir.mkdir(parents=True, exist_ok=True)
+            path = runs_dir / stem
+            for attempt in range(2, 1000):
+                try:
+                    path.mkdir()
+                    break
+                except FileExistsError:
+                    if name:
+                        raise ConfigError(
+                            f"There is a run at {path} already.",
+                            remedy=f"{command('resume', path)}, or another --name",
+                        ) from None
+                    path = runs_dir / f"{stem}.{attempt}"
+        except OSError as error:
+            raise ConfigError(
+                f"{runs_dir} cannot hold runs.", cause=str(error), remedy="--runs-dir DIR"
+            ) from error
+        try:
+            (path / "nodes").mkdir()
+            values = asked.model_dump(mode="json", exclude_none=True)  # TOML knows no null
+            lock = lock.model_copy(update={"asked": asked})
+            # lock.json first: a directory with a run.toml can be resumed.
+            write_whole(path / "lock.json", lock.model_dump_json(indent=2) + "\n")
+            write_whole(path / "run.toml", tomlkit.dumps(values))
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        return cls(path)
+
+    def remove_unbegun(self) -> None:
+        """Remove it if no node was begun in it: what was refused leaves nothing behind."""
+        with suppress(OSError, ConfigError):
+            events, _, _ = read(self.path / "events.jsonl")
+            if not self.is_held() and all(event.kind in ("opened", "closed") for event in events):
+                shutil.rmtree(self.path)
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """Open an existing run directory. Raises ConfigError where it is none, or is newer."""
+        run = cls(path)
+        if not path.is_dir():
+            near = [p for p in (Path("runs") / path,) if p.is_dir()]
+            raise ConfigError(
+                f"There is no run at {path}.",
+                remedy=f"did you mean {near[0]}?" if near else "harness ls",
+            )
+        if not (path / "run.toml").exists():
+            raise ConfigError(
+                f"{path} is not a run directory: it has no run.toml.", remedy="harness ls"
+            )
+        _ = run.asked, run.lock
+        return run
+
+    # Read once: a run in progress goes on, and ends, as what it began as.
+    @cached_property
+    def asked(self) -> Asked:
+        """``run.toml``. Raises ConfigError where it is damaged, newer, or no more what it was."""
+        file = self.path / "run.toml"
+        try:
+            values = tomllib.loads(read_text(file))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{file} cannot be read.", cause=str(error)) from error
+        asked = _validate(Asked, values, file)
+        unchanged.refuse_edited(asked, self.lock, file)
+        return asked
+
+    @cached_property
+    def lock(self) -> Locked:
+        """``lock.json``. Raises ConfigError where it is damaged or newer."""
+        return _validate(Locked, read_json(self.path / "lock.json"), self.path / "lock.json")
+
+    @cached_property
+    def lock_digest(self) -> str:
+        """By which journal and result name ``lock.json``."""
+        return digest(read_plain(self.path / "lock.json"))
+
+    def refuse_other_lock(self, events: Iterable[Event]) -> None:
+        """Raise ConfigError where ``lock.json`` is not the one that the journal began with."""
+        unchanged.refuse_other_lock(self.path / "lock.json", self.lock_digest, events)
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """``result.json``, or None while the run has not ended."""
+        file = self.path / "result.json"
+        return read_json(file) if file.exists() else None
+
+    def node_dir(self, number: int) -> Path:
+        """Return the folder of a node."""
+        return self.path / "nodes" / f"{number:04d}"
+
+    @property
+    def training_seeds(self) -> dict[int, int]:
+        """The seed that each scored node was trained with, by the node's number."""
+        scores = sorted(self.path.glob("nodes/[0-9]*/score.json"))
+        found = {int(f.parent.name): read_json(f).get("conditions") for f in scores}
+        seeds = {n: c.get("training_seed") for n, c in found.items() if isinstance(c, dict)}
+        return {n: seed for n, seed in seeds.items() if isinstance(seed, int)}
+
+    def log(self, number: int) -> str:
+        """Return what a node's submission printed: of nodes, and so of the search split, only."""
+        file = self.node_dir(number) / "stdout.log"
+        try:
+            return read_plain(file).decode(errors="replace")
+        except OSError:
+            return ""
+
+    def journal(self) -> Journal:
+        """Open the journal for appending."""
+        return Journal(self.path / "events.jsonl")
+
+    def hold(self) -> FileLock:
+        """Lock the directory for this process; the kernel frees it on a crash.
+
+        Raises ConfigError if another process holds it.
+        """
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=PROBE_S)
+        except Timeout:
+            raise ConfigError(
+                f"Another process is working on {self.path}.",
+                remedy=f"wait for it, or {command('stop', self.path)}, "
+                f"then: {command('resume', self.path)}",
+            ) from None
+        return lock
+
+    def refuse_unwritable(self) -> None:
+        """Raise ConfigError where nothing can be written to it: before any work, not after."""
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"{self.path} cannot be written: it is somebody else's, or read-only.",
+                remedy=f"as its owner; or on a copy: cp -r {quote(self.path)} runs/",
+            )
+
+    def is_held(self) -> bool:
+        """Return whether a live process works on this run. Writes nothing."""
+        try:
+            descriptor = os.open(self.path / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            # Shared: of two who look at once neither takes the other for the run.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return False
+
+    def ask_to_stop(self, when: When) -> None:
+        """Leave word for whoever works on this run, or next will, to end it well."""
+        write_whole(self.path / STOP, f"{when}\n")
+
+    @property
+    def stop_asked(self) -> When | None:
+        """When the run is to stop, if somebody asked for that. Whatever is no "now" is a "step"."""
+        try:
+            with open_plain(self.path / STOP) as file:
+                return "now" if file.read(4).startswith(b"now") else "step"
+        except OSError:
+            return None
+
+
+def find_runs(places: list[Path]) -> Iterator[Path]:
+    """Yield the run directories at or under each place, those of its sweeps too, by name."""
+    for place in places:
+        if (place / "run.toml").exists():
+            yield place
+        elif place.is_dir():
+            sweeps = [p.parent for p in place.glob(f"*/{SWEEP}")]
+            yield from sorted(p.parent for f in (place, *sweeps) for p in f.glob("*/run.toml"))
+        else:
+            raise ConfigError(
+                f"There is no run and no folder of runs at {place}.", remedy="harness ls"
+            )
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_as(model: type[M], file: Path) -> M:
+    """Return a JSON file's values as a model. Raises ConfigError naming the file and the value."""
+    return _validate(model, read_json(file), file)
+
+
+def _validate(model: type[M], values: dict[str, Any], file: Path) -> M:
+    version = values.get("format")
+    if version != FORMAT:
+        raise ConfigError(
+            f"{file} has format {version}; this harness reads {FORMAT}.",
+            remedy="a newer version of the harness",
+        )
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        toml = file.read_text() if file.suffix == ".toml" else ""
+        cause = problems(error, model, toml=toml)
+        raise ConfigError(f"{file} is damaged.", cause=cause) from error

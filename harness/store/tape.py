@@ -1,0 +1,196 @@
+"""What the calls of a run leave on disk: one file a call, whole or not at all.
+
+    nodes/0007/calls/000.json   what was asked, what came back, what it cost
+    prompts/<sha256>.txt        a system text, kept once however many calls repeat it
+
+No key and no header is ever in them: a client's ``describe`` holds settings only, and of a
+failure its kind is kept, not its words.
+"""
+
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.base.errors import ConfigError
+from harness.base.files import read_json, read_plain, write_whole
+from harness.base.text import clean, visible
+from harness.base.validation import problems
+from harness.core.asked import FORMAT
+from harness.core.model import Prompt, Reply, Turn, Usage
+
+SHOWN = 160
+"""Characters of a line that are shown where two prompts differ."""
+
+
+class Divergence(ConfigError):
+    """A question, or what became of its answer, is not what was recorded in its place."""
+
+
+class Lost(BaseModel):
+    """A call whose process was killed before the answer was on disk: charged at its worst case."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    sent: str
+    worst: Usage
+    worst_dollars: float | None
+
+
+class Failure(BaseModel):
+    """A call that the provider refused for good. ``error`` is the kind of error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    sent: str
+    seconds: float
+    error: str
+
+
+class Record(BaseModel):
+    """One call of one node. Times are UTC, ISO 8601."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format: int = FORMAT
+    node: int
+    call: int
+    purpose: str
+    hash: str
+    describe: dict[str, Any]
+    """The client's settings when it was asked."""
+    system: str
+    """The name of the system text under prompts/, without its ending."""
+    turns: tuple[Turn, ...]
+    fits: tuple[bool, ...] = ()
+    """What ``Model.fits`` answered between the call before and this one, in order."""
+    status: Literal["sent", "answered", "failed"]
+    sent: str
+    worst: Usage
+    worst_dollars: float | None
+    reply: Reply | None = None
+    dollars: float | None = None
+    """What the answer cost, by the price when it came; None where the price is unknown."""
+    answered: str = ""
+    replayed: bool = False
+    """Whether the answer was read from another run; ``dollars`` is then what it cost there."""
+    divergence: str = ""
+    """In a replay that went on live: where and how it had differed."""
+    lost: tuple[Lost, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+
+class Tape:
+    """The calls on disk of one run."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield every call. Raises ConfigError naming the file that is damaged."""
+        for file in sorted(self.run.glob("nodes/[0-9]*/calls/[0-9]*.json")):
+            yield _read(file)
+
+    def read(self, node: int, call: int) -> Record | None:
+        """Return a call, or None if there is none. Raises ConfigError naming a damaged file."""
+        file = self._file(node, call)
+        return _read(file) if file.exists() else None
+
+    def write(self, record: Record, prompt: Prompt) -> None:
+        """Write a call; when this returns no kill can take it, nor an answer a loss of power."""
+        text = self.run / "prompts" / f"{record.system}.txt"
+        if not text.exists():
+            write_whole(text, prompt.system)
+        body = record.model_dump(mode="json")
+        answered = record.status == "answered"
+        sealed = {**body, "seal": json_hash(body)}
+        write_whole(
+            self._file(record.node, record.call), json.dumps(sealed, indent=1) + "\n", sync=answered
+        )
+
+    def prompt(self, record: Record) -> Prompt:
+        """Return what a call asked. Raises ConfigError where its system text is damaged."""
+        file = self.run / "prompts" / f"{record.system}.txt"
+        try:
+            text = read_plain(file)
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be read.", cause=str(error)) from error
+        if sha256(text).hexdigest() != record.system:
+            raise ConfigError(f"{file} is damaged.", remedy="restore the file from a copy")
+        return Prompt(text.decode(), record.turns)
+
+    def _file(self, node: int, call: int) -> Path:
+        return self.run / "nodes" / f"{node:04d}" / "calls" / f"{call:03d}.json"
+
+
+def _read(file: Path) -> Record:
+    body = read_json(file)
+    if body.get("format") not in (FORMAT, None):
+        raise ConfigError(
+            f"{file} has format {body['format']}; this harness reads {FORMAT}.",
+            remedy="a newer version of the harness",
+        )
+    seal = body.pop("seal", None)
+    try:
+        record = Record.model_validate(body)
+    except ValidationError as error:
+        raise _damaged(file, problems(error, Record)) from error
+    if seal != json_hash(body):
+        raise _damaged(file, "it was changed since it was written")
+    if (f"{record.node:04d}", f"{record.call:03d}") != (file.parent.parent.name, file.stem):
+        raise _damaged(file, f"it belongs to call {record.call} of node {record.node}")
+    return record
+
+
+def _damaged(file: Path, cause: str) -> ConfigError:
+    return ConfigError(
+        f"{file} is damaged.", cause=cause, remedy="restore the file from a copy of the run"
+    )
+
+
+def json_hash(value: object) -> str:
+    """Return the SHA-256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return sha256(text.encode()).hexdigest()
+
+
+def request_hash(describe: dict[str, Any], prompt: Prompt) -> str:
+    """Return the hash of all that decides an answer: the client's settings and the prompt."""
+    turns = [[turn.role, turn.text] for turn in prompt.turns]
+    return json_hash({"describe": describe, "system": prompt.system, "turns": turns})
+
+
+def system_hash(prompt: Prompt) -> str:
+    """Return the name under which a prompt's system text is kept."""
+    return sha256(prompt.system.encode()).hexdigest()
+
+
+def difference(before: tuple[dict[str, Any], Prompt], now: tuple[dict[str, Any], Prompt]) -> str:
+    """Return the first lines in which two requests differ, for people; empty if none do."""
+    old, new = _lines(*before), _lines(*now)
+    for number, (a, b) in enumerate(zip_longest(old, new)):
+        if a != b:
+            start = max(0, number - 1)
+            same = [f"  {_cut(line, 0)}" for line in old[start:number]]
+            at = _common(a or "", b or "")
+            gone = [] if a is None else [f"- {_cut(a, at)}"]
+            came = [] if b is None else [f"+ {_cut(b, at)}"]
+            return "\n".join([f"line {number + 1} of the request:", *same, *gone, *came])
+    return ""
+
+
+def _lines(describe: dict[str, Any], prompt: Prompt) -> list[str]:
+    text = [json.dumps(describe, sort_keys=True, indent=1), "[system]", prompt.system]
+    for turn in prompt.turns:
+        text += [f"[{turn.role}]", turn.text]
+    return "\n".join(text).split("\n")
+
+
+def _common(a: str, b: str) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), 0)
+
+
+def _cut(line: str, at: int) -> str:
+    start = max(0, at - SHOWN // 2)
+    return ("…" if start else "") + clean(visible(line[start:]), SHOWN, keep="head")

@@ -1,0 +1,130 @@
+"""How far a training says it is, and how long it has left by our own clock.
+
+Step, total and loss are the submission's claim: shown, and nothing else. So that others see them,
+too, a run keeps them in a small file while it trains.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
+
+from harness.base.files import read_text, write_whole
+
+FILE = ".training.json"
+"""In a run's folder, while it trains. A bundle leaves it out, as everything that has a dot."""
+
+EVERY_S = 2.0
+"""How often the file is written, at most."""
+
+SURE_AFTER = 0.05
+"""Share of a training after which its speed is used to guess the time left."""
+
+MOST_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What is shown of one training. ``total`` is 0 where it is not known.
+
+    ``left_s`` is by its speed so far, or all that its limit leaves, where ``at_most`` says so.
+    """
+
+    node: Annotated[str, Field(max_length=20)]
+    step: Annotated[int, Field(ge=0)]
+    total: Annotated[int, Field(ge=0)]
+    loss: Annotated[float | None, Field(allow_inf_nan=False)]
+    left_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    at_most: bool
+
+    def words(self, show: Callable[[float], str]) -> str:
+        """Return it in words; ``show`` puts seconds into words."""
+        name = f"node {self.node}: " if self.node.isdigit() else self.node and f"{self.node}: "
+        of = f" of {self.total:,}" if self.total else ""
+        loss = "" if self.loss is None else f", loss {self.loss:.4g}"
+        return (
+            f"{name}step {self.step:,}{of}{loss}, "
+            f"{'at most' if self.at_most else 'about'} {show(self.left_s)} left"
+        )
+
+
+@dataclass(slots=True)
+class Training:
+    """One training, from its start, with its limit in seconds."""
+
+    limit_s: float
+    began: float = field(default_factory=time.monotonic)
+    step: int = 0
+    total: int = 0
+    loss: float | None = None
+    share: float = 0.0
+    """How much of it is done, as far as it says."""
+
+    def take(self, details: dict[str, Any]) -> None:
+        """Take what it says of itself: ``progress`` of ``scorers.judge.Observe``."""
+        self.step, self.total, self.loss = details["step"], details["total"], details["loss"]
+        self.share = details.get("share", self.step / self.total if self.total else 0.0)
+
+    def claim(self, node: str) -> Claim:
+        """Return what is to be shown now."""
+        spent_s = time.monotonic() - self.began
+        left_s, at_most = max(0.0, self.limit_s - spent_s), True
+        if self.share > SURE_AFTER:
+            guess_s = spent_s * (1 - self.share) / self.share
+            left_s, at_most = min(guess_s, left_s), guess_s > left_s
+        return Claim(node, self.step, self.total, self.loss, round(left_s, 1), at_most)
+
+
+class Notes:
+    """Keeps the claims of a run's trainings in its folder, for whoever watches from outside."""
+
+    def __init__(self, run: Path) -> None:
+        self._file = run / FILE
+        self._trainings: dict[str, Training] = {}
+        self._written = 0.0
+        self._lock = threading.Lock()
+        self.close()  # what a killed process left is old
+
+    def observe(self, what: str, label: str, details: dict[str, Any]) -> None:
+        """Take note of one thing that happened; see ``harness.search.loop.Observe``."""
+        with self._lock:
+            if what == "training":
+                self._trainings[label] = Training(details["limit_s"])
+            elif what != "progress":
+                if self._trainings.pop(label, None) is not None:
+                    self._write()
+            elif label in self._trainings:
+                self._trainings[label].take(details)
+                if time.monotonic() >= self._written + EVERY_S:
+                    self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        claims = [asdict(t.claim(label)) for label, t in self._trainings.items()]
+        text = json.dumps({"at": time.time(), "trainings": claims}) + "\n"
+        write_whole(self._file, text, sync=False)
+
+    def close(self) -> None:
+        """Remove the file, where that is possible. Idempotent."""
+        with suppress(OSError):
+            self._file.unlink()
+
+
+_CLAIMS = TypeAdapter(list[Claim])
+
+
+def read(run: Path) -> list[Claim]:
+    """Return the claims of a run that trains, as of now; none where the file cannot be used."""
+    try:
+        noted = json.loads(read_text(run / FILE, most=MOST_BYTES))
+        age_s = max(0.0, time.time() - float(noted["at"]))
+        claims = [{**c, "left_s": max(0.0, c["left_s"] - age_s)} for c in noted["trainings"]]
+        return _CLAIMS.validate_python(claims)
+    except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
+        return []

@@ -1,0 +1,173 @@
+"""What of a run may change between its first process and its last, and what never may.
+
+``run.toml`` and ``lock.json`` lie open on a disk. What was asked for stands in the lock as well,
+and the journal's first line names the lock, so that no result claims what was not done. Each field
+has its rule here, and the same table stands in docs/runs.md.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.base.errors import ConfigError
+from harness.base.seeds import derive
+from harness.core.asked import Asked, Locked
+from harness.store.journal import Event
+from scorers import conditions
+from tasks import hidden
+
+Rule = Literal["fixed", "may rise", "as resolved", "free"]
+"""fixed: as it was. may rise: a budget, which may grow, or go. as resolved: a place; what is found
+there is compared, in the lock. free: decides nothing of what is claimed."""
+
+ASKED: Mapping[str, Rule] = {
+    "format": "fixed",
+    "task": "fixed",
+    "profile": "fixed",
+    "agent": "fixed",
+    "policy": "fixed",
+    "settings": "fixed",
+    "steps": "may rise",
+    "time_s": "may rise",
+    "seed": "fixed",
+    "sandbox": "fixed",
+    "workers": "fixed",
+    "data": "fixed",
+    "gpu_hours": "may rise",
+    "input_tokens": "may rise",
+    "output_tokens": "may rise",
+    "dollars": "may rise",
+    "charge_waiting": "fixed",
+    "on_divergence": "free",
+    "writing.base_url": "as resolved",
+    "writing.effort": "fixed",
+    "writing.temperature": "fixed",
+    "writing.max_answer_tokens": "fixed",
+    "writing.agents_file": "as resolved",
+    "writing.prompts": "as resolved",
+    "writing.literature": "as resolved",
+    "writing.answer_format": "fixed",
+    "writing.analyze": "fixed",
+    "writing.complexity": "fixed",
+}
+"""Of ``run.toml``, against what the lock holds of it."""
+
+LOCKED: Mapping[str, Rule] = {
+    "format": "fixed",
+    "asked": "as resolved",  # ASKED
+    "harness": "free",
+    "task_hash": "fixed",
+    "data_hash": "fixed",
+    "hidden_key": "fixed",
+    "data": "as resolved",
+    "scorer": "fixed",
+    "sandbox": "as resolved",  # a run that goes on takes the lock's
+    "image": "fixed",
+    "policy": "fixed",
+    "agent": "fixed",
+    "prices": "free",  # each call is recorded at the price it had
+    "versions": "fixed",
+    "hardware": "fixed",
+    "direction": "fixed",
+    "audit_key": "as resolved",  # drawn once
+}
+"""Of ``lock.json``, against what the same names stand for when the run goes on."""
+
+
+def edited(asked: Asked, lock: Locked) -> str:
+    """Return how ``run.toml`` claims what the run did not begin with; empty if it does not.
+
+    A lock of before runs kept that says nothing.
+    """
+    if lock.asked is None or lock.asked == asked:
+        return ""
+    return "; ".join(_edits(_flat(lock.asked), _flat(asked)))
+
+
+def refuse_edited(asked: Asked, lock: Locked, file: object) -> None:
+    """Raise ConfigError naming what was edited in ``run.toml``, then and now."""
+    if changes := edited(asked, lock):
+        raise ConfigError(
+            f"{file} was edited after the run began, and would claim what was not done.",
+            cause=changes,
+            remedy="put back what it was, or start a new run; what may change: docs/runs.md",
+        )
+
+
+def refuse_other(before: Locked, now: Locked) -> None:
+    """Raise ConfigError where later nodes could not be compared with earlier ones."""
+    if before.hidden_key != now.hidden_key:
+        raise ConfigError(
+            "This run began with other hidden rows: later nodes would not compare.",
+            cause=f"then {hidden.named(before.hidden_key)}, now {hidden.named(now.hidden_key)}",
+            remedy=hidden.remedy(before.hidden_key),
+        )
+    for name, rule in LOCKED.items():
+        # What an old lock does not hold was not known then.
+        if rule != "fixed" or name not in before.model_fields_set:
+            continue
+        old, new = getattr(before, name), getattr(now, name)
+        if name == "scorer" and old in conditions.AS_BEFORE:
+            continue
+        if old != new:
+            raise ConfigError(
+                f"This run began with another {name}: later nodes would not compare.",
+                cause="; ".join(_differences(name, old, new)),
+                remedy="go back to what it began with, or start a new run",
+            )
+
+
+def refuse_other_seed(asked: Asked, trained: Mapping[int, int]) -> None:
+    """Raise ConfigError where nodes were trained with the seeds of another run's seed.
+
+    ``trained``: the training seed of each scored node. It tells where an old lock does not.
+    """
+    for node, seed in trained.items():
+        if seed != derive(asked.seed, "node", node):
+            raise ConfigError(
+                "run.toml was edited after the run began, and would claim what was not done.",
+                cause=f"node {node} was trained with a seed that does not come of seed "
+                f"{asked.seed}",
+                remedy="put back the seed that it began with, or start a new run",
+            )
+
+
+def refuse_other_lock(file: Path, found: str, events: Iterable[Event]) -> None:
+    """Raise ConfigError where ``lock.json``, of digest ``found``, is not the journal's first."""
+    named = [e.data["lock"] for e in events if e.kind == "opened" and "lock" in e.data]
+    if named and named[0] != found:
+        raise ConfigError(
+            f"{file} was edited after the run began.",
+            cause=f"its SHA-256 began with {named[0]} then, with {found} now",
+            remedy="restore it from a copy of the run",
+        )
+
+
+def _edits(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for name, rule in ASKED.items():
+        old, new = before[name], now[name]
+        if old == new or rule in ("as resolved", "free"):
+            continue
+        if rule == "may rise":
+            if old is not None and (new is None or new >= old):
+                continue
+            yield f"{name}: then {_word(old)}, now {_word(new)} (it may only rise)"
+        else:
+            yield f"{name}: then {_word(old)}, now {_word(new)}"
+
+
+def _flat(asked: Asked) -> dict[str, Any]:
+    return {**dict(asked), **{f"writing.{name}": value for name, value in asked.writing}}
+
+
+def _differences(name: str, old: object, new: object) -> Iterator[str]:
+    """Yield the values that differ, inside of tables those alone."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in [*old, *(k for k in new if k not in old)]:
+            yield from _differences(f"{name}.{key}", old.get(key), new.get(key))
+    elif old != new:
+        yield f"{name}: then {_word(old)}, now {_word(new)}"
+
+
+def _word(value: object) -> str:
+    return "nothing" if value is None else repr(value)

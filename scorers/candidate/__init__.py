@@ -1,0 +1,1 @@
+"""The code of the judge's that enters the sandbox, each file for itself: none imports another."""

@@ -1,0 +1,16 @@
+"""Trees written by hand."""
+
+from harness.core.tree import Node, Tree
+
+
+def tree(*nodes: tuple, maximize: bool = True) -> Tree:
+    """Build a tree of (operator, parent or parents, score or None for buggy, "…" for running)."""
+    built = Tree(maximize=maximize)
+    for number, (operator, parent, score) in enumerate(nodes):
+        state = "written" if score == "…" else "scored"
+        value = score if isinstance(score, float) else None
+        parents = parent if isinstance(parent, tuple) else () if parent is None else (parent,)
+        built.add(
+            Node(number, operator, parents, state=state, valid=value is not None, score=value)
+        )
+    return built
