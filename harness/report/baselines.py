@@ -1,13 +1,18 @@
 """What a task scores without learning anything, as measured when its data were prepared."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.base.errors import ConfigError
 from harness.base.files import read_json
+from harness.base.text import one_line
 from harness.report.sound import sensible
 from harness.store.rundir import Run
 from tasks.spec import find_task
+
+MOST, LONGEST = 32, 60
+"""Baselines of a task, and characters of a name, that are shown."""
 
 Split = Literal["search", "test"]
 
@@ -21,7 +26,7 @@ def baselines(run: Run, split: Split = "test") -> dict[str, float]:
         found = read_json(Path(run.lock.data) / "manifest.json").get("baselines")
     except ConfigError:
         return {}
-    values = found.items() if isinstance(found, dict) else ()
+    values = islice(found.items(), 2 * MOST) if isinstance(found, dict) else ()
     told = {_told(key): value for key, value in values if sensible(value)}
     return {name: value for (name, of), value in told.items() if of == split}
 
@@ -39,7 +44,7 @@ def in_words(task: str, name: str) -> str:
         words = find_task(task).definition.baselines
     except ConfigError:
         words = {}
-    return words.get(name, name.replace("_", " "))
+    return one_line(words.get(name, name.replace("_", " ")), LONGEST)
 
 
 def named(run: Run, split: Split = "test") -> dict[str, float]:

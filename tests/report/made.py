@@ -40,12 +40,12 @@ class Made:
     """Writes one run, node by node."""
 
     def __init__(self, folder: Path, *, agent: str, seed: int, nodes: int, words: str, calls: bool,
-                 name: str, data: dict[str, str]) -> None:  # fmt: skip
+                 name: str, data: dict[str, str] | None = None) -> None:  # fmt: skip
         self.rng = random.Random(derive(agent, seed))
         self.words, self.calls = words, calls
         asked = Asked(task="autoresearch", profile="paper", agent=agent, policy="greedy",
                       steps=nodes, time_s=86_400.0, seed=seed, sandbox="auto",
-                      data=data)  # fmt: skip
+                      data=data or {})  # fmt: skip
         self.lock = Locked(
             harness="0.1.0", task_hash="0123456789abcdef", data_hash="fedcba9876543210",
             data="/nowhere", scorer="2+0123456789ab", sandbox="docker", policy={"num_drafts": 5},
@@ -187,7 +187,7 @@ def made_run(
 ) -> Path:  # fmt: skip
     """Write a finished run; ``words`` stand in every text of it."""
     made = Made(folder, agent=agent, seed=seed, nodes=nodes, words=words, calls=calls, name=name,
-                data=data or {})  # fmt: skip
+                data=data)  # fmt: skip
     sync, os.fsync = os.fsync, lambda _: None
     try:
         for number in range(nodes):

@@ -8,9 +8,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from harness.report.baselines import named
 from harness.report.drawing.plots import fitted
 from harness.report.html import page as pages
 from harness.store.index import entries
+from harness.store.rundir import Run
+from report.made import made_run
 
 from .made import rewrite_journal
 from .made_runs import make_run
@@ -204,3 +207,20 @@ def test_a_long_name_keeps_both_of_its_ends():
     assert short.startswith("a-model-of")
     assert short.endswith("(steps=500)")
     assert fitted("a x greedy", 560) == "a x greedy"
+
+
+def test_baselines_have_their_tasks_words_and_strange_ones_act_on_nobody(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    run = Run(made_run(tmp_path, nodes=6, name="run"))
+    run.lock = run.lock.model_copy(update={"data": str(data)})
+    known = {"ngram_search": 2.0, "ngram_test": 1.9, "odd\x1b[2J\n": 3.0, "of_mine_test": 4.0}
+    (data / "manifest.json").write_text(json.dumps({"baselines": known}))
+    assert named(run) == {"4-gram": 1.9, "of mine": 4.0}
+    assert named(run, "search") == {"4-gram": 2.0, "odd": 3.0}
+    (data / "manifest.json").write_text(
+        json.dumps({"baselines": dict.fromkeys(map(str, range(999)), 1)})
+    )
+    assert len(named(run, "search")) < 100
+    (data / "manifest.json").write_text(json.dumps({"baselines": ["chance"]}))
+    assert named(run) == {}
