@@ -101,11 +101,7 @@ def serve_ms_per_10k() -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         task = find_task("toy")
-        big = task.definition.profiles["test"].data | {"rows": 10_000}
-        path = task._module().prepare("test", big, Path(folder), lambda *_: None)
-        from tasks.definition import Manifest
-
-        manifest = Manifest.model_validate_json((path / "manifest.json").read_text())
+        path, manifest = task.prepare("test", Path(folder), lambda *_: None, {"rows": 10_000})
         files = {"model.py": task.designs()[2].files["model.py"]}
         request = Request(
             task, "test", "search", files, path, manifest, 0, "a", BACKENDS["bubblewrap"]
