@@ -19,8 +19,10 @@ def acting(text: str) -> set[str]:
     return {c for c in text if unicodedata.category(c) in ACTS and c not in "\n\t"}
 
 
-SEEN = set("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2")
-"""Marks of format that are seen: signs before Arabic and Syriac numbers."""
+SEEN = {*"\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2"}
+SEEN |= {chr(code) for code in range(0x13439, 0x13440)}
+"""Marks of format that are seen: signs before Arabic and Syriac numbers; of hieroglyphs, those that
+Unicode 14 had not."""
 
 
 @given(ANY)

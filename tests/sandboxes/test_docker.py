@@ -447,7 +447,7 @@ def test_without_root_the_rest_still_holds(backend):
         shutil.copytree(REPO / "sandboxes", code / "sandboxes")
         (code / "harness").mkdir()
         (code / "harness" / "__init__.py").write_text("")
-        shutil.copy(REPO / "harness" / "errors.py", code / "harness")
+        shutil.copytree(REPO / "harness" / "base", code / "harness" / "base")
         for name in "docker", "requests", "urllib3", "idna", "certifi", "charset_normalizer":
             found = Path(importlib.import_module(name).__file__).parent
             shutil.copytree(found, code / name)
