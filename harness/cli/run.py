@@ -25,7 +25,7 @@ from harness.core.writing import Writing
 from harness.launch.run import Options, start
 from harness.operators.literature import shipped
 from harness.report.summary import summarize
-from tasks.spec import find_task
+from tasks.spec import Task, find_task
 
 BUDGETS, MODEL = "Budgets", "Agents with a model"
 
@@ -150,6 +150,7 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Search: an agent writes submissions, a blind judge scores them, the best is tested once."""
+    chosen = find_task(task)
     options = Options(
         task=task,
         agent=agent,
@@ -162,7 +163,7 @@ def command(
         workers=parallel,
         sandbox=sandbox,
         settings=tuple(setting or ()),
-        data=chosen_data(find_task(task), data, byte_counts),
+        data=chosen_data(chosen, data, byte_counts),
         gpu_hours=gpu_hours,
         input_tokens=max_input_tokens,
         output_tokens=max_output_tokens,
@@ -176,7 +177,7 @@ def command(
             max_answer_tokens=max_answer_tokens,
             agents_file=_absolute(agents_file),
             prompts=_absolute(prompts),
-            literature=_notes(literature, task),
+            literature=_notes(literature, chosen),
             answer_format=answer_format,
             analyze=analyze,
             complexity=complexity,
@@ -192,13 +193,13 @@ def _absolute(path: Path | None) -> Path | None:
     return None if path is None else absolute(path)
 
 
-def _notes(literature: str | None, task: str) -> Path | None:
+def _notes(literature: str | None, task: Task) -> Path | None:
     """Return the folder of notes that is meant; ``shipped`` are the task's own."""
     if literature != "shipped":
         return _absolute(Path(literature)) if literature else None
-    found = shipped(find_task(task))
+    found = shipped(task)
     if found is None:
-        raise ConfigError(f"Task {task} comes with no notes.", remedy="--literature DIR")
+        raise ConfigError(f"Task {task.name} comes with no notes.", remedy="--literature DIR")
     return found
 
 

@@ -1,5 +1,6 @@
 """What a task scores without learning anything, as measured when its data were prepared."""
 
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -8,6 +9,7 @@ from harness.base.errors import ConfigError
 from harness.base.files import read_json
 from harness.base.text import one_line
 from harness.report.sound import sensible
+from harness.store.index import Entry
 from harness.store.rundir import Run
 from tasks.spec import find_task
 
@@ -38,21 +40,25 @@ def _told(key: str) -> tuple[str, Split]:
     return key.removesuffix("_search"), "search"
 
 
-def in_words(task: str, name: str) -> str:
-    """Return what a task calls a baseline; its bare name where the task is not here."""
+def named(task: str, values: Mapping[str, float]) -> dict[str, float]:
+    """Return baselines by what their task calls them; by their bare names if it is not here."""
     try:
         words = find_task(task).definition.baselines
     except ConfigError:
         words = {}
-    return one_line(words.get(name, name.replace("_", " ")), LONGEST)
+    return {
+        one_line(words.get(name, name.replace("_", " ")), LONGEST): value
+        for name, value in values.items()
+    }
 
 
-def named(run: Run, split: Split = "test") -> dict[str, float]:
-    """Return a run's baselines on a split, by what its task calls them."""
-    return {in_words(run.asked.task, name): v for name, v in baselines(run, split).items()}
+def known(entry: Entry, split: Split = "test") -> dict[str, float]:
+    """Return the baselines of a run's task on a split, by what the task calls them."""
+    found = baselines(Run(Path(entry.path)), split)
+    return named(entry.asked.task, found) if entry.asked and found else {}
 
 
 def baselines_of(result: dict[str, Any]) -> str:
     """Return the baselines of a result's run in words; empty if unknown."""
-    known = named(Run(Path(result["run"])))
-    return ", ".join(f"{name} {value:.4f}" for name, value in known.items())
+    found = named(result["task"], baselines(Run(Path(result["run"]))))
+    return ", ".join(f"{name} {value:.4f}" for name, value in found.items())

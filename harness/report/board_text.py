@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.base.text import clean
-from harness.report.baselines import in_words
+from harness.report.baselines import named
 from harness.report.board_csv import csv_of
 from harness.report.board_notes import notes_of
 from harness.report.drawing.filling import filled
@@ -375,8 +375,8 @@ def _known(tasks: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
     """Yield name and values of what was published, and of what needs no learning."""
     names: dict[str, dict[str, str]] = {}
     for task in tasks:
-        for name, value in task["baselines"].items():
-            names.setdefault(in_words(task["task"], name), {})[task["task"]] = number(value)
+        for name, value in named(task["task"], task["baselines"]).items():
+            names.setdefault(name, {})[task["task"]] = number(value)
         for reference in task["references"]:
             mark = " †" if reference["disputed"] else ""
             names.setdefault(reference["name"], {})[task["task"]] = (

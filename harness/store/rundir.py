@@ -32,8 +32,8 @@ from harness.base.files import open_plain, read_json, read_plain, read_text, wri
 from harness.base.paths import plain_name
 from harness.base.validation import problems
 from harness.core.asked import FORMAT, Asked, Locked
-from harness.store import unchanged
 from harness.store.journal import Event, Journal, read
+from harness.store.unchanged import refuse_edited
 
 LOCK, STOP, SWEEP, FINAL = ".lock", "stop", "sweep.toml", "final"
 
@@ -132,7 +132,7 @@ class Run:
         except (OSError, ValueError) as error:
             raise ConfigError(f"{file} cannot be read.", cause=str(error)) from error
         asked = _validate(Asked, values, file)
-        unchanged.refuse_edited(asked, self.lock, file)
+        refuse_edited(asked, self.lock, file)
         return asked
 
     @cached_property
@@ -147,7 +147,13 @@ class Run:
 
     def refuse_other_lock(self, events: Iterable[Event]) -> None:
         """Raise ConfigError where ``lock.json`` is not the one that the journal began with."""
-        unchanged.refuse_other_lock(self.path / "lock.json", self.lock_digest, events)
+        named = [e.data["lock"] for e in events if e.kind == "opened" and "lock" in e.data]
+        if named and named[0] != self.lock_digest:
+            raise ConfigError(
+                f"{self.path / 'lock.json'} was edited after the run began.",
+                cause=f"its SHA-256 began with {named[0]} then, with {self.lock_digest} now",
+                remedy="restore it from a copy of the run",
+            )
 
     @property
     def result(self) -> dict[str, Any] | None:

@@ -5,14 +5,12 @@ and the journal's first line names the lock, so that no result claims what was n
 has its rule here, and the same table stands in docs/runs.md.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from harness.base.errors import ConfigError
 from harness.base.seeds import derive
 from harness.core.asked import Asked, Locked
-from harness.store.journal import Event
 from scorers import conditions
 from tasks import hidden
 
@@ -130,17 +128,6 @@ def refuse_other_seed(asked: Asked, trained: Mapping[int, int]) -> None:
                 f"{asked.seed}",
                 remedy="put back the seed that it began with, or start a new run",
             )
-
-
-def refuse_other_lock(file: Path, found: str, events: Iterable[Event]) -> None:
-    """Raise ConfigError where ``lock.json``, of digest ``found``, is not the journal's first."""
-    named = [e.data["lock"] for e in events if e.kind == "opened" and "lock" in e.data]
-    if named and named[0] != found:
-        raise ConfigError(
-            f"{file} was edited after the run began.",
-            cause=f"its SHA-256 began with {named[0]} then, with {found} now",
-            remedy="restore it from a copy of the run",
-        )
 
 
 def _edits(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from harness.report.baselines import named
+from harness.report.baselines import baselines, named
 from harness.report.drawing.plots import fitted
 from harness.report.html import page as pages
 from harness.store.index import entries
@@ -216,11 +216,12 @@ def test_baselines_have_their_tasks_words_and_strange_ones_act_on_nobody(tmp_pat
     run.lock = run.lock.model_copy(update={"data": str(data)})
     known = {"ngram_search": 2.0, "ngram_test": 1.9, "odd\x1b[2J\n": 3.0, "of_mine_test": 4.0}
     (data / "manifest.json").write_text(json.dumps({"baselines": known}))
-    assert named(run) == {"4-gram": 1.9, "of mine": 4.0}
-    assert named(run, "search") == {"4-gram": 2.0, "odd": 3.0}
+    assert named("autoresearch", baselines(run)) == {"4-gram": 1.9, "of mine": 4.0}
+    assert named("autoresearch", baselines(run, "search")) == {"4-gram": 2.0, "odd": 3.0}
+    assert named("not here", {"first_token": 0.1}) == {"first token": 0.1}
     (data / "manifest.json").write_text(
         json.dumps({"baselines": dict.fromkeys(map(str, range(999)), 1)})
     )
-    assert len(named(run, "search")) < 100
+    assert len(baselines(run, "search")) < 100
     (data / "manifest.json").write_text(json.dumps({"baselines": ["chance"]}))
-    assert named(run) == {}
+    assert baselines(run) == {}

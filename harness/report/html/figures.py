@@ -3,11 +3,10 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean, median
 
 from harness.agents import AGENTS
-from harness.report.baselines import named
+from harness.report.baselines import known
 from harness.report.drawing import curves, plots
 from harness.report.html.traces import Trace
 from harness.report.samples import conditions_of, contenders
@@ -15,7 +14,6 @@ from harness.report.sound import sensible
 from harness.report.stats.intervals import UNBOUNDED, Interval, over_seeds
 from harness.report.stats.nines import BOUNDS
 from harness.store.index import Entry
-from harness.store.rundir import Run
 
 COLOURS = 8
 MOST_STRIPS = 30
@@ -142,7 +140,7 @@ def _level(who: str, style: int, found: Sequence[Trace], sign: float) -> list[pl
 
 def _known(entries: Sequence[Entry]) -> list[plots.Level]:
     """Return what needs no learning, on the search split, whose scores curves are of."""
-    found = next(filter(None, (named(Run(Path(e.path)), "search") for e in entries)), {})
+    found = next(filter(None, (known(e, "search") for e in entries)), {})
     return [plots.Level(name, value) for name, value in found.items()]
 
 
@@ -168,7 +166,7 @@ def _strips(
     some = [who for who in order if scores[who]][:MOST_STRIPS]
     if not some:
         return None
-    marks = named(Run(Path(entry.path)))
+    marks = known(entry)
     bounds = BOUNDS[entry.outcome.metric] if entry.outcome else UNBOUNDED
     intervals = {who: over_seeds(scores[who], bounds) for who in some}
     ends = [end for found in intervals.values() if found for end in (found.low, found.high)]

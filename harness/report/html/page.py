@@ -15,7 +15,7 @@ from markupsafe import Markup
 from harness.base.errors import ConfigError
 from harness.base.text import visible
 from harness.report import board_text, leaderboard
-from harness.report.baselines import named
+from harness.report.baselines import known
 from harness.report.drawing.filling import filled
 from harness.report.features import report as features
 from harness.report.html import methods
@@ -25,7 +25,6 @@ from harness.report.html.pool import Pool, packed
 from harness.report.html.traces import Trace, trace, with_calls
 from harness.report.summary import spread_of_rows
 from harness.store.index import Entry
-from harness.store.rundir import Run
 
 MOST_BYTES = 1_900_000
 """Of the whole file: under 2 MB, which a mail and a browser on a telephone take."""
@@ -208,5 +207,5 @@ def _best(entry: Entry) -> dict[str, Any]:
         "spread": spread_of_rows(outcome.score, outcome.standard_error, outcome.metric)
         if outcome
         else "",
-        "baselines": list(named(Run(Path(entry.path))).items()),
+        "baselines": list(known(entry).items()),
     }
