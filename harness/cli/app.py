@@ -5,6 +5,7 @@ once; until then a sentence stands for it.
 """
 
 import importlib
+import signal
 from typing import Annotated, Any
 
 import typer
@@ -56,7 +57,12 @@ def load(name: str) -> TyperCommand | TyperGroup:
 
     Its module has a function ``command``, or an ``app`` of several.
     """
-    module = importlib.import_module(f"harness.cli.{name}")
+    # pydantic makes an error of its own of a Ctrl-C while it builds a model: it waits till then.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        module = importlib.import_module(f"harness.cli.{name}")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if hasattr(module, "app"):
         return get_group(module.app)
     alone = typer.Typer(add_completion=False)

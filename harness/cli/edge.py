@@ -27,7 +27,10 @@ def settle(work: Callable[[], int | None]) -> int:
         code = INTERRUPTED
     except SystemExit as error:
         # How Typer ends; and it and rich, with a 1, where the reader of a pipe is gone.
-        code = 0 if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
+        ended = error.__context__
+        code = 0 if isinstance(ended, BrokenPipeError) else int(error.code or 0)
+        if ended and isinstance(ended.__cause__, KeyboardInterrupt):  # outside of any command
+            _say("\nInterrupted.\n")
     except OSError as error:
         code = _refused(error)
     except MemoryError:

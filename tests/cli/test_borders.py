@@ -385,6 +385,29 @@ def test_what_stands_for_a_command_in_the_list_is_its_own_first_sentence(name):
     assert COMMANDS[name] == " ".join((command.help or "").partition("\n\n")[0].split())
 
 
+HURRIED = """
+import importlib, os, signal, sys
+from harness.cli import app, edge
+
+def interrupted(name, package=None, really=importlib.import_module):
+    if name != "harness.cli.policies":
+        return really(name, package)
+    os.kill(os.getpid(), signal.SIGINT)
+    module = really(name)
+    print("whole", flush=True)
+    return module
+
+importlib.import_module = interrupted
+sys.exit(edge.settle(lambda: app.app(["policies"])))
+"""
+
+
+def test_ctrl_c_while_a_command_is_imported_is_answered_as_soon_as_it_is():
+    done = subprocess.run([sys.executable, "-c", HURRIED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "whole\n")
+    assert done.stderr.split() == ["Interrupted."]
+
+
 def test_the_commands_that_repeat_it_are_those_that_take_it():
     taking = {
         name for name in COMMANDS
