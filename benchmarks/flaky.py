@@ -1,7 +1,8 @@
 """Run the test suite again and again in random order, on a machine whose cores are all busy.
 
-A test that depends on the machine's speed fails here sooner or later. A line a run, with the seed
-of its order (``pytest --randomly-seed SEED`` repeats it); exit code 1 if any failed.
+A test that depends on the machine's speed fails here sooner or later, and one that depends on
+modules being compiled already, as they are not in a fresh clone. A line a run, with the seed of its
+order (``pytest --randomly-seed SEED`` repeats it); exit code 1 if any failed.
 
     python benchmarks/flaky.py [--runs 10] [pytest arguments]
 """
@@ -10,13 +11,17 @@ import argparse
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 TWO = ["-n", "2", "--dist", "worksteal"]
 """As ``make test``."""
+COMPILED = ("harness", "scorers", "sandboxes", "tasks", "tests")
+"""Folders of this checkout whose compiled modules are removed before each run."""
 BURN = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(10**6))"
 NO_SUCH_OPTION, NO_SUCH_TEST = 4, 5
 """Exit codes of pytest: it will say the same ten times."""
@@ -41,6 +46,8 @@ def main() -> int:
     failed = 0
     with busy(cores):
         for number in range(1, chosen.runs + 1):
+            for cache in [c for folder in COMPILED for c in Path(folder).rglob("__pycache__")]:
+                shutil.rmtree(cache)
             seed = random.randrange(2**32)
             began = time.monotonic()
             argv = [sys.executable, "-m", "pytest", *TWO, "-q", f"--randomly-seed={seed}"]
