@@ -1,7 +1,6 @@
 """Both clients against a real language model, over both protocols (``make test-llm``)."""
 
 import threading
-import time
 
 import pytest
 
@@ -74,10 +73,7 @@ def test_cancelling_ends_the_generation(local_llm, protocol):
     client = make_client(local_llm.entry(protocol), Settings(max_output_tokens=512))
     cancel = threading.Event()
     threading.Timer(0.2, cancel.set).start()
-    began = time.monotonic()
     with pytest.raises(Cancelled):
         send(client, Prompt("", (Turn("user", f"Repeat: {words}"),)), cancel)
-    cancelled_s = time.monotonic() - began
     # The only slot is free again: the server noticed.
     assert send(make_client(local_llm.entry(protocol), Settings(max_output_tokens=3))).text
-    assert cancelled_s < 5

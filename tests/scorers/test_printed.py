@@ -1,7 +1,5 @@
 """What a script prints of its training, taken as a claim from hostile bytes."""
 
-import time
-
 import pytest
 
 from harness.base.text import clean
@@ -61,14 +59,12 @@ def test_what_is_no_such_line_near_the_end_says_nothing(printed):
     assert told(printed) is None
 
 
-def test_numbers_stay_bounded_and_a_megabyte_of_them_costs_nothing():
-    began = time.process_time()
-    for _ in range(50):
+def test_numbers_stay_bounded_and_a_megabyte_of_them_ends_within_the_timeout():
+    for _ in range(50):  # what is quadratic takes hours
         found = told(
             b"step 999999999 " + b"loss: 1" * 200_000, b"\nstep 4 loss " + b"9" * 9 + b"\n"
         )
     assert found == {"step": 4, "total": 0, "loss": 999_999_999.0, "share": 0.0}
-    assert time.process_time() - began < 5
 
 
 def test_it_is_found_at_the_end_of_an_output_that_is_kept_in_parts():
