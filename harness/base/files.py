@@ -11,6 +11,7 @@ import os
 import secrets
 import stat
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -72,6 +73,19 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{file} holds no JSON object.")
     return value
+
+
+def fresh_folder(parent: Path, stem: str) -> Path:
+    """Make a folder of that name, or of the first of NAME.2, NAME.3, … that is free.
+
+    Raises OSError where none can be made.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for name in chain([stem], (f"{stem}.{number}" for number in count(2))):
+        with suppress(FileExistsError):
+            (parent / name).mkdir()
+            return parent / name
+    raise AssertionError("unreachable")
 
 
 def write_whole(path: Path, text: str, *, sync: bool = True) -> None:

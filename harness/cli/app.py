@@ -21,7 +21,7 @@ COMMANDS = {
     "stop": "End live runs well: no new node, the best so far is graded, the result is written.",
     "sweep": "Run a whole suite, several runs at once; the same command again goes on with it.",
     "watch": "Watch runs: best so far, step, time, GPU, state. It only reads; q leaves.",
-    "score": "Train one submission in a sandbox and score it, as a search would.",
+    "score": "Train one submission in a sandbox, score it as a search would, and keep the score.",
     "rescore": "Score the same files with the same seed under today's judge, beside the old score.",
     "new": "Write a working skeleton submission, with the task's description beside it.",
     "show": "Show a run's tree with its scores, or one node in full.",

@@ -21,18 +21,31 @@ from harness.cli.common import (
     print_json,
 )
 from harness.cli.screen import Screen
+from harness.core.asked import Asked, Sandbox
 from harness.core.writing import Writing
-from harness.launch.run import Options, start
+from harness.launch.run import start
 from harness.operators.literature import shipped
 from harness.report.summary import summarize
+from harness.store.rundir import read_asked
 from tasks.spec import Task, find_task
 
 BUDGETS, MODEL = "Budgets", "Agents with a model"
 
+OPTIONS = {
+    "time_s": "time",
+    "workers": "parallel",
+    "settings": "setting",
+    "dollars": "max_dollars",
+    "input_tokens": "max_input_tokens",
+    "output_tokens": "max_output_tokens",
+}
+"""Of the request's fields, those whose option has another name."""
+
 
 @guarded
 def command(
-    task: Annotated[str, typer.Option(help="What is to be written, e.g. lra/listops.")],
+    context: typer.Context,
+    task: Annotated[str, typer.Option(help="What is to be written, e.g. lra/listops.")] = "",
     agent: Annotated[
         str, typer.Option(help="Who writes: a model (harness agents), reference, replay:RUN …")
     ] = "reference",
@@ -50,8 +63,7 @@ def command(
         typer.Option(min=1, max=64, help="Nodes written and evaluated at once, a GPU for each."),
     ] = 1,
     sandbox: Annotated[
-        Literal["auto", "docker", "bubblewrap", "process"],
-        typer.Option(help="Where submissions run; process does not isolate."),
+        Sandbox, typer.Option(help="Where submissions run; process does not isolate.")
     ] = "auto",
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="A policy parameter: greedy.num_drafts=3.")
@@ -142,6 +154,13 @@ def command(
     ] = False,
     data: Data = None,
     byte_counts: ByteCounts = None,
+    asked: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="run.toml",
+            help="Ask what this file asks; options given beside it go before.",
+        ),
+    ] = None,
     tasks_dir: TasksDir = None,
     runs_dir: RunsDir = RUNS_DIR,
     name: Annotated[
@@ -150,14 +169,16 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Search: an agent writes submissions, a blind judge scores them, the best is tested once."""
-    chosen = find_task(task)
-    options = Options(
-        task=task,
+    told = read_asked(asked, follow=True) if asked else None
+    if not task and told is None:
+        raise ConfigError("No task was named.", remedy="--task TASK (harness tasks)")
+    chosen = find_task(task or (told.task if told else ""))
+    wanted = Asked(
+        task=chosen.name,
         agent=agent,
         policy=policy,
         profile=profile,
-        runs_dir=runs_dir,
-        steps=steps,
+        steps=steps or 0,
         time_s=parse_duration(time),
         seed=seed,
         workers=parallel,
@@ -182,11 +203,32 @@ def command(
             analyze=analyze,
             complexity=complexity,
         ),
-        name=name,
     )
+    if told is not None:
+        wanted = _over(told, wanted, context)
     with Screen() as screen:
-        result = start(options, progress=screen.progress, observe=screen.observe)
+        result = start(
+            wanted, runs_dir, name=name, progress=screen.progress, observe=screen.observe
+        )
     return report(result, as_json=json)
+
+
+def _over(told: Asked, typed: Asked, context: typer.Context) -> Asked:
+    """Return a file's request with what was typed beside it in its place."""
+
+    def given(field: str) -> bool:
+        source = context.get_parameter_source(OPTIONS.get(field, field))
+        return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+
+    values = {name: value for name, value in typed if given(name)}
+    writing = {name: value for name, value in typed.writing if given(name)}
+    return told.model_copy(
+        update={
+            **values,
+            "data": told.data | typed.data,
+            "writing": told.writing.model_copy(update=writing),
+        }
+    )
 
 
 def _absolute(path: Path | None) -> Path | None:

@@ -1,25 +1,32 @@
 """harness score"""
 
-from contextlib import closing
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from harness.base.errors import ConfigError
+from harness.base.watching import unbreakable
 from harness.cli.common import (
+    RUNS_DIR,
     AsJson,
     ByteCounts,
     Data,
+    RunsDir,
     TasksDir,
+    absolute,
     chosen_data,
     guarded,
     print_json,
 )
 from harness.cli.score_screen import ScoreScreen
-from harness.launch.by_hand import ByHand, read_submission
+from harness.core.asked import Asked, Sandbox
+from harness.launch.by_hand import ByHand, as_result, read_submission
 from harness.report.summary import describe_by_hand
-from tasks.spec import find_task
+from scorers.score import Score
+from tasks.spec import Task, find_task
 
 
 @guarded
@@ -32,8 +39,7 @@ def command(
     ] = "search",
     seed: Annotated[int, typer.Option(min=0, help="The seed it is trained with.")] = 0,
     sandbox: Annotated[
-        Literal["auto", "docker", "bubblewrap", "process"],
-        typer.Option(help="Where it runs; process does not isolate."),
+        Sandbox, typer.Option(help="Where it runs; process does not isolate.")
     ] = "auto",
     data: Data = None,
     byte_counts: ByteCounts = None,
@@ -50,37 +56,61 @@ def command(
         ),
     ] = False,
     tasks_dir: TasksDir = None,
+    runs_dir: RunsDir = RUNS_DIR,
     log: Annotated[Path | None, typer.Option(help="Keep what it prints in this file.")] = None,
     json: AsJson = False,
 ) -> int:
-    """Train one submission in a sandbox and score it, as a search would."""
+    """Train one submission in a sandbox, score it as a search would, and keep the score."""
     chosen = find_task(task)
+    asked = Asked(
+        task=chosen.name,
+        profile=profile,
+        seed=seed,
+        sandbox=sandbox,
+        data=chosen_data(chosen, data, byte_counts),
+    )
     files = read_submission(path, chosen)
     if log is not None:
         log.open("ab").close()  # that it cannot be written is said now, not after the training
     if baseline and not chosen.designs():
         raise ConfigError(f"Task {chosen.name} has no reference design.", remedy="no --baseline")
-    with (
-        ScoreScreen() as screen,
-        closing(
-            ByHand(
-                chosen,
-                profile,
-                split,
-                sandbox,
-                chosen_data(chosen, data, byte_counts),
-                screen,
-                strict=strict,
-            )
-        ) as bench,
-    ):
-        scores = bench.score(files, seed=seed, repeat=repeat, log=log)
+    kept: list[Path] = []
+
+    def times(name: str, files: Mapping[str, str]) -> Iterator[Score]:
+        for index in range(repeat):
+            score, folder = bench.keep(runs_dir, name, files, split=split, seed=seed + index)
+            kept.append(folder)
+            if repeat > 1:
+                outcome = score.reason if score.score is None else f"{score.score:.4f}"
+                screen.say(f"{index + 1} of {repeat}: {outcome}")
+            yield score
+
+    with ScoreScreen() as screen, ByHand(asked, screen, strict=strict) as bench:
+        scores = list(times(_name(path, chosen), files))
+        if log is not None:
+            for index, folder in enumerate(kept):
+                place = log if repeat == 1 else log.with_suffix(f".{index}{log.suffix}")
+                unbreakable(_copy)(folder / "stdout.log", place)
         beside = None
         if baseline:
             screen.say("and the baseline, on this machine")
-            beside = bench.score(chosen.designs()[0].files, seed=seed, repeat=repeat)
+            design = chosen.designs()[0]
+            beside = list(times(design.name, design.files))
     if json:
-        print_json(bench.as_result(path, seed, scores, beside))
+        print_json(as_result(asked, path, scores, beside, kept))
     else:
         typer.echo(describe_by_hand(scores, beside))
+        typer.echo(f"kept: {kept[0]}" + (f" and {len(kept) - 1} more" if kept[1:] else ""))
     return 0 if all(score.valid for score in scores) else 1
+
+
+def _name(path: Path, task: Task) -> str:
+    """Return what a submission is called: its folder, or its file where that lies in none."""
+    place = absolute(path)
+    if place.name in task.definition.files:  # model.py says less than the folder that it is in
+        place = place.parent
+    return place.stem
+
+
+def _copy(file: Path, to: Path) -> None:
+    shutil.copyfile(file, to)

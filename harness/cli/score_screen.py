@@ -9,9 +9,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from harness.base.durations import show_duration
+from harness.base.text import clean
 from harness.base.watching import unbreakable
 from harness.cli.screen import SAY_EVERY_S
 from harness.store.training import Training
+
+_SAID = {
+    "waiting": "{message}",
+    "warning": "warning: {message}",
+    "retry": "our side broke, trying again: {cause}",
+}
+"""What is told in a line of its own."""
 
 
 class ScoreScreen:
@@ -53,8 +61,11 @@ class ScoreScreen:
         """Show data preparation."""
         self._show(what, done, total or None, "")
 
-    def observe(self, what: str, details: dict[str, Any]) -> None:
+    def observe(self, what: str, label: str, details: dict[str, Any]) -> None:
         """Show a phase of the evaluation, or the candidate's own word on its progress."""
+        if what in _SAID:
+            self.say(_SAID[what].format(**{k: clean(str(v), 600) for k, v in details.items()}))
+            return
         if what == "progress":
             if self._training is not None:
                 self._training.take(details)

@@ -101,11 +101,6 @@ class Screen:
             self._percent[what] = tenth
             self._line(self._said)
 
-    def warn(self, text: str | None) -> None:
-        """Show one warning line."""
-        if text:
-            self.console.print(Text(f"warning: {text}", style="yellow"))
-
     def observe(self, what: str, label: str, details: dict[str, Any]) -> None:
         """Take note of one thing that happened."""
         with self._lock:
@@ -123,9 +118,11 @@ class Screen:
         self._pick = details["run"].lock.best
         self._said = ""
         ready = details["ready"]
-        self.warn(ready.warning)
         walls = "" if ready.backend.isolates else " (no isolation: scores are not ranked)"
         self._line(f"run {details['run'].path}, sandbox {ready.backend.name}{walls}")
+
+    def _on_warning(self, label: str, details: dict[str, Any]) -> None:
+        self.console.print(Text(f"warning: {details['message']}", style="yellow"), soft_wrap=True)
 
     def _on_waiting(self, label: str, details: dict[str, Any]) -> None:
         self._said = details["message"]

@@ -74,13 +74,13 @@ def _standing(slot: Slot) -> Standing:
     """Return how a running child stands; before it has a directory, what it says instead."""
     if slot.begun:
         return slot.look()
-    run, words = slot.run, slot.child.last_words() if slot.child is not None else ""
+    asked, words = slot.run.asked, slot.child.last_words() if slot.child is not None else ""
     return Standing(
         str(slot.path),
         state="running",
         doing=words[:40] or "starting",
-        task=run.task,
-        agent=run.agent,
-        policy=run.policy,
-        seed=run.seed,
+        task=asked.task,
+        agent=asked.agent,
+        policy=asked.policy,
+        seed=asked.seed,
     )

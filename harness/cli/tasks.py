@@ -1,6 +1,5 @@
 """harness tasks"""
 
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +8,7 @@ import typer
 from harness.base.errors import ConfigError
 from harness.cli.common import AsJson, TasksDir, guarded, look_in, print_json
 from harness.cli.score_screen import ScoreScreen
+from harness.core.asked import Asked
 from harness.launch.by_hand import ByHand
 from harness.report.tasks import as_json, describe, listing, render, render_one
 from tasks.spec import Task, find_task, look
@@ -111,9 +111,9 @@ def _try(task: Task, profile: str | None) -> dict[str, Any]:
     design = task.designs()[0]
     with (
         ScoreScreen() as screen,
-        closing(ByHand(task, chosen, "search", "auto", {}, screen)) as bench,
+        ByHand(Asked(task=task.name, profile=chosen), screen) as bench,
     ):
-        score = bench.score(design.files, seed=0)[0]
+        score = bench.score(design.files)
     return {
         "task": task.name,
         "profile": chosen,

@@ -1,7 +1,7 @@
 """What a run was asked, and what the names in it stood for when it began."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,31 +11,41 @@ from harness.core.writing import Writing
 FORMAT = 1
 """Of every file in a run directory."""
 
+Sandbox = Literal["auto", "docker", "bubblewrap", "process"]
+"""Where submissions run; ``auto`` is the best that is here."""
+
 REPLAY = "replay:"
 """An agent's name that begins so repeats the run that follows."""
 
 
 class Asked(BaseModel):
-    """``run.toml``: the command line, with its defaults filled in."""
+    """What a run is asked: the one request, whoever makes it.
+
+    ``harness run`` fills it from its options, a suite is a list of it, a sweep hands it over as a
+    file, and ``run.toml`` is it, with what was left open filled in. What is left out has the
+    defaults of ``harness run``.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: int = FORMAT
     task: str
-    profile: str
-    agent: str
-    policy: str
+    profile: str = "smoke"
+    agent: str = "reference"
+    policy: str = "greedy"
     settings: tuple[str, ...] = ()
-    steps: int
-    time_s: float
-    seed: int
-    sandbox: Literal["auto", "docker", "bubblewrap", "process"]
-    workers: int = 1
+    """Parameters of the policy: ``greedy.num_drafts=3``."""
+    steps: Annotated[int, Field(ge=0)] = 0
+    """0: as many as the profile has, or the run that is repeated; never so in ``run.toml``."""
+    time_s: Annotated[float, Field(gt=0)] = 86_400.0
+    seed: Annotated[int, Field(ge=0)] = 0
+    sandbox: Sandbox = "auto"
+    workers: Annotated[int, Field(ge=1)] = 1
     data: dict[str, str] = Field(default_factory=dict)
     """What replaces values of the profile's ``data``: source, byte_counts."""
-    gpu_hours: float | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    dollars: float | None = None
+    gpu_hours: Annotated[float | None, Field(gt=0)] = None
+    input_tokens: Annotated[int | None, Field(ge=1)] = None
+    output_tokens: Annotated[int | None, Field(ge=1)] = None
+    dollars: Annotated[float | None, Field(gt=0)] = None
     charge_waiting: bool = False
     on_divergence: Literal["stop", "live"] = "stop"
     writing: Writing = Field(default_factory=Writing)

@@ -1,28 +1,28 @@
-"""Score one submission outside any run: what a person does who writes a mechanism."""
+"""Score submissions outside any run: what a person does who writes a mechanism."""
 
 import secrets
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from harness.base.commands import command
 from harness.base.errors import ConfigError
-from harness.base.files import read_text
-from harness.base.watching import unbreakable
+from harness.base.files import read_text, write_whole
+from harness.core.asked import Asked
+from harness.launch.interruptible import interruptible
 from harness.launch.ready import get_ready
 from harness.search.evaluator import Job
+from harness.store.by_hand import record
 from scorers.score import Score
-from scorers.self_test import evaluate
-from tasks.spec import Task
+from tasks.spec import Task, find_task
 
 
 class Watcher(Protocol):
-    """Whoever shows the progress."""
+    """Whoever shows what happens."""
 
     def progress(self, what: str, done: int, total: int) -> None: ...
-    def observe(self, what: str, details: dict[str, Any]) -> None: ...
-    def say(self, text: str) -> None: ...
+    def observe(self, what: str, label: str, details: dict[str, Any]) -> None: ...
 
 
 def read_submission(path: Path, task: Task) -> dict[str, str]:
@@ -54,95 +54,104 @@ def read_submission(path: Path, task: Task) -> dict[str, str]:
 
 
 class ByHand:
-    """Evaluations of one task, profile and split by hand. The user's own code is trusted.
+    """Evaluations of one request, one at a time. ``with`` it: it has a GPU, where there is one.
 
-    Has the GPU, where there is one, until ``close``.
+    ``trusted``: the submissions are the user's own. Raises ConfigError where ``strict`` means
+    nothing to the task, and what ``get_ready`` raises.
     """
 
     def __init__(
-        self,
-        task: Task,
-        profile: str,
-        split: Literal["search", "test"],
-        sandbox: str,
-        data: dict[str, str],
-        screen: Watcher,
-        *,
-        strict: bool = False,
+        self, asked: Asked, screen: Watcher, *, trusted: bool = True, strict: bool = False
     ) -> None:
-        self.task, self.profile, self.split, self.screen = task, profile, split, screen
-        self._say = unbreakable(screen.say)
-        if strict and task.definition.frozen_entry is None:
+        self.asked = asked.model_copy(update={"workers": 1})  # more would lease GPUs for nothing
+        self.task = find_task(asked.task)
+        self._strict, self._observe = strict, screen.observe
+        if strict and self.task.definition.frozen_entry is None:
             raise ConfigError(
-                f"{task.name} has no strict check.",
+                f"{self.task.name} has no strict check.",
                 cause="its submissions are not exported",
                 remedy="leave --strict out",
             )
-        self._strict = strict
         self._ready = get_ready(
-            task,
-            profile,
-            sandbox,
-            trusted=True,
+            self.task,
+            self.asked,
+            trusted=trusted,
             progress=screen.progress,
-            overrides=data,
-            say=screen.say,
+            observe=screen.observe,
         )
-        if self._ready.warning:
-            screen.say(f"warning: {self._ready.warning}")
 
-    def close(self) -> None:
-        """Give the GPU back. Idempotent."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._ready.close()
 
     def score(
-        self, files: dict[str, str], *, seed: int, repeat: int = 1, log: Path | None = None
-    ) -> list[Score]:
-        """Train and score ``repeat`` times, with seeds from ``seed`` on."""
-        scores = []
-        for index in range(repeat):
-            place = log if repeat == 1 or log is None else log.with_suffix(f".{index}{log.suffix}")
-            job = Job(
-                "submission", files, self.split, seed + index, secrets.token_hex(8), place or Path()
-            )
-            request = replace(self._ready.request(job), strict=self._strict)
-            scores.append(evaluate(request, log=place, observe=self.screen.observe))
-            if repeat > 1:
-                last = scores[-1]
-                outcome = last.reason if last.score is None else f"{last.score:.4f}"
-                self._say(f"{index + 1} of {repeat}: {outcome}")
-        return scores
+        self,
+        files: Mapping[str, str],
+        *,
+        split: Literal["search", "test"] = "search",
+        seed: int = 0,
+        log: Path | None = None,
+    ) -> Score:
+        """Train and score a submission once; ``log`` receives what it prints.
 
-    def as_result(
-        self, path: Path, seed: int, scores: list[Score], beside: list[Score] | None
-    ) -> dict[str, Any]:
-        """Return the JSON object of ``harness score``; the same top level as a run's.
-
-        It is that of the first score, with ``repeats`` and ``baseline`` where asked for.
+        Raises what ``Evaluator.submit`` raises.
         """
-        values = scores[0].model_dump(mode="json")
-        split_score = values.pop("score")
-        result = {
-            "format": values.pop("format"),
-            "run": None,
-            "path": str(path),
-            "task": self.task.name,
-            "profile": self.profile,
-            "agent": None,
-            "policy": None,
-            "seed": seed,
-            "valid": values.pop("valid"),
-            "metric": values.pop("metric"),
-            "split": self.split,
-            "score": split_score,
-            "search_score": None if self.split == "test" else split_score,
-            **values,
-        }
-        if len(scores) > 1:
-            result["repeats"] = spread(scores)
-        if beside is not None:
-            result["baseline"] = {"design": self.task.definition.designs[0], **spread(beside)}
-        return result
+        audit_seed = secrets.token_hex(8)
+        job = Job("submission", files, split, seed, audit_seed, log, self._strict)
+        with interruptible():
+            return self._ready.score(job, self._observe)
+
+    def keep(
+        self,
+        runs_dir: Path,
+        name: str,
+        files: Mapping[str, str],
+        *,
+        split: Literal["search", "test"],
+        seed: int,
+    ) -> tuple[Score, Path]:
+        """Do as ``score``, and keep it in a folder of ``runs_dir``; return that, too."""
+        asked = self.asked.model_copy(update={"seed": seed})
+        with record(runs_dir, asked, name, files) as folder:
+            score = self.score(files, split=split, seed=seed, log=folder / "stdout.log")
+            write_whole(folder / "score.json", score.model_dump_json(indent=2) + "\n")
+        return score, folder
+
+
+def as_result(
+    asked: Asked, path: Path, scores: list[Score], beside: list[Score] | None, kept: list[Path]
+) -> dict[str, Any]:
+    """Return the JSON object of ``harness score``; the same top level as a run's.
+
+    It is that of the first score, with ``repeats`` and ``baseline`` where asked for.
+    """
+    values = scores[0].model_dump(mode="json")
+    split, split_score = scores[0].conditions.split, values.pop("score")
+    result = {
+        "format": values.pop("format"),
+        "run": None,
+        "path": str(path),
+        "task": asked.task,
+        "profile": asked.profile,
+        "agent": None,
+        "policy": None,
+        "seed": asked.seed,
+        "valid": values.pop("valid"),
+        "metric": values.pop("metric"),
+        "split": split,
+        "score": split_score,
+        "search_score": None if split == "test" else split_score,
+        **values,
+        "kept": [str(folder) for folder in kept],
+    }
+    if len(scores) > 1:
+        result["repeats"] = spread(scores)
+    if beside is not None:
+        design = find_task(asked.task).definition.designs[0]
+        result["baseline"] = {"design": design, **spread(beside)}
+    return result
 
 
 def spread(scores: list[Score]) -> dict[str, Any]:

@@ -2,22 +2,22 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from harness.base.errors import ConfigError
 from harness.base.faults import explain
 from harness.base.paths import data_root
 from harness.base.watching import unbreakable
+from harness.core.asked import Asked
 from harness.launch.garbage import collect
-from harness.search.evaluator import Job
+from harness.search.evaluator import Job, LocalEvaluator, Observe
 from sandboxes import registry
 from sandboxes.base import Backend
 from sandboxes.gpu_pool import GpuPool, Lease
 from scorers import conditions, self_test
 from scorers.evaluate import Request
+from scorers.score import Score
 from tasks.definition import Manifest, Progress
 from tasks.spec import Task
 
@@ -33,7 +33,7 @@ class Ready:
     backend: Backend
     lease: Lease
     """One GPU for each worker, ours until ``close``; empty where it computes on the CPU."""
-    warning: str | None
+    workers: int
     queued_s: float = 0.0
     """How long it waited for GPUs."""
 
@@ -59,33 +59,48 @@ class Ready:
             audit_seed=job.audit_seed,
             backend=self.backend,
             gpus=self.lease.uuids[worker : worker + 1],
+            strict=job.strict,
         )
+
+    def evaluator(self, observe: Observe) -> LocalEvaluator:
+        """Return where the jobs of a run are evaluated, one on each GPU; ``cancel`` it."""
+        return LocalEvaluator(self.request, workers=self.workers, observe=observe)
+
+    def score(self, job: Job, observe: Observe) -> Score:
+        """Evaluate one job as a search would, tried again where our side breaks.
+
+        Raises what the evaluator raises; Ctrl-C ends it, and nothing of it is alive then.
+        """
+        evaluator = self.evaluator(unbreakable(observe))
+        try:
+            return evaluator.submit(job).result()
+        finally:
+            evaluator.cancel()
 
 
 def get_ready(
-    task: Task,
-    profile: str,
-    sandbox: str,
-    *,
-    trusted: bool,
-    progress: Progress,
-    overrides: Mapping[str, str] = MappingProxyType({}),
-    workers: int = 1,
-    say: Callable[[str], None],
+    task: Task, asked: Asked, *, trusted: bool, progress: Progress, observe: Observe
 ) -> Ready:
-    """Choose the sandbox, prepare the data, wait for GPUs, and test; ``close`` what is returned.
+    """Choose a request's sandbox, prepare its data, wait for GPUs, and test it all.
+
+    ``close`` what is returned. Observed are ``waiting`` and ``warning``, each with a ``message``.
 
     Raises ConfigError with a remedy, and InfrastructureError where the sandbox fails its test: so
     nothing is paid, and no submission blamed, for what is wrong here. No budget runs yet: waiting
     is charged to nobody.
     """
-    progress, say = unbreakable(progress), unbreakable(say)
+    progress, observe = unbreakable(progress), unbreakable(observe)
     pool = GpuPool()
+    profile, workers = asked.profile, asked.workers
+
+    def say(line: str) -> None:
+        observe("waiting", "", {"message": line})
+
     wanted = _gpus_wanted(task, profile, workers, pool)
-    backend, warning = registry.choose(sandbox, trusted=trusted)
+    backend, warning = registry.choose(asked.sandbox, trusted=trusted)
     collect()  # what a killed run left holds memory: its scratch disk is a tmpfs
     try:
-        data, manifest = task.prepare(profile, data_root(), progress, overrides)
+        data, manifest = task.prepare(profile, data_root(), progress, asked.data)
     except OSError as error:
         told = explain(error)
         raise type(told)(
@@ -97,10 +112,10 @@ def get_ready(
     began = time.monotonic()
     lease = pool.lease(wanted, on_wait=say)
     queued_s = round(time.monotonic() - began, 3)
-    warnings = [w for w in (warning, _crowded(task, profile, workers)) if w]
-    said = " ".join(warnings) or None
-    ready = Ready(task, profile, data, manifest, backend, lease, said, queued_s)
+    ready = Ready(task, profile, data, manifest, backend, lease, workers, queued_s)
     try:
+        for text in filter(None, (warning, _crowded(task, profile, workers))):
+            observe("warning", "", {"message": text})
         self_test.require(ready.request(Job("self-test", {}, "search", 0, "", Path())), say=say)
     except BaseException:
         ready.close()

@@ -1,22 +1,17 @@
 """The same files and seed under today's judge. The old score is never touched."""
 
 import secrets
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.base.commands import command
 from harness.base.errors import ConfigError
 from harness.base.files import write_whole
-from harness.launch.by_hand import Watcher
-from harness.launch.ready import get_ready
-from harness.search.evaluator import Job
+from harness.launch.by_hand import ByHand, Watcher
 from harness.store.journal import read
 from harness.store.rundir import FINAL, Run, read_as
 from harness.store.state import rebuild
 from scorers.score import Score
-from scorers.self_test import evaluate
-from tasks.spec import find_task
 
 
 def rescore(
@@ -27,7 +22,6 @@ def rescore(
     ``sandbox``: another one than the run's.
     """
     run = Run.open(path)
-    task = find_task(run.asked.task)
     folder = run.path / FINAL if node is None else run.node_dir(node)
     if not (folder / "score.json").exists():
         what = "no final score" if node is None else f"no score of node {node}"
@@ -40,30 +34,17 @@ def rescore(
     if number is None or number not in state.tree:
         raise ConfigError(f"The journal of {path} does not know that node.")
     run.refuse_unwritable()
-    # Refused like a model's code unless an isolating sandbox is there: the files may be one's.
-    ready = get_ready(
-        task,
-        run.asked.profile,
-        sandbox or run.lock.sandbox,
-        trusted=False,
-        progress=screen.progress,
-        overrides=run.asked.data,
-        say=screen.say,
-    )
-    if ready.warning:
-        screen.say(f"warning: {ready.warning}")
     stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     file = run.path / "rescores" / f"{FINAL if node is None else number}-{stamp}.json"
-    job = Job(
-        "rescore",
-        state.tree[number].files,
-        old.conditions.split,
-        old.conditions.training_seed,
-        secrets.token_hex(8),
-        file.with_suffix(".log"),
-    )
-    file.parent.mkdir(exist_ok=True)
-    with closing(ready):
-        new = evaluate(ready.request(job), log=job.log, observe=screen.observe)
+    asked = run.asked.model_copy(update={"sandbox": sandbox or run.lock.sandbox})
+    # Refused like a model's code unless an isolating sandbox is there: the files may be one's.
+    with ByHand(asked, screen, trusted=False) as bench:
+        file.parent.mkdir(exist_ok=True)
+        new = bench.score(
+            state.tree[number].files,
+            split=old.conditions.split,
+            seed=old.conditions.training_seed,
+            log=file.with_suffix(".log"),
+        )
     write_whole(file, new.model_dump_json(indent=2) + "\n")
     return old, new, file

@@ -2,13 +2,11 @@
 
 import os
 import secrets
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from harness import __version__
 from harness.agents.calls import Calls
@@ -23,14 +21,14 @@ from harness.core.asked import Asked, Locked
 from harness.core.budget import Budget, refuse_unknown_price
 from harness.core.model import Endpoint
 from harness.core.policy import Policy
-from harness.core.writing import Writing
 from harness.launch.agents import make_agent
+from harness.launch.interruptible import interruptible
 from harness.launch.ready import Ready, get_ready
 from harness.launch.result import compose
 from harness.operators.scribe import Scribe
 from harness.policies import make_policy
-from harness.search.evaluator import LocalEvaluator
-from harness.search.loop import Observe, Search
+from harness.search.evaluator import Observe
+from harness.search.loop import Search
 from harness.store import unchanged
 from harness.store.journal import Journal
 from harness.store.rundir import Run
@@ -38,85 +36,59 @@ from harness.store.training import Notes
 from scorers import conditions
 from tasks import hidden
 from tasks.definition import Progress
-from tasks.spec import find_task
+from tasks.spec import Task, find_task
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What ``harness run`` was given; None means the profile's or policy's default."""
+class _Parts:
+    """A request, and what the names in it stand for."""
 
-    task: str
-    agent: str
-    policy: str
-    profile: str
-    runs_dir: Path
-    steps: int | None = None
-    time_s: float = 86_400.0
-    seed: int = 0
-    workers: int = 1
-    sandbox: Literal["auto", "docker", "bubblewrap", "process"] = "auto"
-    settings: tuple[str, ...] = ()
-    data: Mapping[str, str] = field(default_factory=dict)
-    gpu_hours: float | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    dollars: float | None = None
-    charge_waiting: bool = False
-    on_divergence: Literal["stop", "live"] = "stop"
-    writing: Writing = field(default_factory=Writing)
-    name: str = ""
-    """The run directory's; empty for one made of date, task, agent, policy and seed."""
+    asked: Asked
+    task: Task
+    agent: Agent
+    policy: Policy
+
+    @classmethod
+    def of(cls, asked: Asked) -> "_Parts":
+        return cls(
+            asked,
+            find_task(asked.task),
+            make_agent(asked.agent, asked.writing, live=asked.on_divergence == "live"),
+            make_policy(asked.policy, list(asked.settings)),
+        )
+
+    def filled(self) -> "_Parts":
+        """Fill in what a new run's request leaves open, and the names as they are written."""
+        asked, agent, policy = self.asked, self.agent, self.policy
+        steps = asked.steps
+        if not steps and isinstance(agent, ReplayAgent):
+            steps = agent.recording.run.asked.steps
+        elif not steps:
+            profile = self.task.profile(asked.profile)
+            steps = 1 if policy.name == "one_shot" else profile.search_steps
+        values = {
+            "task": self.task.name,
+            "agent": agent.name,
+            "policy": policy.name,
+            "steps": steps,
+            "workers": min(asked.workers, steps),  # more would lease GPUs for nothing
+        }
+        return replace(self, asked=asked.model_copy(update=values))
 
 
-def start(options: Options, *, progress: Progress, observe: Observe) -> dict[str, Any]:
+def start(
+    asked: Asked, runs_dir: Path, *, name: str = "", progress: Progress, observe: Observe
+) -> dict[str, Any]:
     """Make a new run and take it to its end; return the result.
 
+    ``name``: the run directory's; empty for one made of date, task, agent, policy and seed.
     Raises HarnessError; a run that was begun can then be resumed.
     """
-    task = find_task(options.task)
-    agent = make_agent(options.agent, options.writing, live=options.on_divergence == "live")
-    policy = make_policy(options.policy, list(options.settings))
-    profile = task.profile(options.profile)
-    steps = options.steps or (1 if policy.name == "one_shot" else profile.search_steps)
-    if isinstance(agent, ReplayAgent):
-        steps = options.steps or agent.recording.run.asked.steps
-    workers = min(options.workers, steps)  # more would lease GPUs for nothing
-    asked = Asked(
-        task=task.name,
-        profile=options.profile,
-        agent=agent.name,
-        policy=policy.name,
-        settings=options.settings,
-        steps=steps,
-        time_s=options.time_s,
-        seed=options.seed,
-        sandbox=options.sandbox,
-        workers=workers,
-        data=dict(options.data),
-        gpu_hours=options.gpu_hours,
-        input_tokens=options.input_tokens,
-        output_tokens=options.output_tokens,
-        dollars=options.dollars,
-        charge_waiting=options.charge_waiting,
-        on_divergence=options.on_divergence,
-        writing=options.writing,
-    )
-    _check(asked, agent)
-    ready = get_ready(
-        task,
-        options.profile,
-        options.sandbox,
-        trusted=agent.trusted,
-        progress=progress,
-        overrides=options.data,
-        workers=workers,
-        say=_teller(observe),
-    )
-    with closing(ready):
-        lock = _resolve(ready, policy, agent)
-        run = Run.create(options.runs_dir, asked, lock, name=options.name)
+    parts = _Parts.of(asked).filled()
+    with _ready(parts, progress, observe) as ready:
+        run = Run.create(runs_dir, parts.asked, _resolve(ready, parts), name=name)
         try:
-            return _execute(run, ready, agent, policy, observe)
+            return _execute(run, ready, parts, observe)
         except BaseException:
             run.remove_unbegun()
             raise
@@ -128,24 +100,24 @@ def resume(path: Path, *, progress: Progress, observe: Observe) -> dict[str, Any
     if run.result is not None:
         return run.result
     run.refuse_unwritable()
-    asked, lock = run.asked, run.lock
-    task = find_task(asked.task)
-    agent = make_agent(asked.agent, asked.writing, live=asked.on_divergence == "live")
-    _check(asked, agent)
-    policy = make_policy(asked.policy, list(asked.settings))
+    # It goes on in the sandbox that it began in, also where it was asked for any.
+    parts = _Parts.of(run.asked.model_copy(update={"sandbox": run.lock.sandbox}))
+    with _ready(parts, progress, observe) as ready:
+        unchanged.refuse_other(run.lock, _resolve(ready, parts))
+        return _execute(run, ready, parts, observe)
+
+
+def _ready(parts: _Parts, progress: Progress, observe: Observe) -> "closing[Ready]":
+    """Refuse what could not be held to the end, then make ready to evaluate."""
+    _check(parts.asked, parts.agent)
     ready = get_ready(
-        task,
-        asked.profile,
-        lock.sandbox,
-        trusted=agent.trusted,
+        parts.task,
+        parts.asked,
+        trusted=parts.agent.trusted,
         progress=progress,
-        overrides=asked.data,
-        workers=asked.workers,
-        say=_teller(observe),
+        observe=observe,
     )
-    with closing(ready):
-        unchanged.refuse_other(lock, _resolve(ready, policy, agent))
-        return _execute(run, ready, agent, policy, observe)
+    return closing(ready)
 
 
 def _check(asked: Asked, agent: Agent) -> None:
@@ -181,18 +153,19 @@ def _teller(observe: Observe) -> Callable[[str], None]:
     return lambda line: observe("waiting", "", {"message": line})
 
 
-def _resolve(ready: Ready, policy: Policy, agent: Agent) -> Locked:
+def _resolve(ready: Ready, parts: _Parts) -> Locked:
+    agent = parts.agent
     endpoint = _endpoint(agent)
     return Locked(
         harness=__version__,
-        task_hash=ready.task.hash(ready.profile),
+        task_hash=ready.task.hash(parts.asked.profile),
         data_hash=ready.manifest.hash,
         hidden_key=str(ready.manifest.parameters.get(hidden.PARAMETER, "")),
         data=str(ready.data),
         scorer=conditions.scorer(),
         sandbox=ready.backend.name,
         image=ready.backend.image,
-        policy=asdict(policy),  # type: ignore[call-overload]
+        policy=asdict(parts.policy),  # type: ignore[call-overload]
         agent=agent.describe() if isinstance(agent, Scribe) else {},
         prices=endpoint.prices if endpoint else (),
         versions=conditions.versions(),
@@ -202,17 +175,16 @@ def _resolve(ready: Ready, policy: Policy, agent: Agent) -> Locked:
     )
 
 
-def _execute(
-    run: Run, ready: Ready, agent: Agent, policy: Policy, observe: Observe
-) -> dict[str, Any]:
+def _execute(run: Run, ready: Ready, parts: _Parts, observe: Observe) -> dict[str, Any]:
+    agent = parts.agent
     with (
         run.hold(),
-        _interruptible(),
+        interruptible(),
         closing(run.journal()) as journal,
         closing(Notes(run.path)) as notes,
     ):
         observe = unbreakable(observe, notes.observe)
-        evaluator = LocalEvaluator(ready.request, workers=run.asked.workers, observe=observe)
+        evaluator = ready.evaluator(observe)
         # Reads everything back, and refuses damage, before a byte is written.
         run.refuse_other_lock(journal.events)
         if run.lock.asked is None:
@@ -226,7 +198,7 @@ def _execute(
             run,
             task=ready.task,
             agent=agent,
-            policy=policy,
+            policy=parts.policy,
             evaluator=evaluator,
             journal=journal,
             observe=observe,
@@ -282,21 +254,3 @@ def _again(run: Run, search: Search) -> str:
 def _close(journal: Journal, status: str, message: str) -> None:
     with suppress(OSError):  # a full disk must not hide why it ends
         journal.append("closed", status=status, message=message)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Make SIGTERM and a lost terminal mean what Ctrl-C means, where signals can be handled."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {sent: signal.signal(sent, stop) for sent in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for sent, handler in before.items():
-            signal.signal(sent, handler)

@@ -21,17 +21,24 @@ JUDGED_AGAIN = 1
 
 BACK_OFF_S = 2.0
 
+Observe = Callable[[str, str, dict[str, Any]], None]
+"""Called as ``observe(what, label, details)`` for whoever watches; from several threads."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One evaluation. ``label`` names it on screen and in errors; ``log`` is its output's file."""
+    """One evaluation. ``label`` names it on screen and in errors; ``log`` is its output's file.
+
+    ``strict``: the exported model is scored, in fresh processes that share no memory.
+    """
 
     label: str
     files: Mapping[str, str]
     split: Literal["search", "test"]
     training_seed: int
     audit_seed: str
-    log: Path
+    log: Path | None
+    strict: bool = False
 
 
 class Evaluator(Protocol):
@@ -58,7 +65,7 @@ class LocalEvaluator:
         make_request: Callable[[Job, int], Request],
         *,
         workers: int,
-        observe: Callable[[str, str, dict[str, Any]], None],
+        observe: Observe,
     ) -> None:
         self._make_request = make_request
         self._observe = observe
@@ -112,7 +119,7 @@ class LocalEvaluator:
             raise JudgeError(
                 f"The judge failed on {job.label}.",
                 cause=f"{type(error).__name__}: {error}",
-                remedy="harness resume RUN judges it again; please report it",
+                remedy="it is judged again by harness resume RUN; please report it",
             ) from error
         finally:
             self._idle.put(worker)

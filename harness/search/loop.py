@@ -26,7 +26,7 @@ from harness.core.agent import Agent, Answer, Ask, Exhausted
 from harness.core.budget import Budget, Progress
 from harness.core.model import BudgetSpent
 from harness.core.policy import Decision, Policy
-from harness.search.evaluator import Evaluator, Job
+from harness.search.evaluator import Evaluator, Job, Observe
 from harness.store.journal import Journal
 from harness.store.recording import Recording
 from harness.store.rundir import FINAL, Run, read_as
@@ -34,9 +34,6 @@ from harness.store.state import how_far, rebuild
 from scorers.score import Score
 from scorers.submission import hash_files
 from tasks.spec import Task
-
-Observe = Callable[[str, str, dict[str, Any]], None]
-"""Called as ``observe(what, label, details)`` for whoever watches; from several threads."""
 
 LOOK_S = 1.0
 """How often a run whose steps take long looks whether it was asked to stop at once."""

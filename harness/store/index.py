@@ -28,6 +28,7 @@ from harness.base.files import open_plain, read_plain
 from harness.base.paths import data_root
 from harness.base.validation import problems
 from harness.core.asked import FORMAT, REPLAY, Asked, Locked
+from harness.store.rundir import LOGS, REQUESTS, SCORES, SWEEP
 from harness.store.unchanged import refuse_edited
 
 FILES = ("run.toml", "lock.json", "result.json", "events.jsonl")
@@ -37,7 +38,6 @@ VERSION = 3
 """Of what an entry holds: a cache of another version is made anew."""
 RACY_NS = 2_000_000_000
 """A file changed so recently could change again without its time moving on: not cached."""
-SWEEP = "sweep.toml"
 SEED = re.compile(r"^seed = (0|[1-9][0-9]{0,17})$", re.MULTILINE)
 
 State = Literal["finished", "failed", "interrupted", "unfinished", "skipped"]
@@ -201,12 +201,12 @@ def scan(places: Iterable[Path]) -> Iterator[Path]:
 def _folders(place: Path, *, deeper: bool) -> Iterator[Path]:
     with os.scandir(place) as found:
         names = sorted(e.name for e in found if not e.name.startswith(".") and e.is_dir())
-    in_sweep = (place / SWEEP).exists()
+    other = (LOGS, REQUESTS) if (place / SWEEP).exists() else (SCORES,)
     for name in names:
         path = place / name
         if deeper and not (path / "run.toml").exists() and (path / SWEEP).exists():
             yield from _folders(path, deeper=False)
-        elif not (in_sweep and name == "logs"):
+        elif name not in other:
             yield path
 
 

@@ -28,7 +28,14 @@ from pydantic import BaseModel, ValidationError
 from harness.base.commands import command, quote
 from harness.base.digests import digest
 from harness.base.errors import ConfigError
-from harness.base.files import open_plain, read_json, read_plain, read_text, write_whole
+from harness.base.files import (
+    fresh_folder,
+    open_plain,
+    read_json,
+    read_plain,
+    read_text,
+    write_whole,
+)
 from harness.base.paths import plain_name
 from harness.base.validation import problems
 from harness.core.asked import FORMAT, Asked, Locked
@@ -36,6 +43,9 @@ from harness.store.journal import Event, Journal, read
 from harness.store.unchanged import refuse_edited
 
 LOCK, STOP, SWEEP, FINAL = ".lock", "stop", "sweep.toml", "final"
+
+SCORES, REQUESTS, LOGS = "scores", "asked", "logs"
+"""Folders among runs that hold none: scores by hand; what a sweep asked, and what was said."""
 
 When = Literal["step", "now"]
 """When a run that was asked to stop does so: after the evaluations under way, or without them."""
@@ -57,6 +67,11 @@ class Run:
 
         Raises ConfigError where that name is taken. Leaves nothing where it fails.
         """
+        if name in (SCORES, REQUESTS, LOGS):
+            raise ConfigError(
+                f"No run can be called {name}: a folder of that name holds something else.",
+                remedy="another --name",
+            )
         stem = name or "_".join(
             (
                 f"{datetime.now(UTC):%Y%m%d-%H%M%S}",
@@ -67,32 +82,28 @@ class Run:
                 str(asked.seed),
             )
         )
-        stem = plain_name(stem)
+        path = runs_dir / plain_name(stem)
         try:
-            runs_dir.mkdir(parents=True, exist_ok=True)
-            path = runs_dir / stem
-            for attempt in range(2, 1000):
-                try:
-                    path.mkdir()
-                    break
-                except FileExistsError:
-                    if name:
-                        raise ConfigError(
-                            f"There is a run at {path} already.",
-                            remedy=f"{command('resume', path)}, or another --name",
-                        ) from None
-                    path = runs_dir / f"{stem}.{attempt}"
+            if name:
+                runs_dir.mkdir(parents=True, exist_ok=True)
+                path.mkdir()
+            else:
+                path = fresh_folder(runs_dir, path.name)
         except OSError as error:
+            if name and path.is_dir():
+                raise ConfigError(
+                    f"There is a run at {path} already.",
+                    remedy=f"{command('resume', path)}, or another --name",
+                ) from None
             raise ConfigError(
                 f"{runs_dir} cannot hold runs.", cause=str(error), remedy="--runs-dir DIR"
             ) from error
         try:
             (path / "nodes").mkdir()
-            values = asked.model_dump(mode="json", exclude_none=True)  # TOML knows no null
             lock = lock.model_copy(update={"asked": asked})
             # lock.json first: a directory with a run.toml can be resumed.
             write_whole(path / "lock.json", lock.model_dump_json(indent=2) + "\n")
-            write_whole(path / "run.toml", tomlkit.dumps(values))
+            write_asked(path / "run.toml", asked)
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
             raise
@@ -127,11 +138,7 @@ class Run:
     def asked(self) -> Asked:
         """``run.toml``. Raises ConfigError where it is damaged, newer, or no more what it was."""
         file = self.path / "run.toml"
-        try:
-            values = tomllib.loads(read_text(file))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{file} cannot be read.", cause=str(error)) from error
-        asked = _validate(Asked, values, file)
+        asked = read_asked(file)
         refuse_edited(asked, self.lock, file)
         return asked
 
@@ -255,6 +262,24 @@ def find_runs(places: list[Path]) -> Iterator[Path]:
 
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def write_asked(file: Path, asked: Asked) -> None:
+    """Write a request as ``run.toml`` is written."""
+    values = asked.model_dump(mode="json", exclude_none=True)  # TOML knows no null
+    write_whole(file, tomlkit.dumps(values))
+
+
+def read_asked(file: Path, *, follow: bool = False) -> Asked:
+    """Return the request in a file like ``run.toml``. Raises ConfigError naming what is wrong.
+
+    ``follow``: it may be a link, because a user named it.
+    """
+    try:
+        values = tomllib.loads(read_text(file, follow=follow))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be read.", cause=str(error)) from error
+    return _validate(Asked, values, file)
 
 
 def read_as(model: type[M], file: Path) -> M:

@@ -96,33 +96,33 @@ def estimate(
 
     Raises ConfigError where the task has no such profile.
     """
-    group = run.group
-    guessed = suite.assume.policies.get(run.policy) if offer.provider else NOTHING
+    asked = run.asked
+    guessed = suite.assume.policies.get(asked.policy) if offer.provider else NOTHING
     tokens = guessed or NOTHING
-    profile = task.profile(group.profile) if task else None
+    profile = task.profile(asked.profile) if task else None
     if profile is None:
         evaluation_s = suite.assume.evaluation_s
     else:
         limits = profile.limits
         evaluation_s = suite.assume.share_of_limits * (limits.train_s + limits.serve_s)
-    place = (run.task, group.profile)
-    step = own = measured.get((*place, run.agent, run.policy))
+    place = (asked.task, asked.profile)
+    step = own = measured.get((*place, asked.agent, asked.policy))
     if step is None:
         # Another agent's runs tell how long an evaluation takes, not how long this one writes.
         other = measured.get(place, Step(0.0, evaluation_s))
         step = replace(other, seconds=other.evaluation_s + tokens.write_s)
-    wanted = group.steps or (profile.search_steps if profile else 1)
-    if run.policy == "one_shot":
+    wanted = asked.steps or (profile.search_steps if profile else 1)
+    if asked.policy == "one_shot":
         wanted = 1
     # No step begins after the time, and one that has begun is finished; then the final one.
-    steps = min(wanted, max(1, math.ceil(group.hours * 3600 / step.seconds)))
+    steps = min(wanted, max(1, math.ceil(asked.time_s / step.seconds)))
     usage = Usage(
         input_tokens=tokens.tokens_in - tokens.tokens_cached,
         cached_tokens=tokens.tokens_cached,
         output_tokens=tokens.tokens_out,
     )
     each = offer.price(usage) if offer.provider else 0.0
-    missing = () if task else (f"task {run.task} is not here yet",)
+    missing = () if task else (f"task {asked.task} is not here yet",)
     return Estimate(
         run=run,
         steps=steps,
@@ -132,8 +132,8 @@ def estimate(
         tokens_out=steps * tokens.tokens_out if guessed else None,
         dollars=None
         if each is None or not guessed
-        else min(steps * each, group.dollars or math.inf),
-        at_most=group.dollars if offer.provider else 0.0,
+        else min(steps * each, asked.dollars or math.inf),
+        at_most=asked.dollars if offer.provider else 0.0,
         measured=step.runs,
         missing=missing + ((offer.obstacle,) if offer.obstacle else ()),
         unpriced=each is None,
@@ -178,9 +178,9 @@ class Total:
         self.missing += bool(one.missing)
         self.at_least += one.at_least
         if one.unpriced:
-            self.unpriced.add(one.run.agent)
+            self.unpriced.add(one.run.asked.agent)
         if one.tokens_in is None:
-            self.unguessed.add(one.run.policy)
+            self.unguessed.add(one.run.asked.policy)
 
     @property
     def partial(self) -> bool:

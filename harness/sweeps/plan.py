@@ -50,11 +50,11 @@ class Plan:
         """Return why runs cannot be made here and now; those that can are not in it."""
         found = {}
         for one in self.estimates:
-            why, unready = list(one.missing), self.unready(one.run.agent)
+            why, unready = list(one.missing), self.unready(one.run.asked.agent)
             if unready:
                 why.append(unready)
             if one.gpus > gpus:
-                why.append(f"profile {one.run.group.profile} needs a GPU, and there is none here")
+                why.append(f"profile {one.run.asked.profile} needs a GPU, and there is none here")
             if why:
                 found[one.run] = tuple(why)
         return found
@@ -68,17 +68,18 @@ class Plan:
 def make_plan(file: Path, runs_dir: Path, offers: Offers = offer) -> Plan:
     """Read a suite and estimate each of its runs. Raises ConfigError for what can never be run."""
     suite = load(file)
-    runs, tasks = list(expand(suite)), all_tasks()
-    for policy, settings in {(run.policy, tuple(run.settings)) for run in runs}:
+    runs, tasks = list(expand(suite, file.parent)), all_tasks()
+    for policy, settings in {(run.asked.policy, run.asked.settings) for run in runs}:
         make_policy(policy, list(settings))
     measured = measure(find_runs([runs_dir])) if runs_dir.is_dir() else {}
-    known = {agent: offers(agent) for agent in dict.fromkeys(run.agent for run in runs)}
+    known = {agent: offers(agent) for agent in dict.fromkeys(run.asked.agent for run in runs)}
     return Plan(
         suite=suite,
         file=file,
         folder=runs_dir / suite.name,
         estimates=tuple(
-            estimate(run, suite, tasks.get(run.task), measured, known[run.agent]) for run in runs
+            estimate(run, suite, tasks.get(run.asked.task), measured, known[run.asked.agent])
+            for run in runs
         ),
         offers=known,
     )
@@ -102,7 +103,7 @@ def refuse_obstacles(obstacles: Mapping[Planned, tuple[str, ...]]) -> None:
 
 def refuse_unknown_prices(plan: Plan, max_dollars: float) -> None:
     """Raise ConfigError where a limit of dollars could not be held."""
-    unknown = sorted({one.run.agent for one in plan.estimates if one.unpriced})
+    unknown = sorted({one.run.asked.agent for one in plan.estimates if one.unpriced})
     if unknown:
         raise ConfigError(
             f"--max-dollars {max_dollars:g} cannot be held: the price of {', '.join(unknown)} "

@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from harness.base.errors import ConfigError
 from harness.base.files import read_text
 from harness.base.validation import problems
+from harness.core.asked import Asked, Sandbox
+from harness.core.writing import Writing
 
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -44,7 +46,7 @@ class Group(_Strict):
     profile: str = "smoke"
     steps: Annotated[int, Field(ge=1)] | None = None
     hours: Positive = 24.0
-    sandbox: Literal["auto", "docker", "bubblewrap", "process"] = "auto"
+    sandbox: Sandbox = "auto"
     settings: tuple[str, ...] = ()
     literature: str | None = None
     dollars: Positive | None = None
@@ -108,58 +110,12 @@ class Suite(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One run of a suite: its group's values, and one agent, policy, task and seed."""
+    """One run of a suite. Its ``name`` is its directory's."""
 
-    group: Group
-    agent: str
-    policy: str
-    task: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Name of the run directory: readable, and the same whenever the same is asked for."""
-        decides = self.group.model_dump(
-            mode="json", exclude={"agents", "policies", "tasks", "seeds"}
-        )
-        ours = [self.agent, self.policy, self.task, self.seed, decides]
-        tag = hashlib.sha256(json.dumps(ours, sort_keys=True).encode()).hexdigest()[:8]
-        parts = (self.task, self.group.profile, self.agent, self.policy, f"s{self.seed}")
-        return "_".join(re.sub(r"[^A-Za-z0-9.-]", "-", part)[:40] for part in (*parts, tag))
-
-    @property
-    def settings(self) -> list[str]:
-        """The policy parameters; what is for another policy of the group is not for this one."""
-        return [s for s in self.group.settings if s.partition(".")[0] == self.policy]
-
-    def arguments(
-        self, folder: Path, *, beside: Path, dollars: float | None, server: Server | None
-    ) -> list[str]:
-        """Return the arguments of ``harness run`` with a budget of so many ``dollars``.
-
-        ``beside`` is what the folder of literature is relative to.
-        """
-        group = self.group
-        values = {
-            "--task": self.task,
-            "--agent": self.agent,
-            "--policy": self.policy,
-            "--profile": group.profile,
-            "--seed": self.seed,
-            "--time": f"{group.hours * 3600:.0f}s",
-            "--sandbox": group.sandbox,
-            "--steps": group.steps,
-            "--literature": (beside / group.literature).resolve() if group.literature else None,
-            "--max-dollars": None if dollars is None else f"{dollars:.6f}",
-            "--max-input-tokens": group.input_tokens,
-            "--max-output-tokens": group.output_tokens,
-            "--gpu-hours": group.gpu_hours,
-            "--base-url": server.base_url if server else None,
-            "--runs-dir": folder,
-            "--name": self.name,
-        }
-        given = [f"{option}={value}" for option, value in values.items() if value is not None]
-        return [*given, *(f"--set={setting}" for setting in self.settings), *group.options]
+    name: str
+    asked: Asked = field(hash=False)
+    options: tuple[str, ...] = ()
+    """More arguments of ``harness run``, as they stand in the suite."""
 
 
 def load(file: Path) -> Suite:
@@ -188,21 +144,62 @@ def load(file: Path) -> Suite:
             cause=problems(error, Suite, toml=text),
             remedy="docs/sweeps.md has the format",
         ) from error
-    twice = [name for name, n in Counter(run.name for run in expand(suite)).items() if n > 1]
+    names = Counter(run.name for run in expand(suite, file.parent))
+    twice = [name for name, n in names.items() if n > 1]
     if twice:
         raise ConfigError(f"{file} plans a run more than once: {twice[0]}.")
     return suite
 
 
-def expand(suite: Suite) -> Iterator[Planned]:
+def expand(suite: Suite, beside: Path) -> Iterator[Planned]:
     """Yield every run in the order in which they are started.
 
     Seeds are outermost, so that a sweep that is cut short has compared all agents on all tasks
-    with fewer seeds; then groups, tasks, agents and policies as listed.
+    with fewer seeds; then groups, tasks, agents and policies as listed. ``beside``: the folder that
+    paths in the suite are relative to.
     """
     seeds = dict.fromkeys(seed for group in suite.groups for seed in group.seed_list)
     for seed in seeds:
         for group in suite.groups:
             if seed in group.seed_list:
                 for task, agent, policy in product(group.tasks, group.agents, group.policies):
-                    yield Planned(group, agent, policy, task, seed)
+                    asked = _asked(group, beside, suite, task, agent, policy, seed)
+                    yield Planned(_name(group, asked), asked, group.options)
+
+
+def _asked(
+    group: Group, beside: Path, suite: Suite, task: str, agent: str, policy: str, seed: int
+) -> Asked:
+    server = suite.servers.get(agent)
+    return Asked(
+        task=task,
+        agent=agent,
+        seed=seed,
+        policy=policy,
+        profile=group.profile,
+        # What is for another policy of the group is not for this one.
+        settings=tuple(s for s in group.settings if s.partition(".")[0] == policy),
+        steps=group.steps or 0,
+        time_s=group.hours * 3600,
+        sandbox=group.sandbox,
+        gpu_hours=group.gpu_hours,
+        input_tokens=group.input_tokens,
+        output_tokens=group.output_tokens,
+        dollars=group.dollars,
+        writing=Writing(
+            base_url=server.base_url if server else None,
+            literature=(beside / group.literature).resolve() if group.literature else None,
+        ),
+    )
+
+
+def _name(group: Group, asked: Asked) -> str:
+    """Return the name of a run's directory: readable, and the same whenever the same is asked.
+
+    Of the group as it stands in the suite: a run is known by it across versions and machines.
+    """
+    decides = group.model_dump(mode="json", exclude={"agents", "policies", "tasks", "seeds"})
+    ours = [asked.agent, asked.policy, asked.task, asked.seed, decides]
+    tag = hashlib.sha256(json.dumps(ours, sort_keys=True).encode()).hexdigest()[:8]
+    parts = (asked.task, asked.profile, asked.agent, asked.policy, f"s{asked.seed}")
+    return "_".join(re.sub(r"[^A-Za-z0-9.-]", "-", part)[:40] for part in (*parts, tag))

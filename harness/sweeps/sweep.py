@@ -27,7 +27,7 @@ from harness.base.files import read_json
 from harness.base.watching import unbreakable
 from harness.store.follower import DAMAGE, Follower, Standing
 from harness.store.outlay import of_result
-from harness.store.rundir import Run
+from harness.store.rundir import LOGS, REQUESTS, Run, write_asked
 from harness.sweeps.child import Child
 from harness.sweeps.offers import Offer
 from harness.sweeps.plan import Plan
@@ -47,7 +47,6 @@ State = Literal[
 ]
 
 HARNESS = (sys.executable, "-m", "harness")
-LOGS = "logs"
 STOPPED = (Cancelled.exit_code, -signal.SIGINT, -signal.SIGTERM)
 CENT = 0.01
 
@@ -130,7 +129,7 @@ class Sweep:
     ) -> None:
         self.folder, self.concurrent, self.max_dollars = plan.folder, concurrent, max_dollars
         runs = [one.run for one in plan.estimates]
-        self.slots = [Slot(r, plan.folder / r.name, plan.offers[r.agent]) for r in runs]
+        self.slots = [Slot(r, plan.folder / r.name, plan.offers[r.asked.agent]) for r in runs]
         self._plan, self._command, self._patience = plan, tuple(command), patience
         self._say, self._show = unbreakable(say), unbreakable(show)
         self._now, self._sleep = now, sleep
@@ -226,7 +225,7 @@ class Sweep:
             slot.state, slot.message = "refused", str(error).partition("\n")[0]
             return
         if not slot.begun:
-            slot.limit = (slot.run.group.dollars or slot.limit) if slot.offer.provider else 0.0
+            slot.limit = (slot.run.asked.dollars or slot.limit) if slot.offer.provider else 0.0
             return
         standing = slot.look()
         slot.limit = standing.max_dollars or 0.0
@@ -286,14 +285,11 @@ class Sweep:
         if slot.begun:
             arguments = ["resume", str(slot.path)]
         else:
-            run = slot.run
-            arguments = ["run"]
-            arguments += run.arguments(
-                self.folder,
-                beside=self._plan.file.parent,
-                dollars=slot.limit or None,
-                server=self._plan.suite.servers.get(run.agent),
-            )
+            run, file = slot.run, self.folder / REQUESTS / f"{slot.run.name}.toml"
+            asked = run.asked.model_copy(update={"dollars": slot.limit or None})
+            write_asked(file, asked)
+            given = {"--asked": file, "--runs-dir": self.folder, "--name": run.name}
+            arguments = ["run", *(f"{k}={v}" for k, v in given.items()), *run.options]
             if not _clear_half_made(slot.path):
                 slot.state, slot.message = "refused", f"{slot.path} is in the way and no run"
                 return False

@@ -103,8 +103,8 @@ def totals(estimates: Sequence[Estimate]) -> tuple[dict[tuple[str, ...], Total],
     parts: dict[tuple[str, ...], Total] = {}
     whole = Total()
     for one in estimates:
-        more = ("+ literature",) if one.run.group.literature else ()
-        parts.setdefault((one.run.agent, one.run.policy, *more), Total()).add(one)
+        more = ("+ literature",) if one.run.asked.writing.literature else ()
+        parts.setdefault((one.run.asked.agent, one.run.asked.policy, *more), Total()).add(one)
         whole.add(one)
     return parts, whole
 

@@ -10,18 +10,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from agents import scripted
 from agents.lives import serve
 from harness.agents import AGENTS
-from harness.launch.run import Options, resume, start
+from harness.core.asked import Asked
+from harness.launch.run import resume, start
 from harness.search import evaluator
 
 runs, scripted.Scripted.port = Path(sys.argv[1]), int(sys.argv[2])
 AGENTS["scripted"], evaluator.evaluate = scripted.Scripted, scripted.evaluate
-options = Options("toy", "scripted", "greedy", "test", runs, steps=6, sandbox="process")
+asked = Asked(task="toy", agent="scripted", profile="test", steps=6, sandbox="process")
 quiet = {"progress": lambda *_: None, "observe": lambda *_: None}
 
 
 def work() -> None:
     begun = [path for path in runs.glob("*") if (path / "run.toml").exists()]
-    result = resume(begun[0], **quiet) if begun else start(options, **quiet)
+    result = resume(begun[0], **quiet) if begun else start(asked, runs, **quiet)
     assert result["nodes"]["scored"] == 6
 
 

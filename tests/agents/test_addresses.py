@@ -11,8 +11,9 @@ from harness.agents.addresses import server_of
 from harness.agents.catalogue import check_settings, find_agent
 from harness.agents.clients import make_client
 from harness.base.errors import ConfigError
+from harness.core.asked import Asked
 from harness.core.writing import Settings, Writing
-from harness.launch.run import Options, start
+from harness.launch.run import start
 
 OWN = {"openai": "gpt-oss-20b", "anthropic": "opus-4.5"}
 
@@ -129,8 +130,8 @@ def test_a_wrong_address_leaves_no_folder_of_a_run(provider, tmp_path, monkeypat
     file.write_text("\n".join(["format = 1", "[agents.mine]", *table]) + "\n")
     for url, told in ((provider.origin, "there is no API at"), (f" {provider.origin}", "cannot")):
         writing = Writing(base_url=url, agents_file=file)
-        options = Options("toy", "mine", "greedy", "test", tmp_path / "runs", writing=writing)
+        asked = Asked(task="toy", agent="mine", profile="test", writing=writing)
         with pytest.raises(ConfigError, match=told) as caught:
-            start(options, progress=lambda *_: None, observe=lambda *_: None)
+            start(asked, tmp_path / "runs", progress=print, observe=print)
         assert f"--base-url {provider.origin}" in caught.value.remedy
     assert not Path(tmp_path / "runs").exists()

@@ -6,7 +6,6 @@ import random
 import shutil
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,8 @@ from agents import scripted
 from agents.lives import Lives
 from harness.agents import AGENTS
 from harness.base.errors import Cancelled, ConfigError, ProviderError
-from harness.launch import run as launch
-from harness.launch.run import Options, resume, start
+from harness.core.asked import Asked
+from harness.launch.run import resume, start
 from harness.report.summary import summarize
 from harness.report.tree_view import as_json, load, show_tree
 from harness.store.journal import read
@@ -70,8 +69,8 @@ def run(runs: Path, agent: str = "scripted", **more) -> dict:
     if agent.startswith("replay:"):
         more.pop("sandbox")
     observe = more.pop("observe", quiet)
-    options = Options("toy", agent, "greedy", "test", runs, **more)
-    return start(options, progress=quiet, observe=observe)
+    asked = Asked(task="toy", agent=agent, profile="test", **more)
+    return start(asked, runs, progress=quiet, observe=observe)
 
 
 def submissions(result: dict) -> dict[int, dict[str, str]]:
@@ -189,7 +188,7 @@ def test_kills_while_questions_are_under_way_ask_again_only_those(tmp_path, serv
 
 
 def test_a_replay_gives_the_same_submissions_and_sends_nothing(tmp_path, server, first):
-    again = run(tmp_path, f"replay:{first['run']}", steps=None, time_s=60.0)
+    again = run(tmp_path, f"replay:{first['run']}", steps=0, time_s=60.0)
     assert submissions(again) == submissions(first)
     assert (again["score"], again["nodes"]) == (first["score"], first["nodes"])
     assert server.asked.total() == 0
@@ -221,13 +220,10 @@ def test_a_replay_of_nodes_evaluated_at_once_holds_whatever_finishes_first(
         return scripted.evaluate(request)
 
     monkeypatch.setattr("harness.search.evaluator.evaluate", evaluate)
-    monkeypatch.setattr(launch, "Asked", partial(launch.Asked, workers=3))
-    monkeypatch.setattr(launch, "get_ready", partial(launch.get_ready, workers=3))
-    first = run(tmp_path, steps=9)
+    first = run(tmp_path, steps=9, workers=3)
     asked = server.asked.total()
     for workers in (3, 1):
-        monkeypatch.setattr(launch, "Asked", partial(launch.Asked.func, workers=workers))
-        again = run(tmp_path, f"replay:{first['run']}", steps=None)
+        again = run(tmp_path, f"replay:{first['run']}", steps=0, workers=workers)
         assert submissions(again) == submissions(first)
         assert steps(again) == steps(first)
     assert server.asked.total() == asked

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 from calling import call
 
-from harness.launch import by_hand
 from harness.search import evaluator
 from scorers.score import Score
 
@@ -40,6 +39,5 @@ def judged(finished, monkeypatch):
         score = int(known[1]) / 4 if known else 0.5
         return pattern.model_copy(update={"score": score - request.training_seed % 8 / 100})
 
-    for module in (evaluator, by_hand):
-        monkeypatch.setattr(module, "evaluate", evaluate)
+    monkeypatch.setattr(evaluator, "evaluate", evaluate)
     return judge

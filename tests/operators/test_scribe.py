@@ -14,7 +14,6 @@ from harness.launch.ready import get_ready
 from harness.operators.scribe import Scribe
 from harness.policies import make_policy
 from harness.search import evaluator
-from harness.search.evaluator import LocalEvaluator
 from harness.search.loop import Search
 from harness.store.rundir import Run
 from scorers import conditions
@@ -246,19 +245,19 @@ class Bound:
 def run(path, agent, *, steps, isolating, new=True, final=True):
     task = find_task("toy")
     quiet = lambda *_: None  # noqa: E731
-    ready = get_ready(task, "test", isolating.name, trusted=False, progress=quiet, say=quiet)
     policy = make_policy("greedy", ["greedy.num_drafts=2"])
     asked = Asked(
         task="toy", profile="test", agent=agent.name, policy="greedy", steps=steps, time_s=600,
-        seed=1, sandbox="auto",
+        seed=1, sandbox=isolating.name,
     )  # fmt: skip
+    ready = get_ready(task, asked, trusted=False, progress=quiet, observe=quiet)
     lock = Locked(
         harness="0", task_hash=task.hash("test"), data_hash=ready.manifest.hash,
         data=str(ready.data), scorer=conditions.scorer(), sandbox=ready.backend.name, policy={},
         versions={}, hardware={}, audit_key="k",
     )  # fmt: skip
     opened = Run.create(path, asked, lock) if new else Run.open(path)
-    worker = LocalEvaluator(ready.request, workers=1, observe=quiet)
+    worker = ready.evaluator(quiet)
     journal = opened.journal()
     search = Search(opened, task=task, agent=agent, policy=policy, evaluator=worker,
                     journal=journal, observe=quiet)  # fmt: skip

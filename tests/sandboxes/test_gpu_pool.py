@@ -16,6 +16,7 @@ from hostview import PATIENCE_S
 
 from harness.base.errors import ConfigError, GpuUnavailableError, HarnessError
 from harness.cli import main
+from harness.core.asked import Asked
 from harness.launch import ready
 from harness.launch import run as launch
 from harness.launch.ready import get_ready
@@ -357,8 +358,8 @@ def test_a_profile_that_needs_a_gpu_ends_with_2_a_cause_and_a_remedy(tmp_path, m
     assert "try:   --profile smoke" in said
     with pytest.raises(ConfigError):
         get_ready(
-            find_task("autoresearch"), "short", "auto",
-            trusted=True, progress=lambda *_: None, say=print,
+            find_task("autoresearch"), Asked(task="autoresearch", profile="short"),
+            trusted=True, progress=print, observe=print,
         )  # fmt: skip
 
 
@@ -388,11 +389,9 @@ def test_a_run_waits_before_its_budget_begins_and_gives_back_at_its_end(tmp_path
             process.wait()  # a process that dies gives its GPUs back one by one
         seen.append((what, pool().usage()[0].by if what == "scored" else details.get("message")))
 
-    options = launch.Options(
-        "toy", "reference", "one_shot", "test", tmp_path / "runs", sandbox="process"
-    )
+    asked = Asked(task="toy", policy="one_shot", profile="test", sandbox="process")
     try:
-        result = launch.start(options, progress=lambda *_: None, observe=observe)
+        result = launch.start(asked, tmp_path / "runs", progress=lambda *_: None, observe=observe)
     finally:
         end(process)
     assert seen[0][0] == "waiting"

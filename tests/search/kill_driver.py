@@ -12,13 +12,13 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 from slow_agents import Slow
 
 from harness.agents import AGENTS
-from harness.launch.run import Options, resume, start
+from harness.core.asked import Asked
+from harness.launch.run import resume, start
 
 
 def main() -> None:
@@ -46,10 +46,11 @@ def main() -> None:
     if how == "resume":
         resume(Path(place), progress=quiet, observe=observe)
     else:
-        options = Options("toy", "reference", "greedy", "test", Path(place), steps=4, seed=5)
+        asked = Asked(task="toy", profile="test", steps=4, seed=5)
         if slots > 1:
-            options = replace(options, agent="slow", policy="evolve", steps=8, workers=slots)
-        start(options, progress=quiet, observe=observe)
+            more = {"agent": "slow", "policy": "evolve", "steps": 8, "workers": slots}
+            asked = asked.model_copy(update=more)
+        start(asked, Path(place), progress=quiet, observe=observe)
 
 
 def _kill_in_fsync(die, line: int) -> None:

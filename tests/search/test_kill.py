@@ -16,7 +16,8 @@ from held import PATIENCE_S, Held, kinds, under_way, until
 from harness.base.errors import SandboxLostError
 from harness.cli.app import app
 from harness.cli.edge import settle
-from harness.launch.run import Options, resume, start
+from harness.core.asked import Asked
+from harness.launch.run import resume, start
 from harness.report.tree_view import as_json
 from harness.search import evaluator
 from harness.store import training
@@ -63,8 +64,8 @@ def check_journal(run: Path) -> None:
 @pytest.fixture
 def expected(tmp_path):
     """What the driver's run is where nobody kills it."""
-    options = Options("toy", "reference", "greedy", "test", tmp_path / "whole", steps=4, seed=5)
-    start(options, progress=quiet, observe=quiet)
+    asked = Asked(task="toy", profile="test", steps=4, seed=5)
+    start(asked, tmp_path / "whole", progress=quiet, observe=quiet)
     (run,) = (tmp_path / "whole").iterdir()
     found = outline(run)
     assert found["result"]["score"] == 1.0
@@ -251,9 +252,8 @@ def lossy(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluator, "BACK_OFF_S", 0.01)
 
     def run(shooter: Shooter) -> dict:
-        options = Options("toy", "reference", "greedy", "test", tmp_path, steps=2, name="a",
-                          sandbox="bubblewrap")  # fmt: skip
-        return start(options, progress=quiet, observe=shooter)
+        asked = Asked(task="toy", profile="test", steps=2, sandbox="bubblewrap")
+        return start(asked, tmp_path, name="a", progress=quiet, observe=shooter)
 
     return run
 

@@ -18,8 +18,9 @@ from harness.agents import AGENTS
 from harness.base.errors import Cancelled, ConfigError, ProviderError
 from harness.base.seeds import stream
 from harness.core.agent import Exhausted
+from harness.core.asked import Asked
 from harness.core.model import BudgetSpent
-from harness.launch.run import Options, resume, start
+from harness.launch.run import resume, start
 from harness.policies import POLICIES, make_policy
 from harness.search import evaluator, loop
 from harness.store.journal import read
@@ -53,11 +54,11 @@ class World:
 
     def start(self, script=lambda ask: None, *, slots=SLOTS, steps=7, policy="greedy", **more):
         self.use(script)
-        options = Options(
-            "toy", "scripted", policy, "test", self.folder / "runs",
+        asked = Asked(
+            task="toy", agent="scripted", policy=policy, profile="test",
             steps=steps, seed=3, workers=slots, sandbox="process", **more,
         )  # fmt: skip
-        return start(options, progress=lambda *_: None, observe=self.observe)
+        return start(asked, self.folder / "runs", progress=lambda *_: None, observe=self.observe)
 
     def resume(self, script=lambda ask: None):
         self.use(script)

@@ -11,8 +11,9 @@ from held import PATIENCE_S, Held, kinds, under_way, until
 from harness.base.errors import Cancelled
 from harness.cli.app import app
 from harness.cli.edge import settle
+from harness.core.asked import Asked
 from harness.launch import stopping
-from harness.launch.run import Options, start
+from harness.launch.run import start
 from harness.search import loop
 
 
@@ -35,9 +36,8 @@ def run(tmp_path):
 
 
 def work(run, observe=quiet):
-    options = Options("held", "reference", "greedy", "test", run.parent,
-                      steps=4, sandbox="process", name=run.name)  # fmt: skip
-    return start(options, progress=quiet, observe=observe)
+    asked = Asked(task="held", profile="test", steps=4, sandbox="process")
+    return start(asked, run.parent, name=run.name, progress=quiet, observe=observe)
 
 
 @pytest.fixture

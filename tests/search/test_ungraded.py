@@ -9,7 +9,8 @@ from test_parallel import World
 
 from harness.base.errors import Cancelled, ConfigError, JudgeError
 from harness.cli.screen import Screen
-from harness.launch.run import Options, resume, start
+from harness.core.asked import Asked
+from harness.launch.run import resume, start
 from harness.search import evaluator
 
 
@@ -85,9 +86,8 @@ def test_a_display_that_always_fails_changes_nothing_and_says_so_once(world, jud
         raise RuntimeError("no such column")
 
     world.use(lambda ask: None)
-    options = Options("toy", "scripted", "greedy", "test", world.folder / "runs",
-                      steps=2, seed=3, sandbox="process")  # fmt: skip
-    result = start(options, progress=broken, observe=broken)
+    asked = Asked(task="toy", agent="scripted", profile="test", steps=2, seed=3, sandbox="process")
+    result = start(asked, world.folder / "runs", progress=broken, observe=broken)
     assert result["nodes"] == {"scored": 2, "valid": 2}
     said = capsys.readouterr().err
     assert said.count("no such column") <= 3, "once each for the data, the self-test and the run"
@@ -100,10 +100,9 @@ def test_ctrl_c_in_a_display_still_stops_the_run(world, judge):
             raise KeyboardInterrupt
 
     world.use(lambda ask: None)
-    options = Options("toy", "scripted", "greedy", "test", world.folder / "runs",
-                      steps=2, seed=3, sandbox="process")  # fmt: skip
+    asked = Asked(task="toy", agent="scripted", profile="test", steps=2, seed=3, sandbox="process")
     with pytest.raises(Cancelled):
-        start(options, progress=lambda *_: None, observe=stop)
+        start(asked, world.folder / "runs", progress=lambda *_: None, observe=stop)
     assert resume(world.run.path, progress=lambda *_: None, observe=lambda *_: None)["valid"]
 
 

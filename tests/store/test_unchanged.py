@@ -11,7 +11,7 @@ import pytest
 from harness.base.errors import Cancelled, ConfigError
 from harness.core.asked import Asked, Locked
 from harness.core.writing import Writing
-from harness.launch.run import Options, resume, start
+from harness.launch.run import resume, start
 from harness.report.bundle.pack import pack
 from harness.report.gate import make_baseline
 from harness.report.leaderboard import build
@@ -43,11 +43,9 @@ def world(tmp_path_factory):
         patch.setenv("HARNESS_TASKS_DIR", str(Path(__file__).parents[1] / "toys"))
         patch.setenv("HARNESS_DATA", str(folder / "data"))
         for name, observe in (("begun", interrupt), ("done", quiet)):
-            options = Options(
-                "toy", "reference", "greedy", "test", folder, steps=2, sandbox="process", name=name
-            )
+            asked = Asked(task="toy", profile="test", steps=2, sandbox="process")
             with contextlib.suppress(Cancelled):
-                start(options, progress=quiet, observe=observe)
+                start(asked, folder, name=name, progress=quiet, observe=observe)
     return folder
 
 

@@ -1,11 +1,11 @@
 """Stands in for ``harness`` where a real run cannot be made to fail on purpose.
 
-    python fake_harness.py PLAYS run --agent=A --seed=N --runs-dir=D --name=NAME …
+    python fake_harness.py PLAYS run --asked=FILE --runs-dir=D --name=NAME …
 
 PLAYS is a JSON file: agent → a list of what its runs do, one after another, the last for ever:
 an exit code (done if 0, with a result, for $0.25), "invalid" for a result without a score, "kill"
 for a SIGKILL, or "hang": to be deaf to Ctrl-C, which PLAYS.deaf then says. Every call is appended
-to PLAYS.calls with its arguments.
+to PLAYS.calls with its arguments and what its file asks.
 """
 
 import fcntl
@@ -14,12 +14,14 @@ import os
 import signal
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 
 def main() -> int:
     plays = Path(sys.argv[1])
     options = dict(a.removeprefix("--").split("=", 1) for a in sys.argv[3:])
+    options |= tomllib.loads(Path(options["asked"]).read_text())
     with Path(f"{plays}.calls").open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)

@@ -186,11 +186,12 @@ def test_what_is_not_here_is_named_and_counted_and_refused_before_anything_start
     assert "6 runs cannot be made: agent shut was shut on 2026-03-09" in table
     assert "priced retires: 2026-12-11" in table
     # For a task that is not here the suite's own seconds count: 700 + 60 a step.
-    assert {e.seconds for e in plan.estimates if e.run.task != "toy"} == {5 * 760 + 700, 740 + 700}
+    absent = [e for e in plan.estimates if e.run.asked.task != "toy"]
+    assert {e.seconds for e in absent} == {5 * 760 + 700, 740 + 700}
     with pytest.raises(ConfigError, match="--skip-missing"):
         plans.refuse_obstacles(plan.obstacles(0))
     left = plan.without(plan.obstacles(0))
-    assert {(e.run.task, e.run.agent) for e in left.estimates} == {("toy", "priced")}
+    assert {(e.run.asked.task, e.run.asked.agent) for e in left.estimates} == {("toy", "priced")}
     plans.refuse_obstacles(left.obstacles(0))
 
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from harness.base.errors import ConfigError
 from harness.cli.app import app
+from harness.store.index import entries
 from harness.store.journal import read
 from harness.sweeps.offers import FREE, Offer
 from harness.sweeps.plan import held, make_plan
@@ -138,6 +139,7 @@ def processes_of(tmp_path):
 def check_whole(tmp_path, said, **counts):
     """Every run has ended and was made once, whatever happened to the sweep."""
     assert said["counts"] == counts
+    assert [e.path for e in entries([tmp_path / "runs"]) if e.state == "skipped"] == []
     assert len(journals(tmp_path)) == sum(counts.values())
     for events in journals(tmp_path):
         scored = Counter(e.data["node"] for e in events if e.kind == "scored")
@@ -260,7 +262,7 @@ class Play:
 
 
 def states(sweep):
-    return {(slot.run.agent, slot.run.seed): slot.state for slot in sweep.slots}
+    return {(slot.run.asked.agent, slot.run.asked.seed): slot.state for slot in sweep.slots}
 
 
 def test_what_our_side_broke_is_tried_again_a_few_times_and_no_other_run_suffers(tmp_path):
@@ -348,8 +350,8 @@ def test_dollars_are_shared_and_each_run_is_told_its_share(tmp_path):
     play = Play(tmp_path, {"a": [0], "free": [0]}, seeds=4, offers=PAID)
     sweep = play.sweep(max_dollars=4.0)
     assert sweep.share == 1.0
-    given = {(call["agent"], call.get("max-dollars")) for call in play.calls}
-    assert given == {("a", "1.000000"), ("free", None)}
+    given = {(call["agent"], call.get("dollars")) for call in play.calls}
+    assert given == {("a", 1.0), ("free", None)}
     assert sweep.spent == 1.0  # four times 0.25
     assert exit_code(sweep) == 0
 
@@ -364,11 +366,11 @@ def test_no_run_is_started_that_could_take_the_sum_beyond_the_limit(tmp_path):
     # third 0.85, which is not enough for a fourth. What costs nothing is started all the same.
     play = Play(tmp_path, {"a": [0], "free": [0]}, seeds=5, offers=PAID, more="dollars = 1\n")
     sweep = play.sweep(max_dollars=1.60)
-    assert Counter(slot.state for slot in sweep.slots if slot.run.agent == "a") == {
+    assert Counter(slot.state for slot in sweep.slots if slot.run.asked.agent == "a") == {
         "done": 3,
         "unaffordable": 2,
     }
-    assert {slot.state for slot in sweep.slots if slot.run.agent == "free"} == {"done"}
+    assert {slot.state for slot in sweep.slots if slot.run.asked.agent == "free"} == {"done"}
     assert exit_code(sweep) == 1
     # Side by side each keeps its dollar while it runs: never two at once within $1.60.
     again = play.sweep(max_dollars=2.25, concurrent=4)

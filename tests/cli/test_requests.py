@@ -1,0 +1,167 @@
+"""One request, whoever makes it; and scores by hand, which go the way of a run's."""
+
+import json
+import os
+import shutil
+import signal
+import tomllib
+
+import pytest
+from calling import call
+
+from harness.base.errors import InfrastructureError
+from harness.cli import run as run_command
+from harness.core.asked import Asked
+from harness.search import evaluator
+from harness.store.rundir import Run, read_asked, write_asked
+from tasks.spec import find_task
+
+TOY = ("--task", "toy", "--profile", "test")
+
+
+@pytest.fixture
+def breaks(judged, monkeypatch):
+    """Our side breaks as often as told, then the judge judges."""
+    times, judge = [0], evaluator.evaluate
+    monkeypatch.setattr(evaluator, "BACK_OFF_S", 0.0)
+
+    def evaluate(request, **more):
+        if times[0]:
+            times[0] -= 1
+            raise InfrastructureError("The sandbox is lost.")
+        return judge(request, **more)
+
+    monkeypatch.setattr(evaluator, "evaluate", evaluate)
+    return times
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "mine").mkdir()
+    text = find_task("toy").render({"known": 3, "style": "plain"})["model.py"]
+    (tmp_path / "mine" / "model.py").write_text(text)
+    return tmp_path
+
+
+def test_what_run_toml_asked_is_asked_again_and_what_is_typed_beside_it_goes_before(
+    finished, tmp_path, judged
+):
+    here, result = finished
+    file = here / result["run"] / "run.toml"
+    first = read_asked(file)
+    told = call("run", "--asked", file, "--seed", 7, "--set", "greedy.num_drafts=2",
+                "--effort", "high", "--json", cwd=tmp_path, code=2)  # fmt: skip
+    assert "--effort means nothing to agent reference" in told.stderr
+    done = call("run", "--asked", file, "--seed", 7, "--set", "greedy.num_drafts=2", "--json",
+                cwd=tmp_path)  # fmt: skip
+    again = Run.open(tmp_path / json.loads(done.stdout)["run"]).asked
+    assert again == first.model_copy(update={"seed": 7, "settings": ("greedy.num_drafts=2",)})
+
+
+def test_a_request_with_the_defaults_typed_is_the_one_with_them_left_out(tmp_path, judged):
+    write_asked(tmp_path / "few.toml", Asked(task="toy", profile="test", steps=1))
+    runs = [
+        call("run", "--asked", "few.toml", "--name", "file", "--json", cwd=tmp_path),
+        call("run", *TOY, "--steps", 1, "--name", "typed", "--json", cwd=tmp_path),
+    ]
+    one, other = (Run.open(tmp_path / json.loads(done.stdout)["run"]).asked for done in runs)
+    assert one == other
+    (tmp_path / "least.toml").write_text('format = 1\ntask = "toy"\nprofile = "test"\n')
+    assert read_asked(tmp_path / "least.toml") == Asked(task="toy", profile="test")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('format = 1\ntask = "toy"\nsead = 1\n', "did you mean 'seed'"),
+        ('format = 1\ntask = "toy"\nsteps = -1\n', "steps is -1"),
+        ('format = 2\ntask = "toy"\n', "format 2"),
+        ("task = \n", "cannot be read"),
+    ],
+)
+def test_a_bad_request_is_refused_and_what_is_wrong_is_named(tmp_path, text, said):
+    (tmp_path / "bad.toml").write_text(text)
+    done = call("run", "--asked", "bad.toml", cwd=tmp_path, code=2)
+    assert said in done.stderr
+    assert not (tmp_path / "runs").exists()
+    assert "--task" in call("run", cwd=tmp_path, code=2).stderr
+
+
+def test_a_score_by_hand_is_kept_with_all_that_made_it(mine, judged):
+    told = ("score", "mine", *TOY, "--seed", 5, "--repeat", 2, "--json")
+    result = json.loads(call(*told, cwd=mine).stdout)
+    assert len(result["kept"]) == 2
+    for seed, folder in zip((5, 6), result["kept"], strict=True):
+        place = mine / folder
+        assert place.parent == mine / "runs" / "scores"
+        asked = tomllib.loads((place / "asked.toml").read_text())
+        assert (asked["task"], asked["profile"], asked["seed"]) == ("toy", "test", seed)
+        assert (place / "model.py").read_text() == (mine / "mine" / "model.py").read_text()
+        score = json.loads((place / "score.json").read_text())
+        assert score["score"] == pytest.approx(0.75 - seed % 8 / 100)
+    assert json.loads(call("ls", "--json", cwd=mine).stdout)["runs"] == []
+    assert json.loads(call("leaderboard", "runs", "--json", cwd=mine).stdout)["skipped"] == {}
+    told = call("run", *TOY, "--name", "scores", cwd=mine, code=2).stderr
+    assert "No run can be called scores" in told
+    text = call("score", "mine/model.py", *TOY, cwd=mine).stdout
+    assert "kept: runs/scores/" in text
+    assert "_mine_0" in text
+
+
+def test_a_log_is_kept_where_it_is_wanted_too(mine):
+    design = mine / "mine" / "model.py"
+    design.write_text('print("MARK", flush=True)\n' + design.read_text())
+    result = json.loads(call("score", design, *TOY, "--log", "said.txt", "--json", cwd=mine).stdout)
+    (kept,) = result["kept"]
+    assert "MARK" in (mine / "said.txt").read_text()
+    assert (mine / kept / "stdout.log").read_bytes() == (mine / "said.txt").read_bytes()
+
+
+def test_where_our_side_breaks_a_score_by_hand_is_tried_again_as_a_run_would(mine, breaks):
+    breaks[0] = 2
+    done = call("score", "mine", *TOY, "--json", cwd=mine)
+    assert json.loads(done.stdout)["score"] == pytest.approx(0.75)
+    assert done.stderr.count("our side broke, trying again: The sandbox is lost.") == 2
+    breaks[0] = 9
+    call("score", "mine", *TOY, cwd=mine, code=3)
+    assert len(list((mine / "runs" / "scores").iterdir())) == 1, "no score, no record"
+
+
+def test_a_rescore_is_tried_again_too(finished, tmp_path, breaks):
+    here, result = finished
+    shutil.copytree(here / "runs", tmp_path / "runs")
+    breaks[0] = 1
+    done = call("rescore", result["run"], "--json", cwd=tmp_path)
+    assert "our side broke, trying again" in done.stderr
+    assert json.loads(done.stdout)["new"]["valid"]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_whatever_ends_a_score_from_outside_ends_its_evaluation_first(mine, monkeypatch, sent):
+    ended = []
+
+    def evaluate(request, *, cancel, **_):
+        os.kill(os.getpid(), sent)
+        ended.append(cancel.wait(60))
+        raise InfrastructureError("cancelled")
+
+    monkeypatch.setattr(evaluator, "evaluate", evaluate)
+    call("score", "mine", *TOY, cwd=mine, code=130)
+    assert ended == [True]
+    assert list((mine / "runs" / "scores").iterdir()) == []
+
+
+def test_that_a_score_cannot_be_kept_is_said_before_the_training(mine, judged):
+    judged.first = lambda node: pytest.fail("it was trained")
+    (mine / "runs").write_text("a file")
+    done = call("score", "mine", *TOY, cwd=mine, code=2)
+    assert "runs cannot hold scores" in done.stderr
+    assert "--runs-dir" in done.stderr
+
+
+def test_every_field_of_a_request_can_be_typed():
+    names = {"asked", "tasks_dir", "runs_dir", "name", "json", "context"}
+    typed = set(run_command.command.__wrapped__.__annotations__) - names - {"return", "byte_counts"}
+    fields = set(Asked.model_fields) - {"format", "writing"}
+    fields |= set(Asked.model_fields["writing"].default_factory.model_fields)
+    assert {run_command.OPTIONS.get(field, field) for field in fields} == typed
