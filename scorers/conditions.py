@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,9 +41,20 @@ def versions() -> dict[str, str]:
     return found
 
 
-AS_BEFORE = frozenset({"4+76c3e2d01f7f"})
-"""Hashes of earlier sources that judged as these do, by which a run may have begun that goes on.
-Emptied when a change may move a score or a verdict (CHANGELOG, *Scores*)."""
+AS_BEFORE = frozenset({"4+76c3e2d01f7f", "4+cf23e739bb4e"})
+"""Hashes of earlier sources that judged as these do: a run that began under one goes on, and its
+scores compare. Emptied when a change may move a score or a verdict (CHANGELOG, *Scores*)."""
+
+
+def as_today(judge: str) -> str:
+    """Return today's ``scorer`` for an earlier one that judged as it does, any other as it is."""
+    return scorer() if judge in AS_BEFORE else judge
+
+
+def differing(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of what differs between the keys of two scores; in order, ``a`` first."""
+    a, b = ({**key, "scorer": as_today(key.get("scorer", ""))} for key in (a, b))
+    return tuple(name for name in {**a, **b} if a.get(name) != b.get(name))
 
 
 @cache

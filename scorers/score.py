@@ -1,7 +1,7 @@
 """The score: what the judge measured, how it was audited, and under which conditions."""
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -108,15 +108,30 @@ class Conditions(Strict):
     @property
     def key(self) -> dict[str, str]:
         """Return what must agree before two scores may stand in one table."""
-        return {
-            "task": self.task_hash,
-            "data": self.data_hash,
-            "scorer": self.scorer,
-            "profile": self.profile,
-            "isolation": "isolated" if self.isolated else "NOT ISOLATED",
-            "hardware": " ".join(str(v) for v in self.hardware.values()),
-            "torch": self.versions.get("torch", "none"),
-        }
+        return key(self, profile=self.profile, isolated=self.isolated)
+
+
+class _Resolved(Protocol):
+    """What a score and a run's lock have in common."""
+
+    task_hash: str
+    data_hash: str
+    scorer: str
+    hardware: dict[str, str | int]
+    versions: dict[str, str]
+
+
+def key(made: _Resolved, *, profile: str, isolated: bool) -> dict[str, str]:
+    """Return what must agree before two scores may stand in one table."""
+    return {
+        "task": made.task_hash,
+        "data": made.data_hash,
+        "scorer": made.scorer,
+        "profile": profile,
+        "isolation": "isolated" if isolated else "NOT ISOLATED",
+        "hardware": " ".join(map(str, made.hardware.values())),
+        "torch": made.versions.get("torch", "none"),
+    }
 
 
 class Score(Strict):

@@ -12,7 +12,7 @@ from harness.base.faults import explain
 from harness.cli.common import RUNS_DIR, AsJson, RunsDir, guarded, print_json
 from harness.cli.edge import complain
 from harness.launch.garbage import beyond, collect, delete, stale_stages
-from harness.store.rundir import find_runs
+from harness.store.places import find_runs
 
 
 @guarded

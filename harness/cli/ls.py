@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json
-from harness.report.listing import listing, render
-from harness.store.rundir import find_runs
+from harness.report.listing import as_json, listing, render
+from harness.store.places import find_runs
 
 
 @guarded
@@ -19,9 +19,9 @@ def command(
 ) -> int:
     """List runs: their state and their scores."""
     here = places or [p for p in (RUNS_DIR,) if p.exists()]
-    rows = listing(find_runs(here))
+    runs = listing(find_runs(here))
     if json:
-        print_json({"format": 1, "runs": rows})
+        print_json({"format": 1, "runs": [as_json(run) for run in runs]})
     else:
-        render(rows)
+        render(runs)
     return 0

@@ -9,6 +9,7 @@ from harness.cli.common import AsJson, TasksDir, guarded, print_json, run_path
 from harness.cli.score_screen import ScoreScreen
 from harness.launch.rescore import rescore
 from harness.report.summary import describe
+from scorers.conditions import differing
 
 
 @guarded
@@ -23,6 +24,7 @@ def command(
     """Score the same files with the same seed under today's judge, beside the old score."""
     with ScoreScreen() as screen:
         old, new, file = rescore(run_path(run), node, screen)
+    changed = differing(old.conditions.key, new.conditions.key)
     if json:
         print_json(
             {
@@ -32,13 +34,12 @@ def command(
                 "file": str(file),
                 "old": old.model_dump(mode="json"),
                 "new": new.model_dump(mode="json"),
-                "same_conditions": old.conditions.key == new.conditions.key,
+                "same_conditions": not changed,
             }
         )
     else:
         typer.echo(f"then: {describe(old).splitlines()[0]}")
         typer.echo(f"now:  {describe(new)}")
-        changed = [k for k, v in old.conditions.key.items() if new.conditions.key[k] != v]
         if changed:
             typer.echo(f"  the two do not compare: another {', '.join(changed)}")
         typer.echo(f"kept: {file}")

@@ -26,7 +26,7 @@ from harness.core.writing import Writing
 from harness.launch.run import start
 from harness.operators.literature import shipped
 from harness.report.summary import summarize
-from harness.store.rundir import read_asked
+from harness.store.reading import read_as
 from tasks.spec import Task, find_task
 
 BUDGETS, MODEL = "Budgets", "Agents with a model"
@@ -169,7 +169,7 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Search: an agent writes submissions, a blind judge scores them, the best is tested once."""
-    told = read_asked(asked, follow=True) if asked else None
+    told = read_as(Asked, asked, follow=True) if asked else None
     if not task and told is None:
         raise ConfigError("No task was named.", remedy="--task TASK (harness tasks)")
     chosen = find_task(task or (told.task if told else ""))

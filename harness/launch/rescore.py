@@ -8,9 +8,9 @@ from harness.base.commands import command
 from harness.base.errors import ConfigError
 from harness.base.files import write_whole
 from harness.launch.by_hand import ByHand, Watcher
-from harness.store.journal import read
-from harness.store.rundir import FINAL, Run, read_as
-from harness.store.state import rebuild
+from harness.store.loading import load
+from harness.store.reading import read_as
+from harness.store.rundir import FINAL
 from scorers.score import Score
 
 
@@ -21,15 +21,12 @@ def rescore(
 
     ``sandbox``: another one than the run's.
     """
-    run = Run.open(path)
+    run, _, state = load(path)
     folder = run.path / FINAL if node is None else run.node_dir(node)
     if not (folder / "score.json").exists():
         what = "no final score" if node is None else f"no score of node {node}"
         raise ConfigError(f"{path} has {what}.", remedy=command("show", path))
     old = read_as(Score, folder / "score.json")
-    events, _, _ = read(run.path / "events.jsonl")
-    run.refuse_other_lock(events)
-    state = rebuild(events, run.path / "nodes", maximize=run.lock.maximize)
     number = state.finalist if node is None else node
     if number is None or number not in state.tree:
         raise ConfigError(f"The journal of {path} does not know that node.")

@@ -4,79 +4,63 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import ConfigError
 from harness.base.text import clean
 from harness.report.terminal import named, stdout
-from harness.store.journal import read
-from harness.store.rundir import Run
+from harness.store.follower import Follower, Standing
 
 
-def listing(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Return a row a run: path, status, what was asked, nodes, best search score, test score."""
-    return [_row(path) for path in paths]
+def listing(paths: Iterable[Path]) -> list[Standing]:
+    """Return how each run stands, its journal checked to the end."""
+    return [Follower(path, thorough=True).look() for path in paths]
 
 
-def _row(path: Path) -> dict[str, Any]:
-    row: dict[str, Any] = {"run": str(path), "status": "", "problem": None}
-    try:
-        run = Run.open(path)
-        asked, result = run.asked, run.result
-        events, _, _ = read(path / "events.jsonl")
-    except ConfigError as error:
-        return {**row, "status": "damaged", "problem": str(error)}
-    scored = [e.data for e in events if e.kind == "scored"]
-    scores = [d["score"] for d in scored if d["score"] is not None]
-    closed = [
-        e.data["status"] for e in events if e.kind in ("closed", "opened") and "status" in e.data
-    ]
-    if run.is_held():
-        status = "running"
-    elif result is not None:
-        status = "finished"
-    else:
-        status = closed[-1] if closed and events[-1].kind == "closed" else "killed"
+def as_json(run: Standing) -> dict[str, Any]:
+    """Return the row of a run: what was asked, nodes, best search score, test score."""
+    if run.state == "damaged":
+        return {"run": run.run, "status": run.state, "problem": run.problem}
     return {
-        **row,
-        "status": status,
-        "task": asked.task,
-        "profile": asked.profile,
-        "agent": asked.agent,
-        "policy": asked.policy,
-        "seed": asked.seed,
-        "nodes": len(scored),
-        "valid_nodes": len(scores),
-        "steps": asked.steps,
-        "search_score": run.lock.best(scores, default=None),
-        "valid": result["valid"] if result else None,
-        "score": result["score"] if result else None,
-        "seconds": events[-1].elapsed_s if events else 0.0,
+        "run": run.run,
+        "status": run.state,
+        "problem": None,
+        "task": run.task,
+        "profile": run.profile,
+        "agent": run.agent,
+        "policy": run.policy,
+        "seed": run.seed,
+        "nodes": run.step,
+        "valid_nodes": run.valid_nodes,
+        "steps": run.steps,
+        "search_score": run.best,
+        "valid": run.valid,
+        "score": run.score,
+        "seconds": run.seconds,
     }
 
 
 HEADER = ("run", "status", "nodes", "search", "test")
 
 
-def render(rows: list[dict[str, Any]]) -> None:
+def render(runs: list[Standing]) -> None:
     """Print the listing as a table on stdout; below it why which are damaged."""
-    if not rows:
+    if not runs:
         print("No runs here yet. Start one: harness run --task lra/listops")
         return
-    cells = [(clean(row["run"]), _cells(row)) for row in rows]
+    cells = [(clean(run.run), _cells(run)) for run in runs]
     for block in named(HEADER, cells, stdout().width, left=("status",)):
         print("\n".join(block))
-    for row in rows:
-        if row["status"] == "damaged":
-            print(f"damaged: {clean(row['run'])}: {clean(row['problem'].splitlines()[0])}")
-    if any(r["status"] in ("interrupted", "killed", "failed") for r in rows):
+    for run in runs:
+        if run.state == "damaged":
+            print(f"damaged: {clean(run.run)}: {run.problem.splitlines()[0]}")
+    if any(run.state in ("interrupted", "killed", "failed") for run in runs):
         print("Unfinished runs go on with: harness resume RUN")
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    if row["status"] == "damaged":
+def _cells(run: Standing) -> list[str]:
+    if run.state == "damaged":
         return ["damaged", "", "", ""]
-    test = _number(row["score"]) if row["valid"] is not False else "invalid"
-    nodes = f"{row['valid_nodes']} valid of {row['nodes']}"
-    return [row["status"], nodes, _number(row["search_score"]), test]
+    test = _number(run.score) if run.valid is not False else "invalid"
+    nodes = f"{run.valid_nodes} valid of {run.step}"
+    return [run.state, nodes, _number(run.best), test]
 
 
 def _number(value: float | None) -> str:

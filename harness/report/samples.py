@@ -105,24 +105,6 @@ class Sample:
         }
 
 
-def conditions_of(entry: Entry) -> dict[str, str]:
-    """Return what must agree before runs are compared; of an unscored run as its lock tells."""
-    asked, lock, outcome = entry.asked, entry.lock, entry.outcome
-    if outcome is not None and outcome.key is not None:
-        return outcome.key
-    if asked is None or lock is None:
-        return {}
-    return {
-        "task": lock.task_hash,
-        "data": lock.data_hash,
-        "scorer": lock.scorer,
-        "profile": asked.profile,
-        "isolation": "NOT ISOLATED" if lock.sandbox == "process" else "isolated",
-        "hardware": " ".join(map(str, lock.hardware.values())),
-        "torch": lock.versions.get("torch", "none"),
-    }
-
-
 def contenders(entries: Iterable[Entry], by: By = "agent") -> dict[str, Contender]:
     """Return whose each run is, by the run's path."""
     families: dict[tuple[str, str], list[Entry]] = defaultdict(list)
@@ -212,7 +194,7 @@ def samples(entries: Iterable[Entry], owner: Mapping[str, Contender]) -> list[Sa
     for entry in entries:
         if entry.asked is None or entry.is_replay:
             continue
-        key = tuple(sorted(conditions_of(entry).items()))
+        key = tuple(sorted(entry.key.items()))
         grouped[owner[entry.path], entry.asked.task, key].append(entry)
     found = [_sample(who, task, dict(key), runs) for (who, task, key), runs in grouped.items()]
     return [sample for sample in found if sample is not None]

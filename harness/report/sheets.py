@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.report.samples import conditions_of
 from harness.store.index import Entry
 from tasks import hidden
 
@@ -29,7 +28,7 @@ class Sheet:
 def sheets(entries: Iterable[Entry]) -> list[Sheet]:
     """Return the tables, the one with the most runs first."""
     groups: dict[tuple[tuple[str, str], ...], list[Entry]] = defaultdict(list)
-    conditions = {e.path: conditions_of(e) for e in entries}
+    conditions = {e.path: e.key for e in entries}
     for entry in entries:
         shared = {k: v for k, v in conditions[entry.path].items() if k not in OF_TASK}
         groups[tuple(shared.items())].append(entry)

@@ -5,13 +5,13 @@ from typing import Any
 from harness.agents.calls import recount
 from harness.core.budget import TOKENS_IN, Budget
 from harness.core.tree import Tree
-from harness.store.journal import read
+from harness.store.journal import Event
 from harness.store.rundir import Run
 from harness.store.state import how_far
 from harness.store.tape import Tape
 
 
-def spent_by(run: Run, tree: Tree) -> dict[str, Any]:
+def spent_by(run: Run, events: list[Event], tree: Tree) -> dict[str, Any]:
     """Return what a run has used so far, finished or not, as in result.json."""
     result = run.result
     if result is not None:
@@ -21,7 +21,6 @@ def spent_by(run: Run, tree: Tree) -> dict[str, Any]:
     budget = Budget(run.asked.limits, workers=run.asked.workers, gpus=gpus)
     for record in Tape(run.path):
         recount(record, budget)
-    events, _, _ = read(run.path / "events.jsonl")
     active_s = events[-1].elapsed_s if events else 0.0
     return budget.to_json(how_far(events, tree, active_s))
 

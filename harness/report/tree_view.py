@@ -14,37 +14,20 @@ from harness.base.errors import ConfigError
 from harness.base.files import read_json
 from harness.base.text import clean
 from harness.core.tree import Node
-from harness.report.sound import check
 from harness.report.spending import describe_spent, spent_by
 from harness.report.summary import describe
 from harness.report.terminal import stdout
-from harness.store.journal import read
-from harness.store.rundir import Run, read_as
-from harness.store.state import State, rebuild
+from harness.store.loading import load
+from harness.store.reading import read_as
+from harness.store.state import State
 from scorers.score import Score
 
 LOG_LINES = 40
 
 
-def load(path: Path) -> tuple[Run, State]:
-    """Return a run and its state, without touching it. Raises ConfigError where it is damaged."""
-    run = Run.open(path)
-    events, _, _ = read(run.path / "events.jsonl")
-    run.refuse_other_lock(events)
-    try:
-        state = rebuild(events, run.path / "nodes", maximize=run.lock.maximize)
-        check(state)
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise ConfigError(
-            f"The journal of {path} holds what no run writes.",
-            cause=f"{type(error).__name__}: {str(error)[:300]}",
-        ) from error
-    return run, state
-
-
 def as_json(path: Path, number: int | None) -> dict[str, Any]:
     """Return the tree, or one node with its score, as JSON values."""
-    run, state = load(path)
+    run, events, state = load(path)
     if number is None:
         return {
             "format": 1,
@@ -54,7 +37,7 @@ def as_json(path: Path, number: int | None) -> dict[str, Any]:
             "final": state.final,
             "finalist": state.finalist,
             "result": run.result,
-            "spent": spent_by(run, state.tree),
+            "spent": spent_by(run, events, state.tree),
         }
     node = _node(state, number, path)
     file = run.node_dir(number) / "score.json"
@@ -64,7 +47,7 @@ def as_json(path: Path, number: int | None) -> dict[str, Any]:
 
 def show_tree(path: Path) -> None:
     """Print the tree with scores, and the final score."""
-    run, state = load(path)
+    run, events, state = load(path)
     console = stdout()
     asked, best = run.asked, state.tree.best()
     drawn = Drawn(
@@ -82,7 +65,7 @@ def show_tree(path: Path) -> None:
         verdict = state.final["score"]
         shown = f"{verdict:.4f}" if verdict is not None else f"invalid: {state.final['reason']}"
         _say(console, f"final: node {state.finalist} retrained, hidden test split: {shown}")
-    for line in describe_spent(spent_by(run, state.tree)):
+    for line in describe_spent(spent_by(run, events, state.tree)):
         _say(console, line)
     if state.final is None and run.result is None and not run.is_held():
         _say(console, f"not finished: {command('resume', run.path)}")
@@ -90,7 +73,7 @@ def show_tree(path: Path) -> None:
 
 def show_node(path: Path, number: int, *, whole: bool) -> None:
     """Print one node: score and evidence, diff or files, the end of its log."""
-    run, state = load(path)
+    run, _, state = load(path)
     node = _node(state, number, path)
     console = stdout()
     console.print(_line(node, is_best=node is state.tree.best()), soft_wrap=True)

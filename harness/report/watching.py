@@ -13,11 +13,13 @@ from harness.base.errors import GpuUnavailableError
 from harness.base.text import one_line
 from harness.report.terminal import named
 from harness.store.follower import Follower, Standing
-from harness.store.rundir import find_runs
+from harness.store.places import scan
 from sandboxes import gpu_locks
 from sandboxes.gpu_pool import GpuPool
 
 ORDER = ("running", "failed", "damaged", "killed", "interrupted", "finished")
+
+RUN = ("run.toml", "lock.json")
 
 NAMES = ("agent", "task", "policy")
 ALWAYS = ("seed", "best", "test", "step", "time", "state")
@@ -40,22 +42,14 @@ class Watch:
 
     def look(self) -> list[Standing]:
         """Return how every run stands, the living first. Raises ConfigError for a bad place."""
-        paths = dict.fromkeys([*find_runs(self._places), *self._strays()])
+        # Those that look like runs and have no run.toml, too: half made, or damaged.
+        paths = [p for p in scan(self._places) if any((p / name).exists() for name in RUN)]
         self._followers = {p: self._followers.get(p) or Follower(p) for p in paths}
         found = [follower.look() for follower in self._followers.values()]
         owners = self._owners()
         for standing in found:
             standing.gpu = owners.get(standing.pid, "") if standing.state == "running" else ""
         return sorted(found, key=lambda s: (ORDER.index(s.state), s.run))
-
-    def _strays(self) -> list[Path]:
-        """Return folders that look like runs and have no run.toml: half made, or damaged."""
-        found = []
-        for place in self._places:
-            for file in place.glob("*/lock.json"):
-                if not (file.parent / "run.toml").exists():
-                    found.append(file.parent)
-        return found
 
     def _owners(self) -> dict[int | None, str]:
         """Return process → its GPUs, by what stands in the lock files."""

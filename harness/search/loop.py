@@ -28,8 +28,9 @@ from harness.core.model import BudgetSpent
 from harness.core.policy import Decision, Policy
 from harness.search.evaluator import Evaluator, Job, Observe
 from harness.store.journal import Journal
+from harness.store.reading import read_as
 from harness.store.recording import Recording
-from harness.store.rundir import FINAL, Run, read_as
+from harness.store.rundir import FINAL, Run
 from harness.store.state import how_far, rebuild
 from scorers.score import Score
 from scorers.submission import hash_files

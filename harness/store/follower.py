@@ -4,9 +4,6 @@ For whoever looks again every second at hundreds of runs. Nothing is written and
 checked; what is read is taken for what it is, text that a stranger may have written.
 """
 
-import json
-import os
-import stat
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,14 +13,15 @@ from harness.base.errors import ConfigError
 from harness.base.text import clean
 from harness.core.asked import Asked
 from harness.store import training
+from harness.store.journal import Event, Reader
 from harness.store.outlay import Spending, Spent, of_result
 from harness.store.rundir import Run, When
 from harness.store.training import Claim
 
 State = Literal["running", "finished", "interrupted", "failed", "killed", "damaged"]
 
-CHUNK = 4 << 20
-"""Bytes read of one journal at a time; a longer line is damage."""
+LONGEST = 1000
+"""Characters of a name that are kept: that of a replay holds a path."""
 
 DAMAGE: tuple[type[Exception], ...] = (ConfigError, OSError, ValueError, TypeError, LookupError)
 DAMAGE += (AttributeError, ArithmeticError, RecursionError)
@@ -49,6 +47,7 @@ class Standing:
     policy: str = ""
     seed: int | None = None
     step: int = 0
+    valid_nodes: int = 0
     steps: int | None = None
     best: float | None = None
     best_node: int | None = None
@@ -73,10 +72,13 @@ class Standing:
 
 
 class Follower:
-    """Follows one run directory."""
+    """Follows one run directory.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    ``thorough``: the journal of a run that has ended is read and checked, too.
+    """
+
+    def __init__(self, path: Path, *, thorough: bool = False) -> None:
+        self.path, self._thorough = path, thorough
         self._broken: object = None
         self._begin()
 
@@ -90,7 +92,7 @@ class Follower:
         # Whose agent may still call its model, and whose has just ended: once more for its last.
         self._writing: set[int] = set()
         self._written: set[int] = set()
-        self._read = 0
+        self._journal = Reader(self.path / "events.jsonl")
         self._elapsed_s = 0.0
         self._at = datetime.now(UTC)
         self._closed: Literal["", "failed", "interrupted"] = ""
@@ -125,11 +127,11 @@ class Follower:
         if self._asked is None:
             self._introduce()
         now = self.standing
-        if self._result is None and (result := self._run.result) is not None:
+        result = self._result = self._result or self._run.result
+        grown = self._follow() if result is None or self._thorough else False
+        if result is not None:
             self._conclude(result)
-        grown = False
-        if self._result is None:
-            grown = self._follow()
+        else:
             self._count(self._spending.look(self._writing | self._written))
             self._written.clear()
         # One that nobody works on is asked again only when its journal has grown: to ask is to
@@ -148,7 +150,9 @@ class Follower:
     def _conclude(self, result: dict[str, Any]) -> None:
         """Take everything from a run's result: nothing else of it needs to be read then."""
         now = self.standing
-        now.step, now.best = int(result["nodes"]["scored"]), _number(result["search_score"])
+        nodes = result["nodes"]
+        now.step, now.valid_nodes = int(nodes["scored"]), int(nodes["valid"])
+        now.best = _number(result["search_score"])
         now.best_node = result["node"]
         now.valid, now.score = bool(result["valid"]), _number(result["score"])
         self._elapsed_s = float(result["seconds"]["total"])
@@ -156,7 +160,6 @@ class Follower:
             self._count(of_result(result["spent"]))
         else:
             self._count(self._spending.look(self._writing | self._written))
-        self._result = result
 
     def _count(self, spent: Spent) -> None:
         now = self.standing
@@ -167,7 +170,7 @@ class Follower:
         asked, now = self._run.asked, self.standing
         self._maximize = self._run.lock.maximize
         now.task, now.profile, now.agent, now.policy = (
-            clean(text, 80, keep="head")
+            clean(text, LONGEST, keep="head")
             for text in (asked.task, asked.profile, asked.agent, asked.policy)
         )
         now.seed, now.steps, now.time_s = asked.seed, asked.steps, asked.time_s
@@ -182,63 +185,43 @@ class Follower:
         return self._closed or "killed"
 
     def _follow(self) -> bool:
-        """Take in the whole lines that are new. Returns whether there are any."""
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-        try:
-            descriptor = os.open(self._run.path / "events.jsonl", flags)
-        except FileNotFoundError:
-            return False
-        try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise ConfigError("events.jsonl is no plain file.")
-            if found.st_size < self._read:
-                raise ConfigError("events.jsonl has become shorter.")
-            before = self._read
-            while self._read < found.st_size:
-                text = os.pread(descriptor, CHUNK, self._read)
-                whole = text.rfind(b"\n") + 1
-                if not whole:
-                    if len(text) == CHUNK:
-                        raise ConfigError("events.jsonl holds a line that is too long.")
-                    break
-                for line in text[:whole].split(b"\n")[:-1]:
-                    self._take(json.loads(line))
-                self._read += whole
-        finally:
-            os.close(descriptor)
-        return self._read > before
+        """Take in the events that are new. Returns whether there are any."""
+        before = self._journal.whole
+        for event in self._journal.more():
+            self._take(event)
+        return self._journal.whole > before
 
-    def _take(self, event: dict[str, Any]) -> None:
-        now = self.standing
-        self._elapsed_s = float(event["elapsed_s"])
-        self._at = datetime.fromisoformat(event["at"])
+    def _take(self, event: Event) -> None:
+        now, data = self.standing, event.data
+        self._elapsed_s = float(event.elapsed_s)
+        self._at = datetime.fromisoformat(event.at)
         self._closed = ""
-        match event["event"]:
+        match event.kind:
             case "opened":
-                now.pid, now.doing = int(event["pid"]), "starting"
+                now.pid, now.doing = int(data["pid"]), "starting"
             case "chosen":
                 now.doing = "writing"
-                self._writing.add(int(event["node"]))
+                self._writing.add(int(data["node"]))
             case "written":
-                self._writing.discard(int(event["node"]))
-                self._written.add(int(event["node"]))
+                self._writing.discard(int(data["node"]))
+                self._written.add(int(data["node"]))
             case "evaluating":
                 now.doing = "evaluating"
             case "scored":
                 now.step += 1
-                score = _number(event["score"])
+                score = _number(data["score"])
+                now.valid_nodes += score is not None
                 if score is not None and self._better(score):
-                    now.best, now.best_node = score, int(event["node"])
+                    now.best, now.best_node = score, int(data["node"])
             case "exhausted" | "stopped":
                 now.doing = "ending"
-                if "node" in event:
-                    self._writing.discard(int(event["node"]))
-                    self._written.add(int(event["node"]))
+                if "node" in data:
+                    self._writing.discard(int(data["node"]))
+                    self._written.add(int(data["node"]))
             case "finalizing" | "final":
                 now.doing = "grading"
             case "closed":
-                status = event["status"]
+                status = data["status"]
                 self._closed = status if status in ("failed", "interrupted") else ""
 
     def _better(self, score: float) -> bool:

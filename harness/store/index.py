@@ -10,35 +10,31 @@ Run directories come from strangers, too: only regular files are read, and only 
 
 import json
 import os
-import re
 import sqlite3
 import time
-import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
-from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.base.digests import digest
 from harness.base.errors import ConfigError
-from harness.base.files import open_plain, read_plain
+from harness.base.files import open_plain
 from harness.base.paths import data_root
-from harness.base.validation import problems
-from harness.core.asked import FORMAT, REPLAY, Asked, Locked
-from harness.store.rundir import LOGS, REQUESTS, SCORES, SWEEP
-from harness.store.unchanged import refuse_edited
+from harness.core.asked import REPLAY, Asked, Locked
+from harness.store.places import scan
+from harness.store.reading import read_as
+from harness.store.rundir import Run
+from scorers import conditions
+from scorers.score import key
 
 FILES = ("run.toml", "lock.json", "result.json", "events.jsonl")
-MOST_BYTES = 8 << 20
 TAIL_BYTES = 1 << 16
 VERSION = 3
 """Of what an entry holds: a cache of another version is made anew."""
 RACY_NS = 2_000_000_000
 """A file changed so recently could change again without its time moving on: not cached."""
-SEED = re.compile(r"^seed = (0|[1-9][0-9]{0,17})$", re.MULTILINE)
 
 State = Literal["finished", "failed", "interrupted", "unfinished", "skipped"]
 
@@ -135,6 +131,18 @@ class Entry(BaseModel):
     outcome: Outcome | None = None
 
     @property
+    def key(self) -> dict[str, str]:
+        """What must agree before runs are compared; of an unscored run as its lock tells."""
+        asked, lock, outcome = self.asked, self.lock, self.outcome
+        if outcome is not None and outcome.key is not None:
+            found = outcome.key
+        elif asked is not None and lock is not None:
+            found = key(lock, profile=asked.profile, isolated=lock.sandbox != "process")
+        else:
+            return {}
+        return {**found, "scorer": conditions.as_today(found.get("scorer", ""))}
+
+    @property
     def is_replay(self) -> bool:
         """Whether it repeats another run."""
         return self.asked is not None and self.asked.agent.startswith(REPLAY)
@@ -185,31 +193,6 @@ def entries(places: Iterable[Path], *, cache: Path | None = None) -> list[Entry]
     return found
 
 
-def scan(places: Iterable[Path]) -> Iterator[Path]:
-    """Yield every directory at or under the places that is, or should be, a run, by name."""
-    for place in places:
-        if (place / "run.toml").exists():
-            yield place
-        elif place.is_dir():
-            yield from _folders(place, deeper=True)
-        else:
-            raise ConfigError(
-                f"There is no run and no folder of runs at {place}.", remedy="harness ls"
-            )
-
-
-def _folders(place: Path, *, deeper: bool) -> Iterator[Path]:
-    with os.scandir(place) as found:
-        names = sorted(e.name for e in found if not e.name.startswith(".") and e.is_dir())
-    other = (LOGS, REQUESTS) if (place / SWEEP).exists() else (SCORES,)
-    for name in names:
-        path = place / name
-        if deeper and not (path / "run.toml").exists() and (path / SWEEP).exists():
-            yield from _folders(path, deeper=False)
-        elif name not in other:
-            yield path
-
-
 def read(path: Path) -> Entry:
     """Read one directory; what is wrong with it becomes its ``problem``."""
     if not (path / "run.toml").exists():
@@ -217,74 +200,38 @@ def read(path: Path) -> Entry:
         problem = "half-written: it has no run.toml" if began else "no run directory"
         return Entry(path=str(path), state="skipped", problem=problem)
     state: State
+    run = Run(path)
     try:
-        asked = _parsed(_ASKED, path / "run.toml")
-        lock = _parsed(_LOCK, path / "lock.json")
+        asked, lock = run.asked, run.lock
         finished = (path / "result.json").exists()
-        outcome = _parsed(_OUTCOME, path / "result.json") if finished else None
-        _refuse_edited(path, asked, lock, outcome)
+        outcome = read_as(Outcome, path / "result.json") if finished else None
+        if outcome is not None:
+            _refuse_other(run, outcome)
         state, problem = ("finished", "") if outcome else _ending(path / "events.jsonl")
     except ConfigError as error:
-        return Entry(path=str(path), state="skipped", problem=str(error))
+        why = " ".join(filter(None, (error.message, *error.cause.splitlines()[:1])))
+        return Entry(path=str(path), state="skipped", problem=why.replace(f"{path}/", ""))
     return Entry(
         path=str(path), state=state, problem=problem, asked=asked, lock=lock, outcome=outcome
     )
 
 
-def _refuse_edited(path: Path, asked: Asked, lock: Locked, outcome: Outcome | None) -> None:
-    """Raise ConfigError where the files tell of different runs."""
-    refuse_edited(asked, lock, "run.toml")
-    if outcome is None:
-        return
+def _refuse_other(run: Run, outcome: Outcome) -> None:
+    """Raise ConfigError where the result is of another run."""
     for name, then in outcome.claimed.items():
-        now = getattr(asked, name)
+        now = getattr(run.asked, name)
         if then is not None and then != now:
             raise ConfigError(f"result.json says {name} {then!r:.80}, run.toml {now!r:.80}")
-    if outcome.lock and outcome.lock != digest(_content(path / "lock.json")):
+    if outcome.lock and outcome.lock != run.lock_digest:
         raise ConfigError("lock.json was edited after the run ended")
-
-
-_ASKED: TypeAdapter[Asked] = TypeAdapter(Asked)
-_LOCK: TypeAdapter[Locked] = TypeAdapter(Locked)
-_OUTCOME: TypeAdapter[Outcome] = TypeAdapter(Outcome)
-
-
-def _parsed(model: "TypeAdapter[Any]", file: Path) -> Any:  # noqa: ANN401 (the model's type)
-    try:
-        text = _content(file).decode()
-        values = _toml(text) if file.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{file.name} cannot be read: {error}") from None
-    version = values.get("format") if isinstance(values, dict) else None
-    if version != FORMAT or isinstance(version, bool):
-        raise ConfigError(f"{file.name} has format {version!r:.20}; this harness reads {FORMAT}")
-    try:
-        return model.validate_python(values)
-    except ValidationError as error:
-        raise ConfigError(f"{file.name} is damaged: {problems(error).splitlines()[0]}") from None
-
-
-def _toml(text: str) -> dict[str, Any]:
-    """Parse TOML. The seeds of one experiment differ in one line: the rest is parsed once.
-
-    That is a third of the time of reading 2,400 runs.
-    """
-    head, bracket, tail = text.partition("\n[")
-    found = SEED.findall(head)
-    if len(found) != 1 or '"""' in text or "'''" in text:
-        return tomllib.loads(text)
-    return {**_toml_without_seed(SEED.sub("", head) + bracket + tail), "seed": int(found[0])}
-
-
-@lru_cache(maxsize=1024)
-def _toml_without_seed(text: str) -> dict[str, Any]:
-    return tomllib.loads(text)
 
 
 def _ending(journal: Path) -> tuple[State, str]:
     """Say how an unfinished run stands by its last whole line; its chain is not checked."""
     try:
-        lines = _content(journal, TAIL_BYTES).split(b"\n")[:-1]
+        with open_plain(journal) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = file.read(TAIL_BYTES).split(b"\n")[:-1]
         last = json.loads(lines[-1]) if lines else {}
     except FileNotFoundError:
         return "unfinished", ""
@@ -300,15 +247,6 @@ def _ending(journal: Path) -> tuple[State, str]:
             return "interrupted", message
         case _:
             return "unfinished", message
-
-
-def _content(file: Path, tail: int | None = None) -> bytes:
-    """Read a regular file, or its end. Raises OSError; never waits, never reads without bound."""
-    if tail is None:
-        return read_plain(file, most=MOST_BYTES)
-    with open_plain(file) as opened:
-        opened.seek(max(0, opened.seek(0, os.SEEK_END) - tail))
-        return opened.read(tail)
 
 
 def _stamp(path: Path) -> Stamp:

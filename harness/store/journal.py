@@ -13,15 +13,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from harness.base.digests import digest
 from harness.base.errors import ConfigError
 from harness.base.faults import naming
-from harness.base.files import read_plain
+from harness.base.files import open_plain, read_plain
 
 FORMAT = 1
 MOST_BYTES = 256 << 20
+CHUNK = 16 << 20
+"""Bytes read at a time; a longer line is damage."""
+
+SCORED = b'"event": "scored"'
 
 _DERIVED = ("written", "evaluating", "scored")
 """What a loss of power may take until the next other line: it follows from files that are on disk
@@ -34,6 +38,8 @@ class Event:
 
     kind: str
     elapsed_s: float
+    at: str
+    """When it was written: UTC, ISO 8601."""
     data: dict[str, Any]
 
 
@@ -66,10 +72,11 @@ class Journal:
             self._load()
         chain, whole = self._end
         # As it will be read back, where an enum is a text: a resumed run must not differ.
-        event = Event(kind, round(self.elapsed_s, 3), json.loads(json.dumps(data)))
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        event = Event(kind, round(self.elapsed_s, 3), at, json.loads(json.dumps(data)))
         body = {
             "format": FORMAT,
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "at": event.at,
             "elapsed_s": event.elapsed_s,
             "event": kind,
             **event.data,
@@ -87,64 +94,101 @@ class Journal:
 
     def _load(self) -> None:
         """Read what is on disk, and cut off a torn last line."""
-        self.events, chain, whole = read(self.path)
-        if self.path.exists() and self.path.stat().st_size > whole:
-            os.truncate(self.path, whole)
-        self._end = (chain, whole)
+        reader = Reader(self.path)
+        self.events = list(reader.more())
+        if self.path.exists() and self.path.stat().st_size > reader.whole:
+            os.truncate(self.path, reader.whole)
+        self._end = (reader.chain, reader.whole)
 
     def close(self) -> None:
         """Close the file. Idempotent."""
         self._file.close()
 
 
-def read(path: Path) -> tuple[list[Event], str, int]:
-    """Return the events, the last chain value, and how many bytes are whole lines.
+class Reader:
+    """Reads a journal, and later what has come since: whole lines only, each checked.
 
-    Raises ConfigError where a line before the last is damaged, missing or of a newer format.
+    ``chain`` is the last line's, ``whole`` how many bytes all lines so far have.
     """
-    events: list[Event] = []
-    chain, whole = "", 0
-    try:
-        text = read_plain(path, most=MOST_BYTES)
-    except FileNotFoundError:
-        return events, chain, whole
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read.", cause=str(error)) from error
-    for number, line in _whole_lines(text):
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.chain, self.whole, self._lines = "", 0, 0
+
+    def more(self) -> Iterator[Event]:
+        """Yield the events that are new; none where there is no journal yet.
+
+        Raises ConfigError where a line before the last is damaged, missing or of a newer format.
+        """
+        try:
+            with open_plain(self.path) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size < self.whole or size > MOST_BYTES:
+                    what = "shorter than it was" if size < self.whole else "too large"
+                    raise ConfigError(f"{self.path} is {what}: {size:,} bytes.")
+                while lines := self._whole_lines(file):
+                    yield from map(self._checked, lines)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise ConfigError(f"{self.path} cannot be read.", cause=str(error)) from error
+
+    def _whole_lines(self, file: BinaryIO) -> list[bytes]:
+        file.seek(self.whole)
+        text = file.read(CHUNK)
+        *lines, _torn = text.split(b"\n")
+        if not lines and len(text) == CHUNK:
+            raise self._damaged("it is too long")
+        return lines
+
+    def _checked(self, line: bytes) -> Event:
         try:
             body = json.loads(line)
             found = body.pop("chain")
             version = body["format"]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise _damaged(path, number, "it is not a journal line") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise self._damaged("it is not a journal line") from None
         if version != FORMAT:
             raise ConfigError(
-                f"{path}, line {number} has format {version}; this harness reads {FORMAT}.",
+                f"{self.path}, line {self._lines + 1} has format {version}; "
+                f"this harness reads {FORMAT}.",
                 remedy="a newer version of the harness",
             )
-        if found != _link(chain, body):
-            raise _damaged(path, number, "it or the line before it was changed or removed")
-        chain = found
-        whole += len(line) + 1
-        del body["format"], body["at"]
-        events.append(Event(body.pop("event"), body.pop("elapsed_s"), body))
-    return events, chain, whole
+        if found != _link(self.chain, body):
+            raise self._damaged("it or the line before it was changed or removed")
+        self.chain = found
+        self.whole += len(line) + 1
+        self._lines += 1
+        del body["format"]
+        return Event(body.pop("event"), body.pop("elapsed_s"), body.pop("at"), body)
+
+    def _damaged(self, what: str) -> ConfigError:
+        name = self.path.name
+        return ConfigError(
+            f"{self.path}, line {self._lines + 1} is damaged: {what}.",
+            remedy=(
+                f"restore it from a copy, or keep what came before: "
+                f"head -n {self._lines} {name} > kept.jsonl && mv kept.jsonl {name}"
+            ),
+        )
 
 
-def _whole_lines(text: bytes) -> Iterator[tuple[int, bytes]]:
-    *lines, _torn = text.split(b"\n")
-    yield from enumerate(lines, start=1)
+def read(path: Path) -> list[Event]:
+    """Return all events. Raises ConfigError as ``Reader.more`` does."""
+    return list(Reader(path).more())
+
+
+def scored(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the ``scored`` lines alone, as they stand: of 240,000 nodes no more is read in seconds.
+
+    Neither chain nor values are checked. Raises OSError, ValueError, RecursionError.
+    """
+    for line in read_plain(path, most=MOST_BYTES).split(b"\n")[:-1]:
+        if SCORED in line:
+            body = json.loads(line)
+            if body["event"] == "scored":  # or the words stand in some other text
+                yield body
 
 
 def _link(chain: str, body: dict[str, Any]) -> str:
     return digest(chain + json.dumps(body))
-
-
-def _damaged(path: Path, number: int, what: str) -> ConfigError:
-    return ConfigError(
-        f"{path}, line {number} is damaged: {what}.",
-        remedy=(
-            f"restore it from a copy, or keep what came before: "
-            f"head -n {number - 1} {path.name} > kept.jsonl && mv kept.jsonl {path.name}"
-        ),
-    )

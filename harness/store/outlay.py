@@ -4,16 +4,14 @@ A call that was sent and not answered counts at its worst case, as one that was 
 provider may bill it. What is replayed costs nothing. A missing price is never 0.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import ConfigError
 from harness.core.budget import TOKENS_IN
-
-MAX_BYTES = 64 << 20
+from harness.core.model import Usage
+from harness.store.tape import Record, read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class Spending:
     def look(self, nodes: Iterable[int]) -> Spent:
         """Read the calls of these nodes that are new or have changed; return the sum of all.
 
-        Raises ConfigError, and what a stranger's JSON can raise, where one is no call.
+        Raises ConfigError where one is no call.
         """
         grown = False
         for node in nodes:
@@ -56,9 +54,7 @@ class Spending:
                 stamp = (found.st_mtime_ns, found.st_size)
                 before = self._seen.get(file)
                 if before is None or before[0] != stamp:
-                    if found.st_size > MAX_BYTES or not file.is_file():
-                        raise ConfigError(f"{file.name} of node {node} is no record of a call.")
-                    self._seen[file] = (stamp, _of(json.loads(file.read_bytes())))
+                    self._seen[file] = (stamp, _of(read_record(file)))
                     grown = True
         if grown:
             self._total = sum((spent for _, spent in self._seen.values()), Spent())
@@ -77,22 +73,16 @@ def of_result(spent: Mapping[str, Any]) -> Spent:
     )
 
 
-def _of(record: Mapping[str, Any]) -> Spent:
-    spent = sum((_one(lost["worst"], lost["worst_dollars"]) for lost in record["lost"]), Spent())
-    if record["replayed"]:
+def _of(record: Record) -> Spent:
+    spent = sum((_one(lost.worst, lost.worst_dollars) for lost in record.lost), Spent())
+    if record.replayed:
         return spent
-    if record["status"] == "answered":
-        return spent + _one(record["reply"]["usage"], record["dollars"])
-    if record["status"] == "sent":
-        return spent + _one(record["worst"], record["worst_dollars"])
+    if record.reply is not None:
+        return spent + _one(record.reply.usage, record.dollars)
+    if record.status == "sent":
+        return spent + _one(record.worst, record.worst_dollars)
     return spent
 
 
-def _one(usage: Mapping[str, Any], dollars: float | None) -> Spent:
-    return Spent(
-        calls=1,
-        tokens_in=sum(int(usage[name]) for name in TOKENS_IN),
-        tokens_out=int(usage["output_tokens"]),
-        dollars=float(dollars or 0.0),
-        unpriced=int(dollars is None),
-    )
+def _one(usage: Usage, dollars: float | None) -> Spent:
+    return Spent(1, usage.prompt_tokens, usage.output_tokens, dollars or 0.0, int(dollars is None))

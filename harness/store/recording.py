@@ -45,7 +45,7 @@ class Recording:
             path = Path("runs") / path
         run = Run.open(Path(os.path.realpath(path)))  # noqa: PTH118 (a circle of links raises)
         state, shown = State(Tree(maximize=run.lock.maximize)), {}
-        events = read(run.path / "events.jsonl")[0]
+        events = read(run.path / "events.jsonl")
         run.refuse_other_lock(events)
         for event in events:
             state.apply(event, run.path / "nodes")

@@ -13,17 +13,15 @@ Files are written whole (temporary name, fsync, rename), so that a reader never 
 import fcntl
 import os
 import shutil
-import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import tomlkit
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ValidationError
 
 from harness.base.commands import command, quote
 from harness.base.digests import digest
@@ -33,13 +31,12 @@ from harness.base.files import (
     open_plain,
     read_json,
     read_plain,
-    read_text,
     write_whole,
 )
 from harness.base.paths import plain_name
-from harness.base.validation import problems
-from harness.core.asked import FORMAT, Asked, Locked
+from harness.core.asked import Asked, Locked
 from harness.store.journal import Event, Journal, read
+from harness.store.reading import read_as
 from harness.store.unchanged import refuse_edited
 
 LOCK, STOP, SWEEP, FINAL = ".lock", "stop", "sweep.toml", "final"
@@ -112,7 +109,7 @@ class Run:
     def remove_unbegun(self) -> None:
         """Remove it if no node was begun in it: what was refused leaves nothing behind."""
         with suppress(OSError, ConfigError):
-            events, _, _ = read(self.path / "events.jsonl")
+            events = read(self.path / "events.jsonl")
             if not self.is_held() and all(event.kind in ("opened", "closed") for event in events):
                 shutil.rmtree(self.path)
 
@@ -138,14 +135,14 @@ class Run:
     def asked(self) -> Asked:
         """``run.toml``. Raises ConfigError where it is damaged, newer, or no more what it was."""
         file = self.path / "run.toml"
-        asked = read_asked(file)
+        asked = read_as(Asked, file)
         refuse_edited(asked, self.lock, file)
         return asked
 
     @cached_property
     def lock(self) -> Locked:
         """``lock.json``. Raises ConfigError where it is damaged or newer."""
-        return _validate(Locked, read_json(self.path / "lock.json"), self.path / "lock.json")
+        return read_as(Locked, self.path / "lock.json")
 
     @cached_property
     def lock_digest(self) -> str:
@@ -247,56 +244,7 @@ class Run:
             return None
 
 
-def find_runs(places: list[Path]) -> Iterator[Path]:
-    """Yield the run directories at or under each place, those of its sweeps too, by name."""
-    for place in places:
-        if (place / "run.toml").exists():
-            yield place
-        elif place.is_dir():
-            sweeps = [p.parent for p in place.glob(f"*/{SWEEP}")]
-            yield from sorted(p.parent for f in (place, *sweeps) for p in f.glob("*/run.toml"))
-        else:
-            raise ConfigError(
-                f"There is no run and no folder of runs at {place}.", remedy="harness ls"
-            )
-
-
-M = TypeVar("M", bound=BaseModel)
-
-
 def write_asked(file: Path, asked: Asked) -> None:
     """Write a request as ``run.toml`` is written."""
     values = asked.model_dump(mode="json", exclude_none=True)  # TOML knows no null
     write_whole(file, tomlkit.dumps(values))
-
-
-def read_asked(file: Path, *, follow: bool = False) -> Asked:
-    """Return the request in a file like ``run.toml``. Raises ConfigError naming what is wrong.
-
-    ``follow``: it may be a link, because a user named it.
-    """
-    try:
-        values = tomllib.loads(read_text(file, follow=follow))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} cannot be read.", cause=str(error)) from error
-    return _validate(Asked, values, file)
-
-
-def read_as(model: type[M], file: Path) -> M:
-    """Return a JSON file's values as a model. Raises ConfigError naming the file and the value."""
-    return _validate(model, read_json(file), file)
-
-
-def _validate(model: type[M], values: dict[str, Any], file: Path) -> M:
-    version = values.get("format")
-    if version != FORMAT:
-        raise ConfigError(
-            f"{file} has format {version}; this harness reads {FORMAT}.",
-            remedy="a newer version of the harness",
-        )
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        toml = file.read_text() if file.suffix == ".toml" else ""
-        cause = problems(error, model, toml=toml)
-        raise ConfigError(f"{file} is damaged.", cause=cause) from error

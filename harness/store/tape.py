@@ -90,12 +90,12 @@ class Tape:
     def __iter__(self) -> Iterator[Record]:
         """Yield every call. Raises ConfigError naming the file that is damaged."""
         for file in sorted(self.run.glob("nodes/[0-9]*/calls/[0-9]*.json")):
-            yield _read(file)
+            yield read_record(file)
 
     def read(self, node: int, call: int) -> Record | None:
         """Return a call, or None if there is none. Raises ConfigError naming a damaged file."""
         file = self._file(node, call)
-        return _read(file) if file.exists() else None
+        return read_record(file) if file.exists() else None
 
     def write(self, record: Record, prompt: Prompt) -> None:
         """Write a call; when this returns no kill can take it, nor an answer a loss of power."""
@@ -124,7 +124,8 @@ class Tape:
         return self.run / "nodes" / f"{node:04d}" / "calls" / f"{call:03d}.json"
 
 
-def _read(file: Path) -> Record:
+def read_record(file: Path) -> Record:
+    """Return a call from its file. Raises ConfigError where it is damaged."""
     body = read_json(file)
     if body.get("format") not in (FORMAT, None):
         raise ConfigError(

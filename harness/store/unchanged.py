@@ -105,8 +105,8 @@ def refuse_other(before: Locked, now: Locked) -> None:
         if rule != "fixed" or name not in before.model_fields_set:
             continue
         old, new = getattr(before, name), getattr(now, name)
-        if name == "scorer" and old in conditions.AS_BEFORE:
-            continue
+        if name == "scorer":
+            old = conditions.as_today(old)
         if old != new:
             raise ConfigError(
                 f"This run began with another {name}: later nodes would not compare.",

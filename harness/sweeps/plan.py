@@ -15,7 +15,8 @@ from harness.base.commands import command
 from harness.base.errors import ConfigError
 from harness.base.files import write_whole
 from harness.policies import make_policy
-from harness.store.rundir import LOCK, SWEEP, find_runs
+from harness.store.places import find_runs
+from harness.store.rundir import LOCK, SWEEP
 from harness.sweeps.estimate import Estimate, estimate, measure
 from harness.sweeps.offers import Offer, Offers, offer
 from harness.sweeps.suite import Planned, Suite, expand, load

@@ -17,8 +17,9 @@ from harness.base.errors import Cancelled, ConfigError, ProviderError
 from harness.core.asked import Asked
 from harness.launch.run import resume, start
 from harness.report.summary import summarize
-from harness.report.tree_view import as_json, load, show_tree
+from harness.report.tree_view import as_json, show_tree
 from harness.store.journal import read
+from harness.store.loading import load
 from harness.store.tape import Divergence, Tape
 
 
@@ -74,15 +75,15 @@ def run(runs: Path, agent: str = "scripted", **more) -> dict:
 
 
 def submissions(result: dict) -> dict[int, dict[str, str]]:
-    return {node.number: node.files for node in load(Path(result["run"]))[1].tree}
+    return {node.number: node.files for node in load(Path(result["run"])).state.tree}
 
 
 def steps(result: dict) -> list[tuple]:
-    return [(n.number, n.operator, n.parents) for n in load(Path(result["run"]))[1].tree]
+    return [(n.number, n.operator, n.parents) for n in load(Path(result["run"])).state.tree]
 
 
 def events(run: Path, kind: str) -> list[dict]:
-    return [e.data for e in read(run / "events.jsonl")[0] if e.kind == kind]
+    return [e.data for e in read(run / "events.jsonl") if e.kind == kind]
 
 
 def test_a_run_that_may_not_pay_another_call_ends_well_with_its_best_so_far(

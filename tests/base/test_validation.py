@@ -9,7 +9,7 @@ from harness.agents.catalogue import load_agents
 from harness.base.errors import ConfigError
 from harness.base.validation import line_numbers
 from harness.core.asked import Asked
-from harness.store.rundir import read_as
+from harness.store.reading import read_as
 from harness.sweeps.suite import load
 from scorers.score import Score
 

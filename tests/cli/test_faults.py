@@ -247,7 +247,7 @@ def whole(here, template, *, gone=()):
         run = here / "runs" / name
         if run.exists() or name not in gone:
             assert evidence(run).items() >= evidence(template / "runs" / name).items()
-    before, now = (read(p / "runs/u/events.jsonl")[0] for p in (template, here))
+    before, now = (read(p / "runs/u/events.jsonl") for p in (template, here))
     assert now[: len(before)] == before
 
 

@@ -13,7 +13,8 @@ from harness.base.errors import InfrastructureError
 from harness.cli import run as run_command
 from harness.core.asked import Asked
 from harness.search import evaluator
-from harness.store.rundir import Run, read_asked, write_asked
+from harness.store.reading import read_as
+from harness.store.rundir import Run, write_asked
 from tasks.spec import find_task
 
 TOY = ("--task", "toy", "--profile", "test")
@@ -48,7 +49,7 @@ def test_what_run_toml_asked_is_asked_again_and_what_is_typed_beside_it_goes_bef
 ):
     here, result = finished
     file = here / result["run"] / "run.toml"
-    first = read_asked(file)
+    first = read_as(Asked, file)
     told = call("run", "--asked", file, "--seed", 7, "--set", "greedy.num_drafts=2",
                 "--effort", "high", "--json", cwd=tmp_path, code=2)  # fmt: skip
     assert "--effort means nothing to agent reference" in told.stderr
@@ -67,7 +68,7 @@ def test_a_request_with_the_defaults_typed_is_the_one_with_them_left_out(tmp_pat
     one, other = (Run.open(tmp_path / json.loads(done.stdout)["run"]).asked for done in runs)
     assert one == other
     (tmp_path / "least.toml").write_text('format = 1\ntask = "toy"\nprofile = "test"\n')
-    assert read_asked(tmp_path / "least.toml") == Asked(task="toy", profile="test")
+    assert read_as(Asked, tmp_path / "least.toml") == Asked(task="toy", profile="test")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Watching runs: states, damage, hostile text, and how little is read."""
 
+import io
 import json
 import os
 import pty
@@ -9,6 +10,8 @@ import subprocess
 import termios
 import threading
 import time
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +19,13 @@ from calling import HARNESS, call
 from filelock import FileLock
 
 from harness.base.errors import ConfigError
+from harness.core.model import Prompt, Reply, Usage
 from harness.report.watching import Watch, lines
+from harness.store import journal as journals
 from harness.store.follower import Follower
+from harness.store.journal import Journal
 from harness.store.rundir import Run
+from harness.store.tape import Lost, Record, Tape, system_hash
 
 
 @pytest.fixture
@@ -34,9 +41,8 @@ def runs(finished, tmp_path):
     upto = next(n for n, line in enumerate(whole) if '"evaluating", "node": 2' in line) + 1
     for name in ("killed", "interrupted", "live"):
         (place / name / "events.jsonl").write_text("".join(whole[:upto]))
-    with (place / "interrupted" / "events.jsonl").open("a") as file:
-        event = {**json.loads(whole[-1]), "event": "closed", "status": "interrupted"}
-        file.write(json.dumps(event) + "\n")
+    journal = place / "interrupted" / "events.jsonl"
+    journal.write_text(journal.read_text() + next_line(journal, "closed", status="interrupted"))
     (place / "torn" / "events.jsonl").write_text("".join(whole[:3]) + "no json\n" + whole[3])
     (place / "toml" / "run.toml").write_text("format = 1\ntask = ")
     (place / "bare" / "run.toml").unlink()
@@ -45,6 +51,17 @@ def runs(finished, tmp_path):
     (place / "notes" / "todo.txt").write_text("mine")
     with FileLock(place / "live" / ".lock"):
         yield place
+
+
+def next_line(journal: Path, event: str, **data: object) -> str:
+    """Return the line that would come next in a journal."""
+    copy = journal.with_name("copy.jsonl")
+    shutil.copy(journal, copy)
+    with closing(Journal(copy)) as written:
+        written.append(event, **data)
+    line = copy.read_text().splitlines(keepends=True)[-1]
+    copy.unlink()
+    return line
 
 
 def made_by(run: Path, agent: str) -> None:
@@ -115,23 +132,22 @@ def test_what_runs_hold_is_shown_and_never_obeyed(runs):
 
 def test_only_new_bytes_of_a_journal_are_read(runs, monkeypatch):
     follower, read = Follower(runs / "live"), []
-    pread = os.pread
-
-    def counted(fd, size, at):
-        text = pread(fd, size, at)
-        read.append(len(text))
-        return text
-
-    monkeypatch.setattr(os, "pread", counted)
-    assert follower.look().step == 2
     file = runs / "live" / "events.jsonl"
+    line = next_line(file, "scored", node=2, score=0.75)
+
+    class Counted(io.FileIO):
+        def read(self, size=-1):
+            text = super().read(size)
+            read.append(len(text))
+            return text
+
+    monkeypatch.setattr(journals, "open_plain", Counted)
+    assert follower.look().step == 2
     assert sum(read) == file.stat().st_size
     read.clear()
     for _ in range(5):
         assert follower.look().step == 2
-    assert read == []
-    event = json.loads(file.read_text().splitlines()[-1])
-    line = json.dumps({**event, "event": "scored", "node": 2, "score": 0.75}) + "\n"
+    assert sum(read) == 0
     with file.open("a") as journal:
         journal.write(line[:30])  # half a line is no line yet
     assert follower.look().step == 2
@@ -152,10 +168,10 @@ def test_a_damaged_run_that_is_mended_is_shown_again(runs):
 def test_a_dead_run_that_is_resumed_is_seen_to_live_again(runs):
     follower, file = Follower(runs / "killed"), runs / "killed" / "events.jsonl"
     assert follower.look().state == "killed"
-    event = json.loads(file.read_text().splitlines()[-1])
+    line = next_line(file, "opened", pid=7)
     with FileLock(runs / "killed" / ".lock"):
         with file.open("a") as journal:
-            journal.write(json.dumps({**event, "event": "opened", "pid": 7}) + "\n")
+            journal.write(line)
         now = follower.look()
         assert (now.state, now.pid) == ("running", 7)
     assert follower.look().state == "killed"
@@ -186,23 +202,31 @@ def test_watching_writes_nothing_and_takes_no_lock_that_a_run_wants(runs):
 
 
 def test_calls_to_a_model_are_added_up_with_lost_ones_at_their_worst(runs):
-    usage = {"input_tokens": 100, "cached_tokens": 50, "cache_write_tokens": 0,
-             "output_tokens": 20, "reasoning_tokens": 5}  # fmt: skip
-    worst = {**usage, "input_tokens": 1000}
-    record = {"status": "answered", "reply": {"usage": usage}, "dollars": 0.01, "worst": worst,
-              "worst_dollars": 0.5, "lost": [], "replayed": False}  # fmt: skip
-    calls = runs / "live" / "nodes" / "0001" / "calls"
-    calls.mkdir()
-    lost = {"worst": worst, "worst_dollars": 0.5}
-    (calls / "000.json").write_text(json.dumps({**record, "lost": [lost]}))
-    (calls / "001.json").write_text(json.dumps({**record, "status": "sent", "reply": None}))
-    (calls / "002.json").write_text(json.dumps({**record, "replayed": True}))
-    (calls / "003.json").write_text(json.dumps({**record, "status": "failed", "reply": None}))
+    usage = Usage(100, 50, 0, 20, 5)
+    worst = replace(usage, input_tokens=1000)
+    tape, prompt = Tape(runs / "live"), Prompt("", ())
+
+    def call_of(number, *, reply=None, dollars=0.01, **more):
+        tape.write(
+            Record(
+                node=1, call=number, purpose="draft", hash="", describe={},
+                system=system_hash(prompt), turns=(), sent="", worst=worst, worst_dollars=0.5,
+                reply=reply, dollars=dollars, **more,
+            ),
+            prompt,
+        )  # fmt: skip
+
+    reply = Reply("x", "end", usage, "m", 1.0)
+    lost = Lost(sent="", worst=worst, worst_dollars=0.5)
+    call_of(0, status="answered", reply=reply, lost=(lost,))
+    call_of(1, status="sent")
+    call_of(2, status="answered", reply=reply, replayed=True)
+    call_of(3, status="failed")
     now = Follower(runs / "live").look()
     assert now.calls == 3
     assert (now.tokens_in, now.tokens_out) == (150 + 2 * 1050, 60)
     assert now.dollars == pytest.approx(0.01 + 0.5 + 0.5)
-    (calls / "004.json").write_text(json.dumps({**record, "dollars": None}))
+    call_of(4, status="answered", reply=reply, dollars=None)
     assert Follower(runs / "live").look().dollars is None
     assert "?" in lines([Follower(runs / "live").look()], width=100)[1]
 
@@ -232,9 +256,9 @@ def test_on_a_terminal_it_stays_until_q_and_leaves_the_terminal_as_it_was(runs):
     try:
         read_until(lambda seen: b"evaluating" in seen)
         journal = runs / "live" / "events.jsonl"
-        event = json.loads(journal.read_text().splitlines()[-1])
+        line = next_line(journal, "chosen", node=3)
         with journal.open("a") as file:
-            file.write(json.dumps({**event, "event": "chosen", "node": 3}) + "\n")
+            file.write(line)
         read_until(lambda seen: b"writing" in seen)
         assert process.poll() is None
         os.write(ours, b"q")

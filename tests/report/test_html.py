@@ -155,7 +155,8 @@ def test_a_link_in_a_run_carries_no_file_of_this_machine_into_the_report(tmp_pat
     call.unlink()
     os.mkfifo(call)
     said, text = report(run, out=tmp_path / "r.html")
-    assert "000.json is no regular file" in said["notes"][0]
+    assert "000.json cannot be read" in said["notes"][0]
+    assert "it is no regular file" in said["notes"][0]
     assert "the key of the house" not in "\n".join(payload(text)["lines"])
     assert text_of(run, "nodes/0002/stdout.log") is None
     assert text_of(run, "../secret") is None

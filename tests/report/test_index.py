@@ -7,7 +7,8 @@ import time
 import pytest
 
 from harness.base.errors import ConfigError
-from harness.store.index import MOST_BYTES, entries
+from harness.base.files import MOST_BYTES
+from harness.store.index import entries
 
 from .made_runs import make_run
 

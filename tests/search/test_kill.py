@@ -53,7 +53,7 @@ def outline(run: Path) -> dict:
 def check_journal(run: Path) -> None:
     """No finished node was evaluated again, and each was scored exactly once."""
     scored: Counter = Counter()
-    for event in read(run / "events.jsonl")[0]:
+    for event in read(run / "events.jsonl"):
         if event.kind == "evaluating":
             assert not scored[event.data["node"]], f"node {event.data['node']} was done twice"
         elif event.kind == "scored":

@@ -71,7 +71,7 @@ class World:
 
     @property
     def events(self):
-        return read(self.run.path / "events.jsonl")[0]
+        return read(self.run.path / "events.jsonl")
 
     def numbers(self, kind: str) -> list[int]:
         return [e.data["node"] for e in self.events if e.kind == kind]
@@ -101,7 +101,7 @@ def most_at_once(spans) -> int:
 
 def check_shown(run: Run) -> None:
     """Every agent saw the tree of its choice, and every choice follows from that tree."""
-    events = read(run.path / "events.jsonl")[0]
+    events = read(run.path / "events.jsonl")
     policy = make_policy(run.asked.policy, list(run.asked.settings))
     written = {e.data["node"] for e in events if e.kind == "written"}
     for place, event in enumerate(events):
@@ -290,13 +290,13 @@ def test_kills_with_three_slots_lose_nothing_and_do_nothing_twice(tmp_path, kill
             landed[where.read_text()] += 1
             (target,) = place.iterdir()
             how = "resume"
-            length = len(read(target / "events.jsonl")[0])
+            length = len(read(target / "events.jsonl"))
             for file in target.glob("nodes/*/score.json"):
                 finished.setdefault(int(file.parent.name), length)
         else:
             pytest.fail("the run never finished")
         run = Run.open(target)
-        events = read(target / "events.jsonl")[0]
+        events = read(target / "events.jsonl")
         count = Counter(e.kind for e in events)
         assert (count["chosen"], count["written"], count["scored"]) == (8, 8, 8)
         assert {e.data["node"] for e in events if e.kind == "scored"} == set(range(8))

@@ -8,7 +8,7 @@ import pytest
 
 from harness.base.errors import ConfigError
 from harness.store import journal as journals
-from harness.store.journal import Journal, read
+from harness.store.journal import Journal, Reader, read
 from scorers.score import Reason
 
 KEPT = (
@@ -35,7 +35,7 @@ def test_truncated_at_any_byte_it_reads_back_as_a_prefix(written, tmp_path):
     copy = tmp_path / "copy.jsonl"
     for size in range(len(whole) + 1):
         copy.write_bytes(whole[:size])
-        events, _, _ = read(copy)
+        events = read(copy)
         assert [e.data["node"] for e in events] == list(range(whole[:size].count(b"\n")))
 
 
@@ -44,7 +44,7 @@ def test_a_torn_line_is_cut_off_and_the_chain_goes_on(written):
     journal = Journal(written)
     journal.append("chosen", node=9, operator="draft", parents=[])
     journal.close()
-    assert [e.data["node"] for e in read(written)[0]] == [0, 1, 2, 3, 9]
+    assert [e.data["node"] for e in read(written)] == [0, 1, 2, 3, 9]
 
 
 @pytest.mark.parametrize("damage", ["flip", "drop", "swap", "garbage"])
@@ -81,21 +81,27 @@ def test_an_event_is_the_same_now_as_when_it_is_read_back(tmp_path):
     given = {"reason": Reason.CRASHED, "parents": (1, 2), "score": 0.1, "files": {"model.py": "x"}}
     event = journal.append("scored", **given)
     journal.close()
-    (again,) = read(journal.path)[0]
+    (again,) = read(journal.path)
     assert repr(event) == repr(again)
 
 
 def test_a_journal_of_this_format_reads_as_long_as_there_is_a_harness(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_text(KEPT)
-    (opened, scored), chain, whole = read(path)
+    reader = Reader(path)
+    opened, scored = reader.more()
     assert (opened.kind, opened.elapsed_s, opened.data) == ("opened", 0.0, {"agent": "reference"})
     assert (scored.kind, scored.elapsed_s, scored.data) == (
         "scored",
         12.5,
         {"node": 0, "score": 0.5},
     )
-    assert (chain, whole) == (json.loads(KEPT.splitlines()[1])["chain"], len(KEPT))
+    assert (opened.at, scored.at) == (
+        "2026-01-02T03:04:05.678+00:00",
+        "2026-01-02T03:04:18.178+00:00",
+    )
+    chain = json.loads(KEPT.splitlines()[1])["chain"]
+    assert (reader.chain, reader.whole) == (chain, len(KEPT))
 
 
 def test_what_is_no_journal_line_is_said_to_be_none_in_the_first_line_too(tmp_path):
@@ -129,7 +135,7 @@ def test_active_time_adds_up_over_processes_and_what_lies_between_is_not_counted
         assert journal.append("closed").elapsed_s == elapsed
         now = opened + 50
         journal.close()
-    assert [e.elapsed_s for e in read(path)[0]] == [2.5, 5.0, 7.5, 10.0, 12.5, 15.0]
+    assert [e.elapsed_s for e in read(path)] == [2.5, 5.0, 7.5, 10.0, 12.5, 15.0]
 
 
 def interrupt_at(line: int):
@@ -162,7 +168,7 @@ def test_ctrl_c_at_any_line_of_append_leaves_a_journal_that_goes_on(tmp_path):
         finally:
             sys.settrace(before)
         journal.append("closed")
-        kinds = [e.kind for e in read(journal.path)[0]]
+        kinds = [e.kind for e in read(journal.path)]
         assert kinds == [e.kind for e in journal.events]
         assert kinds in (["opened", "closed"], ["opened", "chosen", "closed"])
         journal.close()
@@ -194,4 +200,4 @@ def test_a_line_that_a_full_disk_cut_short_is_an_error_and_is_not_built_upon(wri
     journal._file = file
     journal.append("closed")
     journal.close()
-    assert [e.kind for e in read(written)[0]] == ["chosen"] * 5 + ["closed"]
+    assert [e.kind for e in read(written)] == ["chosen"] * 5 + ["closed"]

@@ -15,10 +15,10 @@ from harness.launch.run import resume, start
 from harness.report.bundle.pack import pack
 from harness.report.gate import make_baseline
 from harness.report.leaderboard import build
-from harness.report.tree_view import load
 from harness.store import unchanged
 from harness.store.index import entries
 from harness.store.journal import Journal, read
+from harness.store.loading import load
 from harness.store.recording import Recording
 from harness.store.rundir import Run
 from scorers import conditions
@@ -76,7 +76,7 @@ def aged(run: Path) -> None:
 
 def unnamed(run: Path) -> None:
     """Make a journal look as before it named the lock."""
-    events = read(run / "events.jsonl")[0]
+    events = read(run / "events.jsonl")
     (run / "events.jsonl").unlink()
     journal = Journal(run / "events.jsonl")
     for event in events:

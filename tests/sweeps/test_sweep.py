@@ -112,7 +112,7 @@ def sweep(tmp_path, text, code=0):
 
 
 def journals(tmp_path):
-    return [read(file)[0] for file in sorted(tmp_path.glob("runs/six/*/events.jsonl"))]
+    return [read(file) for file in sorted(tmp_path.glob("runs/six/*/events.jsonl"))]
 
 
 def evaluating(tmp_path):

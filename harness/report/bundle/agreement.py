@@ -4,8 +4,9 @@ from pathlib import Path
 
 from harness.base.errors import ConfigError
 from harness.report.bundle.manifest import Manifest
-from harness.report.tree_view import load
-from harness.store.rundir import FINAL, Run, read_as
+from harness.store.loading import load
+from harness.store.reading import read_as
+from harness.store.rundir import FINAL, Run
 from harness.store.state import State
 from scorers.score import Score
 
@@ -16,7 +17,7 @@ def agree(named: Path, folder: Path, manifest: Manifest) -> tuple[Run, State, Sc
     ``named`` is what it is called in messages. Raises ConfigError where something is damaged,
     missing, or contradicts the manifest.
     """
-    run, state = load(folder)  # the chain of the journal, and each node's files by its hashes
+    run, _, state = load(folder)  # the chain of the journal, and each node's files by its hashes
     result = run.result
     if result is None:
         raise ConfigError(f"{named} holds a run without a result.")

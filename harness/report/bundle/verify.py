@@ -16,6 +16,7 @@ from harness.report.bundle.agreement import agree
 from harness.report.bundle.manifest import Manifest
 from harness.report.bundle.unpack import unpack
 from harness.store.rundir import Run
+from scorers.conditions import differing
 from scorers.score import Score
 from tasks import hidden
 from tasks.spec import find_task
@@ -95,8 +96,7 @@ def _compared(
     manifest: Manifest, nodes: int, then: Score, now: Score, tolerance: float | None
 ) -> Check:
     """Judge a new score by the old one's standard error over its rows, or by ``tolerance``."""
-    key = now.conditions.key
-    others = tuple(name for name, value in then.conditions.key.items() if key[name] != value)
+    others = differing(then.conditions.key, now.conditions.key)
     within = WIDE * (then.standard_error or 0.0) if tolerance is None else tolerance
     if then.score is None or now.score is None:
         same = then.score is None and now.score is None

@@ -18,7 +18,8 @@ from harness.base.errors import ConfigError
 from harness.core.tree import Node
 from harness.report.drawing.untrusted import text_of
 from harness.report.export.rows import calls_by_node, source_of
-from harness.report.tree_view import load
+from harness.store.journal import Event
+from harness.store.loading import load
 from harness.store.rundir import Run
 from harness.store.state import State
 from harness.store.tape import Record, Tape
@@ -54,9 +55,9 @@ def as_inspect(paths: list[Path], out: Path) -> tuple[list[Path], dict[str, str]
 
 def log_of(path: Path) -> dict[str, Any]:
     """Return a run's log as JSON values. Raises ConfigError where the run is damaged."""
-    run, state = load(path)
+    run, events, state = load(path)
     asked, lock, result = run.asked, run.lock, run.result
-    began, ended = _times(run)
+    began, ended = _times(events)
     calls = calls_by_node(path)
     identity = sha256(f"{run.name} {lock.audit_key}".encode()).hexdigest()[:22]
     samples = [_sample(run, state, node, calls.get(node.number, [])) for node in state.tree]
@@ -111,18 +112,13 @@ def log_of(path: Path) -> dict[str, Any]:
     }
 
 
-def _times(run: Run) -> tuple[str, str]:
-    """Return when the journal begins and ends; its order is checked where the run is loaded."""
-    stamps: list[str] = []
-    for line in (run.path / "events.jsonl").read_bytes().splitlines():
-        try:
-            stamps.append(datetime.fromisoformat(json.loads(line)["at"]).isoformat())
-        except (ValueError, KeyError, TypeError):
-            continue  # a torn last line
-    if not stamps:
+def _times(events: list[Event]) -> tuple[str, str]:
+    """Return when the journal begins and ends."""
+    if not events:
         now = datetime.fromtimestamp(0, UTC).isoformat()
         return now, now
-    return stamps[0], stamps[-1]
+    began, ended = (datetime.fromisoformat(event.at) for event in (events[0], events[-1]))
+    return began.isoformat(), ended.isoformat()
 
 
 def _summary(metric: str, result: dict[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,9 @@ from typing import Any
 from harness.base.errors import ConfigError
 from harness.core.tree import Node
 from harness.report.drawing.untrusted import text_of
-from harness.report.sound import calls_of
-from harness.report.tree_view import load
+from harness.store.loading import load
 from harness.store.state import State
-from harness.store.tape import Record
+from harness.store.tape import Record, Tape
 
 COLUMNS: dict[str, str] = {
     "run": "string",
@@ -50,7 +49,7 @@ COLUMNS: dict[str, str] = {
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a run. Raises ConfigError where it is damaged."""
-    run, state = load(path)
+    run, _, state = load(path)
     asked, lock = run.asked, run.lock
     calls = calls_by_node(path)
     about = {
@@ -108,7 +107,7 @@ def source_of(node: Node) -> str:
 def calls_by_node(path: Path) -> dict[int, list[Record]]:
     """Return the answered calls of a run. Raises ConfigError naming a damaged one."""
     found: dict[int, list[Record]] = {}
-    for record in calls_of(path):
+    for record in Tape(path):
         if record.reply is not None:
             found.setdefault(record.node, []).append(record)
     return found

@@ -17,7 +17,7 @@ from harness.base.errors import ConfigError
 from harness.core.tree import Node, Tree
 from harness.report.features.reading import changed, features_of
 from harness.report.features.rules import Features
-from harness.report.tree_view import load
+from harness.store.loading import load
 
 FENCE = 1.5
 """Interquartile ranges below the lower quartile that make a parent a poor start (Tukey 1977)."""
@@ -54,7 +54,7 @@ def steps_of(runs: Iterable[Path]) -> tuple[list[Steps], dict[str, str]]:
     skipped: dict[str, str] = {}
     for path in runs:
         try:
-            run, state = load(path)
+            run, _, state = load(path)
         except ConfigError as error:
             skipped[str(path)] = str(error).splitlines()[0]
             continue

@@ -9,11 +9,11 @@ from harness.agents import AGENTS
 from harness.report.baselines import known
 from harness.report.drawing import curves, plots
 from harness.report.html.traces import Trace
-from harness.report.samples import conditions_of, contenders
-from harness.report.sound import sensible
+from harness.report.samples import contenders
 from harness.report.stats.intervals import UNBOUNDED, Interval, over_seeds
 from harness.report.stats.nines import BOUNDS
 from harness.store.index import Entry
+from harness.store.loading import sensible
 
 COLOURS = 8
 MOST_STRIPS = 30
@@ -47,7 +47,7 @@ def figures(traces: Sequence[Trace]) -> list[TaskPlots]:
     for found in traces:
         asked = found.entry.asked
         if asked is not None and (alone or not found.entry.is_replay):
-            key = tuple(sorted(conditions_of(found.entry).items()))
+            key = tuple(sorted(found.entry.key.items()))
             groups[f"{asked.task} {asked.profile}"].setdefault(key, []).append(found)
     drawn = []
     for task, by_conditions in sorted(groups.items()):

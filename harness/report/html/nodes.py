@@ -13,7 +13,7 @@ from harness.core.tree import Node
 from harness.report.drawing.plots import Scale, Tick, fenced, spread
 from harness.report.drawing.untrusted import cut, text_of
 from harness.report.html.pool import Pool
-from harness.report.tree_view import load
+from harness.store.loading import load
 from harness.store.rundir import FINAL
 from harness.store.state import State
 from scorers.score import Score
@@ -76,7 +76,7 @@ class View:
 
 def view(run: Path, title: str) -> View:
     """Read a run's tree. Raises ConfigError where its journal or a submission is damaged."""
-    _, state = load(run)
+    state = load(run).state
     tree = state.tree
     best, last = tree.best(), max(len(tree) - 1, 1)
     scores = [n.score for n in tree if n.score is not None]

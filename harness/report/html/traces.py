@@ -4,18 +4,16 @@ Read from the journal's ``scored`` lines alone: of 240,000 nodes nothing else ca
 seconds. The chain of the journal is not checked here; it is where single nodes are shown.
 """
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.base.errors import ConfigError
 from harness.report.drawing.curves import Point
-from harness.report.sound import calls_of, sensible
 from harness.store.index import Entry
-
-MOST_BYTES = 256 << 20
-SCORED = b'"event": "scored"'
+from harness.store.journal import scored
+from harness.store.loading import sensible
+from harness.store.tape import Tape
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +27,14 @@ class Trace:
 
 def trace(entry: Entry) -> Trace:
     """Read a run's points. What cannot be read is a ``problem``, never an exception."""
-    file = Path(entry.path) / "events.jsonl"
     try:
-        if file.stat().st_size > MOST_BYTES or not file.is_file():
-            return Trace(entry, (), "its journal is no file of a sensible size")
-        lines = file.read_bytes().split(b"\n")[:-1]
-        points = [_point(json.loads(line)) for line in lines if SCORED in line]
+        points = [_point(event) for event in scored(Path(entry.path) / "events.jsonl")]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return Trace(entry, (), f"its journal cannot be read: {type(error).__name__}")
-    return Trace(entry, tuple(p for p in points if p is not None))
+    return Trace(entry, tuple(points))
 
 
-def _point(event: dict[str, object]) -> Point | None:
-    if event["event"] != "scored":
-        return None  # the words stood in some other text
+def _point(event: dict[str, object]) -> Point:
     node, elapsed, score = event["node"], event["elapsed_s"], event["score"]
     if not isinstance(node, int) or not sensible(elapsed):
         raise TypeError(node)
@@ -54,7 +46,7 @@ def with_calls(found: Trace) -> Trace:
     tokens: dict[int, int] = defaultdict(int)
     dollars: dict[int, float | None] = defaultdict(float)
     try:
-        for record in calls_of(Path(found.entry.path)):
+        for record in Tape(Path(found.entry.path)):
             usage = record.reply.usage if record.reply else record.worst
             tokens[record.node] += usage.prompt_tokens + usage.output_tokens
             cost = record.dollars if record.reply else record.worst_dollars

@@ -1,20 +1,21 @@
-"""Whether what a journal gave is what runs write.
+"""A whole run, read strictly: what is shown, exported, packed or scored again is checked here.
 
 The chain of a journal shows damage, not intent: whoever knows how it is made can write a journal
-that holds any JSON. What is shown, exported or plotted is checked once, here.
+that holds any JSON. So its values are checked as well, and submissions by their hashes.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
 from harness.base.errors import ConfigError
 from harness.core.tree import Node
-from harness.store.state import State
-from harness.store.tape import Record, Tape
+from harness.store.journal import Event, read
+from harness.store.rundir import Run
+from harness.store.state import State, rebuild
 
 MOST = 1e12
 """No number of a run is larger: not a node, a score, a second or a token."""
@@ -22,20 +23,36 @@ MOST = 1e12
 _NODE = TypeAdapter(Node)
 
 
+class Loaded(NamedTuple):
+    """A run, what its journal says, and the state after that."""
+
+    run: Run
+    events: list[Event]
+    state: State
+
+
+def load(path: Path) -> Loaded:
+    """Read a run without touching it. Raises ConfigError where it is damaged."""
+    run = Run.open(path)
+    events = read(run.path / "events.jsonl")
+    run.refuse_other_lock(events)
+    try:
+        state = rebuild(events, run.path / "nodes", maximize=run.lock.maximize)
+        _check(state)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"The journal of {path} holds what no run writes.",
+            cause=f"{type(error).__name__}: {str(error)[:300]}",
+        ) from error
+    return Loaded(run, events, state)
+
+
 def sensible(value: object) -> bool:
     """Return whether it is a number that a plot can hold, as no infinite or astronomic one is."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MOST
 
 
-def calls_of(run: Path) -> Iterator[Record]:
-    """Yield a run's calls. Raises ConfigError where one is damaged, or is no plain file."""
-    for file in run.glob("nodes/*/calls/*.json"):
-        if not file.is_file():  # a pipe would be waited for without end
-            raise ConfigError(f"{file} is no regular file.")
-    yield from Tape(run)
-
-
-def check(state: State) -> None:
+def _check(state: State) -> None:
     """Raise ValueError, or what else odd values raise, where a state is not one of a run."""
     for node in state.tree:
         _NODE.validate_json(json.dumps(asdict(node)), strict=True)

@@ -1,0 +1,60 @@
+"""One file of a run as a model: of a format that we know, and each value what it may be."""
+
+import json
+import re
+import tomllib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from harness.base.errors import ConfigError
+from harness.base.files import read_text
+from harness.base.validation import problems
+from harness.core.asked import FORMAT
+
+SEED = re.compile(r"^seed = (0|[1-9][0-9]{0,17})$", re.MULTILINE)
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_as(model: type[M], file: Path, *, follow: bool = False) -> M:
+    """Return what a TOML or JSON file holds. Raises ConfigError naming the file and the value.
+
+    ``follow``: it may be a link, because a user named it and nobody else did.
+    """
+    try:
+        text = read_text(file, follow=follow)
+        values = _toml(text) if file.suffix == ".toml" else json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} cannot be read.", cause=str(error)) from error
+    version = values.get("format") if isinstance(values, dict) else None
+    if version != FORMAT or isinstance(version, bool):
+        raise ConfigError(
+            f"{file} has format {version!r:.20}; this harness reads {FORMAT}.",
+            remedy="a newer version of the harness",
+        )
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        toml = text if file.suffix == ".toml" else ""
+        cause = problems(error, model, toml=toml)
+        raise ConfigError(f"{file} is damaged.", cause=cause) from error
+
+
+def _toml(text: str) -> dict[str, Any]:
+    """Parse TOML. The seeds of one experiment differ in one line: the rest is parsed once.
+
+    That is a third of the time of reading 2,400 runs.
+    """
+    head, bracket, tail = text.partition("\n[")
+    found = SEED.findall(head)
+    if len(found) != 1 or '"""' in text or "'''" in text:
+        return tomllib.loads(text)
+    return {**_toml_without_seed(SEED.sub("", head) + bracket + tail), "seed": int(found[0])}
+
+
+@lru_cache(maxsize=1024)
+def _toml_without_seed(text: str) -> dict[str, Any]:
+    return tomllib.loads(text)
