@@ -29,7 +29,9 @@ def read_as(model: type[M], file: Path, *, follow: bool = False) -> M:
         values = _toml(text) if file.suffix == ".toml" else json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file} cannot be read.", cause=str(error)) from error
-    version = values.get("format") if isinstance(values, dict) else None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} holds no JSON object.")
+    version = values.get("format")
     if version != FORMAT or isinstance(version, bool):
         raise ConfigError(
             f"{file} has format {version!r:.20}; this harness reads {FORMAT}.",

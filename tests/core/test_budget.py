@@ -63,9 +63,9 @@ def test_a_runs_progress_leaves_the_final_retraining_out():
     tree.add(Node(0, "draft", (), state="scored", seconds=30.0))
     tree.add(Node(1, "draft", (), state="written", seconds=0.0))
     events = [
-        Event("opened", 0.0, {"queued_s": 7.0}),
-        Event("finalizing", 40.0, {}),
-        Event("opened", 45.0, {}),  # of an older harness
+        Event("opened", 0.0, "", {"queued_s": 7.0}),
+        Event("finalizing", 40.0, "", {}),
+        Event("opened", 45.0, "", {}),  # of an older harness
     ]
     assert how_far(events, tree, 90.0) == Progress(2, 40.0, 30.0, 7.0)
     assert how_far(events[:1], tree, 35.0).active_s == 35.0

@@ -73,7 +73,7 @@ def until(happened, what: str, patience_s: float = PATIENCE_S) -> None:
 
 def kinds(run: Path) -> list[str]:
     journal = run / "events.jsonl"
-    return [e.kind for e in read(journal)[0]] if journal.exists() else []
+    return [e.kind for e in read(journal)] if journal.exists() else []
 
 
 def under_way(run: Path, count: int) -> None:
