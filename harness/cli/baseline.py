@@ -17,8 +17,8 @@ def command(
     places: Annotated[list[Path], typer.Argument(help="Runs, or folders of runs.")],
 ) -> int:
     """Print what `harness check` compares to: the scores of finished runs, as JSON."""
-    values, said = gate.make_baseline(entries(places, cache=cache_file()), __version__)
-    sys.stdout.write(gate.baseline_text(values))
+    baseline, said = gate.make_baseline(entries(places, cache=cache_file()), __version__)
+    sys.stdout.write(gate.baseline_text(baseline))
     for line in said:
         typer.echo(line, err=True)
     return 0

@@ -29,7 +29,7 @@ def command(
     sides = [comparison.chosen(text, places, cache_file()) for text in (a, b)]
     found = comparison.compare(sides[0], sides[1], (a, b), allowed)
     if json:
-        print_json(found)
+        print_json(comparison.as_json(found))
     else:
         typer.echo(comparison_text.told(found))
-    return 0 if found["tasks"] else CANNOT_TELL
+    return 0 if found.tasks else CANNOT_TELL

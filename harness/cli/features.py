@@ -24,10 +24,10 @@ def command(
     """Tell which kinds of change made scores better, step by step."""
     wanted = [run_path(place) for place in places or [RUNS_DIR]]
     found = entries(wanted, cache=cache_file())
-    built = report.build([Path(e.path) for e in found if e.asked is not None and not e.is_replay])
-    built["skipped"] |= {e.path: e.problem for e in found if e.asked is None}
+    tables, skipped = report.build(Path(e.path) for e in found if e.asked and not e.is_replay)
+    skipped |= {e.path: e.problem for e in found if e.asked is None}
     if json:
-        print_json(built)
+        print_json(report.as_json(tables, skipped))
     else:
-        show(built, each=each)
-    return 0 if any(table["steps"] for table in built["tables"]) else 1
+        show(tables, skipped, each=each)
+    return 0 if any(table.steps for table in tables) else 1

@@ -29,11 +29,11 @@ def command(context: typer.Context, tasks_dir: TasksDir = None, json: AsJson = F
 @guarded
 def _list(*, json: bool) -> int:
     tasks, broken = look()
-    rows = listing(tasks.values())
     if json:
+        rows = listing(tasks.values())
         print_json({"format": 1, "tasks": rows, "broken": [as_json(one) for one in broken]})
     else:
-        render(rows, broken)
+        render(tasks.values(), broken)
     return 0
 
 
@@ -51,13 +51,13 @@ def show(
     """Say what one task is: data, chance and shortcuts, published values, limits by profile."""
     task = find_task(name)
     text = None if profile is None else task.description(profile)
-    found = describe(task)
+    found = describe(task)  # first: it reads all the files, and names what is wrong with them
     if json:
         print_json({"format": 1, **found, "description": text})
     elif text is not None:
         typer.echo(text)
     else:
-        render_one(found)
+        render_one(task)
     return 0
 
 

@@ -5,7 +5,7 @@ for leaving it out would favour whoever fails on hard seeds.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +16,7 @@ from harness.base.validation import did_you_mean
 from harness.report.samples import Contender, Sample, samples
 from harness.report.stats.margin import further_seeds
 from harness.report.stats.nines import BOUNDS, clip
-from harness.report.stats.paired import Difference, by_key, holm, paired, unpaired
+from harness.report.stats.paired import Difference, holm, paired, unpaired
 from harness.store.index import Entry, entries
 
 LEVEL = 0.05
@@ -34,6 +34,48 @@ class Pairing:
     reason: str = ""
     across: tuple[str, ...] = ()
     """Conditions that differ, as was allowed, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A task that both sides ran alike. The ``p`` of ``test`` is corrected over all tasks."""
+
+    task: str
+    a: Sample
+    b: Sample
+    across: tuple[str, ...]
+    test: Difference | None
+
+    @property
+    def verdict(self) -> str:
+        if self.test is None:
+            return "cannot be told: too few seeds"
+        if self.test.identical:
+            return "identical in every pair"
+        if not _settled(self.test):
+            return "cannot be told apart"
+        return "B is better" if self.test.mean > 0 else "A is better"
+
+    @property
+    def further_seeds(self) -> int | None:
+        """How many more would tell, if like these; None where it is told, or nothing would."""
+        if self.test is None or self.test.identical or _settled(self.test):
+            return None
+        return further_seeds(self.test, 0.0, LEVEL / 2)
+
+
+def _settled(test: Difference) -> bool:
+    return test.p is not None and test.p <= LEVEL
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What each side is called, the tasks that compare, and those that do not."""
+
+    a: str
+    b: str
+    tasks: tuple[Compared, ...]
+    not_compared: tuple[Pairing, ...]
 
 
 def chosen(text: str, places: Sequence[Path], cache: Path | None) -> list[Entry]:
@@ -123,10 +165,9 @@ def _in_words(a: Sample, b: Sample) -> tuple[str, ...]:
 
 def difference(a: Sample, b: Sample) -> Difference | None:
     """Return B - A, more being better: by seed where they share one, else of the two means."""
-    both = by_key(a.values, b.values)
-    grain = max(a.grain, b.grain)
+    both = by_seed(a, b)
     if both:
-        return paired([a.sign * d for d in both], grain=grain)
+        return paired(list(both.values()), grain=max(a.grain, b.grain))
     found = unpaired(list(a.values.values()), list(b.values.values()))
     if found is None or a.sign > 0:
         return found
@@ -139,6 +180,13 @@ def difference(a: Sample, b: Sample) -> Difference | None:
     )
 
 
+def by_seed(a: Sample, b: Sample) -> dict[int, float]:
+    """Return B - A, more being better, for each seed that both have."""
+    before, after = a.values, b.values
+    both = sorted(before.keys() & after.keys())
+    return {seed: a.sign * (after[seed] - before[seed]) for seed in both}
+
+
 def bounded(test: Difference, metric: str) -> tuple[float | None, float | None]:
     """Return the ends of a difference's interval as far as two scores can be apart."""
     most = BOUNDS[metric][1] - BOUNDS[metric][0]
@@ -148,75 +196,67 @@ def bounded(test: Difference, metric: str) -> tuple[float | None, float | None]:
 
 def compare(
     a: Iterable[Entry], b: Iterable[Entry], names: tuple[str, str], across: Collection[str]
-) -> dict[str, Any]:
-    """Return the comparison as JSON values."""
+) -> Comparison:
+    """Pair the runs of both sides, and test what differs on each task."""
     pairings = pair(pooled(a, names[0]), pooled(b, names[1]), across)
-    tests = [difference(p.a, p.b) if p.a and p.b else None for p in pairings]
-    known = [d.p for d in tests if d is not None and d.p is not None]
-    adjusted = iter(holm(known))
-    rows = []
-    for pairing, test in zip(pairings, tests, strict=True):
-        p = next(adjusted) if test is not None and test.p is not None else None
-        rows.append(_row(pairing, test, p))
+    both = [(p, p.a, p.b) for p in pairings if p.a and p.b]
+    tests = _corrected([difference(left, right) for _, left, right in both])
+    tasks = tuple(
+        Compared(p.task, left, right, p.across, test)
+        for (p, left, right), test in zip(both, tests, strict=True)
+    )
+    return Comparison(*names, tasks, tuple(p for p in pairings if p.reason))
+
+
+def _corrected(tests: Sequence[Difference | None]) -> list[Difference | None]:
+    adjusted = iter(holm([d.p for d in tests if d and d.p is not None]))
+    return [replace(d, p=next(adjusted)) if d and d.p is not None else d for d in tests]
+
+
+def as_json(found: Comparison) -> dict[str, Any]:
+    """Return a comparison as JSON values."""
     return {
         "format": 1,
-        "a": names[0],
-        "b": names[1],
-        "tasks": [row for row in rows if not row["reason"]],
-        "not_compared": [
-            {"task": row["task"], "reason": row["reason"]} for row in rows if row["reason"]
-        ],
+        "a": found.a,
+        "b": found.b,
+        "tasks": [_row(one) for one in found.tasks],
+        "not_compared": [{"task": p.task, "reason": p.reason} for p in found.not_compared],
     }
 
 
-def _row(pairing: Pairing, test: Difference | None, p: float | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"task": pairing.task, "reason": pairing.reason}
-    if pairing.a is None or pairing.b is None:
-        return row
-    row |= {
-        "metric": pairing.a.metric,
-        "direction": pairing.a.direction,
-        "conditions": dict(pairing.a.conditions),
-        "across": list(pairing.across),
-        "a": _side(pairing.a),
-        "b": _side(pairing.b),
+def _row(one: Compared) -> dict[str, Any]:
+    test, gap = one.test, None
+    if test is not None:
+        low, high = bounded(test, one.a.metric)
+        gap = {
+            "mean": test.mean,
+            "low": low,
+            "high": high,
+            "p": test.p,
+            "n": test.n,
+            "paired": test.paired,
+            "by_seed": by_seed(one.a, one.b) if test.paired else None,
+            "further_seeds": one.further_seeds,
+        }
+    return {
+        "task": one.task,
+        "reason": "",
+        "metric": one.a.metric,
+        "direction": one.a.direction,
+        "conditions": dict(one.a.conditions),
+        "across": list(one.across),
+        "a": _side(one.a),
+        "b": _side(one.b),
+        "difference": gap,
+        "verdict": one.verdict,
     }
-    if test is None:
-        return {**row, "difference": None, "verdict": "cannot be told: too few seeds"}
-    settled = p is not None and p <= LEVEL
-    further = None if settled or test.identical else further_seeds(test, 0.0, LEVEL / 2)
-    low, high = bounded(test, pairing.a.metric)
-    row["difference"] = {
-        "mean": test.mean,
-        "low": low,
-        "high": high,
-        "p": p,
-        "n": test.n,
-        "paired": test.paired,
-        "by_seed": _by_seed(pairing.a, pairing.b) if test.paired else None,
-        "further_seeds": further,
-    }
-    if test.identical:
-        verdict = "identical in every pair"
-    elif settled:
-        verdict = "B is better" if test.mean > 0 else "A is better"
-    else:
-        verdict = "cannot be told apart"
-    return {**row, "verdict": verdict}
-
-
-def _by_seed(a: Sample, b: Sample) -> dict[str, float]:
-    before, after = a.values, b.values
-    both = sorted(before.keys() & after.keys())
-    return {str(seed): a.sign * (after[seed] - before[seed]) for seed in both}
 
 
 def _side(sample: Sample) -> dict[str, Any]:
-    values: Mapping[int, float] = sample.values
     return {
-        "mean": fmean(values.values()),
+        "mean": fmean(sample.values.values()),
         "mean_of_valid": fmean(sample.valid) if sample.valid else None,
         "graded": sample.graded,
         "valid": len(sample.valid),
-        "seeds": sorted(values),
+        "seeds": sorted(sample.values),
     }

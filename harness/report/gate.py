@@ -110,8 +110,8 @@ class Checked:
         return self.call.verdict
 
 
-def make_baseline(entries: Iterable[Entry], version: str) -> tuple[dict[str, Any], list[str]]:
-    """Return a baseline as JSON values, and in words what was left out.
+def make_baseline(entries: Iterable[Entry], version: str) -> tuple[Baseline, list[str]]:
+    """Return a baseline, and in words what was left out.
 
     Raises ConfigError where there is nothing to go by.
     """
@@ -128,7 +128,7 @@ def make_baseline(entries: Iterable[Entry], version: str) -> tuple[dict[str, Any
             f"The runs of {', '.join(sorted(twice))} were made under several conditions.",
             remedy="harness leaderboard shows which; make the baseline of one of them",
         )
-    return Baseline(harness=version, groups=tuple(groups)).model_dump(mode="json"), said
+    return Baseline(harness=version, groups=tuple(groups)), said
 
 
 def _name(group: Group) -> str:
@@ -150,9 +150,9 @@ def _group(sample: Sample) -> Group:
     )
 
 
-def baseline_text(values: dict[str, Any]) -> str:
+def baseline_text(baseline: Baseline) -> str:
     """Return the file's text: sorted, with a line a seed, so that a diff shows what moved."""
-    text = json.dumps(values, indent=1, ensure_ascii=False)
+    text = json.dumps(baseline.model_dump(mode="json"), indent=1, ensure_ascii=False)
     return text.replace("[\n     ", "[").replace("\n    ]", "]").replace(",\n     ", ", ") + "\n"
 
 

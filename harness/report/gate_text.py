@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree as ET
 
 from harness.base.text import clean
-from harness.report.comparison import bounded
+from harness.report.comparison import bounded, by_seed
 from harness.report.gate import Checked, Drop, exit_code
 from harness.report.stats.intervals import FEWEST
-from harness.report.stats.paired import Difference, by_key
+from harness.report.stats.paired import Difference
 
 WORDS = {0: "no regression", 1: "REGRESSION", 5: "cannot tell"}
 
@@ -54,7 +54,7 @@ def _spread(one: Checked, test: Difference) -> str:
     if a is None or b is None:
         return ""
     if test.paired and test.n < FEWEST:
-        return f" ({', '.join(f'{a.sign * d:+.4f}' for d in by_key(a.values, b.values))})"
+        return f" ({', '.join(f'{d:+.4f}' for d in by_seed(a, b).values())})"
     low, high = bounded(test, a.metric)
     return f" [{low:+.4f}, {high:+.4f}]"
 

@@ -1,6 +1,7 @@
 """The table of models: what each costs, how long it lives, and whether its key is here."""
 
 import os
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
@@ -8,17 +9,12 @@ from urllib.parse import urlsplit
 from rich.table import Table
 from rich.text import Text
 
-from harness.agents.catalogue import Entry
+from harness.agents.catalogue import Entry, Price
 from harness.report.terminal import draw, least, stdout
 
 
-def listing(entries: list[Entry], today: date) -> list[dict[str, Any]]:
-    """Return a row a model. An unknown price is None."""
-    return [_row(entry, today) for entry in entries]
-
-
-def _row(entry: Entry, today: date) -> dict[str, Any]:
-    retires = entry.retires
+def as_json(entry: Entry, today: date) -> dict[str, Any]:
+    """Return a model as JSON values. An unknown price is None."""
     return {
         "agent": entry.name,
         "title": entry.title,
@@ -36,13 +32,17 @@ def _row(entry: Entry, today: date) -> dict[str, Any]:
         "price_date": entry.price_date.isoformat() if entry.price_date else None,
         "price_source": entry.price_source,
         "key": entry.key,
-        "key_present": bool(entry.key and os.environ.get(entry.key, "").strip()),
+        "key_present": _key_present(entry),
         "shut": entry.is_shut(today),
-        "retires": {"on": retires.on.isoformat(), "kind": retires.kind} if retires else None,
+        "retires": entry.retires.model_dump(mode="json") if entry.retires else None,
         "successor": entry.successor,
         "status": _status(entry, today),
         "note": entry.note,
     }
+
+
+def _key_present(entry: Entry) -> bool:
+    return bool(entry.key and os.environ.get(entry.key, "").strip())
 
 
 def _status(entry: Entry, today: date) -> str:
@@ -58,13 +58,13 @@ OPTIONAL = ("maker", "model id", "read", "limits")
 """What a narrow terminal does without, all or the last: it is in --json."""
 
 
-def render(rows: list[dict[str, Any]], *, source: str) -> None:
+def render(entries: list[Entry], today: date, *, source: str) -> None:
     """Print the table on stdout; below it, who follows whom and where prices come from."""
     console = stdout()
     choices = [[n for n in COLUMNS if n not in gone] for gone in ((), OPTIONAL[:3], OPTIONAL)]
-    tables = [_table(rows, shown) for shown in choices]
+    tables = [_table(entries, today, shown) for shown in choices]
     draw(console, next((t for t in tables if least(console, t) <= console.width), tables[-1]))
-    follow = [f"{r['agent']} → {r['successor']}" for r in rows if r["successor"]]
+    follow = [f"{e.name} → {e.successor}" for e in entries if e.successor]
     for line in (
         "Above the gap: the models of arXiv 2605.15871. Dollars per million tokens; + dearer for "
         "long prompts (--json). Limits: context/answer, tokens.",
@@ -77,40 +77,41 @@ def render(rows: list[dict[str, Any]], *, source: str) -> None:
         console.print(Text(line, style="dim"), soft_wrap=False)
 
 
-def _table(rows: list[dict[str, Any]], shown: list[str]) -> Table:
+def _table(entries: list[Entry], today: date, shown: list[str]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     right = ("limits", "$ in/cached/out")
     for name in shown:
         table.add_column(name, no_wrap=True, justify="right" if name in right else "left")
     for paper in (True, False):
-        for row in (r for r in rows if r["paper"] is paper):
-            cells = dict(zip(COLUMNS, _cells(row), strict=True))
-            table.add_row(*(cells[n] for n in shown), style="dim" if row["shut"] else "")
+        for entry in (e for e in entries if e.paper is paper):
+            cells = dict(zip(COLUMNS, _cells(entry, today), strict=True))
+            style = "dim" if entry.is_shut(today) else ""
+            table.add_row(*(cells[n] for n in shown), style=style)
         if paper:
             table.add_row()
     return table
 
 
-def _cells(row: dict[str, Any]) -> list[Text]:
-    key = Text("set", style="green") if row["key_present"] else Text("missing", style="yellow")
-    if row["server"] is None:
+def _cells(entry: Entry, today: date) -> list[Text]:
+    key = Text("set", style="green") if _key_present(entry) else Text("missing", style="yellow")
+    if not entry.base_url:
         key = Text("own")
     return [
-        Text(row["agent"], style="bold"),
-        Text(row["maker"]),
-        Text(row["model"]),
-        Text(f"{_tokens(row['context_tokens'])}/{_tokens(row['max_output_tokens'])}"),
-        Text(_prices(row["dollars_per_million"])),
-        Text(row["price_date"] or ""),
+        Text(entry.name, style="bold"),
+        Text(entry.maker),
+        Text(entry.model),
+        Text(f"{_tokens(entry.context_tokens)}/{_tokens(entry.max_output_tokens)}"),
+        Text(_prices(entry.prices)),
+        Text(str(entry.price_date or "")),
         key,
-        Text(row["status"], style="red" if row["shut"] else ""),
+        Text(_status(entry, today), style="red" if entry.is_shut(today) else ""),
     ]
 
 
-def _prices(bands: list[dict[str, Any]] | None) -> str:
+def _prices(bands: Sequence[Price]) -> str:
     if not bands:
         return "unknown"
-    told = (bands[0][name] for name in ("input", "cached", "output"))
+    told = (bands[0].input, bands[0].cached, bands[0].output)
     return "/".join(_dollars(d) for d in told) + ("+" if len(bands) > 1 else "")
 
 

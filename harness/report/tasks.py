@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.report.terminal import draw, stdout
-from tasks.definition import Profile
+from tasks.definition import Definition, Knob, Shortcut
 from tasks.spec import Broken, Task
 
 
@@ -36,26 +36,22 @@ def _row(task: Task) -> dict[str, Any]:
 def describe(task: Task) -> dict[str, Any]:
     """Return all that ``harness tasks show`` says of a task, as JSON values."""
     d = task.definition
+    told = {"about", "ranked", "device", "data", "settings", "limits"}
     return {
         **_row(task),
         "files": list(d.files),
         "references": [reference.model_dump() for reference in d.references],
-        "designs": [{"name": x.name, "summary": x.summary} for x in task.designs()],
-        "bounds": {name: str(knob) for name, knob in d.bounds.items()} if task.configurable else {},
-        "profiles": {name: _profile(task, name, p) for name, p in d.profiles.items()},
+        "designs": [design.model_dump(include={"name", "summary"}) for design in task.designs()],
+        "bounds": {name: str(knob) for name, knob in _bounds(task).items()},
+        "profiles": {
+            name: {**profile.model_dump(include=told), "hash": task.hash(name)}
+            for name, profile in d.profiles.items()
+        },
     }
 
 
-def _profile(task: Task, name: str, profile: Profile) -> dict[str, Any]:
-    return {
-        "about": profile.about,
-        "ranked": profile.ranked,
-        "device": profile.device,
-        "data": profile.data,
-        "settings": profile.settings,
-        "limits": profile.limits.model_dump(),
-        "hash": task.hash(name),
-    }
+def _bounds(task: Task) -> dict[str, Knob]:
+    return task.definition.bounds if task.configurable else {}
 
 
 def as_json(broken: Broken) -> dict[str, str]:
@@ -64,20 +60,23 @@ def as_json(broken: Broken) -> dict[str, str]:
     return {"folder": str(broken.folder), "message": error.message, "cause": error.cause}
 
 
-def render(rows: list[dict[str, Any]], broken: Iterable[Broken] = ()) -> None:
+def render(tasks: Iterable[Task], broken: Iterable[Broken] = ()) -> None:
     """Print the listing on stdout, and below it what is wrong with the folders that are no task."""
     table = Table(box=None, pad_edge=False)
     table.add_column("task", no_wrap=True)
     table.add_column("chance", justify="right", no_wrap=True)
     table.add_column("shortcut", justify="right", no_wrap=True)
     table.add_column("")
-    for row in rows:
-        best = _best(row["shortcuts"], row["direction"])
+    for task in tasks:
+        d, best = task.definition, _best(task.definition)
+        remark = best.name if best else ""
+        if d.stands_in_for:
+            remark = f"stands in for {d.stands_in_for}"
         table.add_row(
-            Text(row["name"]),
-            _number(row["chance"]),
-            _number(best["value"] if best else None),
-            Text(_remark(row, best)),
+            Text(task.name),
+            _number(d.chance),
+            _number(best.value if best else None),
+            Text(remark),
         )
     console = stdout()
     draw(console, table)
@@ -90,55 +89,45 @@ def render(rows: list[dict[str, Any]], broken: Iterable[Broken] = ()) -> None:
             say(Text(f"  {line}"))
 
 
-def render_one(found: dict[str, Any]) -> None:
+def render_one(task: Task) -> None:
     """Print one task on stdout."""
+    d = task.definition
     say = Console(highlight=False, soft_wrap=True).print
-    say(Text(f"{found['name']}: {found['title']}", style="bold"))
-    if found["stands_in_for"]:
-        say(
-            Text(
-                f"stands in for {found['stands_in_for']}: its scores never compare with that one's"
-            )
-        )
-    say(Text(f"variant {found['variant']}, {found['metric']}, {found['direction']}"))
-    say(Text(f"an agent writes {', '.join(found['files'])}; folder {found['folder']}"))
+    say(Text(f"{task.name}: {d.title}", style="bold"))
+    if d.stands_in_for:
+        say(Text(f"stands in for {d.stands_in_for}: its scores never compare with that one's"))
+    say(Text(f"variant {task.variant}, {d.metric}, {d.direction}"))
+    say(Text(f"an agent writes {', '.join(d.files)}; folder {task.folder}"))
     say()
-    lines = [("chance", found["chance"], "", "")] if found["chance"] is not None else []
-    lines += [(s["name"], s["value"], "shortcut", s["source"]) for s in found["shortcuts"]]
-    lines += [(r["name"], r["value"], r["note"], r["source"]) for r in found["references"]]
+    lines = [("chance", d.chance, "", "")] if d.chance is not None else []
+    lines += [(s.name, s.value, "shortcut", s.source) for s in d.shortcuts]
+    lines += [(r.name, r.value, r.note, r.source) for r in d.references]
     for name, value, note, source in lines:
         words = "; ".join(part for part in (note, source) if part)
         say(Text(f"  {value:.4f}  {name}" + (f" ({words})" if words else "")))
     say()
-    for name, p in found["profiles"].items():
-        limits = p["limits"]
-        cap = limits["max_parameters"]
+    for name, p in d.profiles.items():
+        cap = p.limits.max_parameters
         size = f"{cap:,} parameters, " if cap else ""
-        unranked = "" if p["ranked"] else "; never ranked"
-        say(Text(f"  {name}: {p['about']}"))
-        bounds = f"{size}{limits['train_s']:g} s to train, device {p['device']}{unranked}"
+        unranked = "" if p.ranked else "; never ranked"
+        say(Text(f"  {name}: {p.about}"))
+        bounds = f"{size}{p.limits.train_s:g} s to train, device {p.device}{unranked}"
         say(Text(f"    at most {bounds}"))
-        say(Text(f"    data: {', '.join(f'{k} {v}' for k, v in p['data'].items())}"))
+        say(Text(f"    data: {', '.join(f'{k} {v}' for k, v in p.data.items())}"))
     say()
     say(Text("reference designs:"))
-    for design in found["designs"]:
-        say(Text(f"  {design['name']}: {design['summary']}"))
-    if found["bounds"]:
+    for design in task.designs():
+        say(Text(f"  {design.name}: {design.summary}"))
+    if _bounds(task):
         say(Text("HYPERPARAMETERS may set:"))
-        for name, knob in found["bounds"].items():
+        for name, knob in _bounds(task).items():
             say(Text(f"  {name}: {knob}"))
-    say(Text(f"what an agent is told: harness tasks show {found['name']} --profile smoke"))
+    say(Text(f"what an agent is told: harness tasks show {task.name} --profile smoke"))
 
 
-def _best(shortcuts: list[dict[str, Any]], direction: str) -> dict[str, Any] | None:
-    choose = max if direction == "maximize" else min
-    return choose(shortcuts, key=lambda s: float(s["value"]), default=None)
-
-
-def _remark(row: dict[str, Any], best: dict[str, Any] | None) -> str:
-    if row["stands_in_for"]:
-        return f"stands in for {row['stands_in_for']}"
-    return str(best["name"]) if best else ""
+def _best(definition: Definition) -> Shortcut | None:
+    choose = max if definition.direction == "maximize" else min
+    return choose(definition.shortcuts, key=lambda s: s.value, default=None)
 
 
 def _number(value: float | None) -> str:

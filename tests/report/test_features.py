@@ -103,19 +103,19 @@ def test_lone_and_compound_changes_are_told_apart_and_recoveries_stand_in_no_med
         step(5.0, LR, kind="recovery"), step(None, LR, NORM, kind="invalid"),
     ]  # fmt: skip
     built = table(Steps("toy test", tuple(steps), {"drafts": 3}))
-    rows = {row["feature"]: row for row in built["rows"]}
+    rows = {row.feature: row for row in built.rows}
     rates = rows["learning rates"]
-    assert (rates["steps"], rates["alone"], rates["invalid"], rates["recoveries"]) == (4, 3, 1, 1)
-    assert rates["median"] == pytest.approx(0.15)
-    assert rates["median_alone"] == pytest.approx(0.10)
-    assert rates["best"] == 0.60
-    assert rates["interval"]["of"] == "mean"
-    assert rows["schedule"]["alone"] == 0
-    assert rows["normalisation"]["steps"] == 0
-    by_name = {row["feature"]: row for row in built["features"]}
-    assert by_name[LR]["alone"] == 2
-    assert (built["steps"], built["lone"], built["recoveries"], built["invalid"]) == (4, 3, 1, 1)
-    assert "3 drafts" in built["words"]
+    assert (rates.steps, rates.alone, rates.invalid, rates.recoveries) == (4, 3, 1, 1)
+    assert rates.median == pytest.approx(0.15)
+    assert rates.median_alone == pytest.approx(0.10)
+    assert rates.best == 0.60
+    assert rates.interval.of == "mean"
+    assert rows["schedule"].alone == 0
+    assert rows["normalisation"].steps == 0
+    by_name = {row.feature: row for row in built.features}
+    assert by_name[LR].alone == 2
+    assert (built.steps, built.lone, built.recoveries, built.invalid) == (4, 3, 1, 1)
+    assert "3 drafts" in built.words
 
 
 def scripted(folder: Path, outcomes):

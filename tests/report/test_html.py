@@ -47,7 +47,7 @@ def page(runs, tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
     """Nobody reads the sources for their features: that takes most of the time of a report."""
-    monkeypatch.setattr(pages.features, "build", lambda runs: {"tables": []})
+    monkeypatch.setattr(pages.features, "build", lambda runs: ([], {}))
 
 
 def report(*places, out):

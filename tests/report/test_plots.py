@@ -41,7 +41,7 @@ RAGGED = {
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """No process of its own that reads sources: it is not what is tested here."""
-    monkeypatch.setattr(pages.features, "build", lambda runs: {"tables": []})
+    monkeypatch.setattr(pages.features, "build", lambda runs: ([], {}))
 
 
 def drawn(folder):

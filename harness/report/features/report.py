@@ -1,26 +1,75 @@
 """What changes were worth: a row a category and a row a feature, as values, words and a plot."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import Any, Literal
 
 from harness.report.drawing.plots import Strip, Strips, Tick, fenced, near, strip_scale, strips
 from harness.report.features.rules import CODE
-from harness.report.features.steps import Step, Steps, steps_of
+from harness.report.features.steps import Kind, Step, Steps, steps_of
 from harness.report.stats.intervals import FEW, Interval, over_seeds
 
 MOST_BARS, MOST_DOTS = 14, 400
 
+Level = Literal["category", "feature"]
 
-def build(runs: Iterable[Path]) -> dict[str, Any]:
-    """Return a table a task and profile, as JSON values: gains in two metrics never mix."""
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the steps were worth in which one category or feature changed.
+
+    ``steps``, ``gains`` and what is made of them leave out recoveries and what became invalid.
+    ``alone`` counts steps in which nothing else changed. ``*_words``: the same for readers.
+    """
+
+    feature: str
+    level: Level
+    steps: int
+    gains: tuple[float, ...]
+    median: float | None
+    mean: float | None
+    interval: Interval | None
+    best: float | None
+    alone: int
+    median_alone: float | None
+    invalid: int
+    recoveries: int
+    gain_words: str
+    alone_words: str
+    best_words: str
+    interval_words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What the steps of one task and profile say: a row a category, and a row a feature."""
+
+    task: str
+    steps: int
+    lone: int
+    invalid: int
+    recoveries: int
+    apart: Mapping[str, int]
+    rows: tuple[Row, ...]
+    features: tuple[Row, ...]
+    words: str
+
+
+def build(runs: Iterable[Path]) -> tuple[list[Worth], dict[str, str]]:
+    """Return a table a task and profile: gains in two metrics never mix. And what was skipped."""
     found, skipped = steps_of(runs)
-    return {"format": 1, "tables": [table(steps) for steps in found], "skipped": skipped}
+    return [table(steps) for steps in found], skipped
 
 
-def table(found: Steps) -> dict[str, Any]:
+def as_json(tables: Iterable[Worth], skipped: Mapping[str, str]) -> dict[str, Any]:
+    """Return them as JSON values."""
+    return {"format": 1, "tables": [asdict(one) for one in tables], "skipped": skipped}
+
+
+def table(found: Steps) -> Worth:
     """Return what the steps of one task say."""
     by_category: dict[str, list[tuple[Step, bool]]] = defaultdict(list)
     by_feature: dict[str, list[tuple[Step, bool]]] = defaultdict(list)
@@ -32,55 +81,53 @@ def table(found: Steps) -> dict[str, Any]:
             by_feature[name].append((step, len(step.features) == 1))
     rows = [_row(name, steps, "category") for name, steps in by_category.items()]
     single = [_row(name, steps, "feature") for name, steps in by_feature.items()]
+    kinds = Counter(s.kind for s in found.steps)
     counted = [s for s in found.steps if s.kind == "step"]
     lone = sum(len({_category(name) for name in s.features}) == 1 for s in counted)
-    return {
-        "task": found.task,
-        "steps": len(counted),
-        "lone": lone,
-        "invalid": sum(s.kind == "invalid" for s in found.steps),
-        "recoveries": sum(s.kind == "recovery" for s in found.steps),
-        "apart": dict(found.apart),
-        "rows": sorted(rows, key=_order),
-        "features": sorted(single, key=_order),
-        "words": _words(len(counted), lone, found),
-    }
+    return Worth(
+        task=found.task,
+        steps=kinds["step"],
+        lone=lone,
+        invalid=kinds["invalid"],
+        recoveries=kinds["recovery"],
+        apart=found.apart,
+        rows=tuple(sorted(rows, key=_order)),
+        features=tuple(sorted(single, key=_order)),
+        words=_words(kinds, lone, found.apart),
+    )
 
 
 def _category(name: str) -> str:
     return name.partition(":")[0]
 
 
-def _order(row: dict[str, Any]) -> tuple[int, str]:
-    return -row["steps"], row["feature"]
+def _order(row: Row) -> tuple[int, str]:
+    return -row.steps, row.feature
 
 
-def _row(name: str, steps: Sequence[tuple[Step, bool]], level: str) -> dict[str, Any]:
+def _row(name: str, steps: Sequence[tuple[Step, bool]], level: Level) -> Row:
     gains = [s.gain for s, _ in steps if s.kind == "step" and s.gain is not None]
     alone = [s.gain for s, lone in steps if lone and s.kind == "step" and s.gain is not None]
-    interval = over_seeds(gains)
-    return {
-        "feature": name,
-        "level": level,
-        "steps": len(gains),
-        "gains": gains,
-        "median": median(gains) if gains else None,
-        "mean": fmean(gains) if gains else None,
-        "interval": None if interval is None else _as_json(interval),
-        "best": max(gains) if gains else None,
-        "alone": len(alone),
-        "median_alone": median(alone) if alone else None,
-        "invalid": sum(s.kind == "invalid" for s, _ in steps),
-        "recoveries": sum(s.kind == "recovery" for s, _ in steps),
-        "gain_words": signed(median(gains) if gains else None),
-        "alone_words": signed(median(alone) if alone else None),
-        "best_words": signed(max(gains) if gains else None),
-        "interval_words": _interval_words(interval),
-    }
-
-
-def _as_json(found: Interval) -> dict[str, Any]:
-    return {"low": found.low, "high": found.high, "of": found.of, "method": found.method}
+    middle, middle_alone = (median(found) if found else None for found in (gains, alone))
+    best, interval = max(gains, default=None), over_seeds(gains)
+    return Row(
+        feature=name,
+        level=level,
+        steps=len(gains),
+        gains=tuple(gains),
+        median=middle,
+        mean=fmean(gains) if gains else None,
+        interval=interval,
+        best=best,
+        alone=len(alone),
+        median_alone=middle_alone,
+        invalid=sum(s.kind == "invalid" for s, _ in steps),
+        recoveries=sum(s.kind == "recovery" for s, _ in steps),
+        gain_words=signed(middle),
+        alone_words=signed(middle_alone),
+        best_words=signed(best),
+        interval_words=_interval_words(interval),
+    )
 
 
 def signed(value: float | None) -> str:
@@ -94,40 +141,38 @@ def _interval_words(found: Interval | None) -> str:
     return f"{signed(found.low)}…{signed(found.high)}{' *' if found.of == 'mean' else ''}"
 
 
-def _words(counted: int, lone: int, found: Steps) -> str:
-    recoveries = sum(s.kind == "recovery" for s in found.steps)
-    invalid = sum(s.kind == "invalid" for s in found.steps)
-    apart = ", ".join(f"{count} {why}" for why, count in sorted(found.apart.items()))
+def _words(kinds: Mapping[Kind, int], lone: int, apart: Mapping[str, int]) -> str:
+    others = ", ".join(f"{count} {why}" for why, count in sorted(apart.items()))
     return (
-        f"{counted} steps from a valid parent to a valid child, {lone} of them in one kind of "
-        f"change alone; {invalid} more children became invalid. {recoveries} recoveries from poor "
-        "starts stand in no median. A gain of a compound change counts for each of its kinds. "
+        f"{kinds['step']} steps from a valid parent to a valid child, {lone} of them in one kind "
+        f"of change alone; {kinds['invalid']} more children became invalid. {kinds['recovery']} "
+        "recoveries from poor starts stand in no median. A gain of a compound change counts for "
+        "each of its kinds. "
         f"* Below {FEW} steps the interval is of the mean. Steps of one run are not independent, "
         "and none was repeated: a hint where to look, no proof."
-        + (f" Not counted: {apart}." if apart else "")
+        + (f" Not counted: {others}." if others else "")
     )
 
 
-def plot(built: dict[str, Any]) -> Strips | None:
+def plot(built: Worth) -> Strips | None:
     """Return the plot of the categories; None without a step."""
-    rows = [row for row in built["rows"] if row["gains"]][:MOST_BARS]
+    rows = [(row, row.median) for row in built.rows if row.median is not None][:MOST_BARS]
     if not rows:
         return None
-    intervals = [row["interval"] for row in rows if row["interval"]]
-    gains = fenced([gain for row in rows for gain in row["gains"]])
-    ends = [interval[side] for interval in intervals for side in ("low", "high")]
+    gains = fenced([gain for row, _ in rows for gain in row.gains])
+    ends = [end for row, _ in rows if row.interval for end in (row.interval.low, row.interval.high)]
     x = strip_scale([*near(gains, ends), 0.0])
     drawn = [
         Strip(
-            row["feature"],
-            0 if row["median"] > 0 else 1,
-            tuple(x(v) for v in row["gains"][:MOST_DOTS]),
-            x(row["median"]),
-            x(row["interval"]["low"]) if row["interval"] else None,
-            x(row["interval"]["high"]) if row["interval"] else None,
-            f"{row['gain_words']}, {row['steps']} steps, {row['alone']} alone",
+            row.feature,
+            0 if middle > 0 else 1,
+            tuple(x(v) for v in row.gains[:MOST_DOTS]),
+            x(middle),
+            x(row.interval.low) if row.interval else None,
+            x(row.interval.high) if row.interval else None,
+            f"{row.gain_words}, {row.steps} steps, {row.alone} alone",
         )
-        for row in rows
+        for row, middle in rows
     ]
     title = "gains of steps in which it changed: each, the median, and the 95 % interval"
     return strips(title, drawn, x, [Tick(x(0.0), "no gain")])

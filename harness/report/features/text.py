@@ -1,12 +1,13 @@
 """The table of features on a terminal."""
 
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from harness.base.text import clean
+from harness.report.features.report import Worth
 from harness.report.terminal import draw, stdout
 
 MOST_ROWS = 40
@@ -15,15 +16,15 @@ HEADER = ("what changed", "steps", "gain", "95 %", "alone", "bad")
 became invalid."""
 
 
-def show(built: dict[str, Any], *, each: bool) -> None:
+def show(tables: Iterable[Worth], skipped: Mapping[str, str], *, each: bool) -> None:
     """Print, for each task, a row a category, or a row a feature."""
     console = stdout()
-    for table in built["tables"]:
-        rows = table["features"] if each else table["rows"]
+    for table in tables:
+        rows = table.features if each else table.rows
         drawn = Table(
             box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),
-            title=Text(clean(table["task"])),
+            title=Text(clean(table.task)),
             title_justify="left",
         )
         for place, name in enumerate(HEADER):
@@ -35,14 +36,14 @@ def show(built: dict[str, Any], *, each: bool) -> None:
             )
         for row in rows[:MOST_ROWS]:
             cells = (
-                clean(row["feature"], 60, keep="head"), str(row["steps"]), row["gain_words"],
-                row["interval_words"], str(row["alone"]), str(row["invalid"]),
+                clean(row.feature, 60, keep="head"), str(row.steps), row.gain_words,
+                row.interval_words, str(row.alone), str(row.invalid),
             )  # fmt: skip
             drawn.add_row(*(Text(cell) for cell in cells))
         if rows:
             draw(console, drawn)
         if len(rows) > MOST_ROWS:
             console.print(f"and {len(rows) - MOST_ROWS} more: --json")
-        console.print(Text(table["words"]))
-    for path, why in built["skipped"].items():
+        console.print(Text(table.words))
+    for path, why in skipped.items():
         console.print(Text(clean(f"skipped: {path}: {why}", 400, keep="head")))

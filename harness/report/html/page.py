@@ -78,7 +78,7 @@ def render(entries: Sequence[Entry]) -> tuple[str, Left]:
     board = leaderboard.build(known)
     drawn = figures(traces)
     views = _views(traces, left)
-    kinds = features.build([Path(v.path) for v in views])["tables"]
+    kinds, _ = features.build([Path(v.path) for v in views])
     values = {
         "title": _title(known),
         "single": len(known) == 1,
@@ -88,7 +88,7 @@ def render(entries: Sequence[Entry]) -> tuple[str, Left]:
         "best": [_best(e) for e in known] if len(known) == 1 else [],
         "tasks": drawn,
         "views": views,
-        "features": [(k, features.plot(k)) for k in kinds if k["rows"]],
+        "features": [(k, features.plot(k)) for k in kinds if k.rows],
         "conditions": methods.conditions(known, board),
         "methods": methods.paragraphs(known),
         "left": left,

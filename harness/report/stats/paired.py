@@ -4,7 +4,7 @@ Pairing takes out what both share: the seed decides the order of the data and th
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
 
@@ -74,11 +74,6 @@ def _judged(
     else:
         p = min(1.0, 2 * student.tail(abs(mean) / error, df))
     return Difference(n, mean, deviation, df, is_paired, mean - half, mean + half, p)
-
-
-def by_key(a: Mapping[int, float], b: Mapping[int, float]) -> list[float]:
-    """Return B - A for each key that both have, in the order of the keys."""
-    return [b[key] - a[key] for key in sorted(a.keys() & b.keys())]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
