@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sandboxes import nvml
 from sandboxes.gpus import gpu_models
-from scorers.score import SCORER_VERSION
+from scorers.score import CONDITIONS, SCORER_VERSION
 
 
 def hardware(gpus: tuple[str, ...] = ()) -> dict[str, str | int]:
@@ -52,9 +52,9 @@ def as_today(judge: str) -> str:
 
 
 def differing(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the names of what differs between the keys of two scores; in order, ``a`` first."""
+    """Return the names of what differs between the keys of two scores."""
     a, b = ({**key, "scorer": as_today(key.get("scorer", ""))} for key in (a, b))
-    return tuple(name for name in {**a, **b} if a.get(name) != b.get(name))
+    return tuple(name for name in CONDITIONS if a.get(name) != b.get(name))
 
 
 @cache

@@ -5,6 +5,9 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+CONDITIONS = ("task", "data", "scorer", "profile", "isolation", "hardware", "torch")
+"""What must agree before two scores may stand in one table: the names in a ``key``."""
+
 SCORER_VERSION = "4"
 """Raised by hand whenever a change here may move a score or a verdict; see CHANGELOG, Scores."""
 
@@ -123,15 +126,13 @@ class _Resolved(Protocol):
 
 def key(made: _Resolved, *, profile: str, isolated: bool) -> dict[str, str]:
     """Return what must agree before two scores may stand in one table."""
-    return {
-        "task": made.task_hash,
-        "data": made.data_hash,
-        "scorer": made.scorer,
-        "profile": profile,
-        "isolation": "isolated" if isolated else "NOT ISOLATED",
-        "hardware": " ".join(map(str, made.hardware.values())),
-        "torch": made.versions.get("torch", "none"),
-    }
+    isolation = "isolated" if isolated else "NOT ISOLATED"
+    hardware = " ".join(map(str, made.hardware.values()))
+    torch = made.versions.get("torch", "none")
+    values = (
+        made.task_hash, made.data_hash, made.scorer, profile, isolation, hardware, torch
+    )  # fmt: skip
+    return dict(zip(CONDITIONS, values, strict=True))
 
 
 class Score(Strict):

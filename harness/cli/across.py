@@ -6,7 +6,7 @@ import typer
 
 from harness.base.errors import ConfigError
 from harness.base.validation import did_you_mean
-from harness.report.comparison import CONDITIONS
+from scorers.score import CONDITIONS
 
 Across = Annotated[
     list[str] | None,

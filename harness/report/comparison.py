@@ -21,8 +21,6 @@ from harness.store.index import Entry, entries
 
 LEVEL = 0.05
 
-CONDITIONS = ("task", "data", "scorer", "profile", "isolation", "hardware", "torch")
-
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
@@ -128,12 +126,12 @@ def _pair_task(
 ) -> list[Pairing]:
     found, free = [], list(right)
     for a in left:
-        fits = [b for b in free if not set(differing(a, b)) - set(across)]
+        fits = [b for b in free if not set(a.differs(b)) - set(across)]
         if not fits:
             reason = _why(a, right, across) if right else "only A has runs of it"
             found.append(Pairing(task, a, None, reason))
             continue
-        best = min(fits, key=lambda b: len(differing(a, b)))
+        best = min(fits, key=lambda b: len(a.differs(b)))
         free.remove(best)
         found.append(Pairing(task, a, best, "", _in_words(a, best)))
     for b in free:
@@ -142,14 +140,9 @@ def _pair_task(
     return found
 
 
-def differing(a: Sample, b: Sample) -> list[str]:
-    """Return the names of the conditions that differ."""
-    return [n for n in CONDITIONS if a.conditions.get(n) != b.conditions.get(n)]
-
-
 def _why(sample: Sample, others: list[Sample], across: Collection[str]) -> str:
-    nearest = min(others, key=lambda o: len(set(differing(sample, o)) - set(across)))
-    names = [n for n in differing(sample, nearest) if n not in across]
+    nearest = min(others, key=lambda o: len(set(sample.differs(o)) - set(across)))
+    names = [n for n in sample.differs(nearest) if n not in across]
     parts = [
         f"{n} {sample.conditions.get(n, '–')} against {nearest.conditions.get(n, '–')}"
         for n in names
@@ -159,7 +152,7 @@ def _why(sample: Sample, others: list[Sample], across: Collection[str]) -> str:
 
 def _in_words(a: Sample, b: Sample) -> tuple[str, ...]:
     return tuple(
-        f"{n} {a.conditions.get(n, '–')} → {b.conditions.get(n, '–')}" for n in differing(a, b)
+        f"{n} {a.conditions.get(n, '–')} → {b.conditions.get(n, '–')}" for n in a.differs(b)
     )
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.base.errors import ConfigError
 from harness.base.files import read_json
 from harness.base.validation import problems
-from harness.report.comparison import Pairing, difference, differing, pair
+from harness.report.comparison import Pairing, difference, pair
 from harness.report.samples import Contender, Sample, contenders, samples
 from harness.report.stats.margin import Call, Verdict, call_of
 from harness.report.stats.paired import Difference
@@ -233,11 +233,11 @@ def _pairing(before: Sample, mine: list[Sample], across: Collection[str]) -> Pai
     Where several sets of them fit nobody may pick: the one most like the baseline may be of before
     the change.
     """
-    fits = [s for s in mine if not set(differing(before, s)) - set(across)]
+    fits = [s for s in mine if not set(before.differs(s)) - set(across)]
     if not mine:
         return Pairing(before.task, before, None, "there are no runs of it")
     if len(fits) > 1:
-        names = sorted({name for s in fits[1:] for name in differing(fits[0], s)})
+        names = sorted({name for s in fits[1:] for name in fits[0].differs(s)})
         reason = f"the runs were made under several conditions: {', '.join(names)} differ"
         return Pairing(before.task, before, None, reason)
     return pair([before], mine, across)[0]

@@ -16,6 +16,7 @@ from harness.core.asked import Asked, Locked
 from harness.report.stats.nines import FLOOR
 from harness.store.index import Entry
 from harness.store.unchanged import ASKED
+from scorers.conditions import differing
 
 By = Literal["agent", "model", "policy", "task"]
 
@@ -70,6 +71,10 @@ class Sample:
     def sign(self) -> float:
         """1 where more is better, else -1."""
         return 1.0 if self.direction == "maximize" else -1.0
+
+    def differs(self, other: "Sample") -> tuple[str, ...]:
+        """Return the names of the conditions that differ."""
+        return differing(self.conditions, other.conditions)
 
     @property
     def valid(self) -> list[float]:

@@ -9,6 +9,8 @@ import pytest
 from harness.base.errors import ConfigError
 from harness.base.files import MOST_BYTES
 from harness.store.index import entries
+from scorers import conditions
+from scorers.score import CONDITIONS
 
 from .made_runs import make_run
 
@@ -106,3 +108,18 @@ def test_a_place_that_is_not_there_is_bad_input(tmp_path):
     with pytest.raises(ConfigError) as error:
         entries([tmp_path / "nowhere"])
     assert "nowhere" in str(error.value)
+
+
+def test_scores_of_a_scorer_that_judged_as_todays_compare_with_todays(tmp_path, monkeypatch):
+    monkeypatch.setattr(conditions, "AS_BEFORE", {"2+then"})
+    runs = [
+        make_run(tmp_path, seed, scorer=judge, agent=agent, closed=closed)
+        for agent, judge in (("one", "2+then"), ("two", conditions.scorer()), ("three", "2+else"))
+        for seed, closed in ((0, "finished"), (1, "failed"))
+    ]
+    one, _, two, unscored, three, _ = (entries([run])[0].key for run in runs)
+    assert one == two == unscored
+    assert conditions.differing(one, three) == ("scorer",)
+    # The files say what they said, and readers of today treat both as one.
+    assert conditions.differing({**one, "scorer": "2+then"}, two) == ()
+    assert tuple(one) == CONDITIONS
