@@ -43,7 +43,7 @@ def command(
     if json or format == "json":
         if columns is not None:
             raise ConfigError("--columns chooses of a table: JSON has all.", remedy="--format csv")
-        print_json(board)
+        print_json(board.as_json())
     else:
         board_text.show(board, format, chosen)
     return 0

@@ -1,22 +1,22 @@
 """What stands under a leaderboard: conditions, how it is ordered, what marks mean, sources."""
 
 from collections.abc import Iterator
-from typing import Any
 
+from harness.report.board import TESTED, Metric, Table
 from harness.report.stats.intervals import FEW, FEWEST
 from harness.report.stats.nines import FLOOR
 
 
-def notes_of(table: dict[str, Any], metric: str) -> Iterator[str]:
+def notes_of(table: Table, metric: Metric) -> Iterator[str]:
     """Yield the notes under one table."""
-    if table["reason"]:
-        yield f"Apart from the first table: {table['reason']}."
-    if not table["ranked"]:
-        yield f"Profile {table['conditions']['profile']} is for trying out: this is no ranking."
-    shared = [f"{k} {v}" for k, v in table["conditions"].items() if k != "profile"]
+    if table.reason:
+        yield f"Apart from the first table: {table.reason}."
+    if not table.ranked:
+        yield f"Profile {table.conditions['profile']} is for trying out: this is no ranking."
+    shared = [f"{k} {v}" for k, v in table.conditions.items() if k != "profile"]
     yield ", ".join(shared)
-    for task in table["tasks"]:
-        yield f"{task['task']}: task {task['task_hash']}, data {task['data_hash']}"
+    for task in table.tasks:
+        yield f"{task.task}: task {task.task_hash}, data {task.data_hash}"
     yield f"Ordered by {_order(table, metric)}."
     yield from _marks(table, metric)
     if metric == "score":
@@ -28,7 +28,7 @@ def notes_of(table: dict[str, Any], metric: str) -> Iterator[str]:
         )
     if metric == "vsr":
         yield "VSR: valid submission rate of graded runs, with Wilson's 95 % interval."
-    if metric in ("score", "elo") and any(row["elo"] for row in table["rows"]):
+    if metric in ("score", "elo") and any(row.elo for row in table.rows):
         yield (
             "Elo: Bradley-Terry of who scores better, task by task; 1000 is the players' mean. "
             "95 %: tasks and seeds drawn again."
@@ -38,7 +38,7 @@ def notes_of(table: dict[str, Any], metric: str) -> Iterator[str]:
     yield from _constants(table, metric)
 
 
-def _order(table: dict[str, Any], metric: str) -> str:
+def _order(table: Table, metric: Metric) -> str:
     match metric:
         case "normalized":
             return "the mean normalised score, invalid runs counted as 0"
@@ -48,19 +48,19 @@ def _order(table: dict[str, Any], metric: str) -> str:
             return "Elo"
         case "cost":
             return "dollars, the cheapest first, unknown last"
-    tasks = table["tasks"]
+    tasks = table.tasks
     if len(tasks) == 1:
-        floor = FLOOR[tasks[0]["metric"]]
+        floor = FLOOR[tasks[0].metric]
         return f"the mean over seeds, an invalid run counted as {floor:g}"
-    if all(task["marks"] for task in tasks):
+    if all(task.marks for task in tasks):
         return "the mean normalised score, invalid runs counted as 0"
     return "Elo, for a task here has no constants to normalise by"
 
 
-def _marks(table: dict[str, Any], metric: str) -> Iterator[str]:
-    if len(table["rows"]) < 2 or metric not in ("score", "normalized", "elo"):
+def _marks(table: Table, metric: Metric) -> Iterator[str]:
+    if len(table.rows) < 2 or metric not in TESTED:
         return
-    if any(row["against_leader"] for row in table["rows"]):
+    if any(row.against_leader for row in table.rows):
         yield (
             "1: the first; ≈1: cannot be told from it (paired t test by seed, 5 %, corrected over "
             "the rows by Holm)."
@@ -69,19 +69,19 @@ def _marks(table: dict[str, Any], metric: str) -> Iterator[str]:
         yield "No row is tested against the first: they share no scale or no seed."
 
 
-def _constants(table: dict[str, Any], metric: str) -> Iterator[str]:
-    for task in table["tasks"]:
-        marks = task["marks"]
+def _constants(table: Table, metric: Metric) -> Iterator[str]:
+    for task in table.tasks:
+        marks = task.marks
         if metric in ("score", "normalized"):
             if marks:
-                doubt = f"; disputed: {marks['disputed']}" if marks["disputed"] else ""
+                doubt = f"; disputed: {marks.disputed}" if marks.disputed else ""
                 yield (
-                    f"normalised {task['task']}: 0 at {marks['worst']:g}, 1 at {marks['best']:g} "
-                    f"({marks['source']}{doubt})"
+                    f"normalised {task.task}: 0 at {marks.worst:g}, 1 at {marks.best:g} "
+                    f"({marks.source}{doubt})"
                 )
             elif metric == "normalized":
-                yield f"{task['task']} has no constants to normalise by at this profile."
-        for reference in task["references"] if metric == "score" else ():
-            mark = "† disputed: " if reference["disputed"] else ""
-            note = f" ({mark}{reference['note']})" if reference["note"] else ""
-            yield f"{reference['name']} {reference['value']:g}: {reference['source']}{note}"
+                yield f"{task.task} has no constants to normalise by at this profile."
+        for reference in task.references if metric == "score" else ():
+            mark = "† disputed: " if reference.disputed else ""
+            note = f" ({mark}{reference.note})" if reference.note else ""
+            yield f"{reference.name} {reference.value:g}: {reference.source}{note}"

@@ -3,21 +3,24 @@
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from rich import box
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.base.text import clean
 from harness.report.baselines import named
+from harness.report.board import Board, Cell, Column, Cost, Metric, Row, Table
 from harness.report.board_csv import csv_of
 from harness.report.board_notes import notes_of
 from harness.report.drawing.filling import filled
 from harness.report.grid import Format, Grid, Line, check_columns, key, marked, written
 from harness.report.leaderboard import HUMAN
+from harness.report.samples import By
+from harness.report.stats.elo import Player
 from harness.report.stats.intervals import FEW
 from harness.report.terminal import draw, stdout
 
@@ -32,7 +35,7 @@ Layout = Literal["wide", "stacked", "few", "many"]
 """Of a score's cells: a lone task in several columns, or all it has in one; few tasks in a column
 of several lines each; many in a line each."""
 
-TOTALS = {
+TOTALS: dict[Metric, tuple[str, ...]] = {
     "score": ("tokens", "dollars", "GPU-h"),
     "normalized": ("mean",),
     "vsr": ("VSR",),
@@ -47,7 +50,7 @@ OF_SCORES: dict[Layout, tuple[str, ...]] = {
     "many": ("VSR", "normalised", "Elo"),
 }
 
-WHAT = {
+WHAT: dict[Metric, str] = {
     "score": "score",
     "normalized": "normalised score",
     "vsr": "valid submission rate",
@@ -56,7 +59,7 @@ WHAT = {
 }
 
 
-def show(board: dict[str, Any], form: Format, columns: Sequence[str] = ()) -> None:
+def show(board: Board, form: Format, columns: Sequence[str] = ()) -> None:
     """Print a board on stdout; beside CSV, which has no room for words, those go to stderr.
 
     ``columns``: which to print, in what order; all where there are none. Raises ConfigError for
@@ -67,15 +70,15 @@ def show(board: dict[str, Any], form: Format, columns: Sequence[str] = ()) -> No
         sys.stdout.write(csv_of(board, columns))
         sys.stderr.writelines(f"{clean(word)}\n" for word in words)
         return
-    metric, by = board["metric"], board["by"]
-    grids = [_grid(table, metric, by, flat=form == "latex") for table in board["tables"]]
+    metric, by = board.metric, board.by
+    grids = [_grid(table, metric, by, flat=form == "latex") for table in board.tables]
     if columns and grids:
         check_columns(columns, [key(name) for grid in grids for name in grid.header])
         grids = [grid.only(columns, FIXED if by == "task" else 0) for grid in grids]
     if form == "table":
         console = stdout()
         said: set[str] = set()
-        for grid, table in zip(grids, board["tables"], strict=True):
+        for grid, table in zip(grids, board.tables, strict=True):
             _draw(console, _fitting(grid, table, board, console.width, bool(columns)), said)
         for word in words:
             console.print(Text(clean(word)))
@@ -94,16 +97,14 @@ def html(grids: Sequence[Grid], words: Sequence[str]) -> str:
     )
 
 
-def _fitting(
-    grid: Grid, table: dict[str, Any], board: dict[str, Any], width: int, chosen: bool
-) -> list[Grid]:
+def _fitting(grid: Grid, table: Table, board: Board, width: int, chosen: bool) -> list[Grid]:
     """Return a table as one grid where it fits the terminal, else as several."""
-    if board["by"] == "task":
+    if board.by == "task":
         return grid.transposed(FIXED).split(1, width)
     if chosen:
         return grid.split(0, width)
-    narrow = _grid(table, board["metric"], board["by"], narrow=True)
-    if board["metric"] == "score":
+    narrow = _grid(table, board.metric, board.by, narrow=True)
+    if board.metric == "score":
         grid, narrow = grid.slim(FIXED), narrow.slim(FIXED)
     return [grid] if grid.width <= width else narrow.split(FIXED, width)
 
@@ -111,7 +112,7 @@ def _fitting(
 def _draw(console: Console, grids: Sequence[Grid], said: set[str]) -> None:
     """Print one table. A note in ``said`` stands under an earlier one."""
     for grid in grids:
-        drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for i, name in enumerate(grid.header):
             justify, whole = ("right", True) if i in grid.numbers else ("left", False)
             drawn.add_column(Text(clean(name)), justify=justify, no_wrap=whole, overflow="fold")  # type: ignore[arg-type]
@@ -127,22 +128,21 @@ def _draw(console: Console, grids: Sequence[Grid], said: set[str]) -> None:
         console.print()
 
 
-def _words(board: dict[str, Any]) -> Iterator[str]:
-    if not board["tables"]:
+def _words(board: Board) -> Iterator[str]:
+    if not board.tables:
         yield "No finished run here that ranks. Start one: harness run --task lra/listops"
-    if len(board["tables"]) > 1:
+    if len(board.tables) > 1:
         yield "Different tables were made under different conditions and do not compare."
     for words, items in (
         (
             "not graded",
             [
-                f"{r['run']}: {r['state']}"
-                + (f": {r['message'].splitlines()[0]}" if r["message"] else "")
-                for r in board["not_graded"]
+                f"{r.run}: {r.state}" + (f": {r.message.splitlines()[0]}" if r.message else "")
+                for r in board.not_graded
             ],
         ),
-        ("a replay, not ranked", [r["run"] for r in board["replays"]]),
-        ("skipped", [f"{path}: {problem}" for path, problem in board["skipped"].items()]),
+        ("a replay, not ranked", [r.run for r in board.replays]),
+        ("skipped", [f"{path}: {problem}" for path, problem in board.skipped.items()]),
     ):
         yield from (f"{words}: {item}" for item in items[:MOST_NAMED])
         if len(items) > MOST_NAMED:
@@ -150,16 +150,16 @@ def _words(board: dict[str, Any]) -> Iterator[str]:
 
 
 def _grid(
-    table: dict[str, Any], metric: str, by: str, *, narrow: bool = False, flat: bool = False
+    table: Table, metric: Metric, by: By, *, narrow: bool = False, flat: bool = False
 ) -> Grid:
     """Return a table. ``flat``: a line a cell."""
-    tasks = table["tasks"]
+    tasks = table.tasks
     alone = len(tasks) == 1
     layout: Layout = "few" if len(tasks) <= FEW_TASKS and not flat else "many"
     if alone and metric == "score":
         layout = "stacked" if narrow else "wide"
     wide = layout == "wide"
-    names = ["median", "best", "95 %", "by seed"] if wide else [_heading(t["task"]) for t in tasks]
+    names = ["median", "best", "95 %", "by seed"] if wide else [_heading(t.task) for t in tasks]
     totals = (*(OF_SCORES[layout] if metric == "score" else ()), *TOTALS[metric])
     who = {"model": ("agent", ""), "policy": ("policy", "")}.get(by, ("agent", "policy"))
     header = ("", *who, "valid", *totals, *names)
@@ -168,38 +168,38 @@ def _grid(
             (
                 _mark(i, row),
                 _who(row),
-                row["policy"] if row["agent"] else "",
+                row.policy if row.agent else "",
                 _valid(row, with_rate=metric == "score" and layout != "many"),
                 *_totals(row, metric, layout),
                 *_cells(row, tasks, metric, layout),
             )
         )
-        for i, row in enumerate(table["rows"])
+        for i, row in enumerate(table.rows)
     ]
     lines = marked(lines, _signs(header, tasks, metric))
     if metric == "score":
         after = [""] * 3 if wide else []
         for name, values in _known(tasks):
             lines.append(Line(("", name, "", "", *[""] * len(totals), *values, *after), "dim"))
-    if metric == "elo" and table["human"]:
-        elo = _elo(table["human"])
+    if metric == "elo" and table.human:
+        elo = _elo(table.human)
         lines.append(Line(("", HUMAN, "", "", *elo, *[""] * len(tasks)), "dim"))
-    about = tasks[0]["task"] if alone else f"{len(tasks)} tasks"
-    what = tasks[0]["metric"] if alone and metric == "score" else WHAT[metric]
-    title = f"{about} · profile {table['conditions'].get('profile', '')} · {what}, test split"
+    about = tasks[0].task if alone else f"{len(tasks)} tasks"
+    what = tasks[0].metric if alone and metric == "score" else WHAT[metric]
+    title = f"{about} · profile {table.conditions.get('profile', '')} · {what}, test split"
     seeds = {header.index("by seed")} if wide else set()
     numbers = frozenset(range(FIXED - 1, len(header))) - seeds
     notes = tuple(dict.fromkeys(notes_of(table, metric)))
     return Grid(title, header, numbers, tuple(lines), notes)
 
 
-def _signs(header: Sequence[str], tasks: list[dict[str, Any]], metric: str) -> dict[int, float]:
+def _signs(header: Sequence[str], tasks: Sequence[Column], metric: Metric) -> dict[int, float]:
     """Return the columns in which one number is better than another, 1 where more is."""
     signs = {name: 1.0 for name in ("normalised", "Elo", "VSR", "mean")}
     for task in tasks if metric != "cost" else ():
-        down = metric in ("score", "elo") and task["direction"] == "minimize"
+        down = metric in ("score", "elo") and task.direction == "minimize"
         names = ("median", "best") if len(tasks) == 1 else ()
-        signs |= dict.fromkeys((_heading(task["task"]), *names), -1.0 if down else 1.0)
+        signs |= dict.fromkeys((_heading(task.task), *names), -1.0 if down else 1.0)
     return {i: signs[name] for i, name in enumerate(header) if name in signs}
 
 
@@ -207,9 +207,9 @@ def _heading(task: str) -> str:
     return task.replace("-configurable", "\nconfigurable")
 
 
-def _who(row: dict[str, Any]) -> str:
-    who = row["agent"] or row["policy"]
-    who += f" ({row['setup']})" if row["setup"] else ""
+def _who(row: Row) -> str:
+    who = row.agent or row.policy
+    who += f" ({row.setup})" if row.setup else ""
     return _wrapped(who)
 
 
@@ -217,23 +217,21 @@ def _wrapped(name: str) -> str:
     return textwrap.fill(name, NAME_WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _valid(row: dict[str, Any], *, with_rate: bool) -> str:
-    share = row["vsr"]["share"]
+def _valid(row: Row, *, with_rate: bool) -> str:
+    share = row.vsr.share
     rate = f"\nVSR {share:.2f}" if with_rate and share is not None else ""
-    return f"{row['valid']} of {row['planned']}{rate}"
+    return f"{row.valid} of {row.planned}{rate}"
 
 
-def _mark(place: int, row: dict[str, Any]) -> str:
-    if row["value"] is None:
+def _mark(place: int, row: Row) -> str:
+    if row.value is None:
         return ""
-    against = row["against_leader"]
-    return "1" if place == 0 else "≈1" if against and against["same"] else ""
+    against = row.against_leader
+    return "1" if place == 0 else "≈1" if against and against.same else ""
 
 
-def _cells(
-    row: dict[str, Any], tasks: list[dict[str, Any]], metric: str, layout: Layout
-) -> list[str]:
-    cells = [row["cells"].get(task["task"]) for task in tasks]
+def _cells(row: Row, tasks: Sequence[Column], metric: Metric, layout: Layout) -> list[str]:
+    cells = [row.cells.get(task.task) for task in tasks]
     match metric, layout:
         case "score", "wide":
             return _lone(cells[0]) if cells[0] else ["–"] * 4
@@ -242,116 +240,112 @@ def _cells(
         case "score", "few":
             return [_lines(_stacked(c)) if c else "" for c in cells]
         case "score", _:
-            return [" ".join(filter(None, (number(c["median"]), _half(c)))) if c else ""
+            return [" ".join(filter(None, (number(c.median), _half(c)))) if c else ""
                     for c in cells]  # fmt: skip
         case "normalized", _:
-            return [number(c["normalized"], 3) if c else "" for c in cells]
+            return [number(c.normalized, 3) if c else "" for c in cells]
         case "vsr", _:
-            return [f"{c['valid']} of {c['graded']}" if c else "" for c in cells]
+            return [f"{c.valid} of {c.graded}" if c else "" for c in cells]
         case "elo", _:
-            return [number(c["median"]) if c else "" for c in cells]
+            return [number(c.median) if c else "" for c in cells]
         case _:
             between = "\n" if layout == "many" else " / "
-            return [between.join(_cost(c["cost"])) if c else "" for c in cells]
+            return [between.join(_cost(c.cost)) if c else "" for c in cells]
 
 
 def _lines(parts: Sequence[str]) -> str:
     return "\n".join(filter(None, parts))
 
 
-def _lone(cell: dict[str, Any]) -> list[str]:
-    return [number(cell["median"]), number(cell["best"]), _interval(cell), points(cell)]
+def _lone(cell: Cell) -> list[str]:
+    return [number(cell.median), number(cell.best), _interval(cell), points(cell)]
 
 
-def _stacked(cell: dict[str, Any]) -> list[str]:
-    best = f"best {number(cell['best'])}" if cell["valid"] > 1 else ""
+def _stacked(cell: Cell) -> list[str]:
+    best = f"best {number(cell.best)}" if cell.valid > 1 else ""
     seeds = textwrap.fill(points(cell), POINTS_WIDTH)
-    return [number(cell["median"]), best, _interval(cell).replace(" [", "\n["), seeds]
+    return [number(cell.median), best, _interval(cell).replace(" [", "\n["), seeds]
 
 
-def _interval(cell: dict[str, Any]) -> str:
-    found = cell["interval"]
+def _interval(cell: Cell) -> str:
+    found = cell.interval
     if not found:
         return ""
-    around = f"mean {cell['mean']:.4f} " if found["of"] == "mean" else ""
-    return f"{around}[{found['low']:.4f}, {found['high']:.4f}]"
+    around = f"mean {number(cell.mean)} " if found.of == "mean" else ""
+    return f"{around}[{found.low:.4f}, {found.high:.4f}]"
 
 
-def _half(cell: dict[str, Any]) -> str:
+def _half(cell: Cell) -> str:
     """Return half of the interval; where an end of the scale cuts it both ends, of two the points.
 
     Half of what is left would claim more than is known.
     """
-    found = cell["interval"]
+    found = cell.interval
     if not found:
-        return f"({points(cell)})" if cell["valid"] > 1 else ""
-    low, high = found["low"], found["high"]
-    if found["of"] == "mean" and abs((low + high) / 2 - cell["mean"]) > 1e-9:
+        return f"({points(cell)})" if cell.valid > 1 else ""
+    low, high = found.low, found.high
+    if found.of == "mean" and cell.mean is not None and abs((low + high) / 2 - cell.mean) > 1e-9:
         return f"[{low:.3f}, {high:.3f}]"
     return f"±{(high - low) / 2:.3f}"
 
 
-def points(cell: dict[str, Any]) -> str:
+def points(cell: Cell) -> str:
     """Return the scores by seed in words, a dash for an invalid run; empty for one, or for many."""
-    found = [s for runs in cell["scores"].values() for s in runs]
+    found = [s for runs in cell.scores.values() for s in runs]
     if not 1 < len(found) < FEW:
         return ""
     return " ".join("–" if s is None else f"{s:.3f}" for s in found)
 
 
-def _ratings(row: dict[str, Any]) -> list[str]:
-    elo = " ".join(filter(None, _elo(row["elo"]))) if row["elo"] else ""
-    return ["" if row["normalized"] is None else f"normalised {row['normalized']:.3f}",
+def _ratings(row: Row) -> list[str]:
+    elo = " ".join(filter(None, _elo(row.elo))) if row.elo else ""
+    return ["" if row.normalized is None else f"normalised {row.normalized:.3f}",
             elo and f"Elo {elo}"]  # fmt: skip
 
 
-def _totals(row: dict[str, Any], metric: str, layout: Layout) -> list[str]:
+def _totals(row: Row, metric: Metric, layout: Layout) -> list[str]:
     match metric, layout:
         case "score", "stacked":
-            return _cost(row["cost"])
+            return _cost(row.cost)
         case "score", "many":
-            elo = " ".join(filter(None, _elo(row["elo"])))
-            share = number(row["vsr"]["share"], 2)
-            return [share, number(row["normalized"], 3), elo, *_cost(row["cost"])]
+            elo = " ".join(filter(None, _elo(row.elo)))
+            share = number(row.vsr.share, 2)
+            return [share, number(row.normalized, 3), elo, *_cost(row.cost)]
         case "score", _:
-            return [number(row["normalized"], 3), _lines(_elo(row["elo"])), *_cost(row["cost"])]
+            return [number(row.normalized, 3), _lines(_elo(row.elo)), *_cost(row.cost)]
         case "normalized", _:
-            return [number(row["normalized"], 3)]
+            return [number(row.normalized, 3)]
         case "vsr", _:
-            found = row["vsr"]["interval"]
-            return [f"{row['vsr']['share']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+            found = row.vsr.interval
+            return [f"{row.vsr.share:.2f} [{found.low:.2f}, {found.high:.2f}]"
                     if found else "–"]  # fmt: skip
         case "elo", _:
-            return _elo(row["elo"])
+            return _elo(row.elo)
         case _:
-            return _cost(row["cost"])
+            return _cost(row.cost)
 
 
-def _elo(player: dict[str, Any] | None) -> list[str]:
+def _elo(player: Player | None) -> list[str]:
     if player is None:
         return ["–", ""]
-    found = player["interval"]
-    spread = f"[{found['low']:.0f}, {found['high']:.0f}]" if found else ""
-    return [f"{player['elo']:.0f}", spread]
+    found = player.interval
+    spread = f"[{found.low:.0f}, {found.high:.0f}]" if found else ""
+    return [f"{player.elo:.0f}", spread]
 
 
-def _cost(cost: dict[str, Any]) -> list[str]:
-    tokens = None
-    if cost["input_tokens"] is not None:
-        tokens = cost["input_tokens"] + cost["output_tokens"]
-    hours = cost["gpu_hours"]
+def _cost(cost: Cost) -> list[str]:
     return [
-        "unknown" if tokens is None else _short(tokens),
+        "unknown" if cost.tokens is None else _short(cost.tokens),
         dollars(cost),
-        "unknown" if hours is None else f"{hours:.3g}",
+        "unknown" if cost.gpu_hours is None else f"{cost.gpu_hours:.3g}",
     ]
 
 
-def dollars(cost: dict[str, Any]) -> str:
+def dollars(cost: Cost) -> str:
     """Return what runs cost; where a price is unknown that is said, with what is known."""
-    if cost["dollars"] is not None:
-        return _money(cost["dollars"]) if cost["dollars"] else "0"
-    return f"≥ {_money(cost['dollars_known'])}" if cost["dollars_known"] else "unknown"
+    if cost.dollars is not None:
+        return _money(cost.dollars) if cost.dollars else "0"
+    return f"≥ {_money(cost.dollars_known)}" if cost.dollars_known else "unknown"
 
 
 def _money(value: float) -> str:
@@ -371,16 +365,14 @@ def number(value: float | None, digits: int = 4) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def _known(tasks: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
+def _known(tasks: Sequence[Column]) -> Iterator[tuple[str, list[str]]]:
     """Yield name and values of what was published, and of what needs no learning."""
     names: dict[str, dict[str, str]] = {}
     for task in tasks:
-        for name, value in named(task["task"], task["baselines"]).items():
-            names.setdefault(name, {})[task["task"]] = number(value)
-        for reference in task["references"]:
-            mark = " †" if reference["disputed"] else ""
-            names.setdefault(reference["name"], {})[task["task"]] = (
-                number(reference["value"]) + mark
-            )
+        for name, value in named(task.task, task.baselines).items():
+            names.setdefault(name, {})[task.task] = number(value)
+        for reference in task.references:
+            mark = " †" if reference.disputed else ""
+            names.setdefault(reference.name, {})[task.task] = number(reference.value) + mark
     for name, values in names.items():
-        yield _wrapped(name), [values.get(task["task"], "") for task in tasks]
+        yield _wrapped(name), [values.get(task.task, "") for task in tasks]

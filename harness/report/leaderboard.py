@@ -6,15 +6,28 @@ provider broke is counted as planned and never graded. Replays do not rank.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any, Literal
 
 from harness.base.errors import ConfigError
 from harness.core.budget import TOKENS_IN
 from harness.report.baselines import baselines
+from harness.report.board import (
+    TESTED,
+    Against,
+    Board,
+    Cell,
+    Column,
+    Cost,
+    Metric,
+    NotGraded,
+    Replay,
+    Row,
+    Share,
+    Table,
+)
 from harness.report.samples import By, Contender, Sample, contenders, samples
 from harness.report.sheets import Sheet, sheets
 from harness.report.stats.elo import Player, ratings
@@ -25,148 +38,128 @@ from harness.store.index import Entry, Spent
 from harness.store.rundir import Run
 from tasks.spec import find_task
 
-Metric = Literal["score", "normalized", "vsr", "elo", "cost"]
-
 HUMAN = "human (published)"
 LEVEL = 0.05
 
+Worth = dict[str, dict[int, float]]
+"""What runs are worth by task and seed, more being better."""
+
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One contender's runs in one table."""
+class Entrant:
+    """One contender's runs in one table, and by task what was graded of them."""
 
     who: Contender
     runs: tuple[Entry, ...]
-    cells: Mapping[str, Sample]
-
-    @property
-    def graded(self) -> int:
-        return sum(sample.graded for sample in self.cells.values())
-
-    @property
-    def valid(self) -> int:
-        return sum(len(sample.valid) for sample in self.cells.values())
+    samples: Mapping[str, Sample]
 
 
-def build(
-    entries: Iterable[Entry], *, metric: Metric = "score", by: By = "agent"
-) -> dict[str, Any]:
-    """Return the tables as JSON values, with what was left out of them and why."""
+def build(entries: Iterable[Entry], *, metric: Metric = "score", by: By = "agent") -> Board:
+    """Return the tables, with what was left out of them and why."""
     found = sorted(entries, key=lambda e: e.path)  # so that their order changes no digit
     ranking = [e for e in found if e.asked is not None and not e.is_replay]
-    return {
-        "format": 2,
-        "metric": metric,
-        "by": by,
-        "tables": [_table(sheet, metric, by) for sheet in sheets(ranking) if _has_result(sheet)],
-        "not_graded": [
-            {"run": e.path, "state": e.state, "message": e.problem}
-            for e in ranking
-            if e.outcome is None
-        ],
-        "replays": [
-            {"run": e.path, "agent": e.asked.agent} for e in found if e.asked and e.is_replay
-        ],
-        "skipped": {e.path: e.problem for e in found if e.asked is None},
-    }
+    return Board(
+        metric=metric,
+        by=by,
+        tables=tuple(_table(sheet, metric, by) for sheet in sheets(ranking) if _has_result(sheet)),
+        not_graded=tuple(
+            NotGraded(e.path, e.state, e.problem) for e in ranking if e.outcome is None
+        ),
+        replays=tuple(Replay(e.path, e.asked.agent) for e in found if e.asked and e.is_replay),
+        skipped={e.path: e.problem for e in found if e.asked is None},
+    )
 
 
 def _has_result(sheet: Sheet) -> bool:
     return any(entry.outcome is not None for entry in sheet.runs)
 
 
-def _table(sheet: Sheet, metric: Metric, by: By) -> dict[str, Any]:
-    owner = contenders(sheet.runs, by)
-    rows = _rows(sheet, owner)
-    tasks = {task: _task(sheet, task) for task in sheet.tasks if any(task in r.cells for r in rows)}
-    marks = {task: marks_of(task, sheet.shared.get("profile", "")) for task in tasks}
-    rated = _rated(rows, tasks, marks)
-    worth = {row.who: _worth(row, tasks, marks) for row in rows}
-    built = {row.who: _row(row, marks, worth[row.who], rated.get(str(row.who))) for row in rows}
-    for values in built.values():
-        values["value"] = _value(values, metric)
-    order = sorted(rows, key=lambda row: _place(built[row.who]))
-    if metric in ("score", "normalized", "elo"):
-        told = _told(order, worth)
-        for row in order:
-            built[row.who]["against_leader"] = told[row.who]
-    return {
-        "conditions": sheet.shared,
-        "reason": sheet.reason,
-        "ranked": all(
+def _table(sheet: Sheet, metric: Metric, by: By) -> Table:
+    entrants = _entrants(sheet, contenders(sheet.runs, by))
+    shown = {task for entrant in entrants for task in entrant.samples}
+    tasks = {task: _column(sheet, task) for task in sheet.tasks if task in shown}
+    rated = _rated(entrants, tasks)
+    found: list[tuple[Row, Worth | None]] = []
+    for entrant in entrants:
+        worth = _worth(entrant, tasks)
+        player = rated.get(str(entrant.who))
+        found.append((_row(entrant, tasks, worth, player, metric), worth))
+    found.sort(key=lambda pair: _place(pair[0]))
+    told = _told([worth for _, worth in found]) if metric in TESTED else [None] * len(found)
+    return Table(
+        conditions=sheet.shared,
+        reason=sheet.reason,
+        ranked=all(
             e.outcome.conditions.ranked for e in sheet.runs if e.outcome and e.outcome.conditions
         ),
-        "tasks": [tasks[task] for task in sorted(tasks)],
-        "rows": [built[row.who] for row in order],
-        "human": _elo_json(rated.get(HUMAN)),
-    }
+        tasks=tuple(tasks[task] for task in sorted(tasks)),
+        rows=tuple(
+            replace(row, against_leader=test) for (row, _), test in zip(found, told, strict=True)
+        ),
+        human=rated.get(HUMAN),
+    )
 
 
-def _rows(sheet: Sheet, owner: Mapping[str, Contender]) -> list[Row]:
-    cells: dict[Contender, dict[str, Sample]] = defaultdict(dict)
+def _entrants(sheet: Sheet, owner: Mapping[str, Contender]) -> list[Entrant]:
+    own: dict[Contender, dict[str, Sample]] = defaultdict(dict)
     for sample in samples(sheet.runs, owner):
-        cells[sample.contender][sample.task] = sample
+        own[sample.contender][sample.task] = sample
     members: dict[Contender, list[Entry]] = defaultdict(list)
     for entry in sheet.runs:
         members[owner[entry.path]].append(entry)
-    return [Row(who, tuple(runs), cells[who]) for who, runs in sorted(members.items())]
+    return [Entrant(who, tuple(runs), own[who]) for who, runs in sorted(members.items())]
 
 
-def _task(sheet: Sheet, task: str) -> dict[str, Any]:
+def _column(sheet: Sheet, task: str) -> Column:
     profile = sheet.shared.get("profile", "")
     entry = next(e for e in sheet.runs if e.asked and e.asked.task == task and e.outcome and e.lock)
     outcome, lock = entry.outcome, entry.lock
     assert outcome is not None  # noqa: S101
     assert lock is not None  # noqa: S101
-    marks = marks_of(task, profile)
     try:
         references = find_task(task).definition.references
     except ConfigError:
         references = ()  # a task that is not here: its runs came from elsewhere
-    return {
-        "task": task,
-        "metric": outcome.metric,
-        "direction": lock.direction,
-        **{f"{name}_hash": value for name, value in sheet.tasks[task].items()},
-        "baselines": baselines(Run(Path(entry.path))),
-        "references": [r.model_dump() for r in references if r.profile == profile],
-        "marks": marks.model_dump() if marks else None,
-    }
+    return Column(
+        task=task,
+        metric=outcome.metric,
+        direction=lock.direction,
+        task_hash=sheet.tasks[task]["task"],
+        data_hash=sheet.tasks[task]["data"],
+        baselines=baselines(Run(Path(entry.path))),
+        references=tuple(r for r in references if r.profile == profile),
+        marks=marks_of(task, profile),
+    )
 
 
-def _rated(
-    rows: list[Row], tasks: Mapping[str, dict[str, Any]], marks: Mapping[str, Marks | None]
-) -> dict[str, Player]:
+def _rated(entrants: Iterable[Entrant], tasks: Mapping[str, Column]) -> dict[str, Player]:
     scores: dict[str, dict[str, list[float | None]]] = {}
-    for task in tasks:
+    for task, column in tasks.items():
         scores[task] = {
-            str(row.who): list(row.cells[task].by_seed.values())
-            for row in rows
-            if task in row.cells
+            str(entrant.who): list(entrant.samples[task].by_seed.values())
+            for entrant in entrants
+            if task in entrant.samples
         }
-        known = marks[task]
-        if known is not None and known.human:
-            scores[task][HUMAN] = [known.best]
-    return ratings(scores, {name: task["direction"] for name, task in tasks.items()})
+        if column.marks is not None and column.marks.human:
+            scores[task][HUMAN] = [column.marks.best]
+    return ratings(scores, {task: column.direction for task, column in tasks.items()})
 
 
-def _worth(
-    row: Row, tasks: Mapping[str, dict[str, Any]], marks: Mapping[str, Marks | None]
-) -> dict[str, dict[int, float]] | None:
-    """Return what a row's runs are worth by task and seed, more being better.
+def _worth(entrant: Entrant, tasks: Mapping[str, Column]) -> Worth | None:
+    """Return what an entrant's runs are worth.
 
     On one task that is the score itself, an invalid run counted as the worst there is; on several
     the normalised score, and None where a task has no constants for one.
     """
-    worth: dict[str, dict[int, float]] = {}
-    for task, sample in row.cells.items():
-        known = marks[task]
+    worth: Worth = {}
+    for task, sample in entrant.samples.items():
+        marks = tasks[task].marks
         if len(tasks) == 1:
             worth[task] = {seed: sample.sign * value for seed, value in sample.values.items()}
-        elif known is None:
+        elif marks is None:
             return None
         else:
-            worth[task] = _normalized(sample, known)
+            worth[task] = _normalized(sample, marks)
     return worth
 
 
@@ -178,83 +171,88 @@ def _normalized(sample: Sample, marks: Marks) -> dict[int, float]:
 
 
 def _row(
-    row: Row,
-    marks: Mapping[str, Marks | None],
-    worth: dict[str, dict[int, float]] | None,
+    entrant: Entrant,
+    tasks: Mapping[str, Column],
+    worth: Worth | None,
     player: Player | None,
-) -> dict[str, Any]:
+    metric: Metric,
+) -> Row:
     own: dict[str, list[Entry]] = defaultdict(list)
-    for entry in row.runs:
+    for entry in entrant.runs:
         if entry.asked is not None:
             own[entry.asked.task].append(entry)
     cells = {
-        task: {
-            "planned": len(own[task]),
-            **_cell(sample, marks[task]),
-            "cost": _cost(own[task]),
-        }
-        for task, sample in row.cells.items()
+        task: _cell(sample, tasks[task].marks, own[task])
+        for task, sample in entrant.samples.items()
     }
-    means = [cell["normalized"] for cell in cells.values()]
-    return {
-        "agent": row.who.agent,
-        "policy": row.who.policy,
-        "setup": row.who.setup,
-        "planned": len(row.runs),
-        "graded": row.graded,
-        "valid": row.valid,
-        "vsr": _share(row.valid, row.graded),
-        "cells": cells,
-        "worth": fmean(fmean(w.values()) for w in worth.values()) if worth else None,
-        "normalized": fmean(means) if means and None not in means else None,
-        "elo": _elo_json(player),
-        "cost": _cost(row.runs),
-        "against_leader": None,
+    graded = sum(cell.graded for cell in cells.values())
+    valid = sum(cell.valid for cell in cells.values())
+    vsr, cost = _share(valid, graded), _cost(entrant.runs)
+    mean_worth = fmean(fmean(seeds.values()) for seeds in worth.values()) if worth else None
+    known = [cell.normalized for cell in cells.values() if cell.normalized is not None]
+    mean_normalized = fmean(known) if known and len(known) == len(cells) else None
+    elo = player.elo if player else None
+    values: dict[Metric, float | None] = {
+        "score": elo if mean_worth is None else mean_worth,
+        "normalized": mean_normalized,
+        "vsr": vsr.share,
+        "elo": elo,
+        "cost": None if cost.dollars is None else -cost.dollars,
     }
+    return Row(
+        agent=entrant.who.agent,
+        policy=entrant.who.policy,
+        setup=entrant.who.setup,
+        planned=len(entrant.runs),
+        graded=graded,
+        valid=valid,
+        vsr=vsr,
+        cells=cells,
+        worth=mean_worth,
+        normalized=mean_normalized,
+        elo=player,
+        cost=cost,
+        against_leader=None,  # which is known once the rows are in order
+        value=values[metric],
+    )
 
 
-def _cell(sample: Sample, marks: Marks | None) -> dict[str, Any]:
+def _cell(sample: Sample, marks: Marks | None, runs: Sequence[Entry]) -> Cell:
     valid = sample.valid
     seeds = [score for score in sample.by_seed.values() if score is not None]
-    interval = over_seeds(seeds, BOUNDS[sample.metric])
-    return {
-        "graded": sample.graded,
-        "valid": len(valid),
-        "vsr": _share(len(valid), sample.graded),
-        "median": median(seeds) if seeds else None,
-        "mean": fmean(seeds) if seeds else None,
-        "best": (max if sample.sign > 0 else min)(valid, default=None),
-        "interval": asdict(interval) if interval else None,
-        "scores": {str(seed): list(runs) for seed, runs in sample.scores.items()},
-        "normalized": fmean(_normalized(sample, marks).values()) if marks else None,
-    }
+    return Cell(
+        planned=len(runs),
+        graded=sample.graded,
+        valid=len(valid),
+        vsr=_share(len(valid), sample.graded),
+        median=median(seeds) if seeds else None,
+        mean=fmean(seeds) if seeds else None,
+        best=(max if sample.sign > 0 else min)(valid, default=None),
+        interval=over_seeds(seeds, BOUNDS[sample.metric]),
+        scores=sample.scores,
+        normalized=fmean(_normalized(sample, marks).values()) if marks else None,
+        cost=_cost(runs),
+    )
 
 
-def _share(hits: int, n: int) -> dict[str, Any]:
-    interval = wilson(hits, n)
-    return {"share": hits / n if n else None, "interval": asdict(interval) if interval else None}
+def _share(hits: int, n: int) -> Share:
+    return Share(hits / n if n else None, wilson(hits, n))
 
 
-def _elo_json(player: Player | None) -> dict[str, Any] | None:
-    return asdict(player) if player else None
-
-
-def _cost(runs: Iterable[Entry]) -> dict[str, Any]:
-    """Return what graded runs used in all; None is unknown, never 0."""
+def _cost(runs: Iterable[Entry]) -> Cost:
+    """Return what graded runs used in all."""
     spent = [entry.outcome.spent for entry in runs if entry.outcome is not None]
     known = [s for s in spent if s is not None]
     whole = len(known) == len(spent)
     dollars = [_dollars(s) for s in known]
-    return {
-        "runs": len(spent),
-        "input_tokens": _tokens(known, *TOKENS_IN) if whole else None,
-        "output_tokens": _tokens(known, "output_tokens") if whole else None,
-        "dollars": sum(d for d in dollars if d is not None)
-        if whole and None not in dollars
-        else None,
-        "dollars_known": sum(s.model.dollars_known + s.lost.dollars_known for s in known),
-        "gpu_hours": sum(s.gpu_hours for s in known) if whole else None,
-    }
+    return Cost(
+        runs=len(spent),
+        input_tokens=_tokens(known, *TOKENS_IN) if whole else None,
+        output_tokens=_tokens(known, "output_tokens") if whole else None,
+        dollars=sum(d for d in dollars if d is not None) if whole and None not in dollars else None,
+        dollars_known=sum(s.model.dollars_known + s.lost.dollars_known for s in known),
+        gpu_hours=sum(s.gpu_hours for s in known) if whole else None,
+    )
 
 
 def _dollars(spent: Spent) -> float | None:
@@ -267,55 +265,31 @@ def _tokens(spent: Iterable[Spent], *names: str) -> int:
     return sum(getattr(tally, name) for s in spent for tally in (s.model, s.lost) for name in names)
 
 
-def _value(row: dict[str, Any], metric: Metric) -> float | None:
-    """Return what a row is ordered by, more being better; None where it has none."""
-    elo: float | None = (row["elo"] or {}).get("elo")
-    found: float | None
-    match metric:
-        case "score":
-            found = elo if row["worth"] is None else row["worth"]
-        case "normalized":
-            found = row["normalized"]
-        case "vsr":
-            found = row["vsr"]["share"]
-        case "elo":
-            found = elo
-        case "cost":
-            dollars = row["cost"]["dollars"]
-            found = None if dollars is None else -dollars
-    return found
-
-
-def _place(row: dict[str, Any]) -> tuple[bool, float, str]:
+def _place(row: Row) -> tuple[bool, float, str]:
     """Return where a row stands: those without a value last, then by name."""
-    value = row["value"]
-    return value is None, -(value or 0.0), f"{row['agent']} {row['policy']} {row['setup']}"
+    return row.value is None, -(row.value or 0.0), f"{row.agent} {row.policy} {row.setup}"
 
 
-def _told(
-    order: list[Row], worth: Mapping[Contender, dict[str, dict[int, float]] | None]
-) -> dict[Contender, dict[str, Any] | None]:
+def _told(order: Sequence[Worth | None]) -> list[Against | None]:
     """Test each row against the first: paired by seed, corrected over the rows.
 
-    ``same`` is True where they cannot be told apart. None where there is no common scale.
+    None where there is no common scale, and for the first itself.
     """
-    leader = worth[order[0].who]
-    tests = {}
-    for row in order[1:]:
-        mine = worth[row.who]
-        tests[row.who] = None if not mine or not leader else _by_seed(leader, mine)
-    known = {who: d for who, d in tests.items() if d is not None}
-    p_values = {who: paired(d).p if d else None for who, d in known.items()}
-    adjusted = holm([1.0 if p is None else p for p in p_values.values()])
-    told: dict[Contender, dict[str, Any] | None] = {row.who: None for row in order}
-    for (who, differences), p in zip(known.items(), adjusted, strict=True):
-        told[who] = {"same": p > LEVEL, "p": p, "pairs": len(differences)}
+    leader = order[0]
+    tests = {
+        place: _by_seed(leader, mine)
+        for place, mine in enumerate(order)
+        if place and leader and mine
+    }
+    p_values = [paired(d).p if d else None for d in tests.values()]
+    adjusted = holm([1.0 if p is None else p for p in p_values])
+    told: list[Against | None] = [None] * len(order)
+    for (place, differences), p in zip(tests.items(), adjusted, strict=True):
+        told[place] = Against(same=p > LEVEL, p=p, pairs=len(differences))
     return told
 
 
-def _by_seed(
-    leader: dict[str, dict[int, float]], other: dict[str, dict[int, float]]
-) -> list[float]:
+def _by_seed(leader: Worth, other: Worth) -> list[float]:
     """Return a difference a seed: the mean over the tasks that both ran with it."""
     found: dict[int, list[float]] = defaultdict(list)
     for task in leader.keys() & other.keys():

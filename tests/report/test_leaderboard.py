@@ -28,7 +28,7 @@ BAD = {0: 0.30, 1: 0.33, 2: 0.31}
 
 
 def board(*places, **how):
-    return build(entries(places), **how)
+    return build(entries(places), **how).as_json()
 
 
 def rows(table):
@@ -188,7 +188,7 @@ def test_the_order_in_which_runs_are_read_changes_nothing(four_tasks, tmp_path):
     runs = entries([four_tasks, tmp_path])
     found = random.Random(0).sample(runs, len(runs))
     for by in ("agent", "policy"):
-        wanted, shuffled = (build(some, by=by)["tables"] for some in (runs, found))
+        wanted, shuffled = (build(some, by=by).tables for some in (runs, found))
         assert shuffled == wanted
 
 
@@ -236,6 +236,44 @@ def test_csv_and_json_hold_the_raw_points(tmp_path):
     found = json.loads(printed(tmp_path, "--format", "json").stdout)
     cell = found["tables"][0]["rows"][0]["cells"]["lra/listops"]
     assert cell["scores"] == {"0": [0.6], "1": [0.62], "2": [0.61], "3": [None]}
+
+
+KEYS = {
+    "board": "format metric by tables not_graded replays skipped",
+    "not graded": "run state message",
+    "replay": "run agent",
+    "table": "conditions reason ranked tasks rows human",
+    "task": "task metric direction task_hash data_hash baselines references marks",
+    "reference": "name value source profile note disputed",
+    "marks": "task profile worst best human source disputed",
+    "row": "agent policy setup planned graded valid vsr cells worth normalized elo cost "
+    "against_leader value",
+    "against": "same p pairs",
+    "rating": "elo interval",
+    "share": "share interval",
+    "cell": "planned graded valid vsr median mean best interval scores normalized cost",
+    "interval": "low high of method",
+    "cost": "runs input_tokens output_tokens dollars dollars_known gpu_hours",
+}
+
+
+def test_json_has_these_keys_in_this_order(tmp_path):
+    make_runs(tmp_path, GOOD, agent="a")
+    make_runs(tmp_path, BAD, agent="b")
+    make_run(tmp_path, 3, agent="a", closed="")
+    make_run(tmp_path, 0, agent="replay:/somewhere", name="replayed")
+    found = json.loads(printed(tmp_path, "--json").stdout)
+    (table,) = found["tables"]
+    (task,) = table["tasks"]
+    row = table["rows"][1]
+    (cell,) = row["cells"].values()
+    objects = {
+        "board": found, "not graded": found["not_graded"][0], "replay": found["replays"][0],
+        "table": table, "task": task, "reference": task["references"][0], "marks": task["marks"],
+        "row": row, "against": row["against_leader"], "rating": row["elo"], "share": row["vsr"],
+        "cell": cell, "interval": cell["interval"], "cost": cell["cost"],
+    }  # fmt: skip
+    assert {name: " ".join(values) for name, values in objects.items()} == KEYS
 
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\\write18{x}|=1"

@@ -30,10 +30,10 @@ def rows(folder: Path, *writings: Writing, first: int = 0) -> list[str]:
         agent = Scribe("gpt-oss-20b", writing.style, Endpoint(writing)).describe()
         make_run(folder, seed, 0.5, agent="gpt-oss-20b", writing=writing, described=agent)
     found = entries([folder])
-    (table,) = build(found)["tables"]
+    (table,) = build(found).tables
     groups = make_baseline(found, "0")[0].groups
-    assert sorted(g.setup for g in groups) == sorted(r["setup"] for r in table["rows"])
-    return sorted(row["setup"] for row in table["rows"])
+    assert sorted(g.setup for g in groups) == sorted(r.setup for r in table.rows)
+    return sorted(row.setup for row in table.rows)
 
 
 def notes(folder: Path, text: str) -> Path:

@@ -133,11 +133,11 @@ def test_what_is_edited_while_a_run_works_is_not_in_its_result(runs):
 def test_a_finished_run_that_was_edited_stands_in_no_table(runs, old):
     if old:
         aged(runs / "done")
-    assert build(entries([runs / "done"]))["tables"]
+    assert build(entries([runs / "done"])).tables
     edit(runs / "done" / "run.toml", '^policy = "greedy"', 'policy = "mcts"')
     board = build(entries([runs / "done"]))
-    assert board["tables"] == []
-    (why,) = board["skipped"].values()
+    assert board.tables == ()
+    (why,) = board.skipped.values()
     assert "run.toml" in why
     with pytest.raises(ConfigError, match="no finished run"):
         make_baseline(entries([runs / "done"]), "0")

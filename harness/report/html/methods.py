@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
+from harness.report.board import Board
 from harness.report.stats.intervals import FEW
 from harness.store.index import Entry
 
 
-def conditions(known: Sequence[Entry], board: dict[str, Any]) -> list[tuple[str, str]]:
+def conditions(known: Sequence[Entry], board: Board) -> list[tuple[str, str]]:
     """Return what held for the runs; where they differ every value is named."""
     found: dict[str, set[str]] = defaultdict(set)
     for entry in known:
@@ -32,7 +32,7 @@ def conditions(known: Sequence[Entry], board: dict[str, Any]) -> list[tuple[str,
     seeds = sorted({e.asked.seed for e in known if e.asked})
     rows = [(name, _listed(sorted(values))) for name, values in found.items()]
     rows.append(("seeds", _listed([str(s) for s in seeds])))
-    if any(not table["ranked"] for table in board["tables"]):
+    if any(not table.ranked for table in board.tables):
         rows.append(("ranked", "no: this profile is for tests, its scores mean nothing elsewhere"))
     return rows
 
