@@ -34,7 +34,8 @@ from harness.report.stats.elo import Player, ratings
 from harness.report.stats.intervals import over_seeds, wilson
 from harness.report.stats.nines import BOUNDS, Marks, marks_of, normalized
 from harness.report.stats.paired import holm, paired
-from harness.store.index import Entry, Spent
+from harness.store.index import Entry
+from harness.store.outcome import Spent
 from harness.store.rundir import Run
 from tasks.spec import find_task
 

@@ -14,7 +14,8 @@ from harness.base.text import clean
 from harness.core.asked import Asked
 from harness.store import training
 from harness.store.journal import Event, Reader
-from harness.store.outlay import Spending, Spent, of_result
+from harness.store.outcome import Outcome
+from harness.store.outlay import Spending, Spent, of_outcome
 from harness.store.rundir import Run, When
 from harness.store.training import Claim
 
@@ -86,7 +87,7 @@ class Follower:
         self._run = Run(self.path)
         self.standing = Standing(str(self.path))
         self._asked: Asked | None = None
-        self._result: dict[str, Any] | None = None
+        self._outcome: Outcome | None = None
         self._maximize = True
         self._spending = Spending(self.path)
         # Whose agent may still call its model, and whose has just ended: once more for its last.
@@ -127,10 +128,10 @@ class Follower:
         if self._asked is None:
             self._introduce()
         now = self.standing
-        result = self._result = self._result or self._run.result
-        grown = self._follow() if result is None or self._thorough else False
-        if result is not None:
-            self._conclude(result)
+        outcome = self._outcome = self._outcome or self._run.outcome
+        grown = self._follow() if outcome is None or self._thorough else False
+        if outcome is not None:
+            self._conclude(outcome)
         else:
             self._count(self._spending.look(self._writing | self._written))
             self._written.clear()
@@ -147,17 +148,15 @@ class Follower:
         else:
             now.doing, now.training = "", []
 
-    def _conclude(self, result: dict[str, Any]) -> None:
+    def _conclude(self, outcome: Outcome) -> None:
         """Take everything from a run's result: nothing else of it needs to be read then."""
         now = self.standing
-        nodes = result["nodes"]
-        now.step, now.valid_nodes = int(nodes["scored"]), int(nodes["valid"])
-        now.best = _number(result["search_score"])
-        now.best_node = result["node"]
-        now.valid, now.score = bool(result["valid"]), _number(result["score"])
-        self._elapsed_s = float(result["seconds"]["total"])
-        if "spent" in result:
-            self._count(of_result(result["spent"]))
+        now.step, now.valid_nodes = outcome.nodes.scored, outcome.nodes.valid
+        now.best, now.best_node = outcome.search_score, outcome.node
+        now.valid, now.score = outcome.valid, outcome.score
+        self._elapsed_s = outcome.seconds.get("total", 0.0)
+        if outcome.spent is not None:
+            self._count(of_outcome(outcome.spent))
         else:
             self._count(self._spending.look(self._writing | self._written))
 
@@ -180,7 +179,7 @@ class Follower:
     def _state(self) -> State:
         if self._held:
             return "running"
-        if self._result is not None:
+        if self._outcome is not None:
             return "finished"
         return self._closed or "killed"
 

@@ -15,108 +15,28 @@ import time
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.base.errors import ConfigError
 from harness.base.files import open_plain
 from harness.base.paths import data_root
 from harness.core.asked import REPLAY, Asked, Locked
+from harness.store.outcome import Outcome
 from harness.store.places import scan
-from harness.store.reading import read_as
 from harness.store.rundir import Run
 from scorers import conditions
 from scorers.score import key
 
 FILES = ("run.toml", "lock.json", "result.json", "events.jsonl")
 TAIL_BYTES = 1 << 16
-VERSION = 3
+VERSION = 4
 """Of what an entry holds: a cache of another version is made anew."""
 RACY_NS = 2_000_000_000
 """A file changed so recently could change again without its time moving on: not cached."""
 
 State = Literal["finished", "failed", "interrupted", "unfinished", "skipped"]
-
-
-class Tokens(BaseModel):
-    """What calls used. ``dollars`` is None where the price of one is unknown."""
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-    calls: int = 0
-    input_tokens: int = 0
-    cached_tokens: int = 0
-    cache_write_tokens: int = 0
-    output_tokens: int = 0
-    dollars: float | None = 0.0
-    dollars_known: float = 0.0
-
-
-class Spent(BaseModel):
-    """What a run used, as far as tables show it. Lost calls count at their worst case."""
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-    gpu_hours: float
-    model: Tokens
-    lost: Tokens
-
-
-class Standing(BaseModel):
-    """Of a score's conditions what is not in its key."""
-
-    model_config = ConfigDict(frozen=True)
-    ranked: bool = True
-
-
-class Repeats(BaseModel):
-    """Which run a replay repeats, and where it left it; "" where it did not."""
-
-    model_config = ConfigDict(frozen=True)
-    of: str
-    diverged: str = ""
-
-
-Measured = Annotated[float, Field(ge=-1e9, le=1e9)]
-"""No score is near these bounds, and the statistics can square it."""
-
-
-class Outcome(BaseModel):
-    """``result.json``, as far as tables need it. What newer harnesses add is ignored."""
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-    task: str | None = None
-    profile: str | None = None
-    agent: str | None = None
-    policy: str | None = None
-    seed: int | None = None
-    lock: str = ""
-    """Of ``lock.json`` the digest; empty in results of before they held it."""
-    valid: bool
-    metric: Literal["accuracy", "bits_per_byte"]
-    score: Measured | None
-    standard_error: Measured | None = None
-    search_score: Measured | None = None
-    reason: str | None = None
-    key: dict[str, str] | None
-    conditions: Standing | None = None
-    spent: Spent | None = None
-    replay: Repeats | None = None
-    seconds: dict[str, float] = Field(default_factory=dict)
-
-    @property
-    def claimed(self) -> dict[str, str | int | None]:
-        """What it says the run was asked for."""
-        return {
-            name: getattr(self, name) for name in ("task", "profile", "agent", "policy", "seed")
-        }
-
-    @property
-    def rows(self) -> int | None:
-        """How many rows an accuracy was measured on; None where it does not say."""
-        s, error = self.score, self.standard_error
-        if self.metric != "accuracy" or s is None or not error:
-            return None
-        return round(s * (1 - s) / error**2)
 
 
 class Entry(BaseModel):
@@ -203,8 +123,7 @@ def read(path: Path) -> Entry:
     run = Run(path)
     try:
         asked, lock = run.asked, run.lock
-        finished = (path / "result.json").exists()
-        outcome = read_as(Outcome, path / "result.json") if finished else None
+        outcome = run.outcome
         if outcome is not None:
             _refuse_other(run, outcome)
         state, problem = ("finished", "") if outcome else _ending(path / "events.jsonl")

@@ -4,13 +4,13 @@ A call that was sent and not answered counts at its worst case, as one that was 
 provider may bill it. What is replayed costs nothing. A missing price is never 0.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.core.budget import TOKENS_IN
 from harness.core.model import Usage
+from harness.store import outcome
 from harness.store.tape import Record, read_record
 
 
@@ -61,15 +61,15 @@ class Spending:
         return self._total
 
 
-def of_result(spent: Mapping[str, Any]) -> Spent:
+def of_outcome(spent: outcome.Spent) -> Spent:
     """Return what ``result.json`` says of it: what was paid, and what may have been."""
-    kinds = [spent["model"], spent["lost"]]
+    kinds = (spent.model, spent.lost)
     return Spent(
-        calls=sum(int(kind["calls"]) for kind in kinds),
-        tokens_in=sum(int(kind[name]) for kind in kinds for name in TOKENS_IN),
-        tokens_out=sum(int(kind["output_tokens"]) for kind in kinds),
-        dollars=sum(float(kind["dollars_known"]) for kind in kinds),
-        unpriced=sum(int(kind["unpriced_calls"]) for kind in kinds),
+        calls=sum(kind.calls for kind in kinds),
+        tokens_in=sum(getattr(kind, name) for kind in kinds for name in TOKENS_IN),
+        tokens_out=sum(kind.output_tokens for kind in kinds),
+        dollars=sum(kind.dollars_known for kind in kinds),
+        unpriced=sum(kind.unpriced_calls for kind in kinds),
     )
 
 

@@ -36,6 +36,7 @@ from harness.base.files import (
 from harness.base.paths import plain_name
 from harness.core.asked import Asked, Locked
 from harness.store.journal import Event, Journal, read
+from harness.store.outcome import Outcome
 from harness.store.reading import read_as
 from harness.store.unchanged import refuse_edited
 
@@ -164,6 +165,12 @@ class Run:
         """``result.json``, or None while the run has not ended."""
         file = self.path / "result.json"
         return read_json(file) if file.exists() else None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The same as far as it is read again, each value checked. Raises ConfigError."""
+        file = self.path / "result.json"
+        return read_as(Outcome, file) if file.exists() else None
 
     def node_dir(self, number: int) -> Path:
         """Return the folder of a node."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.core.model import Usage
 from harness.store.follower import DAMAGE
+from harness.store.outcome import Outcome
 from harness.store.rundir import Run
 from harness.sweeps.offers import Offer
 from harness.sweeps.suite import Planned, Suite, Tokens
@@ -67,12 +68,12 @@ def measure(paths: Iterable[Path]) -> Measured:
     seen: dict[tuple[str, ...], list[Step]] = defaultdict(list)
     for path in paths:
         try:
-            result = Run(path).result
-            step = _step(result) if result else None
-            if result and step:
-                alone = (str(result["task"]), str(result["profile"]))
+            outcome = Run(path).outcome
+            step = _step(outcome) if outcome else None
+            if outcome and step:
+                alone = (str(outcome.task), str(outcome.profile))
                 seen[alone].append(step)
-                seen[(*alone, str(result["agent"]), str(result["policy"]))].append(step)
+                seen[(*alone, str(outcome.agent), str(outcome.policy))].append(step)
         except DAMAGE:
             continue
     return {
@@ -81,12 +82,11 @@ def measure(paths: Iterable[Path]) -> Measured:
     }
 
 
-def _step(result: Mapping[str, Any]) -> Step | None:
-    scored, seconds = int(result["nodes"]["scored"]), result["seconds"]
+def _step(outcome: Outcome) -> Step | None:
+    scored, seconds = outcome.nodes.scored, outcome.seconds
     if not scored:
         return None
-    final = float(seconds.get("final", 0.0))
-    return Step((float(seconds["total"]) - final) / scored, float(seconds["nodes"]) / scored)
+    return Step((seconds["total"] - seconds.get("final", 0.0)) / scored, seconds["nodes"] / scored)
 
 
 def estimate(

@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Literal
 
 from harness.base.errors import Cancelled, ConfigError, ProviderError
-from harness.base.files import read_json
 from harness.base.watching import unbreakable
 from harness.store.follower import DAMAGE, Follower, Standing
-from harness.store.outlay import of_result
+from harness.store.outlay import of_outcome
 from harness.store.rundir import LOGS, REQUESTS, Run, write_asked
 from harness.sweeps.child import Child
 from harness.sweeps.offers import Offer
@@ -210,15 +209,14 @@ class Sweep:
         try:
             if slot.begun:
                 _ = Run.open(slot.path).asked  # one that was edited since is not what was planned
-            if (slot.path / "result.json").exists():
-                result = read_json(slot.path / "result.json")
-                slot.state = "done" if result["valid"] else "invalid"
-                scores = (result["search_score"], result["score"])
+            if (outcome := Run(slot.path).outcome) is not None:
+                slot.state = "done" if outcome.valid else "invalid"
+                scores = (outcome.search_score, outcome.score)
                 slot.message = "search {}, test {}".format(
                     *("–" if score is None else f"{score:.4f}" for score in scores)
                 )
-                if "spent" in result:
-                    spent = of_result(result["spent"])
+                if outcome.spent is not None:
+                    spent = of_outcome(outcome.spent)
                     slot.spent, slot.unpriced = spent.dollars, spent.unpriced > 0
                 return
         except DAMAGE as error:

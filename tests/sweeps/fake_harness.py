@@ -48,8 +48,14 @@ def main() -> int:
     dollars = 0.0 if options["agent"] == "free" else 0.25
     model |= {"dollars_known": dollars, "unpriced_calls": 0}
     lost = dict.fromkeys(model, 0)
-    result = {"valid": not act, "search_score": 0.5, "score": None if act else 0.4}
-    result["spent"] = {"model": model, "lost": lost}
+    result = {
+        "format": 1,
+        "metric": "accuracy",
+        "valid": not act,
+        "search_score": 0.5,
+        "score": None if act else 0.4,
+    }
+    result["spent"] = {"gpu_hours": 0.0, "model": model, "lost": lost}
     (folder / "result.json").write_text(json.dumps(result))
     return 1 if act else 0
 

@@ -217,8 +217,10 @@ def finished(folder, agent, *, total, nodes, final, scored, policy="greedy"):
     folder.mkdir(parents=True)
     (folder / "run.toml").write_text("")
     result = {
-        "task": "toy", "profile": "test", "agent": agent, "policy": policy,
-        "nodes": {"scored": scored}, "seconds": {"total": total, "nodes": nodes, "final": final},
+        "format": 1, "task": "toy", "profile": "test", "agent": agent, "policy": policy,
+        "valid": True, "metric": "accuracy", "score": 0.5,
+        "nodes": {"scored": scored, "valid": scored},
+        "seconds": {"total": total, "nodes": nodes, "final": final},
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result))
 

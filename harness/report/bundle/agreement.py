@@ -18,8 +18,8 @@ def agree(named: Path, folder: Path, manifest: Manifest) -> tuple[Run, State, Sc
     missing, or contradicts the manifest.
     """
     run, _, state = load(folder)  # the chain of the journal, and each node's files by its hashes
-    result = run.result
-    if result is None:
+    outcome = run.outcome
+    if outcome is None:
         raise ConfigError(f"{named} holds a run without a result.")
     old = _final_score(folder)
     if old is None and state.final is not None:
@@ -27,7 +27,7 @@ def agree(named: Path, folder: Path, manifest: Manifest) -> tuple[Run, State, Sc
             f"{named} lacks {FINAL}/score.json, which its journal tells of.",
             remedy="restore it from a copy",
         )
-    found = {"result.json": result.get("score"), "events.jsonl": None}
+    found = {"result.json": outcome.score, "events.jsonl": None}
     if state.final is not None:
         found["events.jsonl"] = state.final["score"]
     if old is not None:

@@ -32,8 +32,8 @@ def pack(path: Path, out: Path) -> Manifest:
     cannot be written.
     """
     run = Run.open(path)
-    result = run.result
-    if result is None:
+    outcome = run.outcome
+    if outcome is None:
         raise ConfigError(f"{path} has no result yet.", remedy=command("resume", path))
     try:
         manifest = Manifest(
@@ -41,8 +41,8 @@ def pack(path: Path, out: Path) -> Manifest:
             harness=run.lock.harness,
             task=run.asked.task,
             profile=run.asked.profile,
-            metric=str(result.get("metric")),
-            score=result.get("score"),
+            metric=outcome.metric,
+            score=outcome.score,
             files=tuple(_member(run.path, name) for name in _files(run.path)),
         )
     except ValidationError as error:

@@ -20,6 +20,7 @@ from harness.report.drawing.untrusted import text_of
 from harness.report.export.rows import calls_by_node, source_of
 from harness.store.journal import Event
 from harness.store.loading import load
+from harness.store.outcome import Outcome
 from harness.store.rundir import Run
 from harness.store.state import State
 from harness.store.tape import Record, Tape
@@ -56,15 +57,14 @@ def as_inspect(paths: list[Path], out: Path) -> tuple[list[Path], dict[str, str]
 def log_of(path: Path) -> dict[str, Any]:
     """Return a run's log as JSON values. Raises ConfigError where the run is damaged."""
     run, events, state = load(path)
-    asked, lock, result = run.asked, run.lock, run.result
+    asked, lock, outcome = run.asked, run.lock, run.outcome
     began, ended = _times(events)
     calls = calls_by_node(path)
     identity = sha256(f"{run.name} {lock.audit_key}".encode()).hexdigest()[:22]
     samples = [_sample(run, state, node, calls.get(node.number, [])) for node in state.tree]
-    metric = str(result["metric"]) if result else "score"
     return {
         "version": VERSION,
-        "status": "success" if result else "cancelled",
+        "status": "success" if outcome else "cancelled",
         "eval": {
             "eval_id": identity,
             "run_id": identity,
@@ -101,7 +101,7 @@ def log_of(path: Path) -> dict[str, Any]:
         "results": {
             "total_samples": len(samples),
             "completed_samples": len(state.tree.scored()),
-            "scores": [_summary(metric, result)] if result else [],
+            "scores": [_summary(outcome)] if outcome else [],
         },
         "stats": {
             "started_at": began,
@@ -121,12 +121,12 @@ def _times(events: list[Event]) -> tuple[str, str]:
     return began.isoformat(), ended.isoformat()
 
 
-def _summary(metric: str, result: dict[str, Any]) -> dict[str, Any]:
-    values = {"valid": float(result["valid"])}
-    if result["score"] is not None:
-        values[metric] = result["score"]
-        if result.get("standard_error") is not None:
-            values["stderr"] = result["standard_error"]
+def _summary(outcome: Outcome) -> dict[str, Any]:
+    values = {"valid": float(outcome.valid)}
+    if outcome.score is not None:
+        values[outcome.metric] = outcome.score
+        if outcome.standard_error is not None:
+            values["stderr"] = outcome.standard_error
     return {
         "name": "final, hidden test split",
         "scorer": SCORER,

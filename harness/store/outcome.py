@@ -1,0 +1,97 @@
+"""How a run ended, as ``result.json`` tells it."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Tokens(BaseModel):
+    """What calls used. ``dollars`` is None where the price of one is unknown."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    calls: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    dollars: float | None = 0.0
+    dollars_known: float = 0.0
+    unpriced_calls: int = 0
+
+
+class Spent(BaseModel):
+    """What a run used, as far as tables show it. Lost calls count at their worst case."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    gpu_hours: float
+    model: Tokens
+    lost: Tokens
+
+
+class Counts(BaseModel):
+    """Nodes that were scored, and those of them that were valid."""
+
+    model_config = ConfigDict(frozen=True)
+    scored: int
+    valid: int
+
+
+class Standing(BaseModel):
+    """Of a score's conditions what is not in its key."""
+
+    model_config = ConfigDict(frozen=True)
+    ranked: bool = True
+
+
+class Repeats(BaseModel):
+    """Which run a replay repeats, and where it left it; "" where it did not."""
+
+    model_config = ConfigDict(frozen=True)
+    of: str
+    diverged: str = ""
+
+
+Measured = Annotated[float, Field(ge=-1e9, le=1e9)]
+"""No score is near these bounds, and the statistics can square it."""
+
+
+class Outcome(BaseModel):
+    """``result.json``, as far as it is read again. What newer harnesses add is ignored."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    task: str | None = None
+    profile: str | None = None
+    agent: str | None = None
+    policy: str | None = None
+    seed: int | None = None
+    lock: str = ""
+    """Of ``lock.json`` the digest; empty in results of before they held it."""
+    valid: bool
+    metric: Literal["accuracy", "bits_per_byte"]
+    score: Measured | None
+    standard_error: Measured | None = None
+    search_score: Measured | None = None
+    reason: str | None = None
+    node: int | None = None
+    """The one that was chosen; None where none was valid."""
+    nodes: Counts = Counts(scored=0, valid=0)
+    key: dict[str, str] | None = None
+    conditions: Standing | None = None
+    spent: Spent | None = None
+    replay: Repeats | None = None
+    seconds: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def claimed(self) -> dict[str, str | int | None]:
+        """What it says the run was asked for."""
+        return {
+            name: getattr(self, name) for name in ("task", "profile", "agent", "policy", "seed")
+        }
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows an accuracy was measured on; None where it does not say."""
+        s, error = self.score, self.standard_error
+        if self.metric != "accuracy" or s is None or not error:
+            return None
+        return round(s * (1 - s) / error**2)
