@@ -19,8 +19,8 @@ from harness.base.digests import digest
 from harness.base.errors import ConfigError
 from harness.base.faults import naming
 from harness.base.files import read_plain
+from harness.core.asked import FORMAT
 
-FORMAT = 1
 MOST_BYTES = 256 << 20
 
 _DERIVED = ("written", "evaluating", "scored")
