@@ -19,8 +19,8 @@ from harness.base.digests import digest
 from harness.base.errors import ConfigError
 from harness.base.faults import naming
 from harness.base.files import open_plain, read_plain
+from harness.core.asked import FORMAT
 
-FORMAT = 1
 MOST_BYTES = 256 << 20
 CHUNK = 16 << 20
 """Bytes read at a time; a longer line is damage."""

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from harness.agents import AGENTS
 from harness.agents.catalogue import Entry, find_agent, today
 from harness.base.errors import ConfigError
+from harness.core.asked import REPLAY
 from harness.core.model import Usage
-
-REPLAY = "replay:"
 
 
 @dataclass(frozen=True, slots=True)

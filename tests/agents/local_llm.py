@@ -11,6 +11,7 @@ By hand: ``python tests/agents/local_llm.py 8000``, then ``--base-url http://127
 """
 
 import importlib.util
+import json
 import socket
 import subprocess
 import sys
@@ -37,6 +38,12 @@ class LocalLlm:
 
     def base_url(self, protocol: str) -> str:
         return self.origin if protocol == "anthropic" else f"{self.origin}/v1"
+
+    def slot(self) -> dict[str, Any]:
+        """Return what the server says of its only slot."""
+        with urllib.request.urlopen(f"{self.origin}/slots", timeout=60) as answer:
+            (found,) = json.load(answer)
+        return found
 
     def entry(self, protocol: str, **more: Any) -> Any:
         """Return it as a model of the table."""

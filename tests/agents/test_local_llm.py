@@ -1,6 +1,7 @@
 """Both clients against a real language model, over both protocols (``make test-llm``)."""
 
 import threading
+import time
 
 import pytest
 
@@ -75,5 +76,9 @@ def test_cancelling_ends_the_generation(local_llm, protocol):
     threading.Timer(0.2, cancel.set).start()
     with pytest.raises(Cancelled):
         send(client, Prompt("", (Turn("user", f"Repeat: {words}"),)), cancel)
-    # The only slot is free again: the server noticed.
+    while local_llm.slot()["is_processing"]:
+        time.sleep(0.1)
+    # The server noticed: it left off before the end.
+    assert local_llm.slot()["next_token"][0]["has_next_token"]
+    # The only slot is free again.
     assert send(make_client(local_llm.entry(protocol), Settings(max_output_tokens=3))).text
