@@ -169,7 +169,7 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Search: an agent writes submissions, a blind judge scores them, the best is tested once."""
-    told = read_as(Asked, asked, follow=True) if asked else None
+    told = _read(asked) if asked else None
     if not task and told is None:
         raise ConfigError("No task was named.", remedy="--task TASK (harness tasks)")
     chosen = find_task(task or (told.task if told else ""))
@@ -211,6 +211,20 @@ def command(
             wanted, runs_dir, name=name, progress=screen.progress, observe=screen.observe
         )
     return report(result, as_json=json)
+
+
+def _read(file: Path) -> Asked:
+    """Return what a file asks. A folder that it names is relative to the file's own."""
+    told, beside = read_as(Asked, file, follow=True), absolute(file).parent
+    data, writing = dict(told.data), dict(told.writing)
+    if "source" in data and data["source"] not in find_task(told.task).sources:
+        data["source"] = str(absolute(beside / data["source"]))
+    for name, value in told.writing:
+        if isinstance(value, Path):
+            writing[name] = absolute(beside / value)
+    return told.model_copy(
+        update={"data": data, "writing": told.writing.model_copy(update=writing)}
+    )
 
 
 def _over(told: Asked, typed: Asked, context: typer.Context) -> Asked:

@@ -1,7 +1,7 @@
 """How a run stands, followed cheaply while it lives: only what is new in its journal is read.
 
-For whoever looks again every second at hundreds of runs. Nothing is written and no chain is
-checked; what is read is taken for what it is, text that a stranger may have written.
+For whoever looks again every second at hundreds of runs. Nothing is written; what is read is taken
+for what it is, text that a stranger may have written.
 """
 
 from dataclasses import asdict, dataclass, field

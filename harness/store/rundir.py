@@ -26,13 +26,7 @@ from filelock import FileLock, Timeout
 from harness.base.commands import command, quote
 from harness.base.digests import digest
 from harness.base.errors import ConfigError
-from harness.base.files import (
-    fresh_folder,
-    open_plain,
-    read_json,
-    read_plain,
-    write_whole,
-)
+from harness.base.files import fresh_folder, open_plain, read_json, read_plain, write_whole
 from harness.base.paths import plain_name
 from harness.core.asked import Asked, Locked
 from harness.store.journal import Event, Journal, read

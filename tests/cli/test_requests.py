@@ -88,6 +88,18 @@ def test_a_bad_request_is_refused_and_what_is_wrong_is_named(tmp_path, text, sai
     assert "--task" in call("run", cwd=tmp_path, code=2).stderr
 
 
+def test_a_folder_that_a_request_names_is_relative_to_its_file(tmp_path):
+    (tmp_path / "there").mkdir()
+    asked = 'format = 1\ntask = "autoresearch"\nprofile = "test"\n'
+    (tmp_path / "there" / "data.toml").write_text(f'{asked}[data]\nsource = "mine"\n')
+    done = call("run", "--asked", "there/data.toml", cwd=tmp_path, code=2)
+    assert f"no folder {tmp_path / 'there' / 'mine'}" in done.stderr
+    asked += 'agent = "opus-4.6"\n[writing]\nbase_url = "http://127.0.0.1:9"\nprompts = "mine"\n'
+    (tmp_path / "there" / "prompts.toml").write_text(asked)
+    done = call("run", "--asked", "there/prompts.toml", cwd=tmp_path, code=2)
+    assert f"{tmp_path / 'there' / 'mine'}" in done.stderr
+
+
 def test_a_score_by_hand_is_kept_with_all_that_made_it(mine, judged):
     told = ("score", "mine", *TOY, "--seed", 5, "--repeat", 2, "--json")
     result = json.loads(call(*told, cwd=mine).stdout)
