@@ -18,11 +18,19 @@ _MEMBER = re.compile(r"^(int|float|str|bool|constrained-\w+|\w+\[.*\])$")
 """What pydantic adds to the place of a value that may be of several types."""
 _SUBJECT = re.compile(r"^\w+ should (be |have )?")
 
+LARGEST = 1e12
+"""No number of a run is larger: not a node, a score, a second or a token."""
+
 Place = tuple[int | str, ...]
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]")
 _PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
 _KEY = re.compile(rf"^\s*((?:{_PART.pattern})(?:\s*\.\s*(?:{_PART.pattern}))*)\s*=")
+
+
+def sensible(value: object) -> bool:
+    """Return whether it is a number that a plot can hold, as no infinite or astronomic one is."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def problems(

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from harness.base.errors import ConfigError
 from harness.base.files import read_json
 from harness.base.text import one_line
+from harness.base.validation import sensible
 from harness.store.index import Entry
-from harness.store.loading import sensible
 from harness.store.rundir import Run
 from tasks.spec import find_task
 

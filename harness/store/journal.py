@@ -19,6 +19,7 @@ from harness.base.digests import digest
 from harness.base.errors import ConfigError
 from harness.base.faults import naming
 from harness.base.files import open_plain, read_plain
+from harness.base.validation import sensible
 from harness.core.asked import FORMAT
 
 MOST_BYTES = 256 << 20
@@ -156,11 +157,14 @@ class Reader:
             )
         if found != _link(self.chain, body):
             raise self._damaged("it or the line before it was changed or removed")
+        try:
+            event = _event(body)
+        except (KeyError, ValueError, TypeError):
+            raise self._damaged("it holds what no run writes") from None
         self.chain = found
         self.whole += len(line) + 1
         self._lines += 1
-        del body["format"]
-        return Event(body.pop("event"), body.pop("elapsed_s"), body.pop("at"), body)
+        return event
 
     def _damaged(self, what: str) -> ConfigError:
         name = self.path.name
@@ -188,6 +192,15 @@ def scored(path: Path) -> Iterator[dict[str, Any]]:
             body = json.loads(line)
             if body["event"] == "scored":  # or the words stand in some other text
                 yield body
+
+
+def _event(body: dict[str, Any]) -> Event:
+    del body["format"]
+    event = Event(body.pop("event"), body.pop("elapsed_s"), body.pop("at"), body)
+    datetime.fromisoformat(event.at)
+    if not sensible(event.elapsed_s):
+        raise ValueError(event.elapsed_s)
+    return event
 
 
 def _link(chain: str, body: dict[str, Any]) -> str:

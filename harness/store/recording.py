@@ -10,9 +10,8 @@ from harness.base.errors import ConfigError
 from harness.core.asked import REPLAY, Asked
 from harness.core.tree import Node, Tree
 from harness.core.writing import Writing
-from harness.store.journal import read
+from harness.store.loading import load
 from harness.store.rundir import Run
-from harness.store.state import State
 from harness.store.tape import Tape
 
 SAME = ("task", "profile", "policy", "settings", "seed", "data")
@@ -43,14 +42,9 @@ class Recording:
         path = Path(text)
         if not path.exists() and len(path.parts) == 1:
             path = Path("runs") / path
-        run = Run.open(Path(os.path.realpath(path)))  # noqa: PTH118 (a circle of links raises)
-        state, shown = State(Tree(maximize=run.lock.maximize)), {}
-        events = read(run.path / "events.jsonl")
-        run.refuse_other_lock(events)
-        for event in events:
-            state.apply(event, run.path / "nodes")
-            if event.kind == "chosen":
-                shown[event.data["node"]] = state.tree.copy()
+        shown: dict[int, Tree] = {}
+        real = Path(os.path.realpath(path))  # noqa: PTH118 (a circle of links raises)
+        run, _, state = load(real, each=lambda state: shown.update(state.shown))
         origin = _origin(run)
         writing = origin.asked.writing
         return cls(run, origin.asked.agent, writing, state.tree, state.exhausted, shown, live)

@@ -1,16 +1,29 @@
-"""Events in, state out: what a run knows, rebuilt from its journal and nothing else."""
+"""Events in, state out: what a run knows, rebuilt from its journal and nothing else.
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+The chain of a journal shows damage, not intent: whoever knows how it is made can write a journal
+that holds any JSON. So its values are checked here as well, and submissions by their hashes.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from harness.base.errors import ConfigError
 from harness.base.files import read_plain
+from harness.base.validation import sensible
 from harness.core.budget import Progress
 from harness.core.tree import Node, Tree
 from harness.store.journal import Event
+
+VERDICT = ("valid", "score", "reason", "message", "seconds")
+"""What the journal holds of a score; the rest is in score.json."""
+
+_NODE = TypeAdapter(Node)
 
 
 @dataclass
@@ -57,24 +70,60 @@ class State:
             case "stopped":
                 self.exhausted = data["message"]
             case "scored":
-                fields = ("valid", "score", "reason", "message", "seconds")
-                self.tree.update(data["node"], state="scored", **{k: data[k] for k in fields})
+                self.tree.update(data["node"], state="scored", **{k: data[k] for k in VERDICT})
             case "ungraded":
                 self.tree.update(data["node"], state="ungraded", message=data["message"])
             case "finalizing":
                 self.finalist = data["node"]
             case "final":
                 self.final = data
+            case "opened" if not sensible(data.get("queued_s", 0.0)):
+                raise ValueError("it waited for GPUs for a time that is no number")
             case _:
                 pass  # for people and listings: opened, evaluating, closed
 
 
-def rebuild(events: Iterable[Event], nodes: Path, *, maximize: bool) -> State:
-    """Return the state after all of ``events``."""
+def rebuild(
+    events: Iterable[Event],
+    nodes: Path,
+    *,
+    maximize: bool,
+    each: Callable[[State], object] = lambda state: None,
+) -> State:
+    """Return the state after all of ``events``. ``each`` is called after every one of them.
+
+    Raises ConfigError where they are not those of a run, and as ``State.apply`` does.
+    """
     state = State(Tree(maximize=maximize))
-    for event in events:
-        state.apply(event, nodes)
+    try:
+        for event in events:
+            state.apply(event, nodes)
+            each(state)
+        _check(state)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"The journal of {nodes.parent} holds what no run writes.",
+            cause=f"{type(error).__name__}: {str(error)[:300]}",
+        ) from error
     return state
+
+
+def _check(state: State) -> None:
+    """Raise ValueError, or what else odd values raise, where a state is not one of a run."""
+    nodes, final = list(state.tree), state.final
+    if state.finalist is not None or final is not None:
+        chosen = [node for node in nodes if node.number == state.finalist]
+        if not chosen:
+            raise ValueError(f"node {state.finalist!r} was to be final, and there is none")
+        nodes += [replace(chosen[0], **{k: final[k] for k in VERDICT})] if final else []
+    for node in nodes:
+        _NODE.validate_json(json.dumps(asdict(node)), strict=True)
+        if not all(map(sensible, (node.number, node.seconds, node.score or 0.0))):
+            raise ValueError(f"node {node.number} has a number that is none")
+        if node.number < 0:
+            raise ValueError(f"there is no node {node.number}")
+        if any(parent not in state.tree or parent >= node.number for parent in node.parents):
+            raise ValueError(f"node {node.number} comes before its own parent")
 
 
 def load_files(folder: Path, hashes: dict[str, str]) -> dict[str, str]:

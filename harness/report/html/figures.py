@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from harness.agents import AGENTS
+from harness.base.validation import sensible
 from harness.report.baselines import known
 from harness.report.drawing import curves, plots
 from harness.report.html.traces import Trace
@@ -13,7 +14,6 @@ from harness.report.samples import contenders
 from harness.report.stats.intervals import UNBOUNDED, Interval, over_seeds
 from harness.report.stats.nines import BOUNDS
 from harness.store.index import Entry
-from harness.store.loading import sensible
 
 COLOURS = 8
 MOST_STRIPS = 30

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.base.errors import ConfigError
+from harness.base.validation import sensible
 from harness.report.drawing.curves import Point
 from harness.store.index import Entry
 from harness.store.journal import scored
-from harness.store.loading import sensible
 from harness.store.tape import Tape
 
 
