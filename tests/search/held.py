@@ -63,12 +63,16 @@ class Held:
             file.unlink()
 
 
-def until(happened, what: str, patience_s: float = PATIENCE_S) -> None:
-    """Wait until something has happened, by a look now and then; fail if it never does."""
+def until(happened, what: str, patience_s: float = PATIENCE_S):
+    """Wait until something has happened, by a look now and then; fail if it never does.
+
+    Return what was seen: a second look may see something else.
+    """
     end = time.monotonic() + patience_s
-    while not happened():
+    while not (seen := happened()):
         assert time.monotonic() < end, f"never: {what}"
         time.sleep(0.02)
+    return seen
 
 
 def kinds(run: Path) -> list[str]:

@@ -153,10 +153,14 @@ def command_of(process: psutil.Process) -> list[str]:
 def family(pid: int) -> list[psutil.Process]:
     """Return all that a process has started, once a candidate is among it; else nothing."""
     try:
-        below = psutil.Process(pid).children(recursive=True)
-        return below if any(p.name().startswith("python") for p in below) else []
+        harness = psutil.Process(pid)
+        below = harness.children(recursive=True)
+        # A child that has not yet become another program looks like the harness.
+        own = ([], harness.cmdline())
+        seen = any(p.name().startswith("python") and command_of(p) not in own for p in below)
     except psutil.NoSuchProcess:
         return []
+    return below if seen else []
 
 
 def start_cli(runs: Path, *more: str) -> subprocess.Popen:
@@ -187,15 +191,13 @@ def test_ctrl_c_ends_what_would_go_on_and_leaves_a_run_that_resumes(tmp_path, he
     process = start_cli(tmp_path / "runs", "--task", "held", "--profile", "test", "--steps", "2")
     try:
         under_way(run, 2)
-        until(lambda: family(process.pid), "a candidate of the second evaluation")
-        started = family(process.pid)
+        started = until(lambda: family(process.pid), "a candidate of the second evaluation")
         process.send_signal(sent)
         _, said = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
     assert process.returncode == 130
     assert b"harness resume" in said
-    assert started
     assert [p for p in started if command_of(p)] == []
     held.let_go()
     assert settle(lambda: app(["resume", str(run), "--json"])) == 0
