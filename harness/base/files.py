@@ -10,8 +10,8 @@ import json
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from contextlib import suppress
-from itertools import chain, count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -66,13 +66,25 @@ def read_text(file: Path, *, most: int = MOST_BYTES, follow: bool = False) -> st
 
 def read_json(file: Path) -> dict[str, Any]:
     """Return a JSON object from a file. Raises ConfigError naming the file."""
+    values, _ = read_values(file)
+    return values
+
+
+def read_values(
+    file: Path, parse: Callable[[str], Any] = json.loads, *, follow: bool = False
+) -> tuple[dict[str, Any], str]:
+    """Return the object in a file, and the text that it was parsed from.
+
+    ``follow``: see ``open_plain``. Raises ConfigError naming the file.
+    """
     try:
-        value = json.loads(read_text(file))
+        text = read_text(file, follow=follow)
+        value = parse(text)
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file} cannot be read.", cause=str(error)) from error
     if not isinstance(value, dict):
         raise ConfigError(f"{file} holds no JSON object.")
-    return value
+    return value, text
 
 
 def fresh_folder(parent: Path, stem: str) -> Path:
@@ -81,11 +93,15 @@ def fresh_folder(parent: Path, stem: str) -> Path:
     Raises OSError where none can be made.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    for name in chain([stem], (f"{stem}.{number}" for number in count(2))):
-        with suppress(FileExistsError):
-            (parent / name).mkdir()
-            return parent / name
-    raise AssertionError("unreachable")
+    path, number = parent / stem, 1
+    while True:
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+            path = parent / f"{stem}.{number}"
+        else:
+            return path
 
 
 def write_whole(path: Path, text: str, *, sync: bool = True) -> None:

@@ -94,14 +94,17 @@ def run_path(text: Path) -> Path:
     return text if text.exists() or len(text.parts) > 1 else RUNS_DIR / text
 
 
-def chosen_data(task: Task, data: str | None, byte_counts: str | None) -> dict[str, str]:
-    """Return what the options replace in a profile's data; a folder becomes absolute.
+def chosen_data(
+    task: Task, data: str | None, byte_counts: str | None, *, beside: Path = Path()
+) -> dict[str, str]:
+    """Return what is to replace values of a profile's data; a folder becomes absolute.
 
+    ``beside``: what a folder is relative to.
     A folder that is called as a source of the task's is meant by ./NAME.
     """
     chosen = {}
     if data is not None:
-        chosen["source"] = data if data in task.sources else str(absolute(Path(data)))
+        chosen["source"] = data if data in task.sources else str(absolute(beside / data))
     if byte_counts is not None:
         chosen["byte_counts"] = byte_counts
     return chosen

@@ -169,7 +169,7 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Search: an agent writes submissions, a blind judge scores them, the best is tested once."""
-    told = _read(asked) if asked else None
+    told = read_as(Asked, asked, follow=True) if asked else None
     if not task and told is None:
         raise ConfigError("No task was named.", remedy="--task TASK (harness tasks)")
     chosen = find_task(task or (told.task if told else ""))
@@ -204,8 +204,8 @@ def command(
             complexity=complexity,
         ),
     )
-    if told is not None:
-        wanted = _over(told, wanted, context)
+    if told is not None and asked is not None:
+        wanted = _over(_placed(told, absolute(asked).parent, chosen), wanted, context)
     with Screen() as screen:
         result = start(
             wanted, runs_dir, name=name, progress=screen.progress, observe=screen.observe
@@ -213,18 +213,12 @@ def command(
     return report(result, as_json=json)
 
 
-def _read(file: Path) -> Asked:
-    """Return what a file asks. A folder that it names is relative to the file's own."""
-    told, beside = read_as(Asked, file, follow=True), absolute(file).parent
-    data, writing = dict(told.data), dict(told.writing)
-    if "source" in data and data["source"] not in find_task(told.task).sources:
-        data["source"] = str(absolute(beside / data["source"]))
-    for name, value in told.writing:
-        if isinstance(value, Path):
-            writing[name] = absolute(beside / value)
-    return told.model_copy(
-        update={"data": data, "writing": told.writing.model_copy(update=writing)}
-    )
+def _placed(told: Asked, beside: Path, task: Task) -> Asked:
+    """Return a file's request with the folders that it names made absolute."""
+    data = told.data | chosen_data(task, told.data.get("source"), None, beside=beside)
+    folders = {n: absolute(beside / v) for n, v in told.writing if isinstance(v, Path)}
+    writing = told.writing.model_copy(update=folders)
+    return told.model_copy(update={"data": data, "writing": writing})
 
 
 def _over(told: Asked, typed: Asked, context: typer.Context) -> Asked:

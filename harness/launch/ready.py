@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,11 +91,8 @@ def get_ready(
     is charged to nobody.
     """
     progress, observe = unbreakable(progress), unbreakable(observe)
-    pool = GpuPool()
+    say, pool = teller(observe), GpuPool()
     profile, workers = asked.profile, asked.workers
-
-    def say(line: str) -> None:
-        observe("waiting", "", {"message": line})
 
     wanted = _gpus_wanted(task, profile, workers, pool)
     backend, warning = registry.choose(asked.sandbox, trusted=trusted)
@@ -121,6 +119,11 @@ def get_ready(
         ready.close()
         raise
     return ready
+
+
+def teller(observe: Observe) -> Callable[[str], None]:
+    """Return what tells an observer, in words, what is waited for."""
+    return lambda line: observe("waiting", "", {"message": line})
 
 
 def _gpus_wanted(task: Task, profile: str, workers: int, pool: GpuPool) -> int:

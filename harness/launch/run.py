@@ -23,7 +23,7 @@ from harness.core.model import Endpoint
 from harness.core.policy import Policy
 from harness.launch.agents import make_agent
 from harness.launch.interruptible import interruptible
-from harness.launch.ready import Ready, get_ready
+from harness.launch.ready import Ready, get_ready, teller
 from harness.launch.result import compose
 from harness.operators.scribe import Scribe
 from harness.policies import make_policy
@@ -149,10 +149,6 @@ def _calls(run: Run, agent: Agent, budget: Budget, say: Callable[[str], None]) -
     return Calls(run.path, budget=budget, endpoint=endpoint, recording=recording, say=say)
 
 
-def _teller(observe: Observe) -> Callable[[str], None]:
-    return lambda line: observe("waiting", "", {"message": line})
-
-
 def _resolve(ready: Ready, parts: _Parts) -> Locked:
     agent = parts.agent
     endpoint = _endpoint(agent)
@@ -192,7 +188,7 @@ def _execute(run: Run, ready: Ready, parts: _Parts, observe: Observe) -> dict[st
         budget = Budget(
             run.asked.limits, workers=run.asked.workers, gpus=len(ready.lease.uuids[:1])
         )
-        calls = _calls(run, agent, budget, _teller(observe))
+        calls = _calls(run, agent, budget, teller(observe))
         recording = agent.recording if isinstance(agent, ReplayAgent) else None
         search = Search(
             run,

@@ -122,9 +122,9 @@ def contenders(entries: Iterable[Entry], by: By = "agent") -> dict[str, Contende
             found |= {entry.path: Contender(agent, policy) for entry in members}
             continue
         setups = [_setup(e.asked, e.lock) for e in members if e.asked and e.lock]
-        differing = _differing(members, setups)
+        varied = _varied(members, setups)
         for entry, setup in zip(members, setups, strict=True):
-            label = ", ".join(f"{name}={setup[name]}" for name in differing if name in setup)
+            label = ", ".join(f"{name}={setup[name]}" for name in varied if name in setup)
             found[entry.path] = Contender(agent, policy, label)
     return found
 
@@ -170,7 +170,7 @@ def _word(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
 
 
-def _differing(members: list[Entry], setups: list[dict[str, str]]) -> list[str]:
+def _varied(members: list[Entry], setups: list[dict[str, str]]) -> list[str]:
     """Return the settings that differ between runs of one task and one policy.
 
     Between tasks they may: a profile has its own number of steps. A pooled policy or model has

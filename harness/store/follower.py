@@ -128,11 +128,12 @@ class Follower:
         if self._asked is None:
             self._introduce()
         now = self.standing
-        outcome = self._outcome = self._outcome or self._run.outcome
-        grown = self._follow() if outcome is None or self._thorough else False
-        if outcome is not None:
-            self._conclude(outcome)
-        else:
+        ended = None if self._outcome is not None else self._run.outcome
+        self._outcome = self._outcome or ended
+        grown = self._follow() if self._outcome is None or self._thorough else False
+        if ended is not None:
+            self._conclude(ended)
+        elif self._outcome is None:
             self._count(self._spending.look(self._writing | self._written))
             self._written.clear()
         # One that nobody works on is asked again only when its journal has grown: to ask is to

@@ -93,9 +93,9 @@ def entries(places: Iterable[Path], *, cache: Path | None = None) -> list[Entry]
     found, fresh = [], []
     now = time.time_ns()
     for path in paths:
-        key = str(path.absolute())
+        name = str(path.absolute())
         stamp = _stamp(path)
-        kept = known.get(key)
+        kept = known.get(name)
         if kept is not None and kept[0] == stamp:
             try:
                 entry = Entry.model_validate_json(kept[1])
@@ -106,9 +106,9 @@ def entries(places: Iterable[Path], *, cache: Path | None = None) -> list[Entry]
         entry = read(path)
         found.append(entry)
         newest = max((s[1] for s in stamp if s), default=now)
-        utf8 = key.encode(errors="replace").decode() == key  # as no name need be
+        utf8 = name.encode(errors="replace").decode() == name  # as no name need be
         if utf8 and entry.state != "skipped" and newest + RACY_NS < now and stamp == _stamp(path):
-            fresh.append((key, json.dumps(stamp), entry.model_dump_json()))
+            fresh.append((name, json.dumps(stamp), entry.model_dump_json()))
     _save(cache, fresh)
     return found
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from harness.base.errors import ConfigError
-from harness.base.files import read_text
+from harness.base.files import read_values
 from harness.base.validation import problems
 from harness.core.asked import FORMAT
 
@@ -24,13 +24,8 @@ def read_as(model: type[M], file: Path, *, follow: bool = False) -> M:
 
     ``follow``: it may be a link, because a user named it and nobody else did.
     """
-    try:
-        text = read_text(file, follow=follow)
-        values = _toml(text) if file.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{file} cannot be read.", cause=str(error)) from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file} holds no JSON object.")
+    is_toml = file.suffix == ".toml"
+    values, text = read_values(file, _toml if is_toml else json.loads, follow=follow)
     version = values.get("format")
     if version != FORMAT or isinstance(version, bool):
         raise ConfigError(
@@ -40,8 +35,7 @@ def read_as(model: type[M], file: Path, *, follow: bool = False) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        toml = text if file.suffix == ".toml" else ""
-        cause = problems(error, model, toml=toml)
+        cause = problems(error, model, toml=text if is_toml else "")
         raise ConfigError(f"{file} is damaged.", cause=cause) from error
 
 
