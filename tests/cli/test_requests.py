@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import tomllib
+from pathlib import Path
 
 import pytest
 from calling import call
@@ -15,8 +16,10 @@ from harness.core.asked import Asked
 from harness.search import evaluator
 from harness.store.reading import read_as
 from harness.store.rundir import Run, write_asked
+from sandboxes import registry
 from tasks.spec import find_task
 
+TOYS = Path(__file__).parents[1] / "toys"
 TOY = ("--task", "toy", "--profile", "test")
 
 
@@ -147,6 +150,49 @@ def test_a_rescore_is_tried_again_too(finished, tmp_path, breaks):
     done = call("rescore", result["run"], "--json", cwd=tmp_path)
     assert "our side broke, trying again" in done.stderr
     assert json.loads(done.stdout)["new"]["valid"]
+
+
+def test_strict_reaches_the_judge_of_a_task_that_has_such_a_check(mine, judged, monkeypatch):
+    text = (TOYS / "toy" / "task.toml").read_text().replace('name = "toy"', 'name = "strictly"')
+    task = Path(shutil.copytree(TOYS / "toy", mine / "tasks" / "strictly"))
+    (task / "task.toml").write_text(
+        text.replace('entry = "runner.py"', 'entry = "runner.py"\nfrozen_entry = "runner.py"')
+    )
+    asked, judge = [], evaluator.evaluate
+
+    def evaluate(request, **more):
+        asked.append(request.strict)
+        return judge(request, **more)
+
+    monkeypatch.setattr(evaluator, "evaluate", evaluate)
+    told = ("score", "mine", "--task", "strictly", "--profile", "test", "--tasks-dir", "tasks")
+    for more in ((), ("--strict",)):
+        call(*told, *more, cwd=mine)
+    assert asked == [False, True]
+
+
+def test_without_walls_ones_own_file_is_trained_and_what_a_stranger_sent_is_not(
+    finished, mine, judged, monkeypatch
+):
+    here, result = finished
+    call("bundle", here / result["run"], "-o", "b.tar.gz", cwd=mine)
+    monkeypatch.setattr(registry, "BACKENDS", {"process": registry.BACKENDS["process"]})
+    done = call("score", "mine", *TOY, cwd=mine)
+    assert "warning: sandbox 'process': no isolation" in done.stderr
+    done = call("verify", "b.tar.gz", cwd=mine, code=2)
+    assert "this code did not ship with the harness" in done.stderr
+
+
+def test_the_list_of_runs_checks_the_journal_of_one_that_has_ended(finished, tmp_path):
+    here, result = finished
+    run = Path(shutil.copytree(here / result["run"], tmp_path / "runs" / "a"))
+    listed = json.loads(call("ls", "--json", cwd=tmp_path).stdout)["runs"]
+    assert [row["status"] for row in listed] == ["finished"]
+    journal = run / "events.jsonl"
+    journal.write_text(journal.read_text().replace('"event": "chosen"', '"event": "chasen"', 1))
+    (row,) = json.loads(call("ls", "--json", cwd=tmp_path).stdout)["runs"]
+    assert row["status"] == "damaged"
+    assert "events.jsonl, line 2 is damaged" in row["problem"]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

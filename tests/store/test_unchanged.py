@@ -21,6 +21,7 @@ from harness.store.journal import Journal, read
 from harness.store.loading import load
 from harness.store.recording import Recording
 from harness.store.rundir import Run
+from sandboxes import registry
 from scorers import conditions
 
 DOCS = Path(__file__).parents[2] / "docs" / "runs.md"
@@ -116,6 +117,22 @@ def test_a_budget_may_grow_and_the_run_goes_on_to_the_new_one(runs):
     result = resume(runs / "begun", progress=quiet, observe=quiet)
     assert result["nodes"]["scored"] == 3
     assert [entry.state for entry in entries([runs / "begun"])] == ["finished"]
+
+
+def test_a_run_goes_on_in_the_sandbox_that_it_began_in(runs, monkeypatch):
+    choose, wanted = registry.choose, []
+
+    def here(name, **more):
+        wanted.append(name)
+        return choose("process" if name == "auto" else name, **more)
+
+    monkeypatch.setattr(registry, "choose", here)
+    asked = Asked(task="toy", profile="test", steps=2)
+    with pytest.raises(Cancelled):
+        start(asked, runs, name="any", progress=quiet, observe=interrupt)
+    assert resume(runs / "any", progress=quiet, observe=quiet)["valid"]
+    assert wanted == ["auto", "process"]
+    assert Run.open(runs / "any").asked.sandbox == "auto"
 
 
 def test_what_is_edited_while_a_run_works_is_not_in_its_result(runs):
