@@ -130,6 +130,17 @@ def test_what_runs_hold_is_shown_and_never_obeyed(runs):
     assert len(done.stdout.splitlines()) == 9 + 4  # a line a run, and why four are damaged
 
 
+def test_what_an_ended_run_says_of_itself_stands_however_often_it_is_looked_at(runs):
+    file = runs / "finished" / "result.json"
+    result = json.loads(file.read_text())
+    result["spent"]["model"] |= {"calls": 3, "output_tokens": 40, "dollars_known": 1.5}
+    file.write_text(json.dumps(result))
+    follower = Follower(runs / "finished")
+    for _ in range(3):
+        now = follower.look()
+        assert (now.state, now.calls, now.tokens_out, now.dollars) == ("finished", 3, 40, 1.5)
+
+
 def test_only_new_bytes_of_a_journal_are_read(runs, monkeypatch):
     follower, read = Follower(runs / "live"), []
     file = runs / "live" / "events.jsonl"
