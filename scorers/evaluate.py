@@ -31,7 +31,7 @@ from scorers.output import Output
 from scorers.score import Audit, Conditions, Reason, Score
 from scorers.sentinel import Sentinel
 from scorers.submission import Rejected, hash_files, read
-from scorers.wire import Gone, Listener, LogitsBuffer, ProtocolError, Wire
+from scorers.wire import Gone, Late, Listener, LogitsBuffer, ProtocolError, Wire
 from tasks.definition import Manifest
 from tasks.spec import Task
 
@@ -219,7 +219,7 @@ class _Attempt:
             return _Outcome(reason=refused.reason, message=refused.text)
         except ProtocolError as error:
             return _Outcome(reason=Reason.PROTOCOL_ERROR, message=clean(str(error)))
-        except TrainLate:
+        except (TrainLate, Late):  # Late: it had not even called
             message = f"No prediction was served within {times.train_s:g} s of the start."
             return _Outcome(reason=Reason.TRAIN_TIMEOUT, message=message)
         except ServeLate:

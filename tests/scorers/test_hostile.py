@@ -180,10 +180,11 @@ def test_what_never_ends_is_late_by_the_judges_clock(score_toy, monkeypatch, nam
     assert score_toy.log.read_bytes() == b"LATE\n"
 
 
-def test_a_limit_is_of_real_seconds(score_toy):
-    score = score_toy("while True: pass", limits={"train_s": 1.0})
+@pytest.mark.parametrize("train_s", [0.01, 1], ids=["over before it calls", "while it runs"])
+def test_a_limit_is_of_real_seconds(score_toy, train_s):
+    score = score_toy("while True: pass", limits={"train_s": train_s})
     assert score.reason == "train_timeout"
-    assert score.message == "No prediction was served within 1 s of the start."
+    assert score.message == f"No prediction was served within {train_s} s of the start."
 
 
 def test_an_honest_twin_is_valid_and_scored_by_the_judge(score_toy):
