@@ -25,7 +25,7 @@ from sandboxes.base import Backend, ExecResult, Mount, Process, SandboxSpec, Str
 from scorers import claims, conditions
 from scorers.candidate import candidate
 from scorers.classification import Classification
-from scorers.judge import Examiner, Observe, Refused, ServeLate, Times, TrainLate, Verdict
+from scorers.judge import Examiner, Observe, Refused, ServeLate, Times, Verdict
 from scorers.language import Language, Sizes
 from scorers.output import Output
 from scorers.score import Audit, Conditions, Reason, Score
@@ -219,7 +219,7 @@ class _Attempt:
             return _Outcome(reason=refused.reason, message=refused.text)
         except ProtocolError as error:
             return _Outcome(reason=Reason.PROTOCOL_ERROR, message=clean(str(error)))
-        except (TrainLate, Late):  # Late: it had not even called
+        except Late:
             message = f"No prediction was served within {times.train_s:g} s of the start."
             return _Outcome(reason=Reason.TRAIN_TIMEOUT, message=message)
         except ServeLate:

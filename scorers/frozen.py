@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from scorers import language_audits
 from scorers.gpu_reader import Readers
-from scorers.judge import Observe, ServeLate, Times, TrainLate, Verdict, ask, dismiss
+from scorers.judge import Observe, Times, Verdict, ask, dismiss
 from scorers.judge import follow_training as follow_loading
 from scorers.language_audits import Pair
 from scorers.reading import Question, Reader
 from scorers.score import Audit, Reason
 from scorers.splice import Spliced, Stream, one_a_row, twin
-from scorers.wire import Late, LogitsBuffer, Wire
+from scorers.wire import LogitsBuffer, Wire
 
 Ints = NDArray[np.int64]
 NONE = -1
@@ -88,16 +88,13 @@ class Half:
         claim = follow_loading(wire, deadline, observe)
         reader = self._readers.open(claim, buffer)
         started, bad = time.monotonic(), 0
-        try:
-            for sequence, batch in enumerate(self._plan):
-                tokens = self._rows.tokens[batch]
-                ask(wire, sequence, tokens[:, :-1].astype(np.int32), self._shape, deadline)
-                if sequence == 0:
-                    deadline = time.monotonic() + times.serve_s
-                bad += self._read(reader, batch)
-                observe("served", {"done": sequence + 1, "batches": len(self._plan)})
-        except Late:
-            raise (ServeLate if sequence else TrainLate) from None
+        for sequence, batch in enumerate(self._plan):
+            tokens = self._rows.tokens[batch]
+            ask(wire, sequence, tokens[:, :-1].astype(np.int32), self._shape, deadline)
+            if sequence == 0:
+                deadline = time.monotonic() + times.serve_s
+            bad += self._read(reader, batch)
+            observe("served", {"done": sequence + 1, "batches": len(self._plan)})
         dismiss(wire, None, time.monotonic())
         nan, served = float("nan"), time.monotonic()
         failed = Reason.NOT_FINITE if bad else None

@@ -45,12 +45,8 @@ class Refused(Exception):
         self.text = text
 
 
-class TrainLate(Exception):
-    """No prediction was served within the training limit."""
-
-
 class ServeLate(Exception):
-    """Serving took longer than its limit."""
+    """Serving took longer than its limit; before the first answer it is ``Late``, for training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +89,7 @@ class Examiner(Protocol):
     ) -> Verdict:
         """Serve every row and measure.
 
-        Raises Refused, TrainLate, ServeLate, ProtocolError, Gone, Cancelled.
+        Raises Refused, Late, ServeLate, ProtocolError, Gone, Cancelled.
         """
         ...
 
@@ -103,19 +99,19 @@ class Examiner(Protocol):
 
 
 def follow_training(wire: Wire, deadline: float, observe: Observe) -> dict[str, Any]:
-    """Follow the training until the candidate is ready; return its claim."""
-    try:
-        while True:
-            frame = wire.receive(deadline)
-            if frame.kind == READY:
-                return frame.json()
-            if frame.kind == PROGRESS:
-                observe("progress", frame.progress())
-                time.sleep(PACE_S)
-            else:
-                refuse(frame)
-    except Late:
-        raise TrainLate from None
+    """Follow the training until the candidate is ready; return its claim.
+
+    Raises Refused, Late, ProtocolError, Gone, Cancelled.
+    """
+    while True:
+        frame = wire.receive(deadline)
+        if frame.kind == READY:
+            return frame.json()
+        if frame.kind == PROGRESS:
+            observe("progress", frame.progress())
+            time.sleep(PACE_S)
+        else:
+            refuse(frame)
 
 
 def ask(
@@ -128,12 +124,17 @@ def ask(
     """Send one batch, int32 (rows, length); return when its logits are in the buffer.
 
     ``shape`` is what they must have: rows, positions, classes. Raises ProtocolError, Refused,
-    Late, Gone, Cancelled.
+    ServeLate, or Late if it is the first batch, which ends the training; Gone, Cancelled.
     """
     rows, length = tokens.shape
     head = struct.pack("<III", rows, length, shape[2])
-    wire.send(BATCH, sequence, head + tokens.tobytes(), deadline)
-    frame = wire.receive(deadline)
+    try:
+        wire.send(BATCH, sequence, head + tokens.tobytes(), deadline)
+        frame = wire.receive(deadline)
+    except Late:
+        if sequence:
+            raise ServeLate from None
+        raise
     if frame.kind != LOGITS:
         refuse(frame)
     if frame.sequence != sequence:

@@ -16,20 +16,11 @@ from numpy.typing import NDArray
 
 from scorers import audits, frozen, language_audits, serving_order, splice
 from scorers.gpu_reader import Readers
-from scorers.judge import (
-    Observe,
-    ServeLate,
-    Times,
-    TrainLate,
-    Verdict,
-    ask,
-    dismiss,
-    follow_training,
-)
+from scorers.judge import Observe, Times, Verdict, ask, dismiss, follow_training
 from scorers.language_audits import Pair, Swapped
 from scorers.reading import Question, Reading
 from scorers.score import Audit, Reason
-from scorers.wire import Late, LogitsBuffer, ProtocolError, Wire
+from scorers.wire import LogitsBuffer, ProtocolError, Wire
 
 COLUMNS = 32
 """Tokens of the vocabulary, drawn once an evaluation, whose log probabilities are compared."""
@@ -163,30 +154,27 @@ class Language:
         asked, unread = self._asked(met, 0, plan[0]), None
         deadline, started, own_s = train_deadline, time.monotonic(), 0.0
         shape = (size, self._length, self._vocabulary)
-        try:
-            for sequence in range(len(plan)):
-                ask(wire, sequence, asked.tokens, shape, deadline)
-                arrived = time.monotonic()
-                if sequence == 0:
-                    started = arrived
-                    deadline = started + times.serve_s
-                left = None if unread is None else (unread, reader.reading())
-                reader.begin(asked.question)
-                # While the answer is copied: what is left of the last one, and the next request.
-                if left is not None:
-                    self._keep(seen, *left)
-                unread = asked
-                if sequence + 1 < len(plan):
-                    asked = self._asked(met, sequence + 1, plan[sequence + 1])
-                seen.bad += reader.copied()
-                observe("served", {"done": sequence + 1, "batches": len(plan)})
-                spent_s = time.monotonic() - arrived
-                own_s += spent_s
-                deadline += spent_s  # the judge's time is not the candidate's
-                if seen.bad:
-                    break
-        except Late:
-            raise (ServeLate if sequence else TrainLate) from None
+        for sequence in range(len(plan)):
+            ask(wire, sequence, asked.tokens, shape, deadline)
+            arrived = time.monotonic()
+            if sequence == 0:
+                started = arrived
+                deadline = started + times.serve_s
+            left = None if unread is None else (unread, reader.reading())
+            reader.begin(asked.question)
+            # While the answer is copied: what is left of the last one, and the next request.
+            if left is not None:
+                self._keep(seen, *left)
+            unread = asked
+            if sequence + 1 < len(plan):
+                asked = self._asked(met, sequence + 1, plan[sequence + 1])
+            seen.bad += reader.copied()
+            observe("served", {"done": sequence + 1, "batches": len(plan)})
+            spent_s = time.monotonic() - arrived
+            own_s += spent_s
+            deadline += spent_s  # the judge's time is not the candidate's
+            if seen.bad:
+                break
         began = time.monotonic()
         if unread is not None and not seen.bad:
             self._keep(seen, unread, reader.reading())

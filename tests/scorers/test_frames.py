@@ -18,7 +18,7 @@ import pytest
 from harness.base.errors import Cancelled
 from scorers import wire as judges
 from scorers.candidate.candidate import FAIL, HEADER, LOGITS, PROGRESS, READY, Link
-from scorers.judge import Refused, TrainLate, ask, dismiss, follow_training, refuse
+from scorers.judge import Refused, ask, dismiss, follow_training, refuse
 from scorers.score import REPORTED, Reason
 from scorers.wire import Frame, Gone, Late, Listener, LogitsBuffer, ProtocolError, Wire
 
@@ -205,7 +205,7 @@ def test_the_largest_frame_costs_no_time(ends):
 
 
 def test_who_says_nothing_until_the_limit_is_late_for_training(ends):
-    with pytest.raises(TrainLate):
+    with pytest.raises(Late):
         follow_training(ends[0], time.monotonic() - 1, lambda *_: None)
 
 

@@ -6,8 +6,9 @@ from lm import Language2, make_judge, serve, write_split
 
 from scorers import classification, judge, language, wire
 from scorers.classification import Classification
-from scorers.judge import ServeLate, Times, TrainLate
+from scorers.judge import ServeLate, Times
 from scorers.language import Sizes
+from scorers.wire import Late
 
 SPAWNED = 5.0
 
@@ -74,7 +75,7 @@ def test_training_ends_with_the_first_answer_and_serving_is_the_rest(judged):
 
 
 def test_a_first_answer_after_the_limit_is_late_for_training(judged):
-    with pytest.raises(TrainLate):
+    with pytest.raises(Late):
         judged(first=101, then=0)
 
 
