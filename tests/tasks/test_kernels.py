@@ -25,17 +25,19 @@ def _two_threads() -> Iterator[None]:
     torch.compiler.reset()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def kernels() -> Any:
-    """Loaded once: torch.compile remembers a module by its name, so a second one is not seen."""
-    spec = importlib.util.spec_from_file_location("kernels", KERNELS)
+    """Loaded once a process: torch.compile knows a module by its name, and would not see another.
+
+    Once a module is not enough: a worker may get some of a module's tests, then others, then more.
+    """
+    spec = importlib.util.spec_from_file_location("kernels_tested", KERNELS)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["kernels"] = module
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    yield module
-    del sys.modules["kernels"]
+    return module
 
 
 @pytest.fixture
