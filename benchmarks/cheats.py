@@ -59,7 +59,7 @@ def cheats(bench: Bench, names: set[str], workers: int) -> int:
     )
     chosen = [s for s in scripts("autoresearch") if not names or s.name in names]
     wrong = 0
-    for o in over(workers, lambda s: bench.judge(s, unisolated=BACKENDS["process"]), chosen):
+    for o in over(workers, lambda s: bench.judge(s, unisolated=BACKENDS.ours["process"]), chosen):
         bad = not (o.held and o.worth_it)
         wrong += bad
         numbers = "".join(

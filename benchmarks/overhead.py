@@ -43,7 +43,7 @@ def sandbox_start(name: str) -> Callable[[], object]:
     from sandboxes.registry import BACKENDS
 
     def work() -> None:
-        with BACKENDS[name].open(SandboxSpec()) as sandbox:
+        with BACKENDS.ours[name].open(SandboxSpec()) as sandbox:
             assert sandbox.exec(["/bin/true"], timeout=10).exit_code == 0
 
     return work
@@ -96,7 +96,8 @@ def judge_ms(rows: int = 10_000) -> float:
 def serve_ms_per_10k() -> float:
     """Return what serving costs around a model that costs nothing: frames, copies, the socket."""
     from sandboxes.registry import BACKENDS
-    from scorers.evaluate import Request, evaluate
+    from scorers.evaluate import evaluate
+    from scorers.request import Request
     from tasks.spec import find_task
 
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +105,7 @@ def serve_ms_per_10k() -> float:
         path, manifest = task.prepare("test", Path(folder), lambda *_: None, {"rows": 10_000})
         files = {"model.py": task.designs()[2].files["model.py"]}
         request = Request(
-            task, "test", "search", files, path, manifest, 0, "a", BACKENDS["bubblewrap"]
+            task, "test", "search", files, path, manifest, 0, "a", BACKENDS.ours["bubblewrap"]
         )
         times = [evaluate(request).seconds["serve"] for _ in range(5)]
     return 1000 * statistics.median(times)

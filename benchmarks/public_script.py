@@ -32,7 +32,8 @@ import numpy as np
 from harness.base.errors import HarnessError
 from sandboxes.gpus import gpu_models, gpu_uuids
 from sandboxes.registry import choose
-from scorers.evaluate import Request, evaluate
+from scorers.evaluate import evaluate
+from scorers.request import Request
 from tasks.autoresearch.tokenizer import Tokenizer
 from tasks.definition import Manifest
 from tasks.spec import Task, find_task

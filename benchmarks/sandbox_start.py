@@ -31,7 +31,7 @@ CROWD = 20
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-    usable = [b for b in BACKENDS.values() if b.probe().available]
+    usable = [b for b in BACKENDS.ours.values() if b.probe().available]
     seconds: dict[str, list[float]] = {"bare subprocess": []}
     boxes = {backend.name: backend.open(SandboxSpec(cpus=2.0)) for backend in usable}
     for box in boxes.values():

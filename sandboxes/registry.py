@@ -1,32 +1,52 @@
 """The backends by name, and the choice among them."""
 
 from harness.base.errors import ConfigError
+from harness.base.registry import Registry
 from sandboxes.base import Backend
 from sandboxes.bubblewrap import Bubblewrap
 from sandboxes.docker_engine import Docker
 from sandboxes.process import ProcessBackend
 
-BACKENDS: dict[str, Backend] = {
-    "docker": Docker(),
-    "bubblewrap": Bubblewrap(),
-    "process": ProcessBackend(),
-}
-"""In the order in which ``auto`` tries those that isolate."""
+AUTO = "auto"
+"""The best that is here."""
+PARTS = ("name", "isolates", "image", "probe", "unenforced", "open", "sweep")
+
+
+def _fault(name: str, backend: object) -> str:
+    absent = [part for part in PARTS if not hasattr(backend, part)]
+    if absent:
+        return f"it has no {', '.join(absent)}; wanted: a sandboxes.base.Backend"
+    if name == AUTO or backend.name != name:  # type: ignore[attr-defined]
+        return f"it calls itself {backend.name!r}; wanted: {name!r}"  # type: ignore[attr-defined]
+    return ""
+
+
+BACKENDS: Registry[Backend] = Registry(
+    "sandbox",
+    "harness.sandboxes",
+    {"docker": Docker(), "bubblewrap": Bubblewrap(), "process": ProcessBackend()},
+    _fault,
+)
+"""In the order in which ``auto`` tries those of ours that isolate."""
+
+
+def isolates(name: str) -> bool:
+    """Return whether that sandbox has walls; one that is not here any more has none to show."""
+    try:
+        return BACKENDS.find(name).isolates
+    except ConfigError:
+        return False
 
 
 def choose(name: str, trusted: bool) -> tuple[Backend, str | None]:
     """Return the backend to use, and one line of warning or None.
 
-    ``auto`` is the first that isolates and works here. Only code that ships with the
+    ``auto`` is the first of ours that isolates and works here. Only code that ships with the
     harness (``trusted``) is then run without isolation, and with a warning: what a model
     wrote never is, unless somebody asks for ``process`` by name. Raises ConfigError.
     """
-    if name != "auto":
-        backend = BACKENDS.get(name)
-        if backend is None:
-            raise ConfigError(
-                f"No sandbox is called {name!r}", remedy=f"one of: auto, {', '.join(BACKENDS)}"
-            )
+    if name != AUTO:
+        backend = BACKENDS.find(name)
         probe = backend.probe()
         if not probe.available:
             raise ConfigError(
@@ -36,7 +56,7 @@ def choose(name: str, trusted: bool) -> tuple[Backend, str | None]:
             )
         return backend, None if backend.isolates else _warning(backend)
     reasons = []
-    for backend in BACKENDS.values():
+    for backend in BACKENDS.ours.values():
         if backend.isolates:
             probe = backend.probe()
             if probe.available:
@@ -44,7 +64,8 @@ def choose(name: str, trusted: bool) -> tuple[Backend, str | None]:
             reasons.append(f"{backend.name}: {probe.detail}")
     cause = "; ".join(reasons)
     if trusted:
-        return BACKENDS["process"], f"{_warning(BACKENDS['process'])} ({cause})"
+        process = BACKENDS.ours["process"]
+        return process, f"{_warning(process)} ({cause})"
     raise ConfigError(
         "No sandbox that isolates works here, and this code did not ship with the harness",
         cause=cause,

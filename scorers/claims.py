@@ -5,7 +5,7 @@ from typing import Any
 from harness.base.text import clean
 from scorers.judge import Verdict
 from scorers.output import Output
-from tasks.definition import Definition
+from tasks.submissions import Submission
 
 MOST = 32
 """Claims that are kept."""
@@ -14,12 +14,12 @@ JUDGES_OWN = ("device_buffer", "frozen")
 """Parts of a claim that are told to the judge, and mean nothing to a reader."""
 
 
-def kept(definition: Definition, verdict: Verdict | None, output: Output) -> dict[str, Any]:
+def kept(submission: Submission, verdict: Verdict | None, output: Output) -> dict[str, Any]:
     """Return what it said to the judge and on its last lines: plain values, cleaned."""
     told = verdict.claim if verdict else {}
-    if definition.kind == "language_modeling":
-        told = {name: value for name, value in told.items() if name not in JUDGES_OWN}
-        told = {**told, **output.summary()}
+    told = {name: value for name, value in told.items() if name not in JUDGES_OWN}
+    if submission.prints:
+        told |= output.summary()
     return {_line(name, 64): _plain(value) for name, value in list(told.items())[:MOST]}
 
 

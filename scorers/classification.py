@@ -2,13 +2,14 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scorers import audits
 from scorers.judge import Observe, Times, Verdict, ask, dismiss, follow_training
+from scorers.request import Request
 from scorers.score import Audit, Reason
 from scorers.wire import LogitsBuffer, Wire
 
@@ -25,6 +26,12 @@ class Classification:
         self.classes = classes
         self._rng = np.random.default_rng(list(audit_seed.encode()))
         self.buffer_bytes = SERVE_ROWS * classes * 4
+
+    @classmethod
+    def of(cls, request: Request, *, frozen_at: Path | None) -> Self:  # noqa: ARG003
+        """Return the examiner of a request."""
+        classes = request.manifest.shape["classes"]
+        return cls(request.hidden, classes, audit_seed=request.audit_seed)
 
     def examine(
         self, wire: Wire, buffer: LogitsBuffer, *, times: Times, observe: Observe
@@ -55,16 +62,16 @@ class Classification:
 
         checks, failed, message = audit(batches, answers, first)
         order = np.concatenate([b.rows for b in batches if b.first])
-        correct = audits.answers(first) == self.labels
-        accuracy = float(correct.mean())
-        trend = audits.trend(correct[order])
+        given = audits.answers(first)
+        score, error = self.measure(given)
+        trend = audits.trend((given == self.labels)[order])
         checks.append(trend)
         if failed is None and not trend.passed:
             failed = Reason.TREND
             message = f"Accuracy rises while serving ({trend.value:.1f} standard deviations)."
         return Verdict(
-            score=accuracy,
-            standard_error=float(np.sqrt(accuracy * (1 - accuracy) / len(self.labels))),
+            score=score,
+            standard_error=error,
             audits=tuple(checks),
             failed=failed,
             message=message,
@@ -73,6 +80,11 @@ class Classification:
             serve_s=served - started,
             judge_s=time.monotonic() - served,
         )
+
+    def measure(self, given: NDArray[np.int64]) -> tuple[float, float]:
+        """Return the accuracy of the classes that were given, (rows,), and its standard error."""
+        accuracy = float((given == self.labels).mean())
+        return accuracy, float(np.sqrt(accuracy * (1 - accuracy) / len(self.labels)))
 
     def close(self) -> None:
         """Nothing is held."""

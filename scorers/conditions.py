@@ -3,14 +3,18 @@
 import hashlib
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from sandboxes import nvml
 from sandboxes.gpus import gpu_models
 from scorers.score import CONDITIONS, SCORER_VERSION
+from tasks.definition import Definition
+from tasks.kinds import KINDS
+from tasks.submissions import SUBMISSIONS
 
 
 def hardware(gpus: tuple[str, ...] = ()) -> dict[str, str | int]:
@@ -41,14 +45,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-AS_BEFORE = frozenset({"4+76c3e2d01f7f", "4+cf23e739bb4e"})
+AS_BEFORE = frozenset({"4+76c3e2d01f7f", "4+cf23e739bb4e", "4+d6c0f814b5d7"})
 """Hashes of earlier sources that judged as these do: a run that began under one goes on, and its
 scores compare. Emptied when a change may move a score or a verdict (CHANGELOG, *Scores*)."""
 
 
 def as_today(judge: str) -> str:
     """Return today's ``scorer`` for an earlier one that judged as it does, any other as it is."""
-    return scorer() if judge in AS_BEFORE else judge
+    ours, by, theirs = judge.partition(BY)
+    return f"{scorer()}{by}{theirs}" if ours in AS_BEFORE else judge
 
 
 def differing(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[str, ...]:
@@ -57,13 +62,48 @@ def differing(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(name for name in CONDITIONS if a.get(name) != b.get(name))
 
 
+BY = " by "
+"""Between our own scorer and the package that measures or checks with it."""
+
+
+def judge_of(definition: Definition) -> str:
+    """Return what decides the scores of a task: our scorer, and packages that bring a part of it.
+
+    A package stands there with its version and a hash of its source.
+    """
+    kind, writes = KINDS.find(definition.kind), SUBMISSIONS.find(definition.writes)
+    found = [scorer()]
+    for package, address in (
+        (KINDS.added().get(definition.kind), kind.examiner),
+        (SUBMISSIONS.added().get(definition.writes), writes.check),
+    ):
+        if package is not None:
+            found.append(f"{package} {_source_of(address.partition(':')[0])}")
+    return BY.join(dict.fromkeys(found))
+
+
 @cache
 def scorer() -> str:
     """Return the scorer's version and a hash of its source."""
+    return f"{SCORER_VERSION}+{_hash_of(sorted(Path(__file__).parent.rglob('*.py')))}"
+
+
+@cache
+def _source_of(module: str) -> str:
+    """Return a hash of the package that a module is in, or of the module where it is in none."""
+    spec = find_spec(module.partition(".")[0])
+    folders = sorted(spec.submodule_search_locations or ()) if spec else []
+    files = [file for folder in folders for file in sorted(Path(folder).rglob("*.py"))]
+    if not files and spec and spec.origin:
+        files = [Path(spec.origin)]
+    return _hash_of(files)
+
+
+def _hash_of(files: Iterable[Path]) -> str:
     source = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
+    for file in files:
         source.update(file.read_bytes())
-    return f"{SCORER_VERSION}+{source.hexdigest()[:12]}"
+    return source.hexdigest()[:12]
 
 
 @cache

@@ -10,30 +10,30 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from harness.base.errors import JudgeError, SandboxLostError
 from harness.base.paths import STAGE_PREFIX
+from harness.base.registry import load
 from harness.base.text import clean
 from harness.base.watching import unbreakable
-from sandboxes.base import Backend, ExecResult, Mount, Process, SandboxSpec, Stream
+from sandboxes.base import ExecResult, Mount, Process, SandboxSpec, Stream
 from scorers import claims, conditions
 from scorers.candidate import candidate
-from scorers.classification import Classification
-from scorers.judge import Examiner, Observe, Refused, ServeLate, Times, Verdict
-from scorers.language import Language, Sizes
+from scorers.judge import Examiner, Freezing, Observe, Refused, ServeLate, Times, Verdict
 from scorers.output import Output
+from scorers.request import Request
 from scorers.score import Audit, Conditions, Reason, Score
 from scorers.sentinel import Sentinel
 from scorers.submission import Rejected, hash_files, read
 from scorers.wire import Gone, Late, Listener, LogitsBuffer, ProtocolError, Wire
-from tasks.definition import Manifest
-from tasks.spec import Task
+from tasks.kinds import KINDS
+from tasks.submissions import SUBMISSIONS, Submission
 
 OUTPUT_LIMIT = 256 << 20
 """A submission that prints more than this is stopped: no honest log is so long."""
@@ -46,28 +46,6 @@ LOOK_S = 0.5
 
 GRACE_S = 2.0
 """How long a candidate that is done, or hung up, may take to exit before it is killed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to evaluate. ``files`` maps names to text; ``data`` is the prepared folder."""
-
-    task: Task
-    profile: str
-    split: Literal["search", "test"]
-    files: Mapping[str, str]
-    data: Path
-    manifest: Manifest
-    training_seed: int
-    audit_seed: str
-    backend: Backend
-    gpus: tuple[str, ...] = ()
-    strict: bool = False
-
-    @property
-    def device(self) -> Literal["cpu", "cuda"]:
-        """Where the submission computes."""
-        return "cuda" if self.gpus else "cpu"
 
 
 def evaluate(
@@ -90,10 +68,10 @@ def evaluate(
         with (
             _stage(request) as stage,
             attempt.sentinel,
-            closing(_examiner(request, stage / FROZEN)) as examiner,
+            closing(_examiner(request, stage)) as examiner,
         ):
             outcome = attempt.run(stage, examiner, {"settings": reading.settings})
-            if isinstance(examiner, Language) and request.strict and outcome.verdict:
+            if request.strict:
                 outcome = _strictly(attempt, stage, examiner, outcome)
         outcome = replace(outcome, text=reading.audits)
     except Rejected as rejected:
@@ -130,6 +108,11 @@ class _Attempt:
     result: ExecResult | None = None
     looked: float = 0.0
     """When its output was last looked at for a word on its training."""
+
+    @property
+    def submission(self) -> Submission:
+        """What sort of submission it is."""
+        return SUBMISSIONS.find(self.request.task.definition.writes)
 
     def run(
         self,
@@ -178,7 +161,7 @@ class _Attempt:
     def _alive(self, process: Process) -> bool:
         if self.output.total > OUTPUT_LIMIT:
             raise _TooMuchOutput
-        if self.request.task.definition.writes == "program":
+        if self.submission.prints:
             self._look_at_output()
         return not process.poll()
 
@@ -269,7 +252,7 @@ class _TooMuchOutput(Exception):
     pass
 
 
-def _strictly(attempt: _Attempt, stage: Path, examiner: Language, outcome: _Outcome) -> _Outcome:
+def _strictly(attempt: _Attempt, stage: Path, examiner: Examiner, outcome: _Outcome) -> _Outcome:
     """Serve the exported model by two fresh processes, and let that decide.
 
     What stands against the submission already, stands. Where the model cannot be served so, the
@@ -277,6 +260,10 @@ def _strictly(attempt: _Attempt, stage: Path, examiner: Language, outcome: _Outc
     """
     if outcome.verdict is None or outcome.reason is not None:
         return outcome
+    if not isinstance(examiner, Freezing):
+        kind = attempt.request.task.definition.kind
+        verdict = replace(outcome.verdict, strict=f"unavailable: no exported model in {kind}")
+        return _Outcome(verdict)
     why = examiner.not_frozen
     if not why:
         halves = examiner.halves()
@@ -295,21 +282,11 @@ def _strictly(attempt: _Attempt, stage: Path, examiner: Language, outcome: _Outc
     return _Outcome(verdict, verdict.failed, verdict.message)
 
 
-def _examiner(request: Request, frozen_at: Path) -> Examiner:
-    folder, shape = request.data / request.split, request.manifest.shape
-    if request.task.definition.kind == "classification":
-        return Classification(folder, shape["classes"], audit_seed=request.audit_seed)
-    profile = request.task.profile(request.profile)
-    return Language(
-        folder,
-        shape,
-        Sizes(**{k: int(v) for k, v in profile.judge.items()}),
-        max_batch=int(profile.settings["max_batch"]),
-        audit_seed=request.audit_seed,
-        tell=request.split == "search",
-        gpu=request.gpus[0] if request.gpus else None,
-        strict=frozen_at / MODEL if request.strict else None,
-    )
+def _examiner(request: Request, stage: Path) -> Examiner:
+    kind = KINDS.find(request.task.definition.kind)
+    frozen_at = stage / FROZEN / MODEL if request.strict else None
+    examiner: Examiner = load(kind.examiner).of(request, frozen_at=frozen_at)
+    return examiner
 
 
 @contextmanager
@@ -396,12 +373,12 @@ def _score(request: Request, outcome: _Outcome, attempt: _Attempt, total_s: floa
         audits=outcome.text + (verdict.audits if verdict else ()),
         resolution=verdict.resolution if verdict else None,
         strict=verdict.strict if verdict else None,
-        claim=claims.kept(definition, verdict, attempt.output),
+        claim=claims.kept(attempt.submission, verdict, attempt.output),
         submission=hash_files(request.files),
         conditions=Conditions(
             task_hash=request.task.hash(request.profile),
             data_hash=request.manifest.hash,
-            scorer=conditions.scorer(),
+            scorer=conditions.judge_of(definition),
             profile=request.profile,
             ranked=request.task.profile(request.profile).ranked,
             split=request.split,

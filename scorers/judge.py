@@ -12,13 +12,15 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.base.text import clean
 from scorers.candidate.candidate import BATCH, BYE, FAIL, LOGITS, PROGRESS, READY
+from scorers.request import Request
 from scorers.score import REPORTED, Audit, Reason
 from scorers.wire import Frame, Late, LogitsBuffer, ProtocolError, Wire
 
@@ -84,6 +86,14 @@ class Examiner(Protocol):
     buffer_bytes: int
     """Size of the buffer that the candidate writes its logits to."""
 
+    @classmethod
+    def of(cls, request: Request, *, frozen_at: Path | None) -> Self:
+        """Return the examiner of a request. All that is drawn is drawn from its ``audit_seed``.
+
+        ``frozen_at``: where to keep an exported model; None where none is asked for.
+        """
+        ...
+
     def examine(
         self, wire: Wire, buffer: LogitsBuffer, *, times: Times, observe: Observe
     ) -> Verdict:
@@ -95,6 +105,23 @@ class Examiner(Protocol):
 
     def close(self) -> None:
         """Let go of what the examination took. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Freezing(Examiner, Protocol):
+    """An examiner that can keep an exported model and have that decide, served by two processes."""
+
+    not_frozen: str
+    """Why there is no exported model; empty where there is one."""
+    batch_size: int
+
+    def halves(self) -> tuple[Any, Any]:
+        """Return the examiners of the two processes."""
+        ...
+
+    def strict_verdict(self, verdict: Verdict, halves: tuple[Any, Any]) -> Verdict:
+        """Return the verdict on the exported model, with the audits of both."""
         ...
 
 

@@ -9,7 +9,7 @@ some rows again; nothing marks which is which.
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from scorers.gpu_reader import Readers
 from scorers.judge import Observe, Times, Verdict, ask, dismiss, follow_training
 from scorers.language_audits import Pair, Swapped
 from scorers.reading import Question, Reading
+from scorers.request import Request
 from scorers.score import Audit, Reason
 from scorers.wire import LogitsBuffer, ProtocolError, Wire
 
@@ -125,6 +126,21 @@ class Language:
         self._check = frozen.check(stream, spliced, rows, again, self._rng) if strict else None
         # Last: it starts a process, which gets ready while the candidate trains.
         self._readers = Readers(self._vocabulary, gpu)
+
+    @classmethod
+    def of(cls, request: Request, *, frozen_at: Path | None) -> Self:
+        """Return the examiner of a request; its profile says how much is audited."""
+        profile = request.task.profile(request.profile)
+        return cls(
+            request.hidden,
+            request.manifest.shape,
+            Sizes(**{k: int(v) for k, v in profile.judge.items()}),
+            max_batch=int(profile.settings["max_batch"]),
+            audit_seed=request.audit_seed,
+            tell=request.split == "search",
+            gpu=request.gpus[0] if request.gpus else None,
+            strict=frozen_at,
+        )
 
     def close(self) -> None:
         """Let go of the candidate's buffer."""

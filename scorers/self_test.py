@@ -32,8 +32,8 @@ from sandboxes import state
 from sandboxes.base import Backend, SandboxSpec
 from scorers import conditions
 from scorers import evaluate as evaluation
-from scorers.evaluate import Request
 from scorers.judge import Observe
+from scorers.request import Request
 from scorers.score import Reason, Score
 from tasks.definition import Value
 from tasks.spec import Design, Task
@@ -247,6 +247,7 @@ def _passed(request: Request) -> Path:
     places = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sys.executable}
     told = [
         _sources(),
+        conditions.judge_of(request.task.definition),
         request.task.hash(request.profile),
         request.backend.name,
         request.backend.image,
@@ -292,8 +293,8 @@ def _modified(place: str) -> int:
 
 @cache
 def _sources() -> str:
-    """Return a hash of what makes sandboxes, and of what scores in them."""
-    told = sha256(conditions.scorer().encode())
+    """Return a hash of what makes our sandboxes."""
+    told = sha256()
     for file in sorted(Path(next(iter(sandboxes.__path__))).glob("*.py")):
         told.update(file.read_bytes())
     return told.hexdigest()

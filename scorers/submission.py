@@ -3,15 +3,17 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from harness.base.registry import load
 from scorers.score import Audit, Reason
 from tasks.definition import Value
 from tasks.spec import Task
+from tasks.submissions import SUBMISSIONS
 
 CONSTANTS_LIMIT = 1024
 """Bytes that a mechanism's constants may come to when compressed.
@@ -39,10 +41,14 @@ class Rejected(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The runner's settings, the submission's own merged in, and the audits of its text."""
+    """The settings that the text of a submission decides, and the audits of it."""
 
-    settings: dict[str, Value]
+    settings: dict[str, Value] = field(default_factory=dict)
     audits: tuple[Audit, ...] = ()
+
+
+Check = Callable[[Task, Mapping[str, str]], Reading]
+"""Called with a task and a submission's files, of which all that are wanted are there."""
 
 
 def hash_files(files: Mapping[str, str]) -> str:
@@ -51,7 +57,7 @@ def hash_files(files: Mapping[str, str]) -> str:
 
 
 def read(task: Task, profile: str, files: Mapping[str, str]) -> Reading:
-    """Return what the runner is told, and the audits of the text. Raises Rejected."""
+    """Return all settings that the runner is told, and the audits of the text. Raises Rejected."""
     definition = task.definition
     missing = [name for name in definition.files if name not in files]
     if missing:
@@ -61,18 +67,28 @@ def read(task: Task, profile: str, files: Mapping[str, str]) -> Reading:
     if size > limits.source_kb * 1024:
         message = f"The source is {size:,} bytes; the limit is {limits.source_kb} KiB."
         raise Rejected(Reason.TOO_LARGE, message)
-    settings = dict(task.profile(profile).settings)
-    main, text = definition.files[0], files[definition.files[0]]
-    is_mechanism = definition.writes == "mechanism"
-    if not (is_mechanism or "HYPERPARAMETERS" in text):
-        return Reading(settings)
-    found = _look_into(text)
+    check: Check = load(SUBMISSIONS.find(definition.writes).check)
+    found = check(task, files)
+    return Reading({**task.profile(profile).settings, **found.settings}, found.audits)
+
+
+def check_program(task: Task, files: Mapping[str, str]) -> Reading:
+    """Return the hyperparameters that a program sets. Raises Rejected."""
+    text = files[task.definition.files[0]]
+    found = _look_into(text) if "HYPERPARAMETERS" in text else {"syntax": ""}
     if "syntax" in found:
-        if is_mechanism:
-            raise Rejected(Reason.SYNTAX_ERROR, f"{main} cannot be parsed: {found['syntax']}")
-        return Reading(settings)  # the runner names the line
-    audits = _audits(main, found) if is_mechanism else ()
-    return Reading({**settings, **_chosen(task, found["hyperparameters"] or {})}, audits)
+        return Reading()  # the runner names the line
+    return Reading(_chosen(task, found["hyperparameters"] or {}))
+
+
+def check_mechanism(task: Task, files: Mapping[str, str]) -> Reading:
+    """Return the hyperparameters that a mechanism sets, and the audits of it. Raises Rejected."""
+    main = task.definition.files[0]
+    found = _look_into(files[main])
+    if "syntax" in found:
+        raise Rejected(Reason.SYNTAX_ERROR, f"{main} cannot be parsed: {found['syntax']}")
+    audits = _audits(main, found)
+    return Reading(_chosen(task, found["hyperparameters"] or {}), audits)
 
 
 def _look_into(text: str) -> dict[str, Any]:

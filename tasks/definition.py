@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -15,6 +16,9 @@ from pydantic import (
 )
 
 from harness.base.digests import digest
+from tasks.kinds import KINDS
+from tasks.metrics import METRICS, Direction, MetricName
+from tasks.submissions import SUBMISSIONS
 
 TASKS_DIR = Path(__file__).parent
 
@@ -110,27 +114,28 @@ class Shortcut(Strict):
     profile: str = "paper"
 
 
-MEASURED = {
-    "classification": ("accuracy", "maximize"),
-    "language_modeling": ("bits_per_byte", "minimize"),
-}
-"""The metric of each kind, and which way is better."""
+class Marks(Strict):
+    """Between what the normalised score of a profile runs; ``disputed`` says why one is in doubt.
 
-JUDGE_READS = {
-    "classification": (),
-    "language_modeling": (
-        ("settings", "max_batch"),
-        *(("judge", key) for key in ("audit_rows", "gap", "twins", "repeats")),
-    ),
-}
-"""Tables and keys of a profile that the judge reads itself, by kind."""
+    ``worst``, where ``source`` says nothing else, is what chance scores. A number is never changed:
+    every normalised score would move. AIRA-Design takes the worst score seen in its own runs and
+    does not print it, so normalised scores here are not the paper's digits.
+    """
+
+    profile: str
+    worst: float
+    best: float
+    human: bool = False
+    """Whether ``best`` is a published result of people: then it is a player of the Elo table."""
+    source: str
+    disputed: str = ""
 
 
 class Definition(Strict):
     """``task.toml`` as it is on disk.
 
-    ``writes`` is what a submission is: a whole "program", or a "mechanism" inside a fixed shell,
-    whose text is held to what a mechanism needs (``scorers/source.py``).
+    ``kind`` is of ``KINDS``; ``writes``, what a submission is, of ``SUBMISSIONS``: a whole
+    "program", or a "mechanism" inside a fixed shell, whose text is held to what a mechanism needs.
     ``holds`` tells a submission from other code: its files define one of these names at their top
     level, or call it where the name ends in ``()``.
     ``entry`` is the runner's file that trains and serves; ``frozen_entry`` the one that serves
@@ -145,10 +150,10 @@ class Definition(Strict):
     format: Literal[1]
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$")
     title: str
-    kind: Literal["classification", "language_modeling"]
-    writes: Literal["program", "mechanism"] = "program"
-    metric: Literal["accuracy", "bits_per_byte"]
-    direction: Literal["maximize", "minimize"]
+    kind: Annotated[str, AfterValidator(KINDS.known)]
+    writes: Annotated[str, AfterValidator(SUBMISSIONS.known)] = "program"
+    metric: MetricName
+    direction: Direction
     module: str
     files: tuple[str, ...] = Field(min_length=1)
     holds: tuple[Annotated[str, Field(pattern=r"^[^\W\d]\w*(\(\))?$")], ...] = ()
@@ -166,14 +171,18 @@ class Definition(Strict):
     shortcuts: tuple[Shortcut, ...] = ()
     stands_in_for: str | None = None
     references: tuple[Reference, ...] = ()
+    marks: tuple[Marks, ...] = ()
     profiles: dict[str, Profile] = Field(min_length=1)
 
     @field_validator("metric", "direction")
     @classmethod
     def _is_what_the_judge_measures(cls, value: str, info: ValidationInfo) -> str:
         kind = info.data.get("kind")
-        if kind and value not in MEASURED[kind]:
-            raise ValueError(f"{value!r} is not what {kind} has; wanted: {MEASURED[kind]}")
+        if kind:
+            metric = KINDS.find(kind).metric
+            measured = metric, METRICS.find(metric).direction
+            if value not in measured:
+                raise ValueError(f"{value!r} is not what {kind} has; wanted: {measured}")
         return value
 
     @field_validator("entry", "frozen_entry")

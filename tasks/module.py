@@ -22,13 +22,12 @@ from harness.base.digests import digest
 from harness.base.errors import ConfigError, HarnessError
 from harness.base.validation import did_you_mean, problems
 from tasks.definition import TASKS_DIR, Definition, Manifest, Progress, TaskModule, Value
+from tasks.kinds import KINDS
 from tasks.prepared import Locked, altered
-from tasks.shared import make_folder
+from tasks.shared import SPLITS, make_folder
 
 PAGE = "docs/tasks-own.md"
 ARGUMENTS = ("profile", "data", "root", "progress")
-SPLITS = ("train", "search", "test")
-SHAPE = ("length", "vocabulary", "classes")
 
 
 class TaskFolder(Protocol):
@@ -175,32 +174,6 @@ def _data_fault(folder: Path, task: TaskFolder, profile: str) -> str:
             return f"there is no folder {split}"
         if not any(file.startswith(f"{split}/") for file in manifest.files):
             return f"files in manifest.json names no file of {split}: its hash would not tell them"
-    fault = ""
-    if task.definition.kind == "classification":
-        fault = next(filter(None, (_rows_fault(folder, split, manifest) for split in SPLITS)), "")
-    return fault or altered(folder, manifest.files)
-
-
-def _rows_fault(folder: Path, split: str, manifest: Manifest) -> str:
-    import numpy as np
-
-    shape, count = manifest.shape, manifest.rows[split]
-    absent = [key for key in SHAPE if shape.get(key, 0) < 1]
-    if absent:
-        return f"shape in manifest.json says no {absent[0]}; wanted: {', '.join(SHAPE)}"
-    width = shape["length"] * shape.get("documents", 1)
-    wanted = {
-        "tokens": ((count, width), shape["vocabulary"]),
-        "labels": ((count,), shape["classes"]),
-    }
-    for what, (sizes, end) in wanted.items():
-        name = f"{split}/{what}.npy"
-        array = np.load(folder / name, mmap_mode="r", allow_pickle=False)
-        if array.dtype.kind not in "iu":
-            return f"{name} is of {array.dtype}; wanted: integers"
-        if array.shape != sizes:
-            return f"{name} has the shape {array.shape}; wanted: {sizes}, as manifest.json says"
-        low, high = int(array.min()), int(array.max())
-        if low < 0 or high >= end:
-            return f"{name} holds {low} to {high}; wanted: 0 to {end - 1}, as manifest.json says"
-    return ""
+    fault = KINDS.find(task.definition.kind).data_fault
+    said = (fault(folder / split, manifest.rows[split], manifest.shape) for split in SPLITS)
+    return next(filter(None, said), "") or altered(folder, manifest.files)

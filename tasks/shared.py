@@ -15,6 +15,7 @@ from pathlib import Path
 
 DIRECTORIES, FILES, LOCKS = 0o070, 0o040, 0o060
 HIDDEN = ("search", "test")
+SPLITS = ("train", *HIDDEN)
 
 
 def group_rights(folder: Path, most: int = DIRECTORIES) -> int:

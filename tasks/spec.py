@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,9 +21,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.base.digests import digest
 from harness.base.errors import ConfigError
+from harness.base.registry import installed, package
 from harness.base.validation import did_you_mean, line_of, problems
 from tasks import module
-from tasks.definition import JUDGE_READS, TASKS_DIR
+from tasks.definition import TASKS_DIR
 from tasks.definition import Definition as Definition
 from tasks.definition import Knob as Knob
 from tasks.definition import Manifest as Manifest
@@ -30,6 +32,7 @@ from tasks.definition import Profile as Profile
 from tasks.definition import Progress as Progress
 from tasks.definition import Strict as Strict
 from tasks.definition import Value as Value
+from tasks.kinds import KINDS
 from tasks.runner import parse, settings_read
 from tasks.shared import set_modes
 
@@ -37,6 +40,8 @@ KNOBS_MARK = "KNOBS = "
 OURS = "harness:"
 """A path in a task's files that begins so is looked for among our own tasks."""
 PAGE = "docs/tasks-own.md"
+GROUP = "harness.tasks"
+"""Of entry points whose value is a package, below which tasks lie."""
 _NAME = re.compile(r"""^\s*name\s*=\s*["'](.+?)["']""", re.MULTILINE)
 _INCLUDE = re.compile(r"^<!-- include (\S+) -->$", re.MULTILINE)
 
@@ -139,7 +144,8 @@ class Task:
         self.designs()
         read = settings_read(path for path in files.values() if path.suffix == ".py")
         wanted = [("settings", key, place) for key, place in read.items()]
-        wanted += [(table, key, "the judge") for table, key in JUDGE_READS[self.definition.kind]]
+        kind = KINDS.find(self.definition.kind)
+        wanted += [(table, key, "the judge") for table, key in kind.reads]
         for table, key, reader in wanted:
             given = getattr(chosen, table)
             if key not in given:
@@ -282,16 +288,21 @@ class Broken:
 
 
 def look() -> tuple[dict[str, Task], list[Broken]]:
-    """Return every task by name, ours and those under ``$HARNESS_TASKS_DIR``, and what is broken.
+    """Return every task by name, and what is broken.
 
-    Of two that have one name the second is broken.
+    Ours, those of installed packages, and those under ``$HARNESS_TASKS_DIR``. Of two that have one
+    name the second is broken.
     """
-    roots = [TASKS_DIR]
+    roots = [TASKS_DIR, *_families()]
     extra = os.environ.get("HARNESS_TASKS_DIR")
     if extra:
         roots.append(Path(extra))
     found: dict[str, Task] = {}
-    broken: list[Broken] = []
+    broken = [
+        Broken(root, "", ConfigError(f"{whose} says that tasks lie in {root}, which is no folder."))
+        for root, whose in _families().items()
+        if not root.is_dir()
+    ]
     files = {file.resolve(): file for root in roots for file in sorted(root.rglob("task.toml"))}
     for file in files.values():
         try:
@@ -313,8 +324,19 @@ def look() -> tuple[dict[str, Task], list[Broken]]:
     return found, broken
 
 
+def _families() -> dict[Path, str]:
+    """Return the folders of tasks that packages bring, and which. Nothing of them is imported."""
+    found = {}
+    for point in installed(GROUP):
+        top, *inner = point.value.split(".")
+        spec = find_spec(top)
+        for place in (spec and spec.submodule_search_locations) or (top,):
+            found[Path(place, *inner)] = package(point)
+    return found
+
+
 def all_tasks() -> dict[str, Task]:
-    """Return every task by name: ours, and those under ``$HARNESS_TASKS_DIR`` if it is set."""
+    """Return every task by name."""
     return look()[0]
 
 

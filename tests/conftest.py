@@ -50,7 +50,7 @@ def _own_world(monkeypatch, tmp_path_factory):
 @pytest.fixture
 def isolating():
     """The isolating backend of this machine; skips loudly without one."""
-    for backend in BACKENDS.values():
+    for backend in BACKENDS.ours.values():
         with contextlib.suppress(Exception):
             if backend.isolates and backend.probe().available:
                 return backend

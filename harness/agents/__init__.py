@@ -1,11 +1,29 @@
 """Who writes the submissions."""
 
+from collections.abc import Callable
+
 from harness.agents.baselines import RandomAgent, TpeAgent
 from harness.agents.reference import ReferenceAgent
+from harness.base.registry import Registry
+from harness.core.agent import Agent
 
-AGENTS: dict[str, type[ReferenceAgent] | type[RandomAgent] | type[TpeAgent]] = {
-    a.name: a for a in (ReferenceAgent, RandomAgent, TpeAgent)
-}
-"""Those that need no model, by name."""
+
+def _fault(name: str, agent: object) -> str:
+    if not callable(agent):
+        return "wanted: a class whose instances are agents"
+    if not callable(getattr(agent, "write", None)):
+        return "it has no method write"
+    if getattr(agent, "name", None) != name:
+        return f"it calls itself {getattr(agent, 'name', None)!r}; wanted: {name!r}"
+    return ""
+
+
+AGENTS: Registry[Callable[[], Agent]] = Registry(
+    "agent",
+    "harness.agents",
+    {a.name: a for a in (ReferenceAgent, RandomAgent, TpeAgent)},
+    _fault,
+)
+"""Those that need no model of the table, by name; called without arguments."""
 
 __all__ = ["AGENTS"]

@@ -20,8 +20,9 @@ from harness.cli.common import (
     guarded,
     print_json,
 )
+from harness.cli.sandboxes import ALL, sandbox_option
 from harness.cli.screen import Screen
-from harness.core.asked import Asked, Sandbox
+from harness.core.asked import Asked
 from harness.core.writing import Writing
 from harness.launch.run import start
 from harness.operators.literature import shipped
@@ -63,7 +64,7 @@ def command(
         typer.Option(min=1, max=64, help="Nodes written and evaluated at once, a GPU for each."),
     ] = 1,
     sandbox: Annotated[
-        Sandbox, typer.Option(help="Where submissions run; process does not isolate.")
+        str, sandbox_option(ALL, help="Where submissions run; process does not isolate.")
     ] = "auto",
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="A policy parameter: greedy.num_drafts=3.")

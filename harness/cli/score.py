@@ -21,8 +21,9 @@ from harness.cli.common import (
     guarded,
     print_json,
 )
+from harness.cli.sandboxes import ALL, sandbox_option
 from harness.cli.score_screen import ScoreScreen
-from harness.core.asked import Asked, Sandbox
+from harness.core.asked import Asked
 from harness.launch.by_hand import ByHand, as_result, read_submission
 from harness.report.summary import describe_by_hand
 from scorers.score import Score
@@ -39,7 +40,7 @@ def command(
     ] = "search",
     seed: Annotated[int, typer.Option(min=0, help="The seed it is trained with.")] = 0,
     sandbox: Annotated[
-        Sandbox, typer.Option(help="Where it runs; process does not isolate.")
+        str, sandbox_option(ALL, help="Where it runs; process does not isolate.")
     ] = "auto",
     data: Data = None,
     byte_counts: ByteCounts = None,

@@ -2,16 +2,19 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from harness.cli.common import AsJson, TasksDir, guarded, print_json
+from harness.cli.sandboxes import sandbox_option
 from harness.cli.score_screen import ScoreScreen
 from harness.launch.rescore import rescore as score_again
 from harness.report.bundle.verify import as_json, describe, verify
+from sandboxes.registry import AUTO, BACKENDS
 from scorers.score import Score
 
+ISOLATING = [AUTO, *(name for name, backend in BACKENDS.usable().items() if backend.isolates)]
 CODES = {"agrees": 0, "not scored again": 0, "differs": 1, "cannot tell": 5}
 
 
@@ -21,9 +24,7 @@ def command(
     rescore: Annotated[
         bool, typer.Option(help="Train and score the final node again on this machine.")
     ] = True,
-    sandbox: Annotated[
-        Literal["auto", "docker", "bubblewrap"], typer.Option(help="Where its code may run.")
-    ] = "auto",
+    sandbox: Annotated[str, sandbox_option(ISOLATING, help="Where its code may run.")] = "auto",
     tolerance: Annotated[
         float | None,
         typer.Option(min=0.0, help="Largest difference that agrees (default: 1.96 of its errors)."),

@@ -73,7 +73,8 @@ class Agent(Protocol):
 
     name: str
     trusted: bool
-    """True where its code ships with the harness and may run without isolation."""
+    """True where what it submits ships with the harness and may run without isolation. Of an agent
+    that a package adds it is not asked: what that writes never may."""
 
     def write(self, ask: Ask) -> Answer:
         """Answer one request. Raises Exhausted, ProviderError, ConfigError, Cancelled."""

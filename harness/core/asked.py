@@ -7,12 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.core.limits import Limits
 from harness.core.writing import Writing
+from tasks.metrics import Direction
 
 FORMAT = 1
 """Of every file in a run directory."""
-
-Sandbox = Literal["auto", "docker", "bubblewrap", "process"]
-"""Where submissions run; ``auto`` is the best that is here."""
 
 REPLAY = "replay:"
 """An agent's name that begins so repeats the run that follows."""
@@ -38,7 +36,8 @@ class Asked(BaseModel):
     """0: as many as the profile has, or the run that is repeated; never so in ``run.toml``."""
     time_s: Annotated[float, Field(gt=0)] = 86_400.0
     seed: Annotated[int, Field(ge=0)] = 0
-    sandbox: Sandbox = "auto"
+    sandbox: str = "auto"
+    """Where submissions run; ``auto`` is the best that is here."""
     workers: Annotated[int, Field(ge=1)] = 1
     data: dict[str, str] = Field(default_factory=dict)
     """What replaces values of the profile's ``data``: source, byte_counts."""
@@ -81,7 +80,7 @@ class Locked(BaseModel):
     """Dollars per million tokens when the run began."""
     versions: dict[str, str]
     hardware: dict[str, str | int]
-    direction: Literal["maximize", "minimize"] = "maximize"
+    direction: Direction = "maximize"
     audit_key: str
     """Drawn once a run; with it the judge derives serving orders that nobody can foresee."""
 

@@ -19,6 +19,8 @@ class Policy(Protocol):
     """Chooses the next node. Its fields are its parameters; it holds no other state."""
 
     name: ClassVar[str]
+    most: ClassVar[int | None]
+    """How many nodes it makes, whatever it is let; None: as many as it is let."""
 
     def choose(self, tree: Tree, rng: Random) -> Decision | None:
         """Return what to do next, or None if there is nothing to do for now.

@@ -23,19 +23,25 @@ def make_agent(name: str, writing: Writing | None = None, *, live: bool = False)
     if name.startswith(REPLAY):
         _refuse_settings(name, writing)
         return make_replay(name.removeprefix(REPLAY), _make_recorded, live=live)
-    if name in AGENTS:
-        _refuse_settings(name, writing)
-        return AGENTS[name]()
     known = load_agents(writing.agents_file)
+    if name in AGENTS:
+        if name in known:
+            raise ConfigError(
+                f"Two agents are called {name!r}: a model, and one of another kind.",
+                cause=AGENTS.added().get(name, ""),
+                remedy="give one of them another name: scores of one name compare",
+            )
+        _refuse_settings(name, writing)
+        return AGENTS.find(name)()
     if name not in known:
         raise ConfigError(
-            f"There is no agent {name!r}.", remedy=did_you_mean(name, [*AGENTS, *known])
+            f"There is no agent {name!r}.", remedy=did_you_mean(name, [*AGENTS.names(), *known])
         )
     return _make_scribe(name, writing, live=True)
 
 
 def _make_recorded(name: str, writing: Writing, live: bool) -> Agent:
-    return AGENTS[name]() if name in AGENTS else _make_scribe(name, writing, live=live)
+    return AGENTS.find(name)() if name in AGENTS else _make_scribe(name, writing, live=live)
 
 
 def _make_scribe(name: str, writing: Writing, *, live: bool) -> Agent:

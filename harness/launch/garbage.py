@@ -28,7 +28,7 @@ def stale_stages() -> list[Path]:
 def collect() -> list[str]:
     """Remove sandboxes and scratch folders of dead processes; return what was removed."""
     removed = []
-    for backend in BACKENDS.values():
+    for backend in BACKENDS.usable().values():
         removed += list(backend.sweep())
     # GPU locks are left: the kernel has freed them, and their files cannot be removed without
     # a race (see sandboxes.gpu_locks).

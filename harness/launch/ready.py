@@ -17,7 +17,7 @@ from sandboxes import registry
 from sandboxes.base import Backend
 from sandboxes.gpu_pool import GpuPool, Lease
 from scorers import conditions, self_test
-from scorers.evaluate import Request
+from scorers.request import Request
 from scorers.score import Score
 from tasks.definition import Manifest, Progress
 from tasks.spec import Task

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__
+from harness.agents import AGENTS
 from harness.agents.calls import Calls
 from harness.agents.replay import ReplayAgent
 from harness.base.commands import command
 from harness.base.errors import Cancelled, HarnessError
 from harness.base.faults import explain
 from harness.base.files import write_whole
+from harness.base.registry import blamed
 from harness.base.watching import unbreakable
 from harness.core.agent import Agent
 from harness.core.asked import Asked, Locked
@@ -25,14 +27,14 @@ from harness.launch.agents import make_agent
 from harness.launch.interruptible import interruptible
 from harness.launch.ready import Ready, get_ready, teller
 from harness.launch.result import compose
-from harness.operators.scribe import Scribe
-from harness.policies import make_policy
+from harness.policies import POLICIES, make_policy
 from harness.search.evaluator import Observe
 from harness.search.loop import Search
 from harness.store import unchanged
 from harness.store.journal import Journal
 from harness.store.rundir import Run
 from harness.store.training import Notes
+from sandboxes.registry import BACKENDS
 from scorers import conditions
 from tasks import hidden
 from tasks.definition import Progress
@@ -64,8 +66,7 @@ class _Parts:
         if not steps and isinstance(agent, ReplayAgent):
             steps = agent.recording.run.asked.steps
         elif not steps:
-            profile = self.task.profile(asked.profile)
-            steps = 1 if policy.name == "one_shot" else profile.search_steps
+            steps = policy.most or self.task.profile(asked.profile).search_steps
         values = {
             "task": self.task.name,
             "agent": agent.name,
@@ -76,6 +77,7 @@ class _Parts:
         return replace(self, asked=asked.model_copy(update=values))
 
 
+@blamed()
 def start(
     asked: Asked, runs_dir: Path, *, name: str = "", progress: Progress, observe: Observe
 ) -> dict[str, Any]:
@@ -94,6 +96,7 @@ def start(
             raise
 
 
+@blamed()
 def resume(path: Path, *, progress: Progress, observe: Observe) -> dict[str, Any]:
     """Take an interrupted run to its end; return the result. A finished one is left as it is."""
     run = Run.open(path)
@@ -113,7 +116,7 @@ def _ready(parts: _Parts, progress: Progress, observe: Observe) -> "closing[Read
     ready = get_ready(
         parts.task,
         parts.asked,
-        trusted=parts.agent.trusted,
+        trusted=parts.agent.trusted and parts.agent.name not in AGENTS.added(),
         progress=progress,
         observe=observe,
     )
@@ -152,23 +155,34 @@ def _calls(run: Run, agent: Agent, budget: Budget, say: Callable[[str], None]) -
 def _resolve(ready: Ready, parts: _Parts) -> Locked:
     agent = parts.agent
     endpoint = _endpoint(agent)
+    describe: Callable[[], dict[str, Any]] = getattr(agent, "describe", dict)
     return Locked(
         harness=__version__,
         task_hash=ready.task.hash(parts.asked.profile),
         data_hash=ready.manifest.hash,
         hidden_key=str(ready.manifest.parameters.get(hidden.PARAMETER, "")),
         data=str(ready.data),
-        scorer=conditions.scorer(),
+        scorer=conditions.judge_of(ready.task.definition),
         sandbox=ready.backend.name,
         image=ready.backend.image,
         policy=asdict(parts.policy),  # type: ignore[call-overload]
-        agent=agent.describe() if isinstance(agent, Scribe) else {},
+        agent=describe(),
         prices=endpoint.prices if endpoint else (),
-        versions=conditions.versions(),
+        versions={**conditions.versions(), **_packages(parts.asked, ready.backend.name)},
         hardware=ready.hardware,
         direction=ready.task.definition.direction,
         audit_key=secrets.token_hex(16),
     )
+
+
+def _packages(asked: Asked, sandbox: str) -> dict[str, str]:
+    """Return the version of each package that brings what a request names."""
+    named = (
+        AGENTS.added().get(asked.agent),
+        POLICIES.added().get(asked.policy),
+        BACKENDS.added().get(sandbox),
+    )
+    return {name: version for name, _, version in (one.rpartition(" ") for one in named if one)}
 
 
 def _execute(run: Run, ready: Ready, parts: _Parts, observe: Observe) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from harness.core.agent import Ask
 from harness.operators import syntax
 from harness.operators.edits import apply_edits, find_edits, has_edits
 from harness.operators.parsing import Parsed, parse_files, plan, without_thinking
+from tasks.submissions import SUBMISSIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,13 @@ def read(ask: Ask, text: str, *, cut: bool = False, edits: bool = False) -> Read
     wanted = ask.task.definition.files
     max_bytes = ask.task.profile(ask.profile).limits.source_kb * 1024
     holds = ask.task.definition.holds
+    parse = SUBMISSIONS.find(ask.task.definition.writes).parse
     base = kept_files(ask)
+    if parse is not None:
+        try:
+            return Reading(parse(text, wanted), note)
+        except ValueError as error:
+            return Reading({}, note, (str(error),))
     if edits and has_edits(text):
         parsed = _edited(text, base, holds, max_bytes, cut=cut)
     else:

@@ -1,26 +1,40 @@
 """Which node next, and by which operator."""
 
+from inspect import isabstract
+
 from harness.base.errors import ConfigError
-from harness.base.validation import did_you_mean
+from harness.base.registry import Registry
+from harness.policies.base import Parameters
 from harness.policies.evolve import Evolve
 from harness.policies.greedy import Greedy
 from harness.policies.mcts import Mcts
 from harness.policies.one_shot import OneShot
 
-AnyPolicy = OneShot | Greedy | Mcts | Evolve
 
-POLICIES: dict[str, type[AnyPolicy]] = {p.name: p for p in (OneShot, Greedy, Mcts, Evolve)}
+def _fault(name: str, policy: object) -> str:
+    if not (isinstance(policy, type) and issubclass(policy, Parameters)):
+        return "wanted: a class that inherits from harness.policies.base.Parameters"
+    if policy.name != name:
+        return f"it calls itself {policy.name!r}; wanted: {name!r}"
+    return "it has no method choose" if isabstract(policy) else ""
+
+
+POLICIES: Registry[type[Parameters]] = Registry(
+    "policy",
+    "harness.policies",
+    {p.name: p for p in (OneShot, Greedy, Mcts, Evolve)},
+    _fault,
+)
 
 __all__ = ["POLICIES", "make_policy"]
 
 
-def make_policy(name: str, settings: list[str]) -> AnyPolicy:
+def make_policy(name: str, settings: list[str]) -> Parameters:
     """Return the policy of that name; ``settings`` are ``policy.parameter=value`` texts.
 
     Raises ConfigError, naming the nearest name.
     """
-    if name not in POLICIES:
-        raise ConfigError(f"There is no policy {name!r}.", remedy=did_you_mean(name, POLICIES))
+    policy = POLICIES.find(name)
     values: dict[str, str] = {}
     for setting in settings:
         path, equals, value = setting.partition("=")
@@ -30,4 +44,4 @@ def make_policy(name: str, settings: list[str]) -> AnyPolicy:
         if owner != name:
             raise ConfigError(f"--set {setting!r} is for {owner!r}, but the policy is {name!r}.")
         values[parameter] = value
-    return POLICIES[name].from_settings(values)
+    return policy.from_settings(values)

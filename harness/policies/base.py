@@ -1,12 +1,16 @@
 """The parameters of policies: declared once, set with --set, always in range."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
+from random import Random
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 from typing import get_type_hints as type_hints
 
 from harness.base.errors import ConfigError
 from harness.base.validation import did_you_mean
+from harness.core.policy import Decision
+from harness.core.tree import Tree
 
 T = TypeVar("T")
 
@@ -18,7 +22,7 @@ def parameter(default: T, about: str, *, low: float = -math.inf, high: float = m
 
 
 @dataclass(frozen=True)
-class Parameters:
+class Parameters(ABC):
     """Base of policies: their parameters, from ``--set`` values and always in range.
 
     A parameter is an integer, a float, or a ``Literal`` of texts.
@@ -27,6 +31,8 @@ class Parameters:
     name: ClassVar[str]
     source: ClassVar[str]
     """Whence the defaults."""
+    most: ClassVar[int | None] = None
+    """See ``harness.core.policy.Policy``."""
 
     @classmethod
     def from_settings(cls, settings: dict[str, str]) -> Self:
@@ -41,6 +47,10 @@ class Parameters:
                 )
             values[key] = _parse(f"{cls.name}.{key}", kinds[key], text)
         return cls(**values)
+
+    @abstractmethod
+    def choose(self, tree: Tree, rng: Random) -> Decision | None:
+        """Return what to do next; see ``harness.core.policy.Policy``."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError where a number is out of its range."""

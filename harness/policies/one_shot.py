@@ -15,6 +15,7 @@ class OneShot(Parameters):
 
     name: ClassVar[str] = "one_shot"
     source: ClassVar[str] = "AIRA-Design (arXiv 2605.15871), section 2"
+    most: ClassVar[int | None] = 1
 
     def choose(self, tree: Tree, rng: Random) -> Decision | None:  # noqa: ARG002
         """Draft if nothing was drafted yet."""

@@ -12,9 +12,10 @@ from pydantic import TypeAdapter
 from harness.report.samples import By
 from harness.report.stats.elo import Player
 from harness.report.stats.intervals import Interval
-from harness.report.stats.nines import Marks
+from harness.report.stats.nines import Scale
 from harness.store.index import State
 from tasks.definition import Reference
+from tasks.metrics import Direction
 
 Metric = Literal["score", "normalized", "vsr", "elo", "cost"]
 TESTED: frozenset[Metric] = frozenset({"score", "normalized", "elo"})
@@ -116,15 +117,15 @@ class Column:
     """A task, and what its scores are held against."""
 
     task: str
-    metric: Literal["accuracy", "bits_per_byte"]
-    direction: Literal["maximize", "minimize"]
+    metric: str
+    direction: Direction
     task_hash: str
     data_hash: str
     baselines: Mapping[str, float]
     """On the test split, by their bare names; empty where the data are gone."""
     references: tuple[Reference, ...]
     """Of the table's profile; empty where the task is not here."""
-    marks: Marks | None
+    marks: Scale | None
     """None where there are none to normalise by."""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from harness.report.board import TESTED, Metric, Table
 from harness.report.stats.intervals import FEW, FEWEST
-from harness.report.stats.nines import FLOOR
+from tasks.metrics import METRICS
 
 
 def notes_of(table: Table, metric: Metric) -> Iterator[str]:
@@ -50,7 +50,7 @@ def _order(table: Table, metric: Metric) -> str:
             return "dollars, the cheapest first, unknown last"
     tasks = table.tasks
     if len(tasks) == 1:
-        floor = FLOOR[tasks[0].metric]
+        floor = METRICS.find(tasks[0].metric).floor
         return f"the mean over seeds, an invalid run counted as {floor:g}"
     if all(task.marks for task in tasks):
         return "the mean normalised score, invalid runs counted as 0"

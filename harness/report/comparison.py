@@ -15,9 +15,10 @@ from harness.base.errors import ConfigError
 from harness.base.validation import did_you_mean
 from harness.report.samples import Contender, Sample, samples
 from harness.report.stats.margin import further_seeds
-from harness.report.stats.nines import BOUNDS, clip
+from harness.report.stats.nines import clip
 from harness.report.stats.paired import Difference, holm, paired, unpaired
 from harness.store.index import Entry, entries
+from tasks.metrics import METRICS
 
 LEVEL = 0.05
 
@@ -182,8 +183,9 @@ def by_seed(a: Sample, b: Sample) -> dict[int, float]:
 
 def bounded(test: Difference, metric: str) -> tuple[float | None, float | None]:
     """Return the ends of a difference's interval as far as two scores can be apart."""
-    most = BOUNDS[metric][1] - BOUNDS[metric][0]
-    low, high = (None if v is None else clip(v, (-most, most)) for v in (test.low, test.high))
+    least, most = METRICS.find(metric).bounds
+    apart = most - least
+    low, high = (None if v is None else clip(v, (-apart, apart)) for v in (test.low, test.high))
     return low, high
 
 

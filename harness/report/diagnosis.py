@@ -8,20 +8,29 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from harness.agents import AGENTS
 from harness.base.errors import ConfigError, HarnessError
 from harness.base.faults import explain
 from harness.base.paths import data_root
+from harness.base.registry import Registry
 from harness.launch.garbage import stale_stages
+from harness.policies import POLICIES
 from sandboxes.base import Backend, SandboxSpec
 from sandboxes.gpu_pool import GpuPool
 from sandboxes.registry import BACKENDS
 from scorers import self_test
 from tasks import hidden, shared
+from tasks.kinds import KINDS
+from tasks.metrics import METRICS
+from tasks.submissions import SUBMISSIONS
 
 PAGE = "docs/shared-server.md"
 ENOUGH_DISK_GB = 5
 PACKAGES = ("numpy", "torch")
 """What the submissions of our own tasks need in a sandbox."""
+REGISTRIES: tuple[Registry[Any], ...] = (
+    KINDS, METRICS, SUBMISSIONS, BACKENDS, AGENTS, POLICIES
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +56,7 @@ class Finding:
 
 def diagnose() -> list[Finding]:
     """Look at everything that a run needs."""
-    checks = (_python, _backends, _gpu, _disk, _hidden_key, _leftovers)
+    checks = (_python, _packages_added, _backends, _gpu, _disk, _hidden_key, _leftovers)
     return [finding for check in checks for finding in _made(check)]
 
 
@@ -75,9 +84,20 @@ def _python() -> Iterator[Finding]:
             yield Finding(package, False, f"not installed; {use}", remedy, blocks=blocks)
 
 
+def _packages_added() -> Iterator[Finding]:
+    for registry in REGISTRIES:
+        added, broken = registry.added(), registry.broken()
+        for name, package in added.items():
+            error = broken.get(name)
+            detail = f"{error.message} {error.cause}" if error else f"of the package {package}"
+            yield Finding(
+                f"{registry.word} {name}", error is None, detail, error.remedy if error else ""
+            )
+
+
 def _backends() -> Iterator[Finding]:
     isolating = False
-    for name, backend in BACKENDS.items():
+    for name, backend in BACKENDS.usable().items():
         probe = backend.probe()
         if not probe.available:
             yield Finding(f"sandbox {name}", False, probe.detail, probe.remedy)

@@ -22,6 +22,7 @@ from harness.report.samples import Contender, Sample, contenders, samples
 from harness.report.stats.margin import Call, Verdict, call_of
 from harness.report.stats.paired import Difference
 from harness.store.index import Entry, read
+from tasks.metrics import Direction, MetricName
 
 FORMAT = 1
 
@@ -41,8 +42,8 @@ class Group(BaseModel):
     agent: str
     policy: str
     setup: str = ""
-    metric: Literal["accuracy", "bits_per_byte"]
-    direction: Literal["maximize", "minimize"]
+    metric: MetricName
+    direction: Direction
     rows: int | None = Field(None, ge=1)
     conditions: dict[str, str]
     scores: dict[int, tuple[float | None, ...]] = Field(min_length=1)
@@ -142,8 +143,8 @@ def _group(sample: Sample) -> Group:
         agent=who.agent,
         policy=who.policy,
         setup=who.setup,
-        metric=sample.metric,  # type: ignore[arg-type]
-        direction=sample.direction,  # type: ignore[arg-type]
+        metric=sample.metric,
+        direction=sample.direction,
         rows=sample.rows,
         conditions=dict(sorted(sample.conditions.items())),
         scores=dict(sample.scores),

@@ -7,6 +7,7 @@ provider broke is counted as planned and never graded. Replays do not rank.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
@@ -32,11 +33,13 @@ from harness.report.samples import By, Contender, Sample, contenders, samples
 from harness.report.sheets import Sheet, sheets
 from harness.report.stats.elo import Player, ratings
 from harness.report.stats.intervals import over_seeds, wilson
-from harness.report.stats.nines import BOUNDS, Marks, marks_of, normalized
+from harness.report.stats.nines import Scale, normalized, scale_of
 from harness.report.stats.paired import holm, paired
 from harness.store.index import Entry
 from harness.store.outcome import Spent
 from harness.store.rundir import Run
+from tasks.definition import Reference
+from tasks.metrics import METRICS
 from tasks.spec import find_task
 
 HUMAN = "human (published)"
@@ -117,10 +120,11 @@ def _column(sheet: Sheet, task: str) -> Column:
     outcome, lock = entry.outcome, entry.lock
     assert outcome is not None  # noqa: S101
     assert lock is not None  # noqa: S101
-    try:
-        references = find_task(task).definition.references
-    except ConfigError:
-        references = ()  # a task that is not here: its runs came from elsewhere
+    references: tuple[Reference, ...] = ()
+    marks: Scale | None = None
+    with suppress(ConfigError):  # a task that is not here: its runs came from elsewhere
+        known = find_task(task).definition
+        references, marks = known.references, scale_of(known, profile)
     return Column(
         task=task,
         metric=outcome.metric,
@@ -129,7 +133,7 @@ def _column(sheet: Sheet, task: str) -> Column:
         data_hash=sheet.tasks[task]["data"],
         baselines=baselines(Run(Path(entry.path))),
         references=tuple(r for r in references if r.profile == profile),
-        marks=marks_of(task, profile),
+        marks=marks,
     )
 
 
@@ -164,7 +168,7 @@ def _worth(entrant: Entrant, tasks: Mapping[str, Column]) -> Worth | None:
     return worth
 
 
-def _normalized(sample: Sample, marks: Marks) -> dict[int, float]:
+def _normalized(sample: Sample, marks: Scale) -> dict[int, float]:
     return {
         seed: fmean(normalized(s, marks, sample.metric) for s in runs)
         for seed, runs in sample.scores.items()
@@ -218,7 +222,7 @@ def _row(
     )
 
 
-def _cell(sample: Sample, marks: Marks | None, runs: Sequence[Entry]) -> Cell:
+def _cell(sample: Sample, marks: Scale | None, runs: Sequence[Entry]) -> Cell:
     valid = sample.valid
     seeds = [score for score in sample.by_seed.values() if score is not None]
     return Cell(
@@ -229,7 +233,7 @@ def _cell(sample: Sample, marks: Marks | None, runs: Sequence[Entry]) -> Cell:
         median=median(seeds) if seeds else None,
         mean=fmean(seeds) if seeds else None,
         best=(max if sample.sign > 0 else min)(valid, default=None),
-        interval=over_seeds(seeds, BOUNDS[sample.metric]),
+        interval=over_seeds(seeds, METRICS.find(sample.metric).bounds),
         scores=sample.scores,
         normalized=fmean(_normalized(sample, marks).values()) if marks else None,
         cost=_cost(runs),

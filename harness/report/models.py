@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from rich.table import Table
 from rich.text import Text
 
+from harness.agents import AGENTS
 from harness.agents.catalogue import Entry, Price
 from harness.report.terminal import draw, least, stdout
 
@@ -71,7 +72,8 @@ def render(entries: list[Entry], today: date, *, source: str) -> None:
         f"Prices: {source}. Unknown is not 0: a budget in dollars needs a price of your own "
         "(docs/models.md).",
         f"Successors: {', '.join(follow)}." if follow else "",
-        "Key own: it runs on your server (--base-url). Without a model: reference, random, tpe. "
+        "Key own: it runs on your server (--base-url). "
+        f"Without a model: {', '.join(AGENTS.names())}. "
         "A recorded run again: replay:RUN.",
     ):
         console.print(Text(line, style="dim"), soft_wrap=False)

@@ -13,10 +13,10 @@ from statistics import fmean
 from typing import Literal
 
 from harness.core.asked import Asked, Locked
-from harness.report.stats.nines import FLOOR
 from harness.store.index import Entry
 from harness.store.unchanged import ASKED
 from scorers.conditions import differing
+from tasks.metrics import METRICS, Direction
 
 By = Literal["agent", "model", "policy", "task"]
 
@@ -61,7 +61,7 @@ class Sample:
     contender: Contender
     task: str
     metric: str
-    direction: str
+    direction: Direction
     conditions: Mapping[str, str]
     scores: Mapping[int, tuple[float | None, ...]]
     rows: int | None = None
@@ -103,7 +103,7 @@ class Sample:
     @property
     def values(self) -> dict[int, float]:
         """One score a seed: the mean of its runs, an invalid one counted as the worst there is."""
-        floor = FLOOR[self.metric]
+        floor = METRICS.find(self.metric).floor
         return {
             seed: sum(floor if s is None else s for s in runs) / len(runs)
             for seed, runs in self.scores.items()
@@ -210,7 +210,8 @@ def _sample(
 ) -> Sample | None:
     scores: dict[int, list[float | None]] = defaultdict(list)
     missing: dict[int, str] = {}
-    metric, direction, rows = "", "maximize", None
+    metric, rows = "", None
+    direction: Direction = "maximize"
     for entry in runs:
         if entry.asked is None or entry.lock is None:
             continue

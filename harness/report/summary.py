@@ -8,8 +8,9 @@ from harness.base.commands import command
 from harness.base.text import clean, quoted
 from harness.report.baselines import baselines_of
 from harness.report.spending import describe_spent
-from harness.report.stats.nines import BOUNDS, clip
+from harness.report.stats.nines import clip
 from scorers.score import Score
+from tasks.metrics import METRICS
 
 Z = 1.96
 
@@ -78,7 +79,7 @@ def spread_of_rows(score: float | None, error: float | None, metric: str) -> str
         return ""
 
     half = Z * error
-    low, high = (clip(end, BOUNDS[metric]) for end in (score - half, score + half))
+    low, high = (clip(end, METRICS.find(metric).bounds) for end in (score - half, score + half))
     if (low, high) == (score - half, score + half):
         return f" ± {half:.4f}"
     return f" [{low:.4f}, {high:.4f}]"

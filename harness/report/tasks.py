@@ -9,6 +9,7 @@ from rich.text import Text
 
 from harness.report.terminal import draw, stdout
 from tasks.definition import Definition, Knob, Shortcut
+from tasks.metrics import METRICS
 from tasks.spec import Broken, Task
 
 
@@ -96,7 +97,9 @@ def render_one(task: Task) -> None:
     say(Text(f"{task.name}: {d.title}", style="bold"))
     if d.stands_in_for:
         say(Text(f"stands in for {d.stands_in_for}: its scores never compare with that one's"))
-    say(Text(f"variant {task.variant}, {d.metric}, {d.direction}"))
+    unit = METRICS.find(d.metric).unit
+    measure = f"{d.metric} ({unit})" if unit else d.metric
+    say(Text(f"variant {task.variant}, {measure}, {d.direction}"))
     say(Text(f"an agent writes {', '.join(d.files)}; folder {task.folder}"))
     say()
     lines = [("chance", d.chance, "", "")] if d.chance is not None else []

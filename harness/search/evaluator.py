@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import Any, Literal, Protocol
 
 from harness.base.errors import HarnessError, JudgeError
-from scorers.evaluate import Request
+from scorers.request import Request
 from scorers.score import Score
 from scorers.self_test import evaluate
 

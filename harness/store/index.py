@@ -26,6 +26,7 @@ from harness.core.asked import REPLAY, Asked, Locked
 from harness.store.outcome import Outcome
 from harness.store.places import scan
 from harness.store.rundir import Run
+from sandboxes.registry import isolates
 from scorers import conditions
 from scorers.score import key
 
@@ -57,7 +58,7 @@ class Entry(BaseModel):
         if outcome is not None and outcome.key is not None:
             found = outcome.key
         elif asked is not None and lock is not None:
-            found = key(lock, profile=asked.profile, isolated=lock.sandbox != "process")
+            found = key(lock, profile=asked.profile, isolated=isolates(lock.sandbox))
         else:
             return {}
         return {**found, "scorer": conditions.as_today(found.get("scorer", ""))}

@@ -1,8 +1,10 @@
 """How a run ended, as ``result.json`` tells it."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.metrics import METRICS, MetricName
 
 
 class Tokens(BaseModel):
@@ -67,7 +69,7 @@ class Outcome(BaseModel):
     lock: str = ""
     """Of ``lock.json`` the digest; empty in results of before they held it."""
     valid: bool
-    metric: Literal["accuracy", "bits_per_byte"]
+    metric: MetricName
     score: Measured | None
     standard_error: Measured | None = None
     search_score: Measured | None = None
@@ -90,8 +92,8 @@ class Outcome(BaseModel):
 
     @property
     def rows(self) -> int | None:
-        """How many rows an accuracy was measured on; None where it does not say."""
+        """How many rows the score is a share of; None where it is none, or does not say."""
         s, error = self.score, self.standard_error
-        if self.metric != "accuracy" or s is None or not error:
+        if not METRICS.find(self.metric).of_rows or s is None or not error:
             return None
         return round(s * (1 - s) / error**2)

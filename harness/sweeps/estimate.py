@@ -15,6 +15,7 @@ from statistics import mean
 from typing import Any
 
 from harness.core.model import Usage
+from harness.policies import POLICIES
 from harness.store.follower import DAMAGE
 from harness.store.outcome import Outcome
 from harness.store.rundir import Run
@@ -112,8 +113,7 @@ def estimate(
         other = measured.get(place, Step(0.0, evaluation_s))
         step = replace(other, seconds=other.evaluation_s + tokens.write_s)
     wanted = asked.steps or (profile.search_steps if profile else 1)
-    if asked.policy == "one_shot":
-        wanted = 1
+    wanted = min(wanted, POLICIES.find(asked.policy).most or wanted)
     # No step begins after the time, and one that has begun is finished; then the final one.
     steps = min(wanted, max(1, math.ceil(asked.time_s / step.seconds)))
     usage = Usage(

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.agents import AGENTS
 from harness.agents.catalogue import Entry, find_agent, today
@@ -34,8 +34,11 @@ Offers = Callable[[str], Offer]
 
 def offer(agent: str) -> Offer:
     """Return what is known of an agent; one that nobody knows has an obstacle."""
-    if agent in AGENTS or agent.startswith(REPLAY):
+    if agent.startswith(REPLAY):
         return FREE
+    if agent in AGENTS:
+        error = AGENTS.broken().get(agent)
+        return replace(FREE, obstacle=f"{error.message} {error.cause}") if error else FREE
     try:
         entry = find_agent(agent)
     except ConfigError as error:

@@ -15,17 +15,22 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.base.errors import ConfigError
 from harness.base.files import read_text
 from harness.base.validation import problems
-from harness.core.asked import Asked, Sandbox
+from harness.core.asked import Asked
 from harness.core.writing import Writing
+from sandboxes.registry import AUTO, BACKENDS
 
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+def _known_sandbox(name: str) -> str:
+    return name if name == AUTO else BACKENDS.known(name)
 
 
 class _Strict(BaseModel):
@@ -46,7 +51,7 @@ class Group(_Strict):
     profile: str = "smoke"
     steps: Annotated[int, Field(ge=1)] | None = None
     hours: Positive = 24.0
-    sandbox: Sandbox = "auto"
+    sandbox: Annotated[str, AfterValidator(_known_sandbox)] = AUTO
     settings: tuple[str, ...] = ()
     literature: str | None = None
     dollars: Positive | None = None

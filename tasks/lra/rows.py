@@ -16,12 +16,10 @@ from pydantic import ValidationError
 from harness.base.digests import digest
 from harness.base.errors import ConfigError
 from harness.base.validation import problems
+from tasks.arrays import Arrays, prepare_arrays
 from tasks.definition import Manifest, Progress, Strict, Value
 from tasks.hidden import PARAMETER, HiddenKey
-from tasks.prepared import altered, checksum, prepared, write_manifest
-
-SPLITS = ("train", "search", "test")
-HIDDEN = ("search", "test")
+from tasks.shared import SPLITS
 
 Tokens = NDArray[Any]
 Labels = NDArray[np.uint8]
@@ -83,48 +81,43 @@ def prepare_rows(
         identity += key.fingerprint
     state = digest(generator + parameters.model_dump_json() + identity)
 
-    def build(folder: Path) -> None:
-        _write(folder, task, profile, generator, wanted, make())
-
-    name = f"{task.replace('/', '-')}-{profile}-{state}"
-    return prepared(
+    return prepare_arrays(
+        task,
+        profile,
+        generator,
+        wanted,
+        lambda: _arrays(make()),
         root,
-        name,
-        task=task,
-        fault=lambda folder: find_fault(folder, wanted),
-        build=build,
-        progress=progress,
+        progress,
+        state=state,
+        look=_shapes_fault,
     )
 
 
-def find_fault(folder: Path, parameters: Mapping[str, Value]) -> str:
-    """Return why ``folder`` is not the whole data of ``parameters``, or "" if it is.
+def _shapes_fault(folder: Path, manifest: Manifest) -> str:
+    width = manifest.shape["length"] * manifest.shape.get("documents", 1)
+    kinds = {"tokens": id_type(manifest.shape["vocabulary"]), "labels": np.uint8}
+    for split in SPLITS:
+        count = manifest.rows[split]
+        shapes = {"tokens": (count, width), "labels": (count,)}
+        for what, shape in shapes.items():
+            array = np.load(folder / split / f"{what}.npy", mmap_mode="r")
+            if array.shape != shape or array.dtype != kinds[what]:
+                return f"{split}/{what}.npy has a wrong shape"
+    return ""
 
-    Headers, shapes and sizes are always looked at; contents where that takes under a second.
-    """
-    try:
-        manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
-        if {name: manifest.parameters.get(name) for name in parameters} != dict(parameters):
-            return "manifest.json speaks of other parameters"
-        width = manifest.shape["length"] * manifest.shape.get("documents", 1)
-        kinds = {"tokens": id_type(manifest.shape["vocabulary"]), "labels": np.uint8}
-        for split in SPLITS:
-            count = manifest.rows[split]
-            shapes = {"tokens": (count, width), "labels": (count,)}
-            for what, shape in shapes.items():
-                array = np.load(folder / split / f"{what}.npy", mmap_mode="r")
-                if array.shape != shape or array.dtype != kinds[what]:
-                    return f"{split}/{what}.npy has a wrong shape"
-        return altered(folder, manifest.files)
-    except PermissionError:  # it may be whole: another user's
-        raise
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-    ) as error:  # pydantic's, numpy's are ValueErrors
-        return f"it cannot be read ({error})"
+
+def _arrays(rows: Rows) -> Arrays:
+    chance = round(1 / rows.shape["classes"], 6)
+    return Arrays(
+        {
+            split: {"tokens": tokens, "labels": labels}
+            for split, (tokens, labels) in rows.splits.items()
+        },
+        rows.shape,
+        {"chance": chance, "chance_test": chance, **rows.baselines},
+        rows.facts,
+    )
 
 
 def majority(splits: Mapping[str, Split], classes: int) -> dict[str, float]:
@@ -142,39 +135,3 @@ def by_split(
         tokens, labels = splits[split]
         found[f"{name}{suffix}"] = round(float((guess(tokens) == labels).mean()), 6)
     return found
-
-
-def _write(
-    folder: Path,
-    task: str,
-    profile: str,
-    generator: str,
-    parameters: Mapping[str, Value],
-    rows: Rows,
-) -> None:
-    files = {}
-    chance = round(1 / rows.shape["classes"], 6)
-    for split in SPLITS:
-        tokens, labels = rows.splits[split]
-        (folder / split).mkdir()
-        (folder / split).chmod(0o700 if split in HIDDEN else 0o755)
-        for what, array in (("tokens", tokens), ("labels", labels)):
-            path = folder / split / f"{what}.npy"
-            try:
-                np.save(path, array)
-            except OSError as error:  # numpy's own words name no file
-                raise OSError(f"{split}/{what}.npy cannot be written: {error}") from error
-            files[f"{split}/{what}.npy"] = checksum(path)
-    write_manifest(
-        folder,
-        Manifest(
-            task=task,
-            profile=profile,
-            generator=generator,
-            parameters={**parameters, **rows.facts},
-            shape=dict(rows.shape),
-            rows={split: len(rows.splits[split][1]) for split in SPLITS},
-            files=files,
-            baselines={"chance": chance, "chance_test": chance, **rows.baselines},
-        ),
-    )

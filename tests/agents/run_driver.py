@@ -15,7 +15,7 @@ from harness.launch.run import resume, start
 from harness.search import evaluator
 
 runs, scripted.Scripted.port = Path(sys.argv[1]), int(sys.argv[2])
-AGENTS["scripted"], evaluator.evaluate = scripted.Scripted, scripted.evaluate
+AGENTS.ours["scripted"], evaluator.evaluate = scripted.Scripted, scripted.evaluate
 asked = Asked(task="toy", agent="scripted", profile="test", steps=6, sandbox="process")
 quiet = {"progress": lambda *_: None, "observe": lambda *_: None}
 

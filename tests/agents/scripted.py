@@ -22,7 +22,7 @@ from agents.loopback import Loopback
 from harness.base.errors import Cancelled, ProviderError
 from harness.core.agent import Answer
 from harness.core.model import Endpoint, Prompt, Reply, Turn, Usage
-from scorers.evaluate import Request
+from scorers.request import Request
 from scorers.score import Score
 from scorers.submission import hash_files
 

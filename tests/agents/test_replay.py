@@ -33,7 +33,7 @@ def server():
 @pytest.fixture
 def agent(server, monkeypatch):
     """The scripted agent, known by its name; the server is its provider."""
-    monkeypatch.setitem(AGENTS, "scripted", scripted.Scripted)
+    monkeypatch.setitem(AGENTS.ours, "scripted", scripted.Scripted)
     monkeypatch.setattr(scripted.Scripted, "port", server.port)
     return scripted.Scripted
 

@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from scorers.evaluate import Request, evaluate
+from scorers.evaluate import evaluate
+from scorers.request import Request
 from scorers.score import Score
 from tasks.spec import Task, find_task
 

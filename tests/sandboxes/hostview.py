@@ -16,7 +16,7 @@ PATIENCE_S = 60.0
 
 def usable(name):
     """Return the backend of this name, or skip and say why it does not work here."""
-    found = BACKENDS[name]
+    found = BACKENDS.find(name)
     probe = found.probe()
     if not probe.available:
         pytest.skip(f"{name}: {probe.detail}. Try: {probe.remedy}")

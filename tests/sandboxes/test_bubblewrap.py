@@ -321,7 +321,7 @@ def test_a_planted_link_cannot_move_a_mount(backend, tmp_path):
 def test_torch_runs(run_python):
     pytest.importorskip("torch")
     source = "import torch; print((torch.ones(300, 300) @ torch.ones(300, 300)).sum().item())"
-    with registry.BACKENDS["bubblewrap"].open(SandboxSpec()) as roomy:
+    with registry.BACKENDS.ours["bubblewrap"].open(SandboxSpec()) as roomy:
         result = run_python(roomy, source)
     assert (result.stdout, result.stderr) == (b"27000000.0\n", b"")
 
@@ -330,8 +330,8 @@ NOBODY = """
     import json, os, sys, time
     from pathlib import Path
     from sandboxes.base import SandboxSpec, Mount
-    from sandboxes.registry import BACKENDS
-    b = BACKENDS["bubblewrap"]
+    from sandboxes.bubblewrap import Bubblewrap
+    b = Bubblewrap()
     told = {"probe": list(map(str, (b.probe().available, b.probe().detail)))}
     spec = SandboxSpec(memory_bytes=200 << 20, pids=40, disk_bytes=8 << 20)
     told["unenforced"] = b.unenforced(spec)
@@ -424,12 +424,12 @@ class _Absent(Bubblewrap):
 @pytest.fixture
 def without(monkeypatch):
     monkeypatch.setattr(
-        registry, "BACKENDS", {"bubblewrap": _Absent(), "process": ProcessBackend()}
+        registry.BACKENDS, "ours", {"bubblewrap": _Absent(), "process": ProcessBackend()}
     )
 
 
 def test_auto_takes_what_isolates(backend, monkeypatch):
-    monkeypatch.delitem(registry.BACKENDS, "docker")  # which would come first, where it runs
+    monkeypatch.delitem(registry.BACKENDS.ours, "docker")  # which would come first, where it runs
     assert registry.choose("auto", trusted=False) == (backend, None)
 
 

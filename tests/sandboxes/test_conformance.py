@@ -57,7 +57,7 @@ NEEDS = {"docker": [pytest.mark.docker]}
 elsewhere = pytest.mark.elsewhere
 
 
-@pytest.fixture(params=[pytest.param(name, marks=NEEDS.get(name, [])) for name in BACKENDS])
+@pytest.fixture(params=[pytest.param(name, marks=NEEDS.get(name, [])) for name in BACKENDS.names()])
 def backend(request):
     found = usable(request.param)
     wall = request.node.get_closest_marker("wall")
@@ -841,7 +841,7 @@ class TestConformance:
             import sys, time
             from sandboxes.base import SandboxSpec
             from sandboxes.registry import BACKENDS
-            box = BACKENDS[sys.argv[1]].open(SandboxSpec())
+            box = BACKENDS.find(sys.argv[1]).open(SandboxSpec())
             box.start(["/bin/sh", "-c", "sleep 60 & sleep 60; : " + sys.argv[2]])
             print(box.state.name, flush=True)
             time.sleep(60)

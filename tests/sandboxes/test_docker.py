@@ -523,7 +523,7 @@ RUN = ("run", "--task", "toy", "--profile", "test", "--agent", "reference", "--p
 def test_what_is_absent_is_named_with_a_remedy(
     backend, fresh, in_process, env, words, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(registry.BACKENDS, "docker", fresh)
+    monkeypatch.setitem(registry.BACKENDS.ours, "docker", fresh)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     code, said = in_process(*RUN, "--sandbox", "docker", "--runs-dir", str(tmp_path))
@@ -537,7 +537,7 @@ def test_what_is_absent_is_named_with_a_remedy(
 
 
 def test_doctor_tells_what_is_absent_and_the_remedy(backend, fresh, in_process, monkeypatch):
-    monkeypatch.setattr(registry, "BACKENDS", {"docker": fresh})
+    monkeypatch.setattr(registry.BACKENDS, "ours", {"docker": fresh})
     monkeypatch.setenv("HARNESS_IMAGE", "no-such:image")
     told = json.loads(in_process("doctor", "--json")[1].out)["findings"]
     (line,) = [f for f in told if f["what"] == "sandbox docker"]

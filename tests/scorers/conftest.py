@@ -10,7 +10,8 @@ import pytest
 
 from scorers import evaluate as evaluation
 from scorers import judge, source, submission
-from scorers.evaluate import Request, evaluate
+from scorers.evaluate import evaluate
+from scorers.request import Request
 from tasks.spec import Task, find_task
 
 PATIENT = {"train_s": 120, "serve_s": 120}

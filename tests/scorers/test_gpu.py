@@ -4,7 +4,8 @@ import pytest
 
 from sandboxes.gpus import gpu_uuids
 from scorers import audits
-from scorers.evaluate import Request, evaluate
+from scorers.evaluate import evaluate
+from scorers.request import Request
 from tasks.spec import find_task
 
 SEES = """

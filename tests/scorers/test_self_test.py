@@ -17,7 +17,7 @@ import pytest
 from harness.base.errors import ConfigError, InfrastructureError
 from sandboxes.registry import BACKENDS
 from scorers import evaluate, self_test
-from scorers.evaluate import Request
+from scorers.request import Request
 from scorers.score import Reason
 from tasks.spec import Task, all_tasks, find_task
 
@@ -78,7 +78,7 @@ def test_a_sandbox_is_tested_once_and_again_where_something_changed(ask, tests_w
     for request in (ask(), ask(), ask("nonsense(")):  # no file of a submission has a part in it
         self_test.require(request, say=said.append)
     assert len(said) == len(tests_well) == 1
-    self_test.require(ask(backend=BACKENDS["process"]), say=said.append)
+    self_test.require(ask(backend=BACKENDS.ours["process"]), say=said.append)
     self_test.require(ask(limits={"memory_mb": 500}), say=said.append)
     assert len(said) == len(tests_well) == 3
 

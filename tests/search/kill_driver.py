@@ -24,7 +24,7 @@ from harness.launch.run import resume, start
 def main() -> None:
     where, how, place, phase, delay = sys.argv[1:6]
     slots = int(sys.argv[6]) if len(sys.argv) > 6 else 1
-    AGENTS["slow"] = Slow
+    AGENTS.ours["slow"] = Slow
     now = {"phase": "between"}
 
     def die(at: str | None = None) -> None:

@@ -49,7 +49,7 @@ class World:
 
     def use(self, script) -> Scripted:
         self.agent = Scripted(script)
-        self._patch.setitem(AGENTS, "scripted", lambda: self.agent)
+        self._patch.setitem(AGENTS.ours, "scripted", lambda: self.agent)
         return self.agent
 
     def start(self, script=lambda ask: None, *, slots=SLOTS, steps=7, policy="greedy", **more):
@@ -150,7 +150,7 @@ def test_one_slot_does_one_thing_after_the_other(world, judge):
     check_shown(world.run)
 
 
-@pytest.mark.parametrize("name", sorted(set(POLICIES) - {"one_shot"}))
+@pytest.mark.parametrize("name", sorted(set(POLICIES.ours) - {"one_shot"}))
 def test_the_journal_replays_every_choice_of_a_search_with_slots(world, judge, name):
     small = "num_children" if name == "mcts" else "num_drafts"
     world.start(policy=name, steps=12, settings=(f"{name}.{small}=3",))

@@ -16,7 +16,8 @@ from few_objects import few_objects
 
 from sandboxes.base import Backend, ExecResult, Probe, SandboxSpec
 from scorers.candidate import candidate
-from scorers.evaluate import Request, evaluate
+from scorers.evaluate import evaluate
+from scorers.request import Request
 from scorers.score import Score
 from tasks.lra import shell
 from tasks.spec import Task

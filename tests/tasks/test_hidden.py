@@ -21,7 +21,7 @@ from harness.report.bundle import pack
 from tasks import hidden
 from tasks.definition import Manifest
 from tasks.lra.pathfinder import snakes
-from tasks.lra.rows import SPLITS
+from tasks.shared import SPLITS
 from tasks.spec import find_task
 
 ROOT = Path(__file__).parents[2]
@@ -218,7 +218,9 @@ def test_the_command_refuses_a_bad_variable_and_says_the_fingerprint(tmp_path, m
 
 
 def test_doctor_says_what_is_known_of_the_key(private, tmp_path, monkeypatch):
-    monkeypatch.setattr(diagnosis, "BACKENDS", {})  # what a sandbox can import is not the matter
+    monkeypatch.setattr(
+        diagnosis.BACKENDS, "ours", {}
+    )  # what a sandbox can import is not the matter
 
     def line():
         (found,) = (f for f in diagnosis.diagnose() if f.what == "hidden key")
@@ -274,7 +276,8 @@ class CustomEncoder(nn.Module):
 def test_the_key_is_in_no_sandbox_run_or_log(private, isolating, tmp_path, monkeypatch):
     """A run that looks around, then every byte that it left is searched for the key."""
     pytest.importorskip("torch")
-    from scorers.evaluate import Request, evaluate
+    from scorers.evaluate import evaluate
+    from scorers.request import Request
 
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
     key = hidden.hidden_key(tmp_path / "data")

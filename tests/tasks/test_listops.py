@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from harness.base.errors import ConfigError
+from tasks.arrays import find_fault
 from tasks.definition import Knob, Value
-from tasks.lra import rows as rows_of
 from tasks.lra.listops import data as listops
+from tasks.shared import SPLITS
 from tasks.spec import Task, find_task
 
 TASK_NAMES = ("lra/listops", "lra/listops-configurable")
@@ -105,7 +106,7 @@ def test_labels_lengths_and_depths_are_right(tmp_path: Path) -> None:
 def test_no_expression_stands_in_two_splits_or_twice_in_one(tmp_path: Path) -> None:
     # Four-token expressions are 400 in all: without a look at duplicates some would repeat.
     folder = prepare(tmp_path, max_length=8)
-    every = [tuple(ids) for split in rows_of.SPLITS for ids, _ in rows(folder, split)]
+    every = [tuple(ids) for split in SPLITS for ids, _ in rows(folder, split)]
     assert len(every) == len(set(every)) == 420
     # Nor do the splits differ in length, as they would if the last were filled with leftovers.
     mean = [np.mean([len(ids) for ids, _ in rows(folder, s)]) for s in ("train", "test")]
@@ -155,7 +156,7 @@ def test_same_parameters_give_the_same_bytes_on_every_machine(tmp_path: Path) ->
     assert manifest["shape"] == {"length": 24, "vocabulary": 16, "classes": 10}
     assert manifest["rows"] == {"train": 300, "search": 60, "test": 60}
     # Pinned: if this changes, scores change; raise GENERATOR and write it under Scores.
-    every = [np.load(folder / s / f"{a}.npy") for s in rows_of.SPLITS for a in ("tokens", "labels")]
+    every = [np.load(folder / s / f"{a}.npy") for s in SPLITS for a in ("tokens", "labels")]
     content = hashlib.sha256(b"".join(array.tobytes() for array in every)).hexdigest()
     assert content[:16] == "419c4f1ced50ad3b"
     other = prepare(tmp_path, seed=4)
@@ -222,12 +223,12 @@ def test_two_at_once_end_with_one_whole_folder(tmp_path: Path) -> None:
         thread.join(200)
     assert len(found) == 2
     assert found[0] == found[1]
-    assert rows_of.find_fault(found[0], SMALL) == ""
+    assert find_fault(found[0], SMALL) == ""
 
 
 def test_hidden_splits_are_closed_to_other_users(tmp_path: Path) -> None:
     folder = prepare(tmp_path)
-    modes = {s: stat.S_IMODE((folder / s).stat().st_mode) for s in rows_of.SPLITS}
+    modes = {s: stat.S_IMODE((folder / s).stat().st_mode) for s in SPLITS}
     assert modes == {"train": 0o755, "search": 0o700, "test": 0o700}
 
 

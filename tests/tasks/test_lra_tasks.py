@@ -11,7 +11,7 @@ from in_thread import InThread, evaluated
 
 from tasks.definition import Manifest
 from tasks.lra.pathfinder import snakes
-from tasks.lra.rows import SPLITS
+from tasks.shared import SPLITS
 from tasks.spec import Task, all_tasks, find_task
 
 SIX = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")

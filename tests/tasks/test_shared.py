@@ -217,7 +217,7 @@ def test_doctor_says_what_the_group_cannot_read(
 ) -> None:
     monkeypatch.delenv(hidden.VARIABLE)
     monkeypatch.setenv("HARNESS_DATA", str(team))
-    monkeypatch.setattr(diagnosis, "BACKENDS", {})  # whose packages are imported each time
+    monkeypatch.setattr(diagnosis.BACKENDS, "ours", {})  # whose packages are imported each time
     made = Path(prepare(ANNA, team)[0])
 
     def said(what: str) -> tuple[bool, str]:

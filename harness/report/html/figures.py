@@ -12,8 +12,8 @@ from harness.report.drawing import curves, plots
 from harness.report.html.traces import Trace
 from harness.report.samples import contenders
 from harness.report.stats.intervals import UNBOUNDED, Interval, over_seeds
-from harness.report.stats.nines import BOUNDS
 from harness.store.index import Entry
+from tasks.metrics import METRICS
 
 COLOURS = 8
 MOST_STRIPS = 30
@@ -129,7 +129,7 @@ def _counts(found: Trace) -> bool:
 
 
 def _is_free(found: Sequence[Trace]) -> bool:
-    return all(t.entry.asked is not None and t.entry.asked.agent in AGENTS for t in found)
+    return all(t.entry.asked is not None and t.entry.asked.agent in AGENTS.ours for t in found)
 
 
 def _level(who: str, style: int, found: Sequence[Trace], sign: float) -> list[plots.Level]:
@@ -167,7 +167,7 @@ def _strips(
     if not some:
         return None
     marks = known(entry)
-    bounds = BOUNDS[entry.outcome.metric] if entry.outcome else UNBOUNDED
+    bounds = METRICS.find(entry.outcome.metric).bounds if entry.outcome else UNBOUNDED
     intervals = {who: over_seeds(scores[who], bounds) for who in some}
     ends = [end for found in intervals.values() if found for end in (found.low, found.high)]
     seen = [score for who in some for score in scores[who]]

@@ -4,27 +4,17 @@
 
 0 is the worst mark, 1 the published best; 0.9 → 0.99 counts as much as 0.99 → 0.999. The papers
 take as worst the worst score of any agent in the table, so that a new agent moves everybody; here
-both marks are frozen for each task and profile in ``marks.toml``, each with its source.
+both marks are frozen for each task and profile in its ``task.toml``, each with its source.
 """
 
 import math
-import tomllib
-from functools import cache
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, Field
+from tasks.definition import Definition
+from tasks.metrics import METRICS
 
 NEAREST = 1e-3
 """A perfect score would be infinitely good: nothing counts as nearer to the optimum than this."""
-
-Metric = Literal["accuracy", "bits_per_byte"]
-OPTIMUM: dict[str, float] = {"accuracy": 1.0, "bits_per_byte": 0.0}
-FLOOR: dict[str, float] = {"accuracy": 0.0, "bits_per_byte": 8.0}
-"""What an invalid run counts as where runs must be averaged: nothing right, or bytes at random."""
-
-BOUNDS: dict[str, tuple[float, float]] = {"accuracy": (0.0, 1.0), "bits_per_byte": (0.0, math.inf)}
-"""Between which any score lies, and so the mean of many."""
 
 
 def clip(value: float, within: tuple[float, float]) -> float:
@@ -32,44 +22,34 @@ def clip(value: float, within: tuple[float, float]) -> float:
     return min(max(value, within[0]), within[1])
 
 
-class Marks(BaseModel):
-    """The frozen constants of one task and profile. ``disputed`` says why one is in doubt."""
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What a task's normalised score of one profile runs between: its ``Marks``, and whose."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     task: str
     profile: str
     worst: float
     best: float
     human: bool = False
-    """Whether ``best`` is a published result of people: then it is a player of the Elo table."""
-    source: str
+    source: str = ""
     disputed: str = ""
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    format: Literal[1]
-    marks: tuple[Marks, ...] = Field(default=())
+def scale_of(definition: Definition, profile: str) -> Scale | None:
+    """Return the scale of a task; its configurable variant has the same. None if it has none."""
+    marks = next((m for m in definition.marks if m.profile == profile), None)
+    return None if marks is None else Scale(definition.name, **marks.model_dump())
 
 
-@cache
-def _all() -> dict[tuple[str, str], Marks]:
-    text = (Path(__file__).parent / "marks.toml").read_text()
-    return {(m.task, m.profile): m for m in _File.model_validate(tomllib.loads(text)).marks}
-
-
-def marks_of(task: str, profile: str) -> Marks | None:
-    """Return the constants of a task; its configurable variant has the same. None if none."""
-    return _all().get((task.removesuffix("-configurable"), profile))
-
-
-def normalized(score: float | None, marks: Marks, metric: str) -> float:
+def normalized(score: float | None, scale: Scale, metric: str) -> float:
     """Return the normalised score. An invalid run (None) has 0, and nothing has less."""
     if score is None:
         return 0.0
 
-    def phi(s: float) -> float:
-        return -math.log10(max(NEAREST, abs(s - OPTIMUM[metric])))
+    optimum = METRICS.find(metric).optimum
 
-    worst = phi(marks.worst)
-    return max(0.0, (phi(score) - worst) / (phi(marks.best) - worst))
+    def phi(s: float) -> float:
+        return -math.log10(max(NEAREST, abs(s - optimum)))
+
+    worst = phi(scale.worst)
+    return max(0.0, (phi(score) - worst) / (phi(scale.best) - worst))

@@ -20,8 +20,9 @@ from tasks.hidden import HiddenKey, hidden_key
 from tasks.lra import sources
 from tasks.lra.image import cifar, fashion, made
 from tasks.lra.pixels import pixel_rows, shrink
-from tasks.lra.rows import SPLITS, Rows, check, prepare_rows
+from tasks.lra.rows import Rows, check, prepare_rows
 from tasks.prepared import Locked
+from tasks.shared import SPLITS
 
 GENERATOR = "image-1"
 """Raise the number whenever the same parameters and source would give other rows."""

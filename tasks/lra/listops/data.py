@@ -25,8 +25,9 @@ from pydantic import Field
 from harness.base.errors import ConfigError
 from tasks.definition import Progress, Strict, Value
 from tasks.hidden import hidden_key
-from tasks.lra.rows import SPLITS, Rows, by_split, check, majority, prepare_rows
+from tasks.lra.rows import Rows, by_split, check, majority, prepare_rows
 from tasks.lra.stream import Ints, Stream
+from tasks.shared import SPLITS
 
 TASK = "lra/listops"
 GENERATOR = "listops-1"

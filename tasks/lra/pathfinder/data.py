@@ -23,8 +23,9 @@ from tasks.hidden import hidden_key
 from tasks.lra import sources
 from tasks.lra.pathfinder import release, snakes
 from tasks.lra.pixels import pixel_rows
-from tasks.lra.rows import SPLITS, Rows, check, prepare_rows
+from tasks.lra.rows import Rows, check, prepare_rows
 from tasks.lra.stream import Stream
+from tasks.shared import SPLITS
 
 GENERATOR = "pathfinder-2"
 """Raise the number whenever the same parameters and source would give other rows."""

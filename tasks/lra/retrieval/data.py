@@ -22,8 +22,6 @@ from tasks.lra import sources
 from tasks.lra.retrieval import aan, made
 from tasks.lra.retrieval.made import Pair
 from tasks.lra.rows import (
-    HIDDEN,
-    SPLITS,
     Rows,
     Split,
     by_split,
@@ -32,6 +30,7 @@ from tasks.lra.rows import (
     majority,
     prepare_rows,
 )
+from tasks.shared import HIDDEN, SPLITS
 
 TASK = "lra/retrieval"
 GENERATOR = "retrieval-1"

@@ -21,8 +21,9 @@ from harness.base.errors import ConfigError
 from tasks.definition import Progress, Strict, Value
 from tasks.hidden import HiddenKey, hidden_key
 from tasks.lra import sources
-from tasks.lra.rows import SPLITS, Rows, Split, check, id_type, majority, prepare_rows
+from tasks.lra.rows import Rows, Split, check, id_type, majority, prepare_rows
 from tasks.lra.text import imdb, made
+from tasks.shared import SPLITS
 
 TASK = "lra/text"
 GENERATOR = "text-1"

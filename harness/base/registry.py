@@ -1,0 +1,162 @@
+"""What is known by a name and can be added to: our own table, and what installed packages bring.
+
+A package adds to a registry by an entry point of its group (docs/guides/extending.md). Names are
+looked up without importing anything; an addition is imported when it is asked for, and one that
+cannot be used stops no other.
+"""
+
+import importlib
+import re
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from harness.base.errors import ConfigError, HarnessError
+from harness.base.validation import did_you_mean
+
+T = TypeVar("T")
+
+GROUPS = "harness."
+"""What the name of every group begins with."""
+
+NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
+"""A name stands in commands, tables and names of folders."""
+
+
+class Registry(Generic[T]):
+    """Things of one sort by name: ``ours``, and those that packages add to ``group``.
+
+    ``word`` is what one is called. ``fault`` returns what keeps an addition from being one, in
+    words, or "".
+    """
+
+    def __init__(
+        self, word: str, group: str, ours: Mapping[str, T], fault: Callable[[str, Any], str]
+    ) -> None:
+        self.word, self.group = word, group
+        self.ours = dict(ours)
+        self._fault = fault
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
+    def known(self, name: str) -> str:
+        """Return the name if it is known. Raises ValueError, as a field's validator does."""
+        if name not in self:
+            wanted = " or ".join(map(repr, self.names()))
+            raise ValueError(f"there is no {self.word} {name!r}; wanted: {wanted}")
+        return name
+
+    def names(self) -> list[str]:
+        """Return all names, ours first. Nothing is imported."""
+        return list(dict.fromkeys([*self.ours, *(point.name for point in installed(self.group))]))
+
+    def find(self, name: str) -> T:
+        """Return what has that name.
+
+        Raises ConfigError naming the nearest name, or why what a package adds is of no use: it
+        cannot be imported, is not what it should be, or has a name that is taken.
+        """
+        points = [point for point in installed(self.group) if point.name == name]
+        if not points:
+            if name not in self.ours:
+                raise ConfigError(
+                    f"There is no {self.word} {name!r}.", remedy=did_you_mean(name, self.names())
+                )
+            return self.ours[name]
+        if name in self.ours or len(points) > 1:
+            owners = [*(["harness"] if name in self.ours else []), *map(package, points)]
+            raise ConfigError(
+                f"Two packages have a {self.word} {name!r}: {' and '.join(owners)}.",
+                remedy=f"pip uninstall {owners[-1].split()[0]}, or have it use another name",
+            )
+        added: T = self._load(points[0])
+        return added
+
+    def usable(self) -> dict[str, T]:
+        """Return all that can be used, by name; what cannot is in ``broken``."""
+        broken = self.broken()
+        return {name: self.find(name) for name in self.names() if name not in broken}
+
+    def broken(self) -> dict[str, ConfigError]:
+        """Return why a name cannot be used, by name."""
+        found = {}
+        for name in self.names():
+            try:
+                self.find(name)
+            except ConfigError as error:
+                found[name] = error
+        return found
+
+    def added(self) -> dict[str, str]:
+        """Return the package, with its version, of each name that is not ours."""
+        return {point.name: package(point) for point in installed(self.group)}
+
+    def _load(self, point: EntryPoint) -> Any:  # noqa: ANN401 (whatever it is)
+        wrong = f"The {self.word} {point.name!r} of {package(point)} cannot be used."
+        remedy = f"mend it, or pip uninstall {package(point).split()[0]}; docs/guides/extending.md"
+        if not NAME.fullmatch(point.name):
+            cause = "a name is letters, digits, '.', '_' and '-', 64 at most"
+            raise ConfigError(wrong, cause=cause, remedy=remedy)
+        try:
+            added = point.load()
+        except (Exception, SystemExit) as error:  # it is anybody's code
+            cause = f"{point.value}: {type(error).__name__}: {error}"
+            raise ConfigError(wrong, cause=cause, remedy=remedy) from error
+        if fault := self._fault(point.name, added):
+            raise ConfigError(wrong, cause=f"{point.value}: {fault}", remedy=remedy)
+        return added
+
+
+def load(address: str) -> Any:  # noqa: ANN401 (whatever stands there)
+    """Return what an address, ``module:name``, stands for. Raises what importing it raises."""
+    module, _, name = address.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+@contextmanager
+def blamed() -> Iterator[None]:
+    """Tell what goes wrong in the code of a package as that package's: raises ConfigError.
+
+    Anything else is raised as it is.
+    """
+    try:
+        yield
+    except HarnessError:
+        raise
+    except Exception as error:
+        for frame in reversed(traceback.extract_tb(error.__traceback__)):
+            if whose := _whose(Path(frame.filename)):
+                raise ConfigError(
+                    f"The package {whose} failed: {type(error).__name__}: {error}",
+                    cause=f"{frame.filename}, line {frame.lineno}: {frame.line}",
+                    remedy="mend it, or tell its author; what was finished is kept: harness ls",
+                ) from error
+        raise
+
+
+def _whose(file: Path) -> str:
+    """Return the package that adds something to us and that a file belongs to, or ""."""
+    points = (p for group in entry_points().groups for p in entry_points(group=group))
+    for point in points:
+        spec = find_spec(point.module.partition(".")[0]) if point.group.startswith(GROUPS) else None
+        places = (spec.submodule_search_locations or [spec.origin or ""]) if spec else ()
+        if any(place and file.is_relative_to(place) for place in places):
+            return package(point)
+    return ""
+
+
+@cache
+def installed(group: str) -> tuple[EntryPoint, ...]:
+    """Return what packages add to a group, by name: the same order in every process."""
+    return tuple(sorted(entry_points(group=group), key=lambda point: (point.name, package(point))))
+
+
+def package(point: EntryPoint) -> str:
+    """Return the package that brings an entry point, with its version."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "a package"

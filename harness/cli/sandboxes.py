@@ -1,0 +1,21 @@
+"""--sandbox: the names that can be chosen here."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from sandboxes.registry import AUTO, BACKENDS
+
+ALL = [AUTO, *BACKENDS.names()]
+
+
+def sandbox_option(names: Sequence[str], *, help: str) -> Any:  # noqa: A002, ANN401 (as typer's own)
+    """Return the option that takes one of the names."""
+
+    def chosen(name: str) -> str:
+        if name not in names:
+            raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, names))}.")
+        return name
+
+    return typer.Option(metavar=f"<{'|'.join(names)}>", parser=chosen, help=help)

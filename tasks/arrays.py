@@ -1,0 +1,122 @@
+"""Prepared data that are arrays: ``train/``, ``search/`` and ``test/`` of ``NAME.npy``.
+
+What every such task shares: made once, checked before they are used again, a manifest of checksums.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.base.digests import digest
+from tasks.definition import Manifest, Progress, Value
+from tasks.prepared import altered, checksum, prepared, write_manifest
+from tasks.shared import HIDDEN, SPLITS
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """All that is written of a data set.
+
+    ``splits``: arrays by split and name; those of a split have as many rows each. ``shape`` is
+    what judge and runner need to know of the rows, ``baselines`` are scores without learning,
+    ``facts`` what is worth knowing of the source.
+    """
+
+    splits: Mapping[str, Mapping[str, NDArray[Any]]]
+    shape: Mapping[str, int] = field(default_factory=dict)
+    baselines: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, Value] = field(default_factory=dict)
+
+
+def _nothing(folder: Path, manifest: Manifest) -> str:  # noqa: ARG001
+    return ""
+
+
+def prepare_arrays(
+    task: str,
+    profile: str,
+    generator: str,
+    parameters: Mapping[str, Value],
+    make: Callable[[], Arrays],
+    root: Path,
+    progress: Progress,
+    *,
+    state: str = "",
+    look: Callable[[Path, Manifest], str] = _nothing,
+) -> Path:
+    """Return the data folder under ``root``, after writing what ``make`` returns if need be.
+
+    ``generator`` is to be another whenever the rows become others. ``state`` is in the folder's
+    name; empty: a hash of generator and parameters. ``look`` returns what else is wrong with a
+    folder that is there, or "". Raises ConfigError where ``root`` cannot be written, and what
+    ``make`` raises.
+    """
+    state = state or digest(generator + json.dumps(dict(parameters), sort_keys=True))
+    return prepared(
+        root,
+        f"{task.replace('/', '-')}-{profile}-{state}",
+        task=task,
+        fault=lambda folder: find_fault(folder, parameters, look),
+        build=lambda folder: _write(folder, task, profile, generator, parameters, make()),
+        progress=progress,
+    )
+
+
+def find_fault(
+    folder: Path,
+    parameters: Mapping[str, Value],
+    look: Callable[[Path, Manifest], str] = _nothing,
+) -> str:
+    """Return why ``folder`` is not the whole data of ``parameters``, or "" if it is.
+
+    What ``look`` finds comes first; contents are read where that takes under a second.
+    """
+    try:
+        manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
+        if {name: manifest.parameters.get(name) for name in parameters} != dict(parameters):
+            return "manifest.json speaks of other parameters"
+        return look(folder, manifest) or altered(folder, manifest.files)
+    except PermissionError:  # it may be whole: another user's
+        raise
+    except (OSError, ValueError, KeyError, EOFError) as error:  # also pydantic's and numpy's
+        return f"it cannot be read ({error})"
+
+
+def _write(
+    folder: Path,
+    task: str,
+    profile: str,
+    generator: str,
+    parameters: Mapping[str, Value],
+    made: Arrays,
+) -> None:
+    files, rows = {}, {}
+    for split in SPLITS:
+        (folder / split).mkdir()
+        (folder / split).chmod(0o700 if split in HIDDEN else 0o755)
+        for what, array in made.splits[split].items():
+            path = folder / split / f"{what}.npy"
+            try:
+                np.save(path, array)
+            except OSError as error:  # numpy's own words name no file
+                raise OSError(f"{split}/{what}.npy cannot be written: {error}") from error
+            files[f"{split}/{what}.npy"] = checksum(path)
+            rows[split] = len(array)
+    write_manifest(
+        folder,
+        Manifest(
+            task=task,
+            profile=profile,
+            generator=generator,
+            parameters={**parameters, **made.facts},
+            shape=dict(made.shape),
+            rows=rows,
+            files=files,
+            baselines=dict(made.baselines),
+        ),
+    )

@@ -1,0 +1,91 @@
+"""Kinds of task by name: what is measured of a submission, and by which examiner of the judge.
+
+A new one is an entry here, or one that a package adds (docs/guides/extending.md).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.base.registry import Registry
+from tasks.metrics import METRICS
+
+SHAPE = ("length", "vocabulary", "classes")
+
+
+def _any_data(split: Path, rows: int, shape: Mapping[str, int]) -> str:  # noqa: ARG001
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of task. ``metric``: the name of what it is scored by.
+
+    ``examiner`` is the address, ``module:class``, of the ``scorers.judge.Examiner`` that holds the
+    hidden rows: the judge imports it, this floor does not. ``reads`` are the tables and keys of a
+    profile that it reads. ``data_fault`` returns what is wrong with the folder of a split, or "";
+    it is given the number of rows and the shape that the manifest claims, and may raise OSError
+    and ValueError.
+    """
+
+    metric: str
+    examiner: str
+    reads: tuple[tuple[str, str], ...] = ()
+    data_fault: Callable[[Path, int, Mapping[str, int]], str] = _any_data
+
+
+def rows_fault(split: Path, rows: int, shape: Mapping[str, int]) -> str:
+    """Return what keeps a split from being rows of ids, each with a class, or "".
+
+    ``tokens.npy``: integers (rows, length), below ``vocabulary``; ``labels.npy``: integers (rows,),
+    below ``classes``. Raises OSError, ValueError.
+    """
+    import numpy as np
+
+    absent = [key for key in SHAPE if shape.get(key, 0) < 1]
+    if absent:
+        return f"shape in manifest.json says no {absent[0]}; wanted: {', '.join(SHAPE)}"
+    width = shape["length"] * shape.get("documents", 1)
+    wanted = {
+        "tokens": ((rows, width), shape["vocabulary"]),
+        "labels": ((rows,), shape["classes"]),
+    }
+    for what, (sizes, end) in wanted.items():
+        name = f"{split.name}/{what}.npy"
+        array = np.load(split / f"{what}.npy", mmap_mode="r", allow_pickle=False)
+        if array.dtype.kind not in "iu":
+            return f"{name} is of {array.dtype}; wanted: integers"
+        if array.shape != sizes:
+            return f"{name} has the shape {array.shape}; wanted: {sizes}, as manifest.json says"
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high >= end:
+            return f"{name} holds {low} to {high}; wanted: 0 to {end - 1}, as manifest.json says"
+    return ""
+
+
+def _fault(_name: str, kind: object) -> str:
+    if not isinstance(kind, Kind):
+        return f"it is a {type(kind).__name__}; wanted: a tasks.kinds.Kind"
+    if kind.metric not in METRICS:
+        return f"its metric, {kind.metric!r}, is unknown; there are {', '.join(METRICS.names())}"
+    return ""
+
+
+KINDS: Registry[Kind] = Registry(
+    "kind of task",
+    "harness.kinds",
+    {
+        "classification": Kind(
+            "accuracy", "scorers.classification:Classification", data_fault=rows_fault
+        ),
+        "language_modeling": Kind(
+            "bits_per_byte",
+            "scorers.language:Language",
+            reads=(
+                ("settings", "max_batch"),
+                *(("judge", key) for key in ("audit_rows", "gap", "twins", "repeats")),
+            ),
+        ),
+    },
+    _fault,
+)
