@@ -12,6 +12,7 @@ from pathlib import Path
 from sandboxes import nvml
 from sandboxes.gpus import gpu_models
 from scorers.score import CONDITIONS, SCORER_VERSION
+from tasks import kinds, submissions
 from tasks.definition import Definition
 from tasks.kinds import KINDS
 from tasks.submissions import SUBMISSIONS
@@ -84,8 +85,10 @@ def judge_of(definition: Definition) -> str:
 
 @cache
 def scorer() -> str:
-    """Return the scorer's version and a hash of its source."""
-    return f"{SCORER_VERSION}+{_hash_of(sorted(Path(__file__).parent.rglob('*.py')))}"
+    """Return the scorer's version and a hash of its source, the tables of its parts included."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    files += [Path(kinds.__file__), Path(submissions.__file__)]
+    return f"{SCORER_VERSION}+{_hash_of(files)}"
 
 
 @cache

@@ -123,3 +123,12 @@ def test_scores_of_a_scorer_that_judged_as_todays_compare_with_todays(tmp_path, 
     # The files say what they said, and readers of today treat both as one.
     assert conditions.differing({**one, "scorer": "2+then"}, two) == ()
     assert tuple(one) == CONDITIONS
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "isolation"),
+    [("bubblewrap", "isolated"), ("process", "NOT ISOLATED"), ("of-a-package", "NOT ISOLATED")],
+)
+def test_an_unscored_run_stands_where_its_sandbox_puts_it(tmp_path, sandbox, isolation):
+    run = make_run(tmp_path, 0, closed="failed", sandbox=sandbox)
+    assert entries([run])[0].key["isolation"] == isolation

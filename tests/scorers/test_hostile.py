@@ -156,6 +156,13 @@ def test_it_ends_in_a_named_reason(score_toy, monkeypatch, name):
     ends(score_toy, *ENDS_BADLY[name])
 
 
+def test_a_kind_without_exported_models_says_so_and_scores_all_the_same(score_toy):
+    score = score_toy(HONEST, strict=True)
+    assert score.valid
+    assert score.strict == "unavailable: no exported model in classification"
+    assert score_toy(HONEST).strict is None
+
+
 @pytest.mark.parametrize("name", LIVES_ON)
 def test_what_is_over_and_lives_on_is_ended_after_a_grace(score_toy, name):
     ends(score_toy, *LIVES_ON[name], grace_s=0.05)

@@ -3,8 +3,10 @@
 import pytest
 
 from harness.base.text import clean
-from scorers import evaluate, output
+from scorers import claims, evaluate, output
+from scorers.judge import Verdict
 from scorers.output import LINE_BYTES, LOG_BYTES, STEP, Output
+from tasks.submissions import SUBMISSIONS
 
 
 def told(*chunks: bytes):
@@ -131,3 +133,18 @@ def test_a_script_in_a_sandbox_is_followed_while_it_trains(score_toy, monkeypatc
     assert seen == [
         {"step": step, "total": 0, "loss": 5.5 - step, "share": step / 5} for step in range(3)
     ]
+
+
+@pytest.mark.parametrize(
+    ("writes", "printed"), [("program", {"val_bpb": "1.5"}), ("mechanism", {})]
+)
+def test_what_a_program_prints_at_its_end_is_its_claim(
+    writes: str, printed: dict[str, str]
+) -> None:
+    output = Output()
+    output.feed("stdout", b"step 1\n---\nval_bpb: 1.5\n")
+    told = {"parameters": 7, "device_buffer": "3f", "frozen": {"bytes": 9}}
+    verdict = Verdict(0.5, 0.1, (), None, "", told, 1.0, 1.0, 1.0)
+    submission = SUBMISSIONS.find(writes)
+    assert claims.kept(submission, verdict, output) == {"parameters": 7, **printed}
+    assert claims.kept(submission, None, output) == printed

@@ -6,13 +6,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from harness.agents import AGENTS
 from harness.agents.catalogue import load_agents
 from harness.base.errors import ConfigError, JudgeError
 from harness.base.registry import Registry, blamed, installed
+from harness.cli import verify
+from harness.cli.app import app
+from harness.core.asked import Asked
 from harness.launch.agents import make_agent
+from harness.launch.garbage import collect
+from harness.launch.run import _Parts
 from harness.policies import POLICIES
+from harness.sweeps.offers import offer
 from sandboxes import registry
 from sandboxes.registry import BACKENDS
 from scorers import conditions
@@ -272,3 +279,36 @@ def test_who_measures_is_named_with_a_hash_of_all_its_source(add: Add, tmp_path:
     (tmp_path / "pack_of_kinds.py").write_text(source + "# judges otherwise\n")
     conditions._source_of.cache_clear()
     assert conditions.judge_of(mine) not in (first, conditions.scorer())
+
+
+def test_a_sweep_leaves_out_an_agent_that_cannot_be_used(add: Add) -> None:
+    add("pack_of_x", "harness.agents", "1 / 0\n", x="pack_of_x:X", y="pack_of_x:Y")
+    assert "The agent 'x' of pack_of_x 1.0 cannot be used" in offer("x").obstacle
+    assert offer("reference").obstacle == ""
+
+
+def test_what_a_packages_sandbox_left_is_swept(add: Add) -> None:
+    source = """
+class X:
+    name, isolates, image = "x", True, ""
+    probe = unenforced = open = None
+    def sweep(self):
+        return ("a box of x",)
+X = X()
+"""
+    add("pack_of_x", "harness.sandboxes", source, x="pack_of_x:X", broken="pack_of_x:Nothing")
+    assert "a box of x" in collect()
+
+
+def test_a_strangers_bundle_may_run_behind_walls_alone() -> None:
+    assert {"auto", "bubblewrap"} <= set(verify.ISOLATING)
+    assert "process" not in verify.ISOLATING
+    done = CliRunner().invoke(app, ["verify", "x.tar", "--sandbox", "process"])
+    assert done.exit_code == 2
+    assert "'process' is not one of 'auto'" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(("policy", "steps"), [("one_shot", 1), ("greedy", 3)])
+def test_a_policy_says_how_many_nodes_it_ever_makes(policy: str, steps: int) -> None:
+    asked = Asked(task="toy", profile="test", policy=policy)
+    assert _Parts.of(asked).filled().asked.steps == steps
