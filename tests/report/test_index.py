@@ -9,6 +9,7 @@ import pytest
 from harness.base.errors import ConfigError
 from harness.base.files import MOST_BYTES
 from harness.store.index import entries
+from harness.store.outcome import Outcome
 from scorers import conditions
 from scorers.score import CONDITIONS
 
@@ -132,3 +133,9 @@ def test_scores_of_a_scorer_that_judged_as_todays_compare_with_todays(tmp_path, 
 def test_an_unscored_run_stands_where_its_sandbox_puts_it(tmp_path, sandbox, isolation):
     run = make_run(tmp_path, 0, closed="failed", sandbox=sandbox)
     assert entries([run])[0].key["isolation"] == isolation
+
+
+@pytest.mark.parametrize(("metric", "rows"), [("accuracy", 100), ("bits_per_byte", None)])
+def test_only_of_a_share_of_rows_the_error_tells_how_many_there_were(metric, rows):
+    judged = {"valid": True, "metric": metric, "score": 0.5, "standard_error": 0.05}
+    assert Outcome.model_validate(judged).rows == rows

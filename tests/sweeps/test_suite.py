@@ -95,6 +95,10 @@ BAD = {
     "no TOML": ("groups = [", "TOML"),
     "groups are no tables": ("format = 1\nname = 'x'\ngroups = [3]", "groups.0"),
     "a setting for nobody": (SMALL.replace("greedy.num", "greedi.num"), "greedi"),
+    "no sandbox": (
+        SMALL.replace('profile = "test"', 'profile = "test"\nsandbox = "dokcer"'),
+        "there is no sandbox 'dokcer'; wanted: 'docker' or",
+    ),
     "the same twice": (SMALL.replace('["tpe"]', '["tpe", "tpe"]'), "more than once"),
 }
 
