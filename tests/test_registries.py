@@ -211,6 +211,16 @@ def test_no_package_passes_for_a_model_of_the_table(add: Add) -> None:
     assert "opus-4.6" in load_agents(None)
 
 
+def test_a_broken_table_of_models_is_nothing_to_an_agent_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "agents.toml").write_text("format = 'broken'\n")
+    monkeypatch.setenv("HARNESS_AGENTS", str(tmp_path / "agents.toml"))
+    assert make_agent("reference").name == "reference"
+    with pytest.raises(ConfigError, match=r"agents\.toml"):
+        make_agent("opus-4.6")
+
+
 def test_a_sandbox_whose_package_is_gone_has_no_walls_to_show(add: Add) -> None:
     assert registry.isolates("bubblewrap")
     assert not registry.isolates("process")

@@ -23,9 +23,9 @@ def make_agent(name: str, writing: Writing | None = None, *, live: bool = False)
     if name.startswith(REPLAY):
         _refuse_settings(name, writing)
         return make_replay(name.removeprefix(REPLAY), _make_recorded, live=live)
-    known = load_agents(writing.agents_file)
     if name in AGENTS:
-        if name in known:
+        # Of ours it is not asked: a table that is broken is nothing to them.
+        if name in AGENTS.added() and name in load_agents(writing.agents_file):
             raise ConfigError(
                 f"Two agents are called {name!r}: a model, and one of another kind.",
                 cause=AGENTS.added().get(name, ""),
@@ -33,6 +33,7 @@ def make_agent(name: str, writing: Writing | None = None, *, live: bool = False)
             )
         _refuse_settings(name, writing)
         return AGENTS.find(name)()
+    known = load_agents(writing.agents_file)
     if name not in known:
         raise ConfigError(
             f"There is no agent {name!r}.", remedy=did_you_mean(name, [*AGENTS.names(), *known])
