@@ -1,4 +1,7 @@
-"""A stranger's package for each seam, as its page gives it: installed by pip, run word for word."""
+"""A stranger's package for each seam, as its page gives it: installed by pip, and its commands run.
+
+Our toy takes the place of a page's task where that trains longer than the page is about.
+"""
 
 import json
 import os
