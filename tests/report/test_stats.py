@@ -9,6 +9,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.report.samples import Contender, Sample
 from harness.report.stats import margin as margins
 from harness.report.stats import student
 from harness.report.stats.elo import CENTRE, SCALE, fit, ratings
@@ -303,3 +304,13 @@ def test_alarms_are_corrected_over_tasks_and_passing_needs_all():
     among = call_of([drop, *[fine] * 9], [0.01] * 10)
     assert [c.verdict for c in among] == ["cannot tell", *["no regression"] * 9]
     assert among[0].p == pytest.approx(10 * call_of([drop], [0.01])[0].p)
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction", "floor"),
+    [("accuracy", "maximize", 0.0), ("bits_per_byte", "minimize", 8.0)],
+)
+def test_an_invalid_run_counts_as_the_metrics_floor(metric, direction, floor):
+    who = Contender("a", "greedy", "")
+    sample = Sample(who, "t", metric, direction, {}, {0: (0.5, None), 1: (None,)})
+    assert sample.values == {0: (0.5 + floor) / 2, 1: floor}
