@@ -1,7 +1,7 @@
 """The backends by name, and the choice among them."""
 
 from harness.base.errors import ConfigError
-from harness.base.registry import Registry
+from harness.base.registry import Registry, misnamed
 from sandboxes.base import Backend
 from sandboxes.bubblewrap import Bubblewrap
 from sandboxes.docker_engine import Docker
@@ -16,9 +16,7 @@ def _fault(name: str, backend: object) -> str:
     absent = [part for part in PARTS if not hasattr(backend, part)]
     if absent:
         return f"it has no {', '.join(absent)}; wanted: a sandboxes.base.Backend"
-    if name == AUTO or backend.name != name:  # type: ignore[attr-defined]
-        return f"it calls itself {backend.name!r}; wanted: {name!r}"  # type: ignore[attr-defined]
-    return ""
+    return f"{AUTO} is the choice among ours" if name == AUTO else misnamed(name, backend)
 
 
 BACKENDS: Registry[Backend] = Registry(

@@ -6,9 +6,9 @@ import platform
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 
+from harness.base.registry import places
 from sandboxes import nvml
 from sandboxes.gpus import gpu_models
 from scorers.score import CONDITIONS, SCORER_VERSION
@@ -94,12 +94,8 @@ def scorer() -> str:
 @cache
 def _source_of(module: str) -> str:
     """Return a hash of the package that a module is in, or of the module where it is in none."""
-    spec = find_spec(module.partition(".")[0])
-    folders = sorted(spec.submodule_search_locations or ()) if spec else []
-    files = [file for folder in folders for file in sorted(Path(folder).rglob("*.py"))]
-    if not files and spec and spec.origin:
-        files = [Path(spec.origin)]
-    return _hash_of(files)
+    found = places(module)
+    return _hash_of(f for p in found for f in (sorted(p.rglob("*.py")) if p.is_dir() else [p]))
 
 
 def _hash_of(files: Iterable[Path]) -> str:

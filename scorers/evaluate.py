@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ class _Attempt:
     looked: float = 0.0
     """When its output was last looked at for a word on its training."""
 
-    @property
+    @cached_property
     def submission(self) -> Submission:
         """What sort of submission it is."""
         return SUBMISSIONS.find(self.request.task.definition.writes)

@@ -6,8 +6,9 @@ A new one is an entry here, or one that a package adds (docs/guides/extending.md
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from harness.base.registry import Registry
+from harness.base.registry import Registry, is_no
 from tasks.metrics import METRICS
 
 SHAPE = ("length", "vocabulary", "classes")
@@ -63,9 +64,9 @@ def rows_fault(split: Path, rows: int, shape: Mapping[str, int]) -> str:
     return ""
 
 
-def _fault(_name: str, kind: object) -> str:
-    if not isinstance(kind, Kind):
-        return f"it is a {type(kind).__name__}; wanted: a tasks.kinds.Kind"
+def _fault(_name: str, kind: Any) -> str:  # noqa: ANN401 (whatever it is)
+    if fault := is_no(Kind, kind):
+        return fault
     if kind.metric not in METRICS:
         return f"its metric, {kind.metric!r}, is unknown; there are {', '.join(METRICS.names())}"
     return ""

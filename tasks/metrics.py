@@ -5,11 +5,11 @@ A new one is an entry here, or one that a package adds (docs/guides/extending.md
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
-from harness.base.registry import Registry
+from harness.base.registry import Registry, is_no
 
 Direction = Literal["maximize", "minimize"]
 
@@ -38,9 +38,9 @@ class Metric:
         return self.least, self.most
 
 
-def _fault(name: str, metric: object) -> str:  # noqa: ARG001
-    if not isinstance(metric, Metric):
-        return f"it is a {type(metric).__name__}; wanted: a tasks.metrics.Metric"
+def _fault(_name: str, metric: Any) -> str:  # noqa: ANN401 (whatever it is)
+    if fault := is_no(Metric, metric):
+        return fault
     if not metric.least <= metric.floor <= metric.most:
         return f"its floor, {metric.floor:g}, is not from {metric.least:g} to {metric.most:g}"
     if not math.isfinite(metric.floor) or not math.isfinite(metric.optimum):

@@ -13,7 +13,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.base.digests import digest
 from harness.base.errors import ConfigError
-from harness.base.registry import installed, package
+from harness.base.registry import installed, package, places
 from harness.base.validation import did_you_mean, line_of, problems
 from tasks import module
 from tasks.definition import TASKS_DIR
@@ -293,14 +292,15 @@ def look() -> tuple[dict[str, Task], list[Broken]]:
     Ours, those of installed packages, and those under ``$HARNESS_TASKS_DIR``. Of two that have one
     name the second is broken.
     """
-    roots = [TASKS_DIR, *_families()]
+    families = _families()
+    roots = [TASKS_DIR, *families]
     extra = os.environ.get("HARNESS_TASKS_DIR")
     if extra:
         roots.append(Path(extra))
     found: dict[str, Task] = {}
     broken = [
         Broken(root, "", ConfigError(f"{whose} says that tasks lie in {root}, which is no folder."))
-        for root, whose in _families().items()
+        for root, whose in families.items()
         if not root.is_dir()
     ]
     files = {file.resolve(): file for root in roots for file in sorted(root.rglob("task.toml"))}
@@ -329,8 +329,7 @@ def _families() -> dict[Path, str]:
     found = {}
     for point in installed(GROUP):
         top, *inner = point.value.split(".")
-        spec = find_spec(top)
-        for place in (spec and spec.submodule_search_locations) or (top,):
+        for place in places(top) or (top,):
             found[Path(place, *inner)] = package(point)
     return found
 

@@ -7,7 +7,7 @@ package adds (docs/guides/extending.md).
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.base.registry import Registry
+from harness.base.registry import Registry, is_no
 
 Parse = Callable[[str, Sequence[str]], dict[str, str]]
 
@@ -27,12 +27,6 @@ class Submission:
     parse: Parse | None = None
 
 
-def _fault(_name: str, submission: object) -> str:
-    if not isinstance(submission, Submission):
-        return f"it is a {type(submission).__name__}; wanted: a tasks.submissions.Submission"
-    return ""
-
-
 SUBMISSIONS: Registry[Submission] = Registry(
     "sort of submission",
     "harness.submissions",
@@ -40,5 +34,5 @@ SUBMISSIONS: Registry[Submission] = Registry(
         "program": Submission("scorers.submission:check_program", prints=True),
         "mechanism": Submission("scorers.submission:check_mechanism"),
     },
-    _fault,
+    lambda _name, submission: is_no(Submission, submission),
 )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from harness.agents.baselines import RandomAgent, TpeAgent
 from harness.agents.reference import ReferenceAgent
-from harness.base.registry import Registry
+from harness.base.registry import Registry, misnamed
 from harness.core.agent import Agent
 
 
@@ -13,9 +13,7 @@ def _fault(name: str, agent: object) -> str:
         return "wanted: a class whose instances are agents"
     if not callable(getattr(agent, "write", None)):
         return "it has no method write"
-    if getattr(agent, "name", None) != name:
-        return f"it calls itself {getattr(agent, 'name', None)!r}; wanted: {name!r}"
-    return ""
+    return misnamed(name, agent)
 
 
 AGENTS: Registry[Callable[[], Agent]] = Registry(

@@ -9,7 +9,7 @@ import importlib
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -80,8 +80,11 @@ class Registry(Generic[T]):
 
     def usable(self) -> dict[str, T]:
         """Return all that can be used, by name; what cannot is in ``broken``."""
-        broken = self.broken()
-        return {name: self.find(name) for name in self.names() if name not in broken}
+        found = {}
+        for name in self.names():
+            with suppress(ConfigError):
+                found[name] = self.find(name)
+        return found
 
     def broken(self) -> dict[str, ConfigError]:
         """Return why a name cannot be used, by name."""
@@ -144,11 +147,29 @@ def _whose(file: Path) -> str:
     """Return the package that adds something to us and that a file belongs to, or ""."""
     points = (p for group in entry_points().groups for p in entry_points(group=group))
     for point in points:
-        spec = find_spec(point.module.partition(".")[0]) if point.group.startswith(GROUPS) else None
-        places = (spec.submodule_search_locations or [spec.origin or ""]) if spec else ()
-        if any(place and file.is_relative_to(place) for place in places):
+        if point.group.startswith(GROUPS) and any(map(file.is_relative_to, places(point.module))):
             return package(point)
     return ""
+
+
+def places(module: str) -> list[Path]:
+    """Return where the package that a module is in lies: its folders, or its only file."""
+    spec = find_spec(module.partition(".")[0])
+    found = (spec.submodule_search_locations or [spec.origin or ""]) if spec else ()
+    return sorted(Path(place) for place in found if place)
+
+
+def misnamed(name: str, added: object) -> str:
+    """Return how an addition is called otherwise than its entry point, or ""."""
+    called = getattr(added, "name", None)
+    return "" if called == name else f"it calls itself {called!r}; wanted: {name!r}"
+
+
+def is_no(wanted: type, added: object) -> str:
+    """Return what an addition is instead of what is wanted, or ""."""
+    if isinstance(added, wanted):
+        return ""
+    return f"it is a {type(added).__name__}; wanted: a {wanted.__module__}.{wanted.__name__}"
 
 
 @cache

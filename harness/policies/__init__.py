@@ -3,7 +3,7 @@
 from inspect import isabstract
 
 from harness.base.errors import ConfigError
-from harness.base.registry import Registry
+from harness.base.registry import Registry, misnamed
 from harness.policies.base import Parameters
 from harness.policies.evolve import Evolve
 from harness.policies.greedy import Greedy
@@ -14,9 +14,7 @@ from harness.policies.one_shot import OneShot
 def _fault(name: str, policy: object) -> str:
     if not (isinstance(policy, type) and issubclass(policy, Parameters)):
         return "wanted: a class that inherits from harness.policies.base.Parameters"
-    if policy.name != name:
-        return f"it calls itself {policy.name!r}; wanted: {name!r}"
-    return "it has no method choose" if isabstract(policy) else ""
+    return "it has no method choose" if isabstract(policy) else misnamed(name, policy)
 
 
 POLICIES: Registry[type[Parameters]] = Registry(
