@@ -124,10 +124,12 @@ class Bench:
         )
         log = Path(self.told.logs) / f"{name}-{seed}.log"
         try:
-            score = evaluate(request, log=log)
+            evaluated = evaluate(request)
         except HarnessError as error:
             row.note = f"{error} {error.cause}"
             return row
+        log.write_bytes(evaluated.log)
+        score = evaluated.score
         row.score = score.score
         row.resolution, row.claim, row.seconds = score.resolution, score.claim, score.seconds
         row.audits = {a.name: [a.value, a.threshold] for a in score.audits}

@@ -10,14 +10,15 @@ others who want few; who waits for a stranger to go lets the others pass.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harness.base.errors import ConfigError, GpuUnavailableError
+from harness.base.errors import Cancelled, ConfigError, GpuUnavailableError
 from harness.base.text import one_line
 from sandboxes import gpu_locks, nvml
 from sandboxes.gpus import Gpu, Listing
@@ -82,14 +83,26 @@ class GpuPool:
         """``reason``: why there is none, or what of them cannot be seen; else empty."""
         self._processes = processes
 
+    def only(self, uuids: Collection[str]) -> "GpuPool":
+        """Return a pool of those GPUs alone."""
+        pool = copy(self)
+        pool.gpus = tuple(gpu for gpu in self.gpus if gpu.uuid in uuids)
+        return pool
+
     def lease(
-        self, n: int, *, wait: bool | float = True, on_wait: OnWait = lambda line: None
+        self,
+        n: int,
+        *,
+        wait: bool | float = True,
+        on_wait: OnWait = lambda line: None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Lease:
         """Return a lease of ``n`` GPUs, all at once; of the free ones, those of lowest number.
 
         ``wait``: for ever, not at all, or seconds. ``on_wait`` is told who is waited for, and
         which GPU is skipped because of a stranger. Raises GpuUnavailableError when the time is
-        up, or at once where there are fewer than ``n``; ConfigError for a count below 0.
+        up, or at once where there are fewer than ``n``; ConfigError for a count below 0; Cancelled
+        once ``stopped`` says so.
         """
         if n < 0:
             raise ConfigError(f"{n} GPUs cannot be leased")
@@ -123,6 +136,8 @@ class GpuPool:
                         cause="; ".join(obstacles) or "other processes are choosing theirs",
                         remedy="wait for them (harness doctor shows who), or use another machine",
                     )
+                if stopped():
+                    raise Cancelled("Stopped while it waited for a GPU.")
                 if obstacles:
                     voice.wait(f"waiting for {n} GPU{'s' * (n > 1)}: {'; '.join(obstacles)}")
                 pause = _PAUSE_S if first else _QUEUE_PAUSE_S

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scorers import audits
-from scorers.judge import Observe, Times, Verdict, ask, dismiss, follow_training
-from scorers.request import Request
+from scorers.judge import Times, Verdict, ask, dismiss, follow_training
+from scorers.request import Observe, Request
 from scorers.score import Audit, Reason
 from scorers.wire import LogitsBuffer, Wire
 

@@ -46,7 +46,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-AS_BEFORE = frozenset({"4+76c3e2d01f7f", "4+cf23e739bb4e", "4+d6c0f814b5d7"})
+AS_BEFORE = frozenset({"4+76c3e2d01f7f", "4+cf23e739bb4e", "4+d6c0f814b5d7", "4+9855fe2dfdd8"})
 """Hashes of earlier sources that judged as these do: a run that began under one goes on, and its
 scores compare. Emptied when a change may move a score or a verdict (CHANGELOG, *Scores*)."""
 
@@ -76,9 +76,10 @@ def judge_of(definition: Definition) -> str:
     found = [scorer()]
     for package, address in (
         (KINDS.added().get(definition.kind), kind.examiner),
+        (KINDS.added().get(definition.kind), kind.together),
         (SUBMISSIONS.added().get(definition.writes), writes.check),
     ):
-        if package is not None:
+        if package is not None and address:
             found.append(f"{package} {_source_of(address.partition(':')[0])}")
     return BY.join(dict.fromkeys(found))
 

@@ -26,9 +26,9 @@ from harness.base.watching import unbreakable
 from sandboxes.base import ExecResult, Mount, Process, SandboxSpec, Stream
 from scorers import claims, conditions
 from scorers.candidate import candidate
-from scorers.judge import Examiner, Freezing, Observe, Refused, ServeLate, Times, Verdict
+from scorers.judge import Examiner, Freezing, Refused, ServeLate, Times, Verdict
 from scorers.output import Output
-from scorers.request import Request
+from scorers.request import Evaluated, Observe, Request
 from scorers.score import Audit, Conditions, Reason, Score
 from scorers.sentinel import Sentinel
 from scorers.submission import Rejected, hash_files, read
@@ -52,14 +52,12 @@ GRACE_S = 2.0
 def evaluate(
     request: Request,
     *,
-    log: Path | None = None,
     observe: Observe = lambda what, details: None,
     cancel: threading.Event | None = None,
-) -> Score:
+) -> Evaluated:
     """Train the submission in a fresh sandbox and score what it serves.
 
-    ``log`` receives the head and tail of its output. Raises InfrastructureError, JudgeError,
-    Cancelled.
+    Raises InfrastructureError, JudgeError, Cancelled.
     """
     began = time.monotonic()
     observe = unbreakable(observe)
@@ -77,9 +75,8 @@ def evaluate(
         outcome = replace(outcome, text=reading.audits)
     except Rejected as rejected:
         outcome = _Outcome(None, rejected.reason, clean(rejected.message), rejected.audits)
-    if log is not None:
-        unbreakable(log.write_bytes)(attempt.output.text())
-    return _score(request, outcome, attempt, time.monotonic() - began)
+    score = _score(request, outcome, attempt, time.monotonic() - began)
+    return Evaluated(score, attempt.output.text())
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from scorers import language_audits
 from scorers.gpu_reader import Readers
-from scorers.judge import Observe, Times, Verdict, ask, dismiss
+from scorers.judge import Times, Verdict, ask, dismiss
 from scorers.judge import follow_training as follow_loading
 from scorers.language_audits import Pair
 from scorers.reading import Question, Reader
+from scorers.request import Observe
 from scorers.score import Audit, Reason
 from scorers.splice import Spliced, Stream, one_a_row, twin
 from scorers.wire import LogitsBuffer, Wire

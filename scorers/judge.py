@@ -10,7 +10,6 @@ import contextlib
 import json
 import struct
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -20,12 +19,9 @@ from numpy.typing import NDArray
 
 from harness.base.text import clean
 from scorers.candidate.candidate import BATCH, BYE, FAIL, LOGITS, PROGRESS, READY
-from scorers.request import Request
+from scorers.request import Observe, Request
 from scorers.score import REPORTED, Audit, Reason
 from scorers.wire import Frame, Late, LogitsBuffer, ProtocolError, Wire
-
-Observe = Callable[[str, dict[str, Any]], None]
-"""Called as ``observe(what, details)``; details of ``progress`` are the candidate's claim."""
 
 PACE_S = 0.001
 """Between two words on progress: a flood of them must not keep the process from other work."""

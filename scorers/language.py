@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from scorers import audits, frozen, language_audits, serving_order, splice
 from scorers.gpu_reader import Readers
-from scorers.judge import Observe, Times, Verdict, ask, dismiss, follow_training
+from scorers.judge import Times, Verdict, ask, dismiss, follow_training
 from scorers.language_audits import Pair, Swapped
 from scorers.reading import Question, Reading
-from scorers.request import Request
+from scorers.request import Observe, Request
 from scorers.score import Audit, Reason
 from scorers.wire import LogitsBuffer, ProtocolError, Wire
 

@@ -32,8 +32,7 @@ from sandboxes import state
 from sandboxes.base import Backend, SandboxSpec
 from scorers import conditions
 from scorers import evaluate as evaluation
-from scorers.judge import Observe
-from scorers.request import Request
+from scorers.request import Evaluated, Observe, Request
 from scorers.score import Reason, Score
 from tasks.definition import Value
 from tasks.spec import Design, Task
@@ -71,11 +70,18 @@ print(json.dumps(found))
 """
 
 
-def require(request: Request, *, say: Callable[[str], None]) -> None:
-    """Test the sandbox that ``request`` would use, unless that went well before.
+def passed(request: Request) -> bool:
+    """Return whether the sandbox that ``request`` would use was tested, and nothing changed since.
 
-    ``request``: any of the task and profile; its files are not used. Raises ConfigError where a
-    package is missing, InfrastructureError where anything else is wrong.
+    ``request``: any of the task and profile; its files are not used, nor its GPUs but their model.
+    """
+    return _good(_passed(request))
+
+
+def require(request: Request, *, say: Callable[[str], None]) -> None:
+    """Test the sandbox that ``request`` would use, unless it ``passed`` before.
+
+    Raises ConfigError where a package is missing, InfrastructureError where anything else is wrong.
     """
     passed = _passed(request)
     if _good(passed):
@@ -117,18 +123,17 @@ def check(request: Request, cancel: threading.Event | None = None) -> None:
 def evaluate(
     request: Request,
     *,
-    log: Path | None = None,
     observe: Observe = lambda what, details: None,
     cancel: threading.Event | None = None,
-) -> Score:
+) -> Evaluated:
     """``evaluate`` of ``scorers.evaluate``, but a fault of this machine is nobody's score.
 
     Raises also what ``check`` does.
     """
-    score = evaluation.evaluate(request, log=log, observe=observe, cancel=cancel)
-    if may_be_ours(score, request.task):
+    evaluated = evaluation.evaluate(request, observe=observe, cancel=cancel)
+    if may_be_ours(evaluated.score, request.task):
         check(request, cancel)
-    return score
+    return evaluated
 
 
 def may_be_ours(score: Score, task: Task) -> bool:
@@ -214,7 +219,7 @@ def _tried(request: Request, own: Design, cancel: threading.Event | None) -> Sco
             strict=False,
         ),
         cancel=cancel,
-    )
+    ).score
 
 
 def _smaller(values: dict[str, Value]) -> dict[str, Value]:

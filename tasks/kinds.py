@@ -26,13 +26,15 @@ class Kind:
     hidden rows: the judge imports it, this floor does not. ``reads`` are the tables and keys of a
     profile that it reads. ``data_fault`` returns what is wrong with the folder of a split, or "";
     it is given the number of rows and the shape that the manifest claims, and may raise OSError
-    and ValueError.
+    and ValueError. ``together`` is the address of a ``scorers.request.Together``, for a kind whose
+    candidates can be trained at once: it is given all that wait, be it one, and no examiner is.
     """
 
     metric: str
     examiner: str
     reads: tuple[tuple[str, str], ...] = ()
     data_fault: Callable[[Path, int, Mapping[str, int]], str] = _any_data
+    together: str = ""
 
 
 def rows_fault(split: Path, rows: int, shape: Mapping[str, int]) -> str:

@@ -16,9 +16,9 @@ from harness.cli import verify
 from harness.cli.app import app
 from harness.core.asked import Asked
 from harness.launch.agents import make_agent
-from harness.launch.garbage import collect
 from harness.launch.run import _Parts
 from harness.policies import POLICIES
+from harness.search.leftovers import collect
 from harness.sweeps.offers import offer
 from sandboxes import registry
 from sandboxes.registry import BACKENDS

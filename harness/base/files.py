@@ -104,7 +104,7 @@ def fresh_folder(parent: Path, stem: str) -> Path:
             return path
 
 
-def write_whole(path: Path, text: str, *, sync: bool = True) -> None:
+def write_whole(path: Path, content: str | bytes, *, sync: bool = True) -> None:
     """Write a file so that it is there whole, or not at all.
 
     Without ``sync`` a loss of power may take it; a kill never does. Raises OSError with its name.
@@ -113,8 +113,8 @@ def write_whole(path: Path, text: str, *, sync: bool = True) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with naming(path):
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with temporary.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 if sync:
                     file.flush()
                     os.fsync(file.fileno())

@@ -11,7 +11,8 @@ from harness.base.errors import Cancelled, ConfigError, HarnessError
 from harness.base.faults import explain
 from harness.cli.common import RUNS_DIR, AsJson, RunsDir, guarded, print_json
 from harness.cli.edge import complain
-from harness.launch.garbage import beyond, collect, delete, stale_stages
+from harness.launch.garbage import beyond, delete
+from harness.search.leftovers import collect, stale_stages
 from harness.store.places import find_runs
 
 

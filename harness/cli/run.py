@@ -20,7 +20,7 @@ from harness.cli.common import (
     guarded,
     print_json,
 )
-from harness.cli.sandboxes import ALL, sandbox_option
+from harness.cli.names import EXECUTORS, SANDBOXES, one_of
 from harness.cli.screen import Screen
 from harness.core.asked import Asked
 from harness.core.writing import Writing
@@ -61,11 +61,14 @@ def command(
     seed: Annotated[int, typer.Option(min=0, help="Decides everything random.")] = 0,
     parallel: Annotated[
         int,
-        typer.Option(min=1, max=64, help="Nodes written and evaluated at once, a GPU for each."),
+        typer.Option(min=1, max=64, help="Nodes written and evaluated at once."),
     ] = 1,
     sandbox: Annotated[
-        str, sandbox_option(ALL, help="Where submissions run; process does not isolate.")
+        str, one_of(SANDBOXES, help="Where submissions run; process does not isolate.")
     ] = "auto",
+    executor: Annotated[
+        str, one_of(EXECUTORS, help="Who finds a place for each evaluation: local is this machine.")
+    ] = "local",
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="A policy parameter: greedy.num_drafts=3.")
     ] = None,
@@ -184,6 +187,7 @@ def command(
         seed=seed,
         workers=parallel,
         sandbox=sandbox,
+        executor=executor,
         settings=tuple(setting or ()),
         data=chosen_data(chosen, data, byte_counts),
         gpu_hours=gpu_hours,

@@ -21,7 +21,7 @@ from harness.cli.common import (
     guarded,
     print_json,
 )
-from harness.cli.sandboxes import ALL, sandbox_option
+from harness.cli.names import EXECUTORS, SANDBOXES, one_of
 from harness.cli.score_screen import ScoreScreen
 from harness.core.asked import Asked
 from harness.launch.by_hand import ByHand, as_result, read_submission
@@ -40,8 +40,11 @@ def command(
     ] = "search",
     seed: Annotated[int, typer.Option(min=0, help="The seed it is trained with.")] = 0,
     sandbox: Annotated[
-        str, sandbox_option(ALL, help="Where it runs; process does not isolate.")
+        str, one_of(SANDBOXES, help="Where it runs; process does not isolate.")
     ] = "auto",
+    executor: Annotated[
+        str, one_of(EXECUTORS, help="Who finds a place for it: local is this machine.")
+    ] = "local",
     data: Data = None,
     byte_counts: ByteCounts = None,
     repeat: Annotated[
@@ -68,6 +71,7 @@ def command(
         profile=profile,
         seed=seed,
         sandbox=sandbox,
+        executor=executor,
         data=chosen_data(chosen, data, byte_counts),
     )
     files = read_submission(path, chosen)

@@ -23,6 +23,7 @@ from harness.base.watching import unbreakable
 from harness.core.tree import Node
 from harness.store.rundir import FINAL, Run
 from harness.store.training import SURE_AFTER, Training
+from sandboxes.registry import isolates
 from scorers.score import Score
 
 OTHER_COLUMNS = 62
@@ -117,9 +118,9 @@ class Screen:
         self._slots = details["run"].asked.workers
         self._pick = details["run"].lock.best
         self._said = ""
-        ready = details["ready"]
-        walls = "" if ready.backend.isolates else " (no isolation: scores are not ranked)"
-        self._line(f"run {details['run'].path}, sandbox {ready.backend.name}{walls}")
+        sandbox = details["run"].lock.sandbox
+        walls = "" if isolates(sandbox) else " (no isolation: scores are not ranked)"
+        self._line(f"run {details['run'].path}, sandbox {sandbox}{walls}")
 
     def _on_warning(self, label: str, details: dict[str, Any]) -> None:
         self.console.print(Text(f"warning: {details['message']}", style="yellow"), soft_wrap=True)
@@ -148,10 +149,13 @@ class Screen:
         row.began = time.monotonic()
         self._line(f"final: retraining node {details['node']}, to be served the test split")
 
+    def _on_queued(self, label: str, details: dict[str, Any]) -> None:
+        self._row(label).state = "waiting"
+
     def _on_training(self, label: str, details: dict[str, Any]) -> None:
         row = self._row(label)
         row.state, row.training = "training", Training(details["limit_s"])
-        row.said = time.monotonic()
+        row.began = row.said = time.monotonic()  # what it waited for a GPU is not its own time
 
     def _on_progress(self, label: str, details: dict[str, Any]) -> None:
         row = self._row(label)

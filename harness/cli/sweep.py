@@ -34,7 +34,7 @@ def command(
         float | None, typer.Option(min=0.01, help="Start no run that could spend more in all.")
     ] = None,
     concurrent: Annotated[
-        int | None, typer.Option(min=1, help="Runs at once (default: one for each GPU, or 1).")
+        int | None, typer.Option(min=1, help="Runs at once (default: two for each GPU, or 1).")
     ] = None,
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Leave out runs that cannot be made here.")
@@ -52,7 +52,8 @@ def command(
         os.environ["HARNESS_AGENTS"] = str(absolute(agents_file))
     plan = plans.make_plan(suite, runs_dir)
     gpus = plans.gpus_here()
-    concurrent = concurrent or gpus or 1
+    # A run holds a GPU while it evaluates only: another one's turn while it writes.
+    concurrent = concurrent or 2 * gpus or 1
     obstacles = plan.missing if dry_run else plan.obstacles(gpus)
     if skip_missing:
         for why, n in plans.by_count(chain.from_iterable(obstacles.values())):
@@ -60,9 +61,9 @@ def command(
         plan = plan.without(obstacles)
     if dry_run:
         if json:
-            print_json(words.plan_as_json(plan, concurrent))
+            print_json(words.plan_as_json(plan, concurrent, gpus))
         else:
-            typer.echo("\n".join(words.plan_table(plan, concurrent, max_dollars)))
+            typer.echo("\n".join(words.plan_table(plan, concurrent, gpus, max_dollars)))
         return 0
     if not skip_missing:
         plans.refuse_obstacles(obstacles)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.common import AsJson, TasksDir, guarded, print_json
-from harness.cli.sandboxes import sandbox_option
+from harness.cli.names import one_of
 from harness.cli.score_screen import ScoreScreen
 from harness.launch.rescore import rescore as score_again
 from harness.report.bundle.verify import as_json, describe, verify
@@ -24,7 +24,7 @@ def command(
     rescore: Annotated[
         bool, typer.Option(help="Train and score the final node again on this machine.")
     ] = True,
-    sandbox: Annotated[str, sandbox_option(ISOLATING, help="Where its code may run.")] = "auto",
+    sandbox: Annotated[str, one_of(ISOLATING, help="Where its code may run.")] = "auto",
     tolerance: Annotated[
         float | None,
         typer.Option(min=0.0, help="Largest difference that agrees (default: 1.96 of its errors)."),

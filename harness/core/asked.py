@@ -38,6 +38,8 @@ class Asked(BaseModel):
     seed: Annotated[int, Field(ge=0)] = 0
     sandbox: str = "auto"
     """Where submissions run; ``auto`` is the best that is here."""
+    executor: str = "local"
+    """Who finds a place for each evaluation."""
     workers: Annotated[int, Field(ge=1)] = 1
     data: dict[str, str] = Field(default_factory=dict)
     """What replaces values of the profile's ``data``: source, byte_counts."""
@@ -83,6 +85,11 @@ class Locked(BaseModel):
     direction: Direction = "maximize"
     audit_key: str
     """Drawn once a run; with it the judge derives serving orders that nobody can foresee."""
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs an evaluation has."""
+        return 1 if "gpu" in self.hardware else 0
 
     @property
     def maximize(self) -> bool:

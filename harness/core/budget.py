@@ -1,7 +1,7 @@
 """Budgets: what a run may use, what it has used, and what its calls under way could still use.
 
     steps      nodes that were chosen
-    time       seconds that the run was active, less what its slots waited for rate limits
+    time       seconds that the run was active, less what its slots waited
     GPU-hours  GPUs times the seconds of evaluations; nothing on a CPU
     tokens in, tokens out, dollars
                what calls used, and the worst cases of calls that are under way or were lost
@@ -10,8 +10,8 @@ All are checked before a node is chosen; tokens and dollars before every call as
 
 What was begun is finished, so time and GPU-hours may be passed by the nodes under way; tokens and
 dollars are never passed: a call whose worst case does not fit is not sent. The final retraining
-is outside of all budgets. Waiting for GPUs comes before the clock of time, and is charged only
-if ``charge_waiting`` asks for it.
+is outside of all budgets. Waiting for rate limits and for GPUs is recorded, and charged only if
+``charge_waiting`` asks for it.
 
 An unknown price stays unknown: sums give the dollars known and the count of calls without a price.
 """
@@ -56,7 +56,9 @@ class Progress:
     evaluated_s: float
     """Seconds of its nodes' evaluations, one after another."""
     queued_s: float = 0.0
-    """Seconds that it waited for GPUs, before it was active."""
+    """Seconds that its evaluations waited for GPUs, one after another."""
+    queued_before_s: float = 0.0
+    """Seconds that it waited for GPUs before it was active, as runs once did."""
 
 
 @dataclass
@@ -211,8 +213,9 @@ class Budget:
         mean of their waiting is left out.
         """
         if self.limits.charge_waiting:
-            return progress.active_s + progress.queued_s
-        return max(0.0, progress.active_s - self.waited_s() / self.workers)
+            return progress.active_s + progress.queued_before_s
+        waited_s = self.waited_s() + progress.queued_s
+        return max(0.0, progress.active_s - waited_s / self.workers)
 
     def gpu_hours(self, progress: Progress) -> float:
         """Return the GPU-hours of all evaluations so far."""
@@ -253,7 +256,7 @@ class Budget:
                 "limits": self.limits.model_dump(exclude_none=True),
                 "time_s": round(self.time_s(progress), 3),
                 "gpu_hours": round(self.gpu_hours(progress), 6),
-                "queued_s": round(progress.queued_s, 3),
+                "queued_s": round(progress.queued_s + progress.queued_before_s, 3),
                 "waited_s": round(self.waited_s(), 3),
                 "model": self.tallies["paid"].to_json(),
                 "lost": self.tallies["lost"].to_json(),

@@ -9,10 +9,10 @@ from typing import Any, Literal, Protocol, Self
 from harness.base.commands import command
 from harness.base.errors import ConfigError
 from harness.base.files import read_text, write_whole
+from harness.base.watching import unbreakable
 from harness.core.asked import Asked
 from harness.launch.interruptible import interruptible
-from harness.launch.ready import get_ready
-from harness.search.evaluator import Job
+from harness.search.executors import EXECUTORS
 from harness.store.by_hand import record
 from scorers.score import Score
 from tasks.spec import Task, find_task
@@ -54,16 +54,23 @@ def read_submission(path: Path, task: Task) -> dict[str, str]:
 
 
 class ByHand:
-    """Evaluations of one request, one at a time. ``with`` it: it has a GPU, where there is one.
+    """Evaluations of one request, one at a time. ``with`` it.
 
-    ``trusted``: the submissions are the user's own. Raises ConfigError where ``strict`` means
-    nothing to the task, and what ``get_ready`` raises.
+    ``trusted``: the submissions are the user's own. ``hardware``: what to evaluate on, where there
+    is such. Raises ConfigError where ``strict`` means nothing to the task, and what
+    ``Evaluator.get_ready`` raises.
     """
 
     def __init__(
-        self, asked: Asked, screen: Watcher, *, trusted: bool = True, strict: bool = False
+        self,
+        asked: Asked,
+        screen: Watcher,
+        *,
+        trusted: bool = True,
+        hardware: Mapping[str, str | int] | None = None,
+        strict: bool = False,
     ) -> None:
-        self.asked = asked.model_copy(update={"workers": 1})  # more would lease GPUs for nothing
+        self.asked = asked
         self.task = find_task(asked.task)
         self._strict, self._observe = strict, screen.observe
         if strict and self.task.definition.frozen_entry is None:
@@ -72,19 +79,24 @@ class ByHand:
                 cause="its submissions are not exported",
                 remedy="leave --strict out",
             )
-        self._ready = get_ready(
-            self.task,
-            self.asked,
-            trusted=trusted,
-            progress=screen.progress,
-            observe=screen.observe,
-        )
+        self._evaluator = EXECUTORS.find(asked.executor)(1)
+        try:
+            self._place = self._evaluator.get_ready(
+                asked,
+                trusted=trusted,
+                hardware=hardware,
+                progress=screen.progress,
+                observe=screen.observe,
+            )
+        except BaseException:
+            self._evaluator.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ready.close()
+        self._evaluator.close()
 
     def score(
         self,
@@ -96,12 +108,27 @@ class ByHand:
     ) -> Score:
         """Train and score a submission once; ``log`` receives what it prints.
 
-        Raises what ``Evaluator.submit`` raises.
+        Raises what ends an ``Evaluation``; Ctrl-C ends it, and nothing of it is alive then.
         """
-        audit_seed = secrets.token_hex(8)
-        job = Job("submission", files, split, seed, audit_seed, log, self._strict)
+        job = self._place.job(
+            self.asked,
+            "submission",
+            files,
+            split=split,
+            training_seed=seed,
+            audit_seed=secrets.token_hex(8),
+            strict=self._strict,
+        )
         with interruptible():
-            return self._ready.score(job, self._observe)
+            try:
+                (evaluation,) = self._evaluator.submit([job], self._observe)
+                evaluated = evaluation.result()
+            except KeyboardInterrupt:
+                self._evaluator.close()
+                raise
+        if log is not None:
+            unbreakable(write_whole)(log, evaluated.log, sync=False)
+        return evaluated.score
 
     def keep(
         self,

@@ -8,6 +8,7 @@ from harness.base.commands import command
 from harness.base.errors import ConfigError
 from harness.base.files import write_whole
 from harness.launch.by_hand import ByHand, Watcher
+from harness.search.local import LocalEvaluator
 from harness.store.loading import load
 from harness.store.reading import read_as
 from harness.store.rundir import FINAL
@@ -33,9 +34,10 @@ def rescore(
     run.refuse_unwritable()
     stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     file = run.path / "rescores" / f"{FINAL if node is None else number}-{stamp}.json"
-    asked = run.asked.model_copy(update={"sandbox": sandbox or run.lock.sandbox})
+    here = {"sandbox": sandbox or run.lock.sandbox, "executor": LocalEvaluator.name}
+    asked = run.asked.model_copy(update=here)
     # Refused like a model's code unless an isolating sandbox is there: the files may be one's.
-    with ByHand(asked, screen, trusted=False) as bench:
+    with ByHand(asked, screen, trusted=False, hardware=run.lock.hardware) as bench:
         file.parent.mkdir(exist_ok=True)
         new = bench.score(
             state.tree[number].files,

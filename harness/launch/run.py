@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,22 +21,21 @@ from harness.base.watching import unbreakable
 from harness.core.agent import Agent
 from harness.core.asked import Asked, Locked
 from harness.core.budget import Budget, refuse_unknown_price
+from harness.core.jobs import Observe, Place, teller
 from harness.core.model import Endpoint
 from harness.core.policy import Policy
 from harness.launch.agents import make_agent
 from harness.launch.interruptible import interruptible
-from harness.launch.ready import Ready, get_ready, teller
 from harness.launch.result import compose
 from harness.policies import POLICIES, make_policy
-from harness.search.evaluator import Observe
+from harness.search.evaluator import Evaluator
+from harness.search.executors import EXECUTORS
 from harness.search.loop import Search
 from harness.store import unchanged
 from harness.store.journal import Journal
 from harness.store.rundir import Run
 from harness.store.training import Notes
 from sandboxes.registry import BACKENDS
-from scorers import conditions
-from tasks import hidden
 from tasks.definition import Progress
 from tasks.spec import Task, find_task
 
@@ -59,6 +58,10 @@ class _Parts:
             make_policy(asked.policy, list(asked.settings)),
         )
 
+    def evaluator(self) -> Evaluator:
+        """Return what evaluates for it; ``close`` it."""
+        return EXECUTORS.find(self.asked.executor)(self.asked.workers)
+
     def filled(self) -> "_Parts":
         """Fill in what a new run's request leaves open, and the names as they are written."""
         asked, agent, policy = self.asked, self.agent, self.policy
@@ -72,7 +75,7 @@ class _Parts:
             "agent": agent.name,
             "policy": policy.name,
             "steps": steps,
-            "workers": min(asked.workers, steps),  # more would lease GPUs for nothing
+            "workers": min(asked.workers, steps),
         }
         return replace(self, asked=asked.model_copy(update=values))
 
@@ -87,10 +90,11 @@ def start(
     Raises HarnessError; a run that was begun can then be resumed.
     """
     parts = _Parts.of(asked).filled()
-    with _ready(parts, progress, observe) as ready:
-        run = Run.create(runs_dir, parts.asked, _resolve(ready, parts), name=name)
+    with closing(parts.evaluator()) as evaluator:
+        place = _find_place(evaluator, parts, progress, observe)
+        run = Run.create(runs_dir, parts.asked, _resolve(place, parts), name=name)
         try:
-            return _execute(run, ready, parts, observe)
+            return _execute(run, evaluator, place, parts, observe)
         except BaseException:
             run.remove_unbegun()
             raise
@@ -105,22 +109,29 @@ def resume(path: Path, *, progress: Progress, observe: Observe) -> dict[str, Any
     run.refuse_unwritable()
     # It goes on in the sandbox that it began in, also where it was asked for any.
     parts = _Parts.of(run.asked.model_copy(update={"sandbox": run.lock.sandbox}))
-    with _ready(parts, progress, observe) as ready:
-        unchanged.refuse_other(run.lock, _resolve(ready, parts))
-        return _execute(run, ready, parts, observe)
+    with closing(parts.evaluator()) as evaluator:
+        place = _find_place(evaluator, parts, progress, observe, hardware=run.lock.hardware)
+        unchanged.refuse_other(run.lock, _resolve(place, parts))
+        return _execute(run, evaluator, place, parts, observe)
 
 
-def _ready(parts: _Parts, progress: Progress, observe: Observe) -> "closing[Ready]":
-    """Refuse what could not be held to the end, then make ready to evaluate."""
+def _find_place(
+    evaluator: Evaluator,
+    parts: _Parts,
+    progress: Progress,
+    observe: Observe,
+    *,
+    hardware: Mapping[str, str | int] | None = None,
+) -> Place:
+    """Refuse what could not be held to the end, then find where evaluations run."""
     _check(parts.asked, parts.agent)
-    ready = get_ready(
-        parts.task,
+    return evaluator.get_ready(
         parts.asked,
         trusted=parts.agent.trusted and parts.agent.name not in AGENTS.added(),
+        hardware=hardware,
         progress=progress,
         observe=observe,
     )
-    return closing(ready)
 
 
 def _check(asked: Asked, agent: Agent) -> None:
@@ -152,25 +163,21 @@ def _calls(run: Run, agent: Agent, budget: Budget, say: Callable[[str], None]) -
     return Calls(run.path, budget=budget, endpoint=endpoint, recording=recording, say=say)
 
 
-def _resolve(ready: Ready, parts: _Parts) -> Locked:
+def _resolve(place: Place, parts: _Parts) -> Locked:
     agent = parts.agent
     endpoint = _endpoint(agent)
     describe: Callable[[], dict[str, Any]] = getattr(agent, "describe", dict)
     return Locked(
         harness=__version__,
-        task_hash=ready.task.hash(parts.asked.profile),
-        data_hash=ready.manifest.hash,
-        hidden_key=str(ready.manifest.parameters.get(hidden.PARAMETER, "")),
-        data=str(ready.data),
-        scorer=conditions.judge_of(ready.task.definition),
-        sandbox=ready.backend.name,
-        image=ready.backend.image,
+        **dict(place.expected),
+        data=place.data,
+        sandbox=place.sandbox,
         policy=asdict(parts.policy),  # type: ignore[call-overload]
         agent=describe(),
         prices=endpoint.prices if endpoint else (),
-        versions={**conditions.versions(), **_packages(parts.asked, ready.backend.name)},
-        hardware=ready.hardware,
-        direction=ready.task.definition.direction,
+        versions={**place.versions, **_packages(parts.asked, place.sandbox)},
+        hardware=place.hardware,
+        direction=parts.task.definition.direction,
         audit_key=secrets.token_hex(16),
     )
 
@@ -181,11 +188,14 @@ def _packages(asked: Asked, sandbox: str) -> dict[str, str]:
         AGENTS.added().get(asked.agent),
         POLICIES.added().get(asked.policy),
         BACKENDS.added().get(sandbox),
+        EXECUTORS.added().get(asked.executor),
     )
     return {name: version for name, _, version in (one.rpartition(" ") for one in named if one)}
 
 
-def _execute(run: Run, ready: Ready, parts: _Parts, observe: Observe) -> dict[str, Any]:
+def _execute(
+    run: Run, evaluator: Evaluator, place: Place, parts: _Parts, observe: Observe
+) -> dict[str, Any]:
     agent = parts.agent
     with (
         run.hold(),
@@ -194,40 +204,32 @@ def _execute(run: Run, ready: Ready, parts: _Parts, observe: Observe) -> dict[st
         closing(Notes(run.path)) as notes,
     ):
         observe = unbreakable(observe, notes.observe)
-        evaluator = ready.evaluator(observe)
         # Reads everything back, and refuses damage, before a byte is written.
         run.refuse_other_lock(journal.events)
         if run.lock.asked is None:
             unchanged.refuse_other_seed(run.asked, run.training_seeds)
-        budget = Budget(
-            run.asked.limits, workers=run.asked.workers, gpus=len(ready.lease.uuids[:1])
-        )
+        budget = Budget(run.asked.limits, workers=run.asked.workers, gpus=run.lock.gpus)
         calls = _calls(run, agent, budget, teller(observe))
         recording = agent.recording if isinstance(agent, ReplayAgent) else None
         search = Search(
             run,
-            task=ready.task,
+            task=parts.task,
             agent=agent,
             policy=parts.policy,
             evaluator=evaluator,
+            place=place,
             journal=journal,
             observe=observe,
             budget=budget,
             calls=calls,
             recording=recording,
         )
-        observe("run", run.name, {"run": run, "ready": ready})
-        journal.append(
-            "opened",
-            pid=os.getpid(),
-            harness=__version__,
-            lock=run.lock_digest,
-            queued_s=ready.queued_s,
-        )
+        observe("run", run.name, {"run": run})
+        journal.append("opened", pid=os.getpid(), harness=__version__, lock=run.lock_digest)
         try:
             search.search()
             score = search.finalize()
-            metric = ready.task.definition.metric
+            metric = parts.task.definition.metric
             result = compose(
                 run,
                 search.state,

@@ -13,8 +13,9 @@ from harness.base.errors import ConfigError, HarnessError
 from harness.base.faults import explain
 from harness.base.paths import data_root
 from harness.base.registry import Registry
-from harness.launch.garbage import stale_stages
 from harness.policies import POLICIES
+from harness.search.executors import EXECUTORS
+from harness.search.leftovers import stale_stages
 from sandboxes.base import Backend, SandboxSpec
 from sandboxes.gpu_pool import GpuPool
 from sandboxes.registry import BACKENDS
@@ -29,7 +30,7 @@ ENOUGH_DISK_GB = 5
 PACKAGES = ("numpy", "torch")
 """What the submissions of our own tasks need in a sandbox."""
 REGISTRIES: tuple[Registry[Any], ...] = (
-    KINDS, METRICS, SUBMISSIONS, BACKENDS, AGENTS, POLICIES
+    KINDS, METRICS, SUBMISSIONS, BACKENDS, AGENTS, POLICIES, EXECUTORS
 )  # fmt: skip
 
 

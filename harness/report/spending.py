@@ -17,8 +17,7 @@ def spent_by(run: Run, events: list[Event], tree: Tree) -> dict[str, Any]:
     if result is not None:
         spent: dict[str, Any] = result.get("spent", {})  # older runs did not count
         return spent
-    gpus = 1 if "gpu" in run.lock.hardware else 0
-    budget = Budget(run.asked.limits, workers=run.asked.workers, gpus=gpus)
+    budget = Budget(run.asked.limits, workers=run.asked.workers, gpus=run.lock.gpus)
     for record in Tape(run.path):
         recount(record, budget)
     active_s = events[-1].elapsed_s if events else 0.0

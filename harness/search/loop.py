@@ -11,29 +11,31 @@ a resumed run cannot differ from one that was never killed.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.agents.calls import Calls
 from harness.base.digests import digest
 from harness.base.errors import JudgeError
 from harness.base.files import write_whole
 from harness.base.seeds import derive, stream
+from harness.base.watching import unbreakable
 from harness.core.agent import Agent, Answer, Ask, Exhausted
 from harness.core.budget import Budget, Progress
+from harness.core.jobs import Evaluation, JobSpec, Observe, Place
 from harness.core.model import BudgetSpent
 from harness.core.policy import Decision, Policy
-from harness.search.evaluator import Evaluator, Job, Observe
+from harness.search.evaluator import Evaluator
 from harness.store.journal import Journal
 from harness.store.reading import read_as
 from harness.store.recording import Recording
 from harness.store.rundir import FINAL, Run
 from harness.store.state import how_far, rebuild
+from scorers.request import Evaluated
 from scorers.score import Score
-from scorers.submission import hash_files
 from tasks.spec import Task
 
 LOOK_S = 1.0
@@ -59,6 +61,7 @@ class Search:
         agent: Agent,
         policy: Policy,
         evaluator: Evaluator,
+        place: Place,
         journal: Journal,
         observe: Observe,
         budget: Budget | None = None,
@@ -70,6 +73,7 @@ class Search:
         self.agent = agent
         self.policy = policy
         self.evaluator = evaluator
+        self.place = place
         self.journal = journal
         self.observe = observe
         self.asked = run.asked
@@ -114,21 +118,22 @@ class Search:
 
     def _abandon(self) -> None:
         """Drop what is under way, but for evaluations that have just ended."""
-        evaluated = [f for f, n in self._running.items() if self.state.tree[n].state != "chosen"]
+        evaluated = self._evaluations()
         self._cancel.set()
-        self.evaluator.abandon()
+        for evaluation in evaluated:
+            evaluation.stop()
         wait(evaluated)
         wait(self._running, timeout=GRACE_S)
         for future in sorted(evaluated, key=self._running.__getitem__):
             if future.exception() is None:
-                self._scored(self._running[future], future.result())
+                self._evaluated(self._running[future], future)
         self._running.clear()
         self._stopped()
 
     def cancel(self) -> None:
         """Stop all that runs. Nothing of an evaluation is alive when this returns. Idempotent."""
         self._cancel.set()
-        self.evaluator.cancel()
+        self.evaluator.close()
         state = self.state.tree
         wait([f for f, n in self._running.items() if state[n].state == "chosen"], timeout=GRACE_S)
 
@@ -143,27 +148,27 @@ class Search:
             self._refuse_ungraded()
             return None
         folder = self.run.path / FINAL
-        seed = derive(self.asked.seed, FINAL)
-        score = self._adopt(folder, best.files, seed)
+        job = self._job(FINAL, best.files, "test", derive(self.asked.seed, FINAL))
+        score, queued_s = _adopt(folder, job), 0.0
         if score is None:
-            self._record("finalizing", node=best.number, seed=seed)
+            self._record("finalizing", node=best.number, seed=job.training_seed)
             self.observe("finalizing", FINAL, {"node": best.number})
             for name, text in best.files.items():
                 write_whole(folder / name, text)
-            job = Job(
-                FINAL, best.files, "test", seed, self._audit_seed(FINAL), folder / "stdout.log"
-            )
-            score = self.evaluator.submit(job).result()
-            write_whole(folder / "score.json", score.model_dump_json(indent=2) + "\n")
+            (evaluation,) = self.evaluator.submit([job], self.observe)
+            evaluated, queued_s = evaluation.result(), evaluation.queued_s
+            score = evaluated.score
+            _keep(folder, evaluated)
         if self.state.final is None:
-            self._record("final", node=best.number, **_summary(score))
+            self._record("final", node=best.number, **_summary(score), queued_s=queued_s)
         self.observe("final", FINAL, {"score": score, "node": best.number})
         return score
 
     @property
     def progress(self) -> Progress:
         """How far the run is, for its budgets."""
-        return how_far(self.journal.events, self.state.tree, self.journal.elapsed_s)
+        waiting_s = sum(evaluation.queued_s for evaluation in self._evaluations())
+        return how_far(self.journal.events, self.state.tree, self.journal.elapsed_s, waiting_s)
 
     @property
     def ended(self) -> str:
@@ -232,18 +237,18 @@ class Search:
         if isinstance(error, Exhausted | BudgetSpent):
             self._record("exhausted", node=number, message=str(error))
             self.observe("exhausted", str(number), {"message": str(error)})
-        elif isinstance(error, JudgeError) and self.state.tree[number].state != "chosen":
-            self._not_graded(number, error)
+        elif isinstance(error, JudgeError) and isinstance(future, Evaluation):
+            self._not_graded(number, error, future.queued_s)
         elif error is not None:
             self._failure = self._failure or error
             if self._running:
                 self.observe("failing", str(number), {"cause": str(error)})
-        elif self.state.tree[number].state == "chosen":
+        elif isinstance(future, Evaluation):
+            self._evaluated(number, future)
+        else:
             self._written(number, future.result())
             if self._failure is None:
                 self._evaluate(number)
-        else:
-            self._scored(number, future.result())
 
     def _written(self, number: int, answer: Answer) -> None:
         folder = self.run.node_dir(number)
@@ -263,32 +268,31 @@ class Search:
 
     def _evaluate(self, number: int) -> None:
         node = self.state.tree[number]
-        folder = self.run.node_dir(number)
-        seed = derive(self.asked.seed, "node", number)
-        finished = self._adopt(folder, node.files, seed)
+        job = self._job(str(number), node.files, "search", derive(self.asked.seed, "node", number))
+        finished = _adopt(self.run.node_dir(number), job)
         if finished is not None:
-            self._scored(number, finished)
+            self._scored(number, finished, 0.0)
             return
         self._record("evaluating", node=number)
         self.observe("evaluating", str(number), {"note": node.note})
-        job = Job(
-            f"{number}", node.files, "search", seed, self._audit_seed(number), folder / "stdout.log"
-        )
-        self._running[self.evaluator.submit(job)] = number
+        (evaluation,) = self.evaluator.submit([job], self.observe)
+        self._running[evaluation] = number
 
-    def _scored(self, number: int, score: Score) -> None:
-        file = self.run.node_dir(number) / "score.json"
-        if not file.exists():
-            write_whole(file, score.model_dump_json(indent=2) + "\n")
+    def _evaluated(self, number: int, evaluation: Evaluation) -> None:
+        evaluated = evaluation.result()
+        _keep(self.run.node_dir(number), evaluated)
+        self._scored(number, evaluated.score, evaluation.queued_s)
+
+    def _scored(self, number: int, score: Score, queued_s: float) -> None:
         self._ungraded_in_a_row = 0
-        self._record("scored", node=number, **_summary(score))
+        self._record("scored", node=number, **_summary(score), queued_s=queued_s)
         self.observe("scored", str(number), {"node": self.state.tree[number]})
 
-    def _not_graded(self, number: int, error: JudgeError) -> None:
+    def _not_graded(self, number: int, error: JudgeError, queued_s: float) -> None:
         """Record that the judge failed on a node; after several in a row no other is begun."""
         # One that an earlier process had recorded says nothing new, and must not end this one.
         again = self.state.tree[number].state == "ungraded"
-        self._record("ungraded", node=number, message=str(error)[:2000])
+        self._record("ungraded", node=number, message=str(error)[:2000], queued_s=queued_s)
         self.observe("ungraded", str(number), {"cause": str(error)})
         self._ungraded_in_a_row += not again
         if self._ungraded_in_a_row >= UNGRADED_IN_A_ROW:
@@ -304,17 +308,16 @@ class Search:
                 remedy=f"harness resume {self.run.path} judges them again; please report it",
             )
 
-    def _adopt(self, folder: Path, files: dict[str, str], seed: int) -> Score | None:
-        """Return a score that was finished but not journalled before a kill."""
-        file = folder / "score.json"
-        if not file.exists():
-            return None
-        score = read_as(Score, file)
-        same = score.submission == hash_files(files)
-        return score if same and score.conditions.training_seed == seed else None
+    def _evaluations(self) -> list[Evaluation]:
+        return [future for future in self._running if isinstance(future, Evaluation)]
 
-    def _audit_seed(self, what: object) -> str:
-        return digest(f"{self._audit_key}/{what}")
+    def _job(
+        self, label: str, files: Mapping[str, str], split: Literal["search", "test"], seed: int
+    ) -> JobSpec:
+        audit_seed = digest(f"{self._audit_key}/{label}")
+        return self.place.job(
+            self.asked, label, files, split=split, training_seed=seed, audit_seed=audit_seed
+        )
 
     def _record(self, kind: str, **data: Any) -> None:  # noqa: ANN401 (JSON values)
         self.state.apply(self.journal.append(kind, **data), self.run.path / "nodes")
@@ -335,6 +338,21 @@ def _in_thread(work: Callable[[], Answer], name: str) -> Future[Answer]:
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return future
+
+
+def _keep(folder: Path, evaluated: Evaluated) -> None:
+    """Write what an evaluation gave: with its score it counts as finished, so that comes last."""
+    unbreakable(write_whole)(folder / "stdout.log", evaluated.log, sync=False)
+    write_whole(folder / "score.json", evaluated.score.model_dump_json(indent=2) + "\n")
+
+
+def _adopt(folder: Path, job: JobSpec) -> Score | None:
+    """Return a score that was finished but not journalled before a kill."""
+    file = folder / "score.json"
+    if not file.exists():
+        return None
+    score = read_as(Score, file)
+    return score if job.asks_for(score) else None
 
 
 def _summary(score: Score) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class Spent(BaseModel):
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
     gpu_hours: float
+    queued_s: float = 0.0
     model: Tokens
     lost: Tokens
 

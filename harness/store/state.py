@@ -69,6 +69,8 @@ class State:
                 del self.shown[data["node"]]
             case "stopped":
                 self.exhausted = data["message"]
+            case "scored" | "ungraded" | "final" if not sensible(data.get("queued_s", 0.0)):
+                raise ValueError("it waited for a GPU for a time that is no number")
             case "scored":
                 self.tree.update(data["node"], state="scored", **{k: data[k] for k in VERDICT})
             case "ungraded":
@@ -151,13 +153,18 @@ def load_files(folder: Path, hashes: dict[str, str]) -> dict[str, str]:
     return files
 
 
-def how_far(events: list[Event], tree: Tree, active_s: float) -> Progress:
-    """Return how far a run is that was active for so long, final retraining left out."""
+def how_far(events: list[Event], tree: Tree, active_s: float, waiting_s: float = 0.0) -> Progress:
+    """Return how far a run is that was active for so long, final retraining left out.
+
+    ``waiting_s``: what evaluations under way have waited for a GPU so far.
+    """
     until = [event.elapsed_s for event in events if event.kind == "finalizing"]
     opened = [event.data for event in events if event.kind == "opened"]
+    ended = [event for event in events if event.kind in ("scored", "ungraded")]
     return Progress(
         steps=len(tree),
         active_s=until[0] if until else active_s,
         evaluated_s=sum(node.seconds for node in tree.scored()),
-        queued_s=sum(data.get("queued_s", 0.0) for data in opened),
+        queued_s=waiting_s + sum(event.data.get("queued_s", 0.0) for event in ended),
+        queued_before_s=sum(data.get("queued_s", 0.0) for data in opened),
     )

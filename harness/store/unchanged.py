@@ -29,6 +29,7 @@ ASKED: Mapping[str, Rule] = {
     "time_s": "may rise",
     "seed": "fixed",
     "sandbox": "fixed",
+    "executor": "as resolved",
     "workers": "fixed",
     "data": "fixed",
     "gpu_hours": "may rise",

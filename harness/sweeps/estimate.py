@@ -51,7 +51,8 @@ class Estimate:
     run: Planned
     steps: int
     seconds: float
-    gpus: int
+    gpu_seconds: float
+    """Of them those of evaluations on a GPU: while it writes, a run holds none."""
     tokens_in: int | None
     tokens_out: int | None
     dollars: float | None
@@ -87,7 +88,10 @@ def _step(outcome: Outcome) -> Step | None:
     scored, seconds = outcome.nodes.scored, outcome.seconds
     if not scored:
         return None
-    return Step((seconds["total"] - seconds.get("final", 0.0)) / scored, seconds["nodes"] / scored)
+    # What it waited for GPUs is not its own time.
+    queued_s = outcome.spent.queued_s if outcome.spent else 0.0
+    alone_s = max(seconds["nodes"], seconds["total"] - seconds.get("final", 0.0) - queued_s)
+    return Step(alone_s / scored, seconds["nodes"] / scored)
 
 
 def estimate(
@@ -127,7 +131,7 @@ def estimate(
         run=run,
         steps=steps,
         seconds=steps * step.seconds + step.evaluation_s,
-        gpus=1 if profile is None or profile.device == "gpu" else 0,
+        gpu_seconds=(steps + 1) * step.evaluation_s * (profile is None or profile.device == "gpu"),
         tokens_in=steps * tokens.tokens_in if guessed else None,
         tokens_out=steps * tokens.tokens_out if guessed else None,
         dollars=None
@@ -168,7 +172,7 @@ class Total:
         self.runs += 1
         self.steps += one.steps
         self.seconds += one.seconds
-        self.gpu_seconds += one.seconds * one.gpus
+        self.gpu_seconds += one.gpu_seconds
         self.tokens_in += one.tokens_in or 0
         self.tokens_out += one.tokens_out or 0
         self.dollars += one.dollars or 0.0
@@ -211,9 +215,13 @@ class Total:
         }
 
 
-def wall_s(estimates: Iterable[Estimate], concurrent: int) -> float:
-    """Return the seconds until the last ends, if each starts in order in the first free slot."""
-    ends = [0.0] * concurrent
+def wall_s(estimates: Iterable[Estimate], concurrent: int, gpus: int) -> float:
+    """Return the seconds until the last ends, if each starts in order in the first free slot.
+
+    ``gpus``: how many share the evaluations; 0 where that is not known.
+    """
+    ends, gpu_seconds = [0.0] * concurrent, 0.0
     for one in estimates:
         heapq.heapreplace(ends, ends[0] + one.seconds)
-    return max(ends)
+        gpu_seconds += one.gpu_seconds
+    return max(*ends, gpu_seconds / gpus if gpus else 0.0)

@@ -54,7 +54,7 @@ class Plan:
             why, unready = list(one.missing), self.unready(one.run.asked.agent)
             if unready:
                 why.append(unready)
-            if one.gpus > gpus:
+            if one.gpu_seconds and not gpus:
                 why.append(f"profile {one.run.asked.profile} needs a GPU, and there is none here")
             if why:
                 found[one.run] = tuple(why)

@@ -109,7 +109,7 @@ def totals(estimates: Sequence[Estimate]) -> tuple[dict[tuple[str, ...], Total],
     return parts, whole
 
 
-def plan_as_json(plan: Plan, concurrent: int) -> dict[str, Any]:
+def plan_as_json(plan: Plan, concurrent: int, gpus: int) -> dict[str, Any]:
     """Return the plan as plain values."""
     parts, whole = totals(plan.estimates)
     return {
@@ -117,7 +117,7 @@ def plan_as_json(plan: Plan, concurrent: int) -> dict[str, Any]:
         "suite": plan.suite.name,
         "folder": str(plan.folder),
         "concurrent": concurrent,
-        "wall_hours": wall_s(plan.estimates, concurrent) / 3600,
+        "wall_hours": wall_s(plan.estimates, concurrent, gpus) / 3600,
         "total": whole.as_json(),
         "agents": [{"agent": " ".join(key), **part.as_json()} for key, part in parts.items()],
         "missing": dict(by_count(chain.from_iterable(plan.missing.values()))),
@@ -125,7 +125,7 @@ def plan_as_json(plan: Plan, concurrent: int) -> dict[str, Any]:
     }
 
 
-def plan_table(plan: Plan, concurrent: int, max_dollars: float | None) -> list[str]:
+def plan_table(plan: Plan, concurrent: int, gpus: int, max_dollars: float | None) -> list[str]:
     """Return the table of ``--dry-run``: a line an agent, the sum, and what it rests on."""
     parts, whole = totals(plan.estimates)
     size = max(len(" ".join(key)) for key in parts)
@@ -136,11 +136,11 @@ def plan_table(plan: Plan, concurrent: int, max_dollars: float | None) -> list[s
         least = bool(part.at_least)
         text.append(
             f"{name:{size}}  {part.runs:>6,} {part.steps:>9,} {_sum(hours / part.runs, least):>6} "
-            f"{_sum(hours, least):>8} {_sum(gpu_hours, least and gpu_hours > 0):>8} "
+            f"{_sum(hours, least):>8} {_sum(gpu_hours, False):>8} "
             f"{_tokens(part, part.tokens_in):>8} {_tokens(part, part.tokens_out):>7} "
             f"{_dollars(part):>10}"
         )
-    wall = short(wall_s(plan.estimates, concurrent))
+    wall = short(wall_s(plan.estimates, concurrent, gpus))
     about = "at least" if whole.at_least else "about"
     text += ["", f"{whole.runs:,} runs, {concurrent} at once: {about} {wall} by the clock"]
     text += _cost(whole)

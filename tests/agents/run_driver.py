@@ -12,10 +12,10 @@ from agents.lives import serve
 from harness.agents import AGENTS
 from harness.core.asked import Asked
 from harness.launch.run import resume, start
-from harness.search import evaluator
+from harness.search import local
 
 runs, scripted.Scripted.port = Path(sys.argv[1]), int(sys.argv[2])
-AGENTS.ours["scripted"], evaluator.evaluate = scripted.Scripted, scripted.evaluate
+AGENTS.ours["scripted"], local.judge = scripted.Scripted, scripted.judge
 asked = Asked(task="toy", agent="scripted", profile="test", steps=6, sandbox="process")
 quiet = {"progress": lambda *_: None, "observe": lambda *_: None}
 

@@ -18,11 +18,14 @@ from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+from judging import answering
+
 from agents.loopback import Loopback
 from harness.base.errors import Cancelled, ProviderError
 from harness.core.agent import Answer
+from harness.core.jobs import Evaluation
 from harness.core.model import Endpoint, Prompt, Reply, Turn, Usage
-from scorers.request import Request
+from scorers.request import Evaluated
 from scorers.score import Score
 from scorers.submission import hash_files
 
@@ -206,19 +209,11 @@ class Scripted:
         return Answer({"model.py": reply.text}, note=f"node {ask.node}")
 
 
-def evaluate(request: Request, **_: object) -> Score:
-    """Stand in for ``scorers.self_test.evaluate``: judge at once, by the files' hash alone."""
-    submission = hash_files(request.files)
-    seen = {"training_seed": request.training_seed, "split": request.split}
-    return _judged().model_copy(
-        update={
-            "valid": True,
-            "score": int(submission[:4], 16) / 0xFFFF,
-            "reason": None,
-            "submission": submission,
-            "conditions": _judged().conditions.model_copy(update=seen),
-        }
-    )
+def judge(evaluation: Evaluation, request: object) -> Evaluated:  # noqa: ARG001
+    """Stand in for ``harness.search.local.judge``: judge at once, by the files' hash alone."""
+    job = evaluation.job
+    score = int(hash_files(job.files)[:4], 16) / 0xFFFF
+    return answering(job, _judged(), valid=True, score=score, reason=None)
 
 
 @cache

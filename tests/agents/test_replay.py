@@ -41,7 +41,7 @@ def agent(server, monkeypatch):
 @pytest.fixture
 def judged(monkeypatch):
     """Judge at once: these tests are of what was asked, not of scores."""
-    monkeypatch.setattr("harness.search.evaluator.evaluate", scripted.evaluate)
+    monkeypatch.setattr("harness.search.local.judge", scripted.judge)
 
 
 @pytest.fixture(scope="module")
@@ -216,11 +216,11 @@ def test_a_replay_can_be_repeated_when_what_it_repeated_is_gone_but_for_its_name
 def test_a_replay_of_nodes_evaluated_at_once_holds_whatever_finishes_first(
     tmp_path, server, agent, isolating, monkeypatch
 ):
-    def evaluate(request, **_):
+    def judge(evaluation, request):
         time.sleep(random.uniform(0, 0.05))  # by chance, each time anew
-        return scripted.evaluate(request)
+        return scripted.judge(evaluation, request)
 
-    monkeypatch.setattr("harness.search.evaluator.evaluate", evaluate)
+    monkeypatch.setattr("harness.search.local.judge", judge)
     first = run(tmp_path, steps=9, workers=3)
     asked = server.asked.total()
     for workers in (3, 1):

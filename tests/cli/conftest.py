@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 from calling import call
+from judging import answering
 
-from harness.search import evaluator
+from harness.search import local
 from scorers.score import Score
 
 TOYS = Path(__file__).parent.parent / "toys"
@@ -33,11 +34,12 @@ def judged(finished, monkeypatch):
     pattern = Score.model_validate_json(score.read_bytes())
     judge = SimpleNamespace(first=lambda node: None)
 
-    def evaluate(request, *, log, **_):
-        judge.first(log.parent.name if log else "")
+    def judged(evaluation, request):
+        job = evaluation.job
+        judge.first(job.label)
         known = re.search(r"'known': (\d)", request.files["model.py"])
         score = int(known[1]) / 4 if known else 0.5
-        return pattern.model_copy(update={"score": score - request.training_seed % 8 / 100})
+        return answering(job, pattern, score=score - job.training_seed % 8 / 100)
 
-    monkeypatch.setattr(evaluator, "evaluate", evaluate)
+    monkeypatch.setattr(local, "judge", judged)
     return judge

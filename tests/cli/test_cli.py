@@ -142,7 +142,7 @@ def test_baselines_repeat_exactly_and_resume_to_the_same_knobs(tmp_path, agent, 
             "--seed", 3, "--name")  # fmt: skip
 
     def interrupt(node):
-        if node == "0006":
+        if node == "6":
             raise KeyboardInterrupt
 
     call(*args, "once", cwd=tmp_path)

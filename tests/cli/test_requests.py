@@ -13,7 +13,7 @@ from calling import call
 from harness.base.errors import InfrastructureError
 from harness.cli import run as run_command
 from harness.core.asked import Asked
-from harness.search import evaluator
+from harness.search import local
 from harness.store.reading import read_as
 from harness.store.rundir import Run, write_asked
 from sandboxes import registry
@@ -26,16 +26,16 @@ TOY = ("--task", "toy", "--profile", "test")
 @pytest.fixture
 def breaks(judged, monkeypatch):
     """Our side breaks as often as told, then the judge judges."""
-    times, judge = [0], evaluator.evaluate
-    monkeypatch.setattr(evaluator, "BACK_OFF_S", 0.0)
+    times, judge = [0], local.judge
+    monkeypatch.setattr(local, "BACK_OFF_S", 0.0)
 
-    def evaluate(request, **more):
+    def breaks(evaluation, request):
         if times[0]:
             times[0] -= 1
             raise InfrastructureError("The sandbox is lost.")
-        return judge(request, **more)
+        return judge(evaluation, request)
 
-    monkeypatch.setattr(evaluator, "evaluate", evaluate)
+    monkeypatch.setattr(local, "judge", breaks)
     return times
 
 
@@ -158,13 +158,13 @@ def test_strict_reaches_the_judge_of_a_task_that_has_such_a_check(mine, judged, 
     (task / "task.toml").write_text(
         text.replace('entry = "runner.py"', 'entry = "runner.py"\nfrozen_entry = "runner.py"')
     )
-    asked, judge = [], evaluator.evaluate
+    asked, judge = [], local.judge
 
-    def evaluate(request, **more):
+    def judged(evaluation, request):
         asked.append(request.strict)
-        return judge(request, **more)
+        return judge(evaluation, request)
 
-    monkeypatch.setattr(evaluator, "evaluate", evaluate)
+    monkeypatch.setattr(local, "judge", judged)
     told = ("score", "mine", "--task", "strictly", "--profile", "test", "--tasks-dir", "tasks")
     for more in ((), ("--strict",)):
         call(*told, *more, cwd=mine)
@@ -199,12 +199,12 @@ def test_the_list_of_runs_checks_the_journal_of_one_that_has_ended(finished, tmp
 def test_whatever_ends_a_score_from_outside_ends_its_evaluation_first(mine, monkeypatch, sent):
     ended = []
 
-    def evaluate(request, *, cancel, **_):
+    def judge(evaluation, request):
         os.kill(os.getpid(), sent)
-        ended.append(cancel.wait(60))
+        ended.append(evaluation.stopped.wait(60))
         raise InfrastructureError("cancelled")
 
-    monkeypatch.setattr(evaluator, "evaluate", evaluate)
+    monkeypatch.setattr(local, "judge", judge)
     call("score", "mine", *TOY, cwd=mine, code=130)
     assert ended == [True]
     assert list((mine / "runs" / "scores").iterdir()) == []

@@ -45,17 +45,17 @@ def test_no_limit_is_never_used_up_and_nothing_is_left_of_it():
     assert budget.left(at(10**6, 1e9)) == {}
 
 
-@pytest.mark.parametrize(("charge_waiting", "expected"), [(False, 70), (True, 105)])
+@pytest.mark.parametrize(("charge_waiting", "expected"), [(False, 65), (True, 105)])
 def test_waiting_for_providers_and_gpus_is_no_time_unless_it_is_asked_for(charge_waiting, expected):
     limits = Limits(time_s=100, charge_waiting=charge_waiting)
     budget = Budget(limits, workers=2)
     budget.count("paid", Usage(), None, 5.0, 40.0, worst=hold())
     budget.count_failure(20.0)
-    progress = at(active_s=100, queued_s=5)
+    progress = at(active_s=100, queued_s=10, queued_before_s=5)
     assert budget.time_s(progress) == expected
     assert bool(budget.spent(progress)) is charge_waiting
     assert budget.to_json(progress)["waited_s"] == 60
-    assert budget.to_json(progress)["queued_s"] == 5
+    assert budget.to_json(progress)["queued_s"] == 15
 
 
 def test_a_runs_progress_leaves_the_final_retraining_out():
@@ -63,12 +63,15 @@ def test_a_runs_progress_leaves_the_final_retraining_out():
     tree.add(Node(0, "draft", (), state="scored", seconds=30.0))
     tree.add(Node(1, "draft", (), state="written", seconds=0.0))
     events = [
-        Event("opened", 0.0, "", {"queued_s": 7.0}),
+        Event("opened", 0.0, "", {"queued_s": 7.0}),  # of an older harness
+        Event("scored", 30.0, "", {"queued_s": 2.0}),
+        Event("ungraded", 30.0, "", {"queued_s": 0.5}),
         Event("finalizing", 40.0, "", {}),
-        Event("opened", 45.0, "", {}),  # of an older harness
+        Event("opened", 45.0, "", {}),
+        Event("final", 60.0, "", {"queued_s": 9.0}),
     ]
-    assert how_far(events, tree, 90.0) == Progress(2, 40.0, 30.0, 7.0)
-    assert how_far(events[:1], tree, 35.0).active_s == 35.0
+    assert how_far(events, tree, 90.0) == Progress(2, 40.0, 30.0, 2.5, 7.0)
+    assert how_far(events[:2], tree, 35.0, waiting_s=1.0) == Progress(2, 35.0, 30.0, 3.0, 7.0)
 
 
 def test_replayed_calls_are_counted_and_charged_to_nobody():

@@ -92,7 +92,7 @@ def stranger(tmp_path: Path):
 
 def test_each_page_has_a_test() -> None:
     tests = Path(__file__).read_text()
-    assert len(PAGES) == 7
+    assert len(PAGES) == 8
     for page in PAGES:
         assert f'stranger("{page.stem.removeprefix("add-")}")' in tests
         assert page.name in (GUIDES / "extending.md").read_text()
@@ -165,6 +165,43 @@ def test_a_sandbox(stranger) -> None:
     shutil.rmtree(own.site)
     assert "final: node 0 retrained" in own.call(f"harness show {own.run()}").out
     assert "NOT ISOLATED" not in own.call("harness leaderboard runs").out
+
+
+def test_an_executor(stranger) -> None:
+    own = stranger("an-executor")
+    _, found, ran = own.follow("toy")
+    assert "ok    executor apart: of the package harness-apart 1.0" in found
+    assert "on the hidden test split" in ran
+    apart, run = own.scores(), own.run()
+    assert len(apart) == 2
+    assert (run / "run.toml").read_text().count('executor = "apart"') == 1
+    assert own.lock()["versions"]["harness-apart"] == "1.0"
+    own.call("harness run --task toy --profile test --steps 2 --runs-dir here --name here")
+    here = [
+        json.loads(f.read_text()) for f in sorted(own.folder.glob("here/here/nodes/*/score.json"))
+    ]
+    assert [score["score"] for score in apart] == [score["score"] for score in here]
+    log = "nodes/0000/stdout.log"
+    assert (run / log).read_bytes() == (own.folder / "here" / "here" / log).read_bytes()
+    assert "<local|apart>" in "".join(own.call("harness run --help").out.split())
+    assert "'apart'" in own.call("harness run --task toy --executor aprt", code=2).said
+    # What comes back for another question is nobody's score.
+    file, right = "harness_apart.py", own.read("harness_apart.py")
+    asked = "evaluation.job.model_dump_json()"
+    other = f'{asked}.replace(\'"split":"search"\', \'"split":"test"\')'
+    own.write(file, right.replace(asked, other))
+    own.call("pip install .")
+    submission = own.run() / "nodes/0000"
+    said = own.call(
+        f"harness score {submission} --task toy --profile test --executor apart", code=3
+    )
+    assert "What came back for submission is the answer to another question" in said.said
+    # Its run is read without it, goes on with it alone, and is scored again on this machine.
+    shutil.rmtree(own.site)
+    assert "final: node" in own.call(f"harness show {run}").out
+    assert "now:  accuracy" in own.call(f"harness rescore {run}").out
+    (run / "result.json").unlink()
+    assert "There is no executor 'apart'" in own.call(f"harness resume {run}", code=2).said
 
 
 def test_a_family_of_tasks(stranger) -> None:

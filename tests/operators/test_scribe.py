@@ -5,18 +5,18 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from judging import answering
 
 from harness.base.errors import ConfigError, ProviderError
 from harness.core.agent import Ask
 from harness.core.asked import Asked, Locked
 from harness.core.writing import Style
-from harness.launch.ready import get_ready
 from harness.operators.scribe import Scribe
 from harness.policies import make_policy
-from harness.search import evaluator
+from harness.search import local
+from harness.search.local import LocalEvaluator
 from harness.search.loop import Search
 from harness.store.rundir import Run
-from scorers import conditions
 from scorers.evaluate import evaluate
 from tasks.spec import find_task
 from tests.operators.model import GOOD, Scripted, ask, scored
@@ -250,20 +250,19 @@ def run(path, agent, *, steps, isolating, new=True, final=True):
         task="toy", profile="test", agent=agent.name, policy="greedy", steps=steps, time_s=600,
         seed=1, sandbox=isolating.name,
     )  # fmt: skip
-    ready = get_ready(task, asked, trusted=False, progress=quiet, observe=quiet)
+    worker = LocalEvaluator(1)
+    place = worker.get_ready(asked, trusted=False, hardware=None, progress=quiet, observe=quiet)
     lock = Locked(
-        harness="0", task_hash=task.hash("test"), data_hash=ready.manifest.hash,
-        data=str(ready.data), scorer=conditions.scorer(), sandbox=ready.backend.name, policy={},
+        harness="0", **dict(place.expected), data=place.data, sandbox=place.sandbox, policy={},
         versions={}, hardware={}, audit_key="k",
     )  # fmt: skip
     opened = Run.create(path, asked, lock) if new else Run.open(path)
-    worker = ready.evaluator(quiet)
     journal = opened.journal()
-    search = Search(opened, task=task, agent=agent, policy=policy, evaluator=worker,
+    search = Search(opened, task=task, agent=agent, policy=policy, evaluator=worker, place=place,
                     journal=journal, observe=quiet)  # fmt: skip
     search.search()
     score = search.finalize() if final else None
-    worker.cancel()
+    worker.close()
     journal.close()
     return SimpleNamespace(path=opened.path, tree=search.state.tree, final=score)
 
@@ -334,17 +333,14 @@ def zip_debugs(agent, model):
 def test_a_resumed_run_asks_in_the_same_words(tmp_path, isolating, monkeypatch):
     said = {}
 
-    def judged(request, *, log, observe, cancel):
+    def judged(evaluation, request):
         """The real judge, once for each design: what it said is said again."""
         design = request.files["model.py"]
         if design not in said:
-            score = evaluate(request, log=log, observe=observe, cancel=cancel)
-            said[design] = score, log.read_bytes()
-        score, printed = said[design]
-        log.write_bytes(printed)
-        return score
+            said[design] = evaluate(request)
+        return answering(evaluation.job, said[design].score, said[design].log)
 
-    monkeypatch.setattr(evaluator, "evaluate", judged)
+    monkeypatch.setattr(local, "judge", judged)
     replies = ["Learned one.", "Learned two.", "Learned three."]
     code = [answer_of(designs()[n]) for n in ("half", "constant", "half", "whole")]
     order = [code[0], replies[0], code[1], replies[1], code[2], replies[2], code[3]]

@@ -14,20 +14,18 @@ from pathlib import Path
 import pytest
 from hostview import PATIENCE_S
 
-from harness.base.errors import ConfigError, GpuUnavailableError, HarnessError
+from harness.base.errors import Cancelled, ConfigError, GpuUnavailableError
 from harness.cli import main
 from harness.core.asked import Asked
-from harness.launch import ready
 from harness.launch import run as launch
-from harness.launch.ready import get_ready
-from harness.search.evaluator import Job, LocalEvaluator
+from harness.search import host
+from harness.search.local import LocalEvaluator
 from sandboxes import gpu_locks, gpu_pool, nvml
 from sandboxes.base import SandboxSpec
 from sandboxes.gpu_pool import GpuPool, is_ours
 from sandboxes.gpus import Gpu, Listing, gpu_uuids
 from sandboxes.process import ProcessBackend
 from scorers.sentinel import Sentinel
-from tasks.spec import find_task
 
 COMPETITOR = Path(__file__).parent / "gpu_competitor.py"
 ROOT = Path(__file__).parents[2]
@@ -356,10 +354,11 @@ def test_a_profile_that_needs_a_gpu_ends_with_2_a_cause_and_a_remedy(tmp_path, m
     assert "needs a GPU, and there is none here" in said
     assert "cause: NVML" in said
     assert "try:   --profile smoke" in said
+    evaluator = LocalEvaluator(1)
     with pytest.raises(ConfigError):
-        get_ready(
-            find_task("autoresearch"), Asked(task="autoresearch", profile="short"),
-            trusted=True, progress=print, observe=print,
+        evaluator.get_ready(
+            Asked(task="autoresearch", profile="short"),
+            trusted=True, hardware=None, progress=print, observe=print,
         )  # fmt: skip
 
 
@@ -370,36 +369,39 @@ def test_a_plain_process_sees_the_leased_gpus_and_without_a_lease_none(run_pytho
             assert run_python(box, source).stdout == seen
 
 
-def test_a_run_waits_before_its_budget_begins_and_gives_back_at_its_end(tmp_path, monkeypatch):
+def test_a_run_waits_for_a_gpu_when_it_has_something_to_evaluate_and_gives_it_back(
+    tmp_path, monkeypatch
+):
     toy = tmp_path / "tasks" / "toy"
     shutil.copytree(ROOT / "tests" / "toys" / "toy", toy)
     toml = toy / "task.toml"
     toml.write_text(toml.read_text().replace('device = "cpu"', 'device = "any"'))
     monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path / "tasks"))
     # The device listing again: what the constructor would ask the hardware.
-    monkeypatch.setattr(ready, "GpuPool", pool)
-    process = holder(tmp_path, 8)
-    seen, killed = [], []
+    monkeypatch.setattr(host, "GpuPool", pool)
+    others, seen = [], []
 
     def observe(what, label, details):
+        if what == "writing":  # the sandbox is tested by now, on a GPU that was given back
+            others.append(holder(tmp_path, 8))
         if what == "waiting":
-            time.sleep(0.3)  # what a budget that began too early would have lost
-            killed.append(time.monotonic())
-            process.kill()
-            process.wait()  # a process that dies gives its GPUs back one by one
-        seen.append((what, pool().usage()[0].by if what == "scored" else details.get("message")))
+            others[0].kill()
+            others[0].wait()  # a process that dies gives its GPUs back one by one
+        seen.append((what, pool().usage()[0].by if what == "training" else details.get("message")))
 
     asked = Asked(task="toy", policy="one_shot", profile="test", sandbox="process")
     try:
         result = launch.start(asked, tmp_path / "runs", progress=lambda *_: None, observe=observe)
     finally:
-        end(process)
-    assert seen[0][0] == "waiting"
-    assert f"leased by pid {process.pid}" in seen[0][1]
-    (during,) = [text for what, text in seen if what == "scored"]
-    assert during.startswith(f"leased by pid {os.getpid()}")
+        for other in others:
+            end(other)
+    said = [what for what, _ in seen]
+    assert said.index("writing") < said.index("queued") < said.index("waiting")
+    assert f"leased by pid {others[0].pid}" in dict(seen)["waiting"]
+    during = [text for what, text in seen if what == "training"]
+    assert [text.startswith(f"leased by pid {os.getpid()}") for text in during] == [True, True]
     assert result["valid"], result["message"]
-    assert result["seconds"]["total"] < time.monotonic() - killed[0]
+    assert result["spent"]["queued_s"] > 0
     (record,) = result["conditions"]["gpus"]
     assert record["uuid"] == ALL[0]
     assert record["verdict"].startswith("cannot tell: ")
@@ -407,23 +409,21 @@ def test_a_run_waits_before_its_budget_begins_and_gives_back_at_its_end(tmp_path
     pool().lease(8, wait=False).close()
 
 
-def test_each_worker_has_a_gpu_of_its_own(tmp_path):
-    taken, together = [], threading.Barrier(3)
+def test_a_pool_of_some_gpus_leases_those_alone():
+    few = pool().only(ALL[2:4])
+    with few.lease(2, wait=False) as lease, pool().lease(6, wait=False):
+        assert lease.uuids == ALL[2:4]
+        with pytest.raises(GpuUnavailableError, match="3 GPUs wanted, and there are 2 here"):
+            few.lease(3)
 
-    class Stop(HarnessError):
-        pass
 
-    def make_request(job, worker):
-        taken.append(worker)
-        together.wait(PATIENCE_S)  # only three at once pass
-        raise Stop("no request")
-
-    evaluator = LocalEvaluator(make_request, workers=3, observe=lambda *_: None)
-    job = Job("0", {}, "search", 0, "", tmp_path / "log")
-    for future in [evaluator.submit(job) for _ in range(12)]:
-        assert isinstance(future.exception(), Stop)
-    evaluator.cancel()
-    assert all(set(taken[i : i + 3]) == {0, 1, 2} for i in range(0, 12, 3)), taken
+def test_who_waits_can_be_stopped_and_leaves_the_queue():
+    stop = threading.Event()
+    with pool().lease(8):
+        threading.Timer(0.2, stop.set).start()
+        with pytest.raises(Cancelled):
+            pool().lease(1, stopped=stop.is_set)
+    pool().lease(8, wait=False).close()
 
 
 def facts(**values):

@@ -54,7 +54,9 @@ def score_toy(tmp_path, isolating, monkeypatch):
             backend=backend,
             **values,
         )
-        return evaluate(request, log=tmp_path / "log", observe=observe)
+        evaluated = evaluate(request, observe=observe)
+        run.log.write_bytes(evaluated.log)
+        return evaluated.score
 
     run.log = tmp_path / "log"
     run.data = tmp_path / "data"

@@ -34,9 +34,10 @@ def test_each_reference_design_trains_and_is_stateless_on_a_gpu(tmp_path, isolat
         backend=isolating,
         gpus=gpu_uuids()[:1],
     )
-    score = evaluate(request, log=tmp_path / "log")
+    evaluated = evaluate(request)
+    score = evaluated.score
     assert score.valid, score.message
-    assert b"sees NVIDIA" in (tmp_path / "log").read_bytes()
+    assert b"sees NVIDIA" in evaluated.log
     assert "NVIDIA" in str(score.conditions.hardware["gpu"])
     (spread,) = [a.value for a in score.audits if a.name == "statelessness"]
     print(design.name, "spread", spread)

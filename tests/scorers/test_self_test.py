@@ -142,7 +142,7 @@ def test_a_design_of_the_task_that_is_broken_by_itself_is_not_the_machines_fault
     ],
 )
 def test_what_only_looks_like_the_machines_fault_is_graded(ask, tests_well, source, reason):
-    assert self_test.evaluate(ask(source)).reason == reason
+    assert self_test.evaluate(ask(source)).score.reason == reason
     assert len(tests_well) == (reason is not None)
 
 

@@ -5,20 +5,22 @@ import numpy as np
 from harness.base.errors import Cancelled
 from scorers.evaluate import _Attempt, _Outcome, _score
 from scorers.judge import Verdict
+from scorers.request import Evaluated
 from scorers.score import Reason
 from scorers.sentinel import Sentinel
 
 
 class QuickJudge:
-    """In the place of ``evaluate``. The labels in ``held`` train until they are cancelled."""
+    """In the place of ``local.judge``. The labels in ``held`` train until they are cancelled."""
 
     def __init__(self) -> None:
         self.held: set[str] = set()
         self.cancelled: list[str] = []
 
-    def __call__(self, request, *, log, observe, cancel):
+    def __call__(self, evaluation, request):
+        observe, cancel = evaluation.observe, evaluation.stopped
         observe("training", {"limit_s": 20.0})
-        label = log.parent.name.lstrip("0") or "0"
+        label = evaluation.job.label
         if label in self.held:
             assert cancel.wait(60), "it was never cancelled"
             self.cancelled.append(label)
@@ -35,4 +37,5 @@ class QuickJudge:
             outcome = _Outcome(verdict)
         except Exception as error:
             outcome = _Outcome(None, Reason.RUNTIME_ERROR, str(error))
-        return _score(request, outcome, _Attempt(request, observe, cancel, Sentinel(())), 0.3)
+        attempt = _Attempt(request, observe, cancel, Sentinel(()))
+        return Evaluated(_score(request, outcome, attempt, 0.3), b"")

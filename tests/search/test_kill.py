@@ -19,7 +19,7 @@ from harness.cli.edge import settle
 from harness.core.asked import Asked
 from harness.launch.run import resume, start
 from harness.report.tree_view import as_json
-from harness.search import evaluator
+from harness.search import local
 from harness.store import training
 from harness.store.journal import read
 
@@ -251,7 +251,7 @@ class Shooter:
 @pytest.fixture
 def lossy(tmp_path, monkeypatch):
     """Return what runs the toy while sandboxes are shot."""
-    monkeypatch.setattr(evaluator, "BACK_OFF_S", 0.01)
+    monkeypatch.setattr(local, "BACK_OFF_S", 0.01)
 
     def run(shooter: Shooter) -> dict:
         asked = Asked(task="toy", profile="test", steps=2, sandbox="bubblewrap")

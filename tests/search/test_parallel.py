@@ -22,7 +22,7 @@ from harness.core.asked import Asked
 from harness.core.model import BudgetSpent
 from harness.launch.run import resume, start
 from harness.policies import POLICIES, make_policy
-from harness.search import evaluator, loop
+from harness.search import local, loop
 from harness.store.journal import read
 from harness.store.rundir import Run
 from harness.store.state import rebuild
@@ -85,7 +85,7 @@ def world(tmp_path, monkeypatch):
 @pytest.fixture
 def judge(monkeypatch):
     quick = QuickJudge()
-    monkeypatch.setattr(evaluator, "evaluate", quick)
+    monkeypatch.setattr(local, "judge", quick)
     return quick
 
 

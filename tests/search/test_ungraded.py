@@ -11,12 +11,12 @@ from harness.base.errors import Cancelled, ConfigError, JudgeError
 from harness.cli.screen import Screen
 from harness.core.asked import Asked
 from harness.launch.run import resume, start
-from harness.search import evaluator
+from harness.search import local
 
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluator, "BACK_OFF_S", 0.01)
+    monkeypatch.setattr(local, "BACK_OFF_S", 0.01)
     return World(tmp_path, monkeypatch)
 
 
@@ -26,14 +26,14 @@ def judge(monkeypatch):
     found = SimpleNamespace(broken=set(), asked=[])
     judge = QuickJudge()
 
-    def judged(request, *, log, observe, cancel):
-        label = log.parent.name.lstrip("0") or "0"
+    def judged(evaluation, request):
+        label = evaluation.job.label
         found.asked.append(label)
         if label in found.broken:
             raise ZeroDivisionError("a bug of ours")
-        return judge(request, log=log, observe=observe, cancel=cancel)
+        return judge(evaluation, request)
 
-    monkeypatch.setattr(evaluator, "evaluate", judged)
+    monkeypatch.setattr(local, "judge", judged)
     return found
 
 

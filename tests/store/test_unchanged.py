@@ -211,7 +211,8 @@ ASKED = Asked(task="toy", profile="test", agent="reference", policy="greedy", st
               time_s=60.0, seed=0, sandbox="auto", dollars=3.0)  # fmt: skip
 OTHER = {
     "format": 2, "task": "x", "profile": "x", "agent": "x", "policy": "x", "settings": ("x",),
-    "steps": 1, "time_s": 59.0, "seed": 1, "sandbox": "process", "workers": 2,
+    "steps": 1, "time_s": 59.0, "seed": 1, "sandbox": "process", "executor": "x",
+    "workers": 2,
     "data": {"source": "x"}, "gpu_hours": 1.0, "input_tokens": 1, "output_tokens": 1,
     "dollars": 2.0, "charge_waiting": True, "on_divergence": "live", "writing.base_url": "x",
     "writing.effort": "x", "writing.temperature": 0.5, "writing.max_answer_tokens": 1,

@@ -1,6 +1,7 @@
 """What a dry run says, against numbers worked out by hand."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -65,7 +66,7 @@ def make(tmp_path, text=SUITE):
 def test_hours_tokens_and_dollars_follow_from_what_the_suite_assumes(tmp_path):
     # An evaluation: half of 20 + 20 s = 20 s; a greedy step of a model 80 s, so that 45 begin
     # within the hour; then the final one. Without a model: 100 steps of 20 s.
-    said = words.plan_as_json(make(tmp_path), 2)
+    said = words.plan_as_json(make(tmp_path), 2, 0)
     greedy, gratis, one_shot = said["agents"]
     assert (greedy["agent"], greedy["runs"], greedy["steps"]) == ("priced greedy", 3, 135)
     assert greedy["hours"] == pytest.approx(3 * (45 * 80 + 20) / 3600)
@@ -87,17 +88,25 @@ def test_wall_clock_is_that_of_starting_in_order_in_the_first_free_slot(tmp_path
     # The other: 2020, then from 2020 on 80, from 2100 on 3620, from 5720 on 2020.
     plan = make(tmp_path)
     assert [e.seconds for e in plan.estimates] == [3620, 2020, 80, 3620, 2020, 80, 3620, 2020]
-    assert wall_s(plan.estimates, 1) == sum(e.seconds for e in plan.estimates)
-    assert wall_s(plan.estimates, 2) == 5720 + 3620
-    assert wall_s(plan.estimates, 100) == 3620
+    assert wall_s(plan.estimates, 1, 0) == sum(e.seconds for e in plan.estimates)
+    assert wall_s(plan.estimates, 2, 0) == 5720 + 3620
+    assert wall_s(plan.estimates, 100, 0) == 3620
+
+
+def test_wall_clock_is_no_less_than_what_all_gpus_have_to_do(tmp_path):
+    plan = make(tmp_path)
+    on_gpus = [replace(e, gpu_seconds=e.seconds / 2) for e in plan.estimates]
+    whole = sum(e.seconds for e in plan.estimates) / 2
+    assert [wall_s(on_gpus, 100, gpus) for gpus in (0, 1, 2)] == [3620, whole, whole / 2]
+    assert wall_s(on_gpus, 2, 2) == 5720 + 3620
 
 
 def test_unknown_prices_are_counted_apart_and_never_zero(tmp_path):
     plan = make(tmp_path, SUITE.replace('"gratis"]', '"unpriced", "gratis"]'))
-    total = words.plan_as_json(plan, 1)["total"]
+    total = words.plan_as_json(plan, 1, 0)["total"]
     assert total["unpriced"] == ["unpriced"]
     assert total["dollars"] == pytest.approx(4.59 + 0.014)
-    table = "\n".join(words.plan_table(plan, 1, None))
+    table = "\n".join(words.plan_table(plan, 1, 0, None))
     assert "at least $4.60; 1 model of unknown price: unpriced" in table
     assert "≥" in table
     with pytest.raises(ConfigError, match=r"the price of unpriced is unknown[\s\S]*input_tokens"):
@@ -116,14 +125,14 @@ def without_guesses(*policies):
 
 def test_tokens_that_the_suite_does_not_guess_are_unknown_and_never_zero(tmp_path):
     plan = make(tmp_path, without_guesses("greedy", "one_shot"))
-    said = words.plan_as_json(plan, 1)
+    said = words.plan_as_json(plan, 1, 0)
     for part in (said["total"], said["agents"][0]):
         assert (part["tokens_in"], part["tokens_out"], part["dollars"]) == (None, None, None)
     assert said["total"]["unguessed"] == ["greedy", "one_shot"]
     assert said["total"]["unpriced"] == []
     # Who calls no model is known to cost nothing.
     assert (said["agents"][1]["agent"], said["agents"][1]["dollars"]) == ("gratis greedy", 0.0)
-    table = words.plan_table(plan, 1, 5.0)
+    table = words.plan_table(plan, 1, 0, 5.0)
     assert not any("$0" in line for line in table)
     priced = next(line for line in table if line.startswith("priced greedy"))
     assert priced.split()[-3:] == ["unknown", "unknown", "unknown"]
@@ -138,10 +147,10 @@ def test_tokens_that_the_suite_does_not_guess_are_unknown_and_never_zero(tmp_pat
 
 def test_what_one_policy_lacks_makes_the_sum_a_lower_bound(tmp_path):
     plan = make(tmp_path, without_guesses("one_shot"))
-    total = words.plan_as_json(plan, 1)["total"]
+    total = words.plan_as_json(plan, 1, 0)["total"]
     assert total["dollars"] == pytest.approx(4.59)
     assert (total["tokens_in"], total["at_least_runs"]) == (1_350_000, 2)
-    table = "\n".join(words.plan_table(plan, 1, None))
+    table = "\n".join(words.plan_table(plan, 1, 0, None))
     assert "at least $4.59" in table
     assert "≥ 4.59" in table
     assert "≥ 1.35" in table
@@ -149,7 +158,7 @@ def test_what_one_policy_lacks_makes_the_sum_a_lower_bound(tmp_path):
 
 def test_a_small_sum_is_not_rounded_to_nothing(tmp_path):
     text = SUITE.replace("steps = 100", "steps = 1").replace("seeds = 3", "seeds = 1")
-    table = words.plan_table(make(tmp_path, text.replace("10_000", "5_000")), 1, None)
+    table = words.plan_table(make(tmp_path, text.replace("10_000", "5_000")), 1, 0, None)
     one_shot = next(line for line in table if line.startswith("priced one_shot"))
     assert "0.002" in one_shot  # 2 x 1,000 tokens, in millions
     assert " 0.01 " in one_shot + " "
@@ -181,7 +190,7 @@ def test_how_far_a_sweep_is_says_what_is_not_known_of_its_dollars(
 def test_what_is_not_here_is_named_and_counted_and_refused_before_anything_starts(tmp_path):
     text = SUITE.replace('["toy"]', '["toy", "lra/nonesuch"]').replace('"gratis"', '"shut"')
     plan = make(tmp_path, text)
-    table = "\n".join(words.plan_table(plan, 1, None))
+    table = "\n".join(words.plan_table(plan, 1, 0, None))
     assert "8 runs cannot be made: task lra/nonesuch is not here yet" in table
     assert "6 runs cannot be made: agent shut was shut on 2026-03-09" in table
     assert "priced retires: 2026-12-11" in table
@@ -203,7 +212,8 @@ def test_a_missing_key_or_gpu_stops_a_sweep_but_not_a_dry_run(tmp_path):
     assert gpu.missing == {}
     assert len(gpu.obstacles(0)) == 8
     assert gpu.obstacles(1) == {}
-    assert words.plan_as_json(gpu, 1)["total"]["gpu_hours"] > 0
+    total = words.plan_as_json(gpu, 1, 0)["total"]
+    assert 0 < total["gpu_hours"] < total["hours"], "a GPU is held while it evaluates only"
 
 
 def test_a_profile_or_policy_that_does_not_exist_is_refused_with_the_nearest(tmp_path):
@@ -239,4 +249,4 @@ def test_measured_steps_replace_assumed_ones(tmp_path):
     # Another agent writes at another speed: of theirs only the evaluations count.
     assert (gratis.measured, gratis.seconds) == (2, 100 * 10 + 10)
     assert one_shot.seconds == (10 + 40) + 10
-    assert "seconds of 8 runs as measured" in "\n".join(words.plan_table(plan, 1, None))
+    assert "seconds of 8 runs as measured" in "\n".join(words.plan_table(plan, 1, 0, None))

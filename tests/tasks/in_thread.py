@@ -36,7 +36,7 @@ def evaluated(
     task = Task(task.folder, definition, task.variant)
     data, manifest = task.prepare("test", root, lambda *_: None)
     files = {"model.py": source}
-    return evaluate(Request(task, "test", split, files, data, manifest, 3, "a1b2", backend))
+    return evaluate(Request(task, "test", split, files, data, manifest, 3, "a1b2", backend)).score
 
 
 class InThread:

@@ -291,8 +291,8 @@ def test_the_key_is_in_no_sandbox_run_or_log(private, isolating, tmp_path, monke
         task=task, profile="test", split="search", files={"model.py": SPY}, data=data,
         manifest=manifest, training_seed=3, audit_seed="a1b2", backend=isolating, gpus=(),
     )  # fmt: skip
-    score = evaluate(request, log=tmp_path / "log")
-    log = (tmp_path / "log").read_text()
+    evaluated = evaluate(request)
+    score, log = evaluated.score, evaluated.log.decode()
     assert score.valid, score.message
     assert "/data/train/tokens.npy" in log
     assert "HARNESS" not in log

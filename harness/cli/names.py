@@ -1,16 +1,18 @@
-"""--sandbox: the names that can be chosen here."""
+"""Options that take one of the names that are known here: --sandbox, --executor."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import typer
 
+from harness.search.executors import EXECUTORS as KNOWN
 from sandboxes.registry import AUTO, BACKENDS
 
-ALL = [AUTO, *BACKENDS.names()]
+SANDBOXES = [AUTO, *BACKENDS.names()]
+EXECUTORS = KNOWN.names()
 
 
-def sandbox_option(names: Sequence[str], *, help: str) -> Any:  # noqa: A002, ANN401 (as typer's own)
+def one_of(names: Sequence[str], *, help: str) -> Any:  # noqa: A002, ANN401 (as typer's own)
     """Return the option that takes one of the names."""
 
     def chosen(name: str) -> str:

@@ -1,0 +1,189 @@
+"""An evaluation as plain data, so that it can run elsewhere, and what stands for it meanwhile."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.base.digests import digest
+from harness.base.errors import JudgeError
+from harness.core.asked import Asked
+from scorers.request import Evaluated
+from scorers.score import Score
+from scorers.submission import hash_files
+
+Observe = Callable[[str, str, dict[str, Any]], None]
+"""Called as ``observe(what, label, details)`` for whoever watches; from several threads."""
+
+
+def teller(observe: Observe) -> Callable[[str], None]:
+    """Return what tells an observer, in words, what is waited for."""
+    return lambda line: observe("waiting", "", {"message": line})
+
+
+class _Plain(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Expected(_Plain):
+    """What the names in a job stand for where it was made; where they stand for others it fails.
+
+    Hashes of task, data and scorer; of the key that hidden rows were drawn with the fingerprint,
+    of the sandbox's image the digest, each empty where there is none.
+    """
+
+    task_hash: str
+    data_hash: str
+    hidden_key: str
+    scorer: str
+    image: str
+
+
+class JobSpec(_Plain):
+    """One evaluation, and all that decides it. ``label`` names it on screens and in errors.
+
+    ``data`` replaces values of the profile's ``data``. ``strict``: the exported model is scored,
+    in fresh processes that share no memory.
+    """
+
+    format: Literal[1] = 1
+    label: str
+    task: str
+    profile: str
+    data: dict[str, str]
+    sandbox: str
+    split: Literal["search", "test"]
+    files: dict[str, str]
+    training_seed: Annotated[int, Field(ge=0)]
+    audit_seed: str
+    strict: bool = False
+    expected: Expected
+
+    @property
+    def id(self) -> str:
+        """Which question it is: equal where all is equal but the label."""
+        return self._digest_without("label")
+
+    @property
+    def batch_key(self) -> str:
+        """What it must have in common with jobs that it is trained together with."""
+        return self._digest_without("label", "files", "training_seed", "audit_seed")
+
+    def _digest_without(self, *names: str) -> str:
+        return digest(json.dumps(self.model_dump(exclude=set(names)), sort_keys=True))
+
+    def asks_for(self, score: Score) -> bool:
+        """Return whether a score is of these files, split and seeds."""
+        made = score.conditions
+        return (score.submission, made.split, made.training_seed, made.audit_seed) == (
+            hash_files(self.files), self.split, self.training_seed, self.audit_seed
+        )  # fmt: skip
+
+    def made_otherwise(self, score: Score) -> str:
+        """Return what was expected and was another thing when a score was made; "" if nothing."""
+        expected = {"profile": self.profile, "sandbox": self.sandbox, **dict(self.expected)}
+        made = dict(score.conditions)
+        return differing({name: v for name, v in expected.items() if name in made}, made)
+
+
+def differing(expected: Mapping[str, object], found: Mapping[str, object]) -> str:
+    """Return what was found and is not as expected, in words; "" if all is."""
+    return "; ".join(
+        f"{name}: expected {value!r}, found {found[name]!r}"
+        for name, value in expected.items()
+        if found[name] != value
+    )
+
+
+class Place(_Plain):
+    """Where the evaluations of a request run, and what its names stand for there.
+
+    ``hardware`` and ``versions`` are those of every evaluation (``scorers.score.Conditions``).
+    """
+
+    sandbox: str
+    data: str
+    expected: Expected
+    hardware: dict[str, str | int]
+    versions: dict[str, str]
+
+    def job(
+        self,
+        asked: Asked,
+        label: str,
+        files: Mapping[str, str],
+        *,
+        split: Literal["search", "test"],
+        training_seed: int,
+        audit_seed: str,
+        strict: bool = False,
+    ) -> JobSpec:
+        """Return one evaluation of a request."""
+        return JobSpec(
+            label=label,
+            task=asked.task,
+            profile=asked.profile,
+            data=asked.data,
+            sandbox=self.sandbox,
+            split=split,
+            files=dict(files),
+            training_seed=training_seed,
+            audit_seed=audit_seed,
+            strict=strict,
+            expected=self.expected,
+        )
+
+
+class Evaluation(Future[Evaluated]):
+    """A job under way: a future, which an executor gives its end.
+
+    What is given is its own or nothing: a result of another question is a JudgeError.
+    """
+
+    def __init__(self, job: JobSpec, observe: Observe) -> None:
+        super().__init__()
+        self.job = job
+        self.stopped = threading.Event()
+        """Set by ``stop``: the executor then gives it up, and it ends with Cancelled."""
+        self._tell = observe
+        self._waited_s, self._waits_since = 0.0, time.monotonic()
+
+    def stop(self) -> None:
+        """Give it up, and no other. Idempotent; it has ended once the future is done."""
+        self.stopped.set()
+
+    def observe(self, what: str, details: dict[str, Any]) -> None:
+        """Tell whoever watches what happens to it."""
+        self._tell(what, self.job.label, details)
+
+    @property
+    def queued_s(self) -> float:
+        """Seconds that it has waited so far for a place to run: nobody is charged for them."""
+        return self._waited_s + max(0.0, time.monotonic() - self._waits_since)
+
+    def begin(self) -> None:
+        """Its place is there: it waits no longer."""
+        self._waited_s, self._waits_since = round(self.queued_s, 3), float("inf")
+
+    def wait_again(self) -> None:
+        """It is to be tried again, and waits for a place once more."""
+        self._waits_since = time.monotonic()
+
+    def set_result(self, result: Evaluated) -> None:
+        """End it, with what became of it."""
+        job, score = self.job, result.score
+        wrong = job.made_otherwise(score) if job.asks_for(score) else "other files, split or seeds"
+        if wrong:
+            self.set_exception(
+                JudgeError(
+                    f"What came back for {job.label} is the answer to another question.",
+                    cause=wrong,
+                    remedy="begin anew where task, data or harness were changed meanwhile",
+                )
+            )
+        else:
+            super().set_result(result)

@@ -1,0 +1,153 @@
+"""What a request's names stand for on this machine: task, data, sandbox and GPUs, made ready."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.base.errors import ConfigError
+from harness.base.faults import explain
+from harness.base.paths import data_root
+from harness.core.jobs import Expected, JobSpec, Place, differing
+from harness.search.leftovers import collect
+from sandboxes import registry
+from sandboxes.gpu_pool import GpuPool
+from scorers import conditions, self_test
+from scorers.request import Request
+from tasks import hidden
+from tasks.definition import Manifest, Progress
+from tasks.spec import Task, find_task
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """This machine, ready to evaluate submissions to one task at one profile.
+
+    ``blank`` is a request without a submission; its GPU is one like all of ``gpus``, and not
+    leased. Each evaluation leases one of those; None where it computes on the CPU.
+    """
+
+    blank: Request
+    gpus: GpuPool | None
+    warning: str | None
+    """On the sandbox."""
+
+    @property
+    def expected(self) -> Expected:
+        """What the names in its jobs stand for here."""
+        blank = self.blank
+        return Expected(
+            task_hash=blank.task.hash(blank.profile),
+            data_hash=blank.manifest.hash,
+            hidden_key=str(blank.manifest.parameters.get(hidden.PARAMETER, "")),
+            scorer=conditions.judge_of(blank.task.definition),
+            image=blank.backend.image,
+        )
+
+    @property
+    def place(self) -> Place:
+        """What to tell whoever makes jobs."""
+        return Place(
+            sandbox=self.blank.backend.name,
+            data=str(self.blank.data),
+            expected=self.expected,
+            hardware=conditions.hardware(self.blank.gpus),
+            versions=conditions.versions(),
+        )
+
+    def check(self, job: JobSpec) -> None:
+        """Raise ConfigError where the names in a job stand for other things than expected."""
+        if wrong := differing(dict(job.expected), dict(self.expected)):
+            raise ConfigError(
+                f"{job.label} cannot be evaluated here: it would be another question.",
+                cause=wrong,
+                remedy="the same task, data, harness, key and image as where it was asked",
+            )
+
+    def request(self, job: JobSpec, gpus: tuple[str, ...]) -> Request:
+        """Return what the judge is asked. ``gpus``: UUIDs, leased."""
+        return replace(
+            self.blank,
+            split=job.split,
+            files=job.files,
+            training_seed=job.training_seed,
+            audit_seed=job.audit_seed,
+            strict=job.strict,
+            gpus=gpus,
+        )
+
+    def test(self, say: Callable[[str], None]) -> None:
+        """Test the sandbox unless that went well before. Raises as ``self_test.require`` does."""
+        if self.gpus is None or self_test.passed(self.blank):
+            self_test.require(self.blank, say=say)
+            return
+        with self.gpus.lease(1, on_wait=say) as lease:
+            self_test.require(replace(self.blank, gpus=lease.uuids), say=say)
+
+
+def find_host(
+    task: str,
+    profile: str,
+    data: Mapping[str, str],
+    sandbox: str,
+    *,
+    trusted: bool,
+    hardware: Mapping[str, str | int] | None,
+    progress: Progress,
+) -> Host:
+    """Find the task, choose sandbox and GPUs, and prepare the data.
+
+    ``hardware``: of GPUs of several models take those. Raises ConfigError with a remedy.
+    """
+    chosen = find_task(task)
+    gpus = _alike(chosen, profile, hardware)
+    backend, warning = registry.choose(sandbox, trusted=trusted)
+    collect()  # what a killed run left holds memory: its scratch disk is a tmpfs
+    folder, manifest = _prepared(chosen, profile, data, progress)
+    blank = Request(
+        task=chosen,
+        profile=profile,
+        split="search",
+        files={},
+        data=folder,
+        manifest=manifest,
+        training_seed=0,
+        audit_seed="",
+        backend=backend,
+        gpus=() if gpus is None else (gpus.gpus[0].uuid,),
+    )
+    return Host(blank, gpus, warning)
+
+
+def _prepared(
+    task: Task, profile: str, data: Mapping[str, str], progress: Progress
+) -> tuple[Path, Manifest]:
+    try:
+        return task.prepare(profile, data_root(), progress, data)
+    except OSError as error:
+        told = explain(error)
+        raise type(told)(
+            f"The data of {task.name} could not be prepared in {data_root()}.",
+            cause=str(error),
+            remedy=f"{told.remedy}; or set HARNESS_DATA to another folder",
+        ) from error
+
+
+def _alike(task: Task, profile: str, hardware: Mapping[str, str | int] | None) -> GpuPool | None:
+    """Return GPUs on which scores compare: those of ``hardware``, else of the commonest model.
+
+    None for the CPU. Raises ConfigError where a GPU is needed and none is here.
+    """
+    device, pool = task.profile(profile).device, GpuPool()
+    if device == "cpu" or (device == "any" and not pool.gpus):
+        return None
+    if not pool.gpus:
+        raise ConfigError(
+            f"Profile {profile} of {task.name} needs a GPU, and there is none here.",
+            cause=pool.reason,
+            remedy="--profile smoke, or a machine with a GPU (harness doctor)",
+        )
+    found = {gpu.uuid: conditions.hardware((gpu.uuid,)) for gpu in pool.gpus}
+    models = list(found.values())
+    commonest = max(models, key=models.count)
+    wanted = hardware if hardware in models else commonest
+    return pool.only([uuid for uuid, model in found.items() if model == wanted])

@@ -1,0 +1,281 @@
+"""Evaluations in threads of this process: each has a sandbox, and a GPU while it runs."""
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from harness.base.errors import Cancelled, HarnessError, JudgeError
+from harness.base.registry import load
+from harness.base.watching import unbreakable
+from harness.core.asked import Asked
+from harness.core.jobs import Evaluation, JobSpec, Observe, Place, teller
+from harness.search.host import Host, find_host
+from sandboxes.gpu_pool import GpuPool, Lease
+from scorers.request import Evaluated, Request, Together, Trial
+from scorers.self_test import evaluate
+from tasks.definition import Progress
+from tasks.kinds import KINDS
+
+RETRIES = 2
+"""How often an evaluation is tried again when our side of it broke."""
+
+JUDGED_AGAIN = 1
+"""The same where it was the judge: mostly that is a fault of ours, and fails again."""
+
+BACK_OFF_S = 2.0
+UNBEGUN = "Stopped before it began."
+LOOK_S = 0.2
+"""How often who waits for a turn looks for those that were stopped meanwhile."""
+
+
+class LocalEvaluator:
+    """Evaluates on this machine, ``slots`` jobs at once, fewer where there are fewer GPUs.
+
+    Of one run one thread alone stands in the queue for GPUs: of many runs each has its turn,
+    however many slots they have.
+    """
+
+    name = "local"
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._threads = ThreadPoolExecutor(slots, thread_name_prefix="evaluate")
+        self._hosts: dict[tuple[object, ...], Host] = {}
+        self._waiting: list[Evaluation] = []
+        self._under_way: set[Evaluation] = set()
+        self._lock, self._turn = threading.Lock(), threading.Lock()
+
+    def get_ready(
+        self,
+        asked: Asked,
+        *,
+        trusted: bool,
+        hardware: Mapping[str, str | int] | None,
+        progress: Progress,
+        observe: Observe,
+    ) -> Place:
+        """Prepare data, choose sandbox and GPUs, and test it all; see ``Evaluator``."""
+        progress, observe = unbreakable(progress), unbreakable(observe)
+        host = find_host(
+            asked.task,
+            asked.profile,
+            asked.data,
+            asked.sandbox,
+            trusted=trusted,
+            hardware=hardware,
+            progress=progress,
+        )
+        for text in filter(None, (host.warning, self._crowded(host))):
+            observe("warning", "", {"message": text})
+        host.test(teller(observe))
+        place = host.place
+        self._hosts[_key(asked.task, asked.profile, asked.data, place.sandbox)] = host
+        return place
+
+    def submit(self, jobs: Sequence[JobSpec], observe: Observe) -> list[Evaluation]:
+        """Begin jobs; see ``Evaluator``."""
+        begun = [Evaluation(job, unbreakable(observe)) for job in jobs]
+        with self._lock:
+            self._waiting += begun
+            self._under_way.update(begun)
+        for evaluation in begun:
+            evaluation.add_done_callback(self._ended)
+            self._threads.submit(self._work)
+        return begun
+
+    def close(self) -> None:
+        """Stop all that is under way; return when nothing of it is alive. Idempotent."""
+        with self._lock:
+            for evaluation in self._under_way:
+                evaluation.stop()
+        self._threads.shutdown(wait=True)
+
+    def _ended(self, evaluation: Any) -> None:  # noqa: ANN401 (typed as any future)
+        with self._lock:
+            self._under_way.discard(evaluation)
+
+    def _work(self) -> None:
+        """Take the first that waits to its end, and those that are trained together with it."""
+        batch, causes, attempt = list[Evaluation](), list[str](), 0
+        while True:
+            ends = self._ends(batch, causes)
+            again = []
+            for evaluation, end in zip(batch, ends, strict=True):
+                if isinstance(end, Evaluated):
+                    evaluation.set_result(end)
+                elif attempt < _retries(end) and not evaluation.stopped.is_set():
+                    again.append((evaluation, str(end)))
+                else:
+                    evaluation.set_exception(end)
+            if not again:
+                return
+            batch, causes = [evaluation for evaluation, _ in again], [cause for _, cause in again]
+            batch[0].stopped.wait(BACK_OFF_S * 2**attempt)
+            attempt += 1
+
+    def _ends(
+        self, batch: list[Evaluation], causes: Sequence[str]
+    ) -> Sequence[Evaluated | BaseException]:
+        """Evaluate some once; return what became of each, in order. Never raises.
+
+        ``batch``: those that are tried again, because of ``causes``; or none, and it becomes what
+        waits.
+        """
+        try:
+            for evaluation, cause in zip(batch, causes, strict=True):
+                evaluation.observe("retry", {"cause": cause})
+                evaluation.wait_again()
+            with self._place(batch) as requests:
+                for evaluation in batch:
+                    evaluation.begin()
+                if not requests:
+                    return []
+                together = _together(requests[0])
+                if not together:
+                    return [judge(batch[0], requests[0])]
+                return _judge_together(load(together), batch, requests)
+        except HarnessError as error:
+            return [error] * len(batch)
+        except Exception as error:  # noqa: BLE001 (it is raised from a JudgeError)
+            return [_ours(evaluation, error) for evaluation in batch]
+        except BaseException as error:  # noqa: BLE001 (whoever waits for them raises it)
+            return [error] * len(batch)
+
+    @contextmanager
+    def _place(self, batch: list[Evaluation]) -> Iterator[list[Request]]:
+        """Wait for a place to evaluate a batch, and hold it: a GPU, or cores.
+
+        Whoever waits for a GPU, or trains together on the cores, keeps the others of this run
+        waiting: so they gather, and of many runs each has its turn.
+        """
+        with ExitStack() as held, ExitStack() as turn:
+            turn.enter_context(self._my_turn())
+            fresh = not batch
+            batch += self._next() if fresh else ()
+            if not batch:
+                yield []
+                return
+            host = self._host(batch[0].job)
+            host.check(batch[0].job)
+            gpus: tuple[str, ...] = ()
+            if host.gpus is not None:
+                gpus = held.enter_context(self._lease(host.gpus, batch)).uuids
+            together = _together(host.blank)
+            if fresh and together:
+                batch += self._companions(batch[0].job.batch_key)
+            if gpus or not together:
+                turn.close()
+            if all(evaluation.stopped.is_set() for evaluation in batch):
+                raise Cancelled(UNBEGUN)
+            yield [host.request(evaluation.job, gpus) for evaluation in batch]
+
+    @contextmanager
+    def _my_turn(self) -> Iterator[None]:
+        while not self._turn.acquire(timeout=LOOK_S):
+            self._let_go()
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    def _lease(self, gpus: GpuPool, batch: Sequence[Evaluation]) -> Lease:
+        def stopped() -> bool:
+            self._let_go()
+            return all(evaluation.stopped.is_set() for evaluation in batch)
+
+        first = batch[0]
+        first.observe("queued", {})
+        return gpus.lease(
+            1, on_wait=lambda line: first.observe("waiting", {"message": line}), stopped=stopped
+        )
+
+    def _next(self) -> list[Evaluation]:
+        """Take the first that waits, if any does."""
+        self._let_go()
+        with self._lock:
+            first = self._waiting[:1]
+            del self._waiting[:1]
+        return first
+
+    def _companions(self, batch_key: str) -> list[Evaluation]:
+        """Take those that wait and may be trained with one of that key."""
+        with self._lock:
+            found = [one for one in self._waiting if one.job.batch_key == batch_key]
+            self._waiting = [one for one in self._waiting if one not in found]
+        return found
+
+    def _let_go(self) -> None:
+        """End those that were stopped while they waited."""
+        with self._lock:
+            stopped = [one for one in self._waiting if one.stopped.is_set()]
+            self._waiting = [one for one in self._waiting if one not in stopped]
+        for evaluation in stopped:
+            evaluation.set_exception(Cancelled(UNBEGUN))
+
+    def _host(self, job: JobSpec) -> Host:
+        """Return this machine made ready for a job, as it was for the request if that is known."""
+        key = _key(job.task, job.profile, job.data, job.sandbox)
+        if key not in self._hosts:
+            names = (job.task, job.profile, job.data, job.sandbox)
+            host = find_host(*names, trusted=False, hardware=None, progress=_quiet)
+            host.test(_quiet)
+            self._hosts[key] = host
+        return self._hosts[key]
+
+    def _crowded(self, host: Host) -> str | None:
+        """Return a warning where evaluations would slow each other down."""
+        limits, here = host.blank.task.profile(host.blank.profile).limits, os.sched_getaffinity(0)
+        at_once = min(self._slots, len(host.gpus.gpus) if host.gpus else self._slots)
+        if at_once == 1 or at_once * limits.cpus <= len(here):
+            return None
+        return (
+            f"{at_once} evaluations at once may use {at_once * limits.cpus} cores and there are "
+            f"{len(here)}: each trains slower than alone, and time limits are by the clock."
+        )
+
+
+def judge(evaluation: Evaluation, request: Request) -> Evaluated:
+    """Evaluate one. Raises InfrastructureError, JudgeError, ConfigError, Cancelled."""
+    return evaluate(request, observe=evaluation.observe, cancel=evaluation.stopped)
+
+
+def _together(request: Request) -> str:
+    """Return the address of what trains several such at once; "" where nothing does."""
+    return KINDS.find(request.task.definition.kind).together
+
+
+def _judge_together(
+    together: Together, batch: Sequence[Evaluation], requests: Sequence[Request]
+) -> Sequence[Evaluated | HarnessError]:
+    ends = together([Trial(r, e.observe, e.stopped) for e, r in zip(batch, requests, strict=True)])
+    if len(ends) != len(batch):
+        raise JudgeError(f"{len(batch)} submissions were judged, and {len(ends)} answers came.")
+    return ends
+
+
+def _retries(end: BaseException) -> int:
+    if isinstance(end, JudgeError):
+        return JUDGED_AGAIN
+    return RETRIES if isinstance(end, HarnessError) and end.retryable else 0
+
+
+def _ours(evaluation: Evaluation, error: Exception) -> JudgeError:
+    """Whatever else happens in the judge is ours, not the submission's."""
+    told = JudgeError(
+        f"The judge failed on {evaluation.job.label}.",
+        cause=f"{type(error).__name__}: {error}",
+        remedy="it is judged again by harness resume RUN; please report it",
+    )
+    told.__cause__ = error
+    return told
+
+
+def _key(task: str, profile: str, data: Mapping[str, str], sandbox: str) -> tuple[object, ...]:
+    return task, profile, tuple(sorted(data.items())), sandbox
+
+
+def _quiet(*_: object) -> None:
+    pass

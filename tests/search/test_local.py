@@ -1,0 +1,474 @@
+"""Evaluations on one machine: GPUs that are held while they compute, turns, batches, ends."""
+
+import json
+import shutil
+import threading
+import time
+from collections import Counter
+from concurrent.futures import wait
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from held import PATIENCE_S, TOYS, until
+from judging import answering
+from slow_agents import Scripted
+
+from harness.agents import AGENTS
+from harness.base.errors import Cancelled, InfrastructureError, JudgeError
+from harness.base.seeds import derive
+from harness.core.asked import Asked
+from harness.launch.run import resume, start
+from harness.search import host, local
+from harness.search.local import LocalEvaluator
+from harness.store.journal import read
+from sandboxes import gpu_locks
+from sandboxes.gpu_pool import GpuPool
+from sandboxes.gpus import Gpu, Listing
+from scorers import conditions
+from scorers.evaluate import evaluate
+from scorers.request import Evaluated
+from tasks.kinds import KINDS, Kind
+from tasks.spec import find_task
+
+ASKED = Asked(task="toy", profile="test", sandbox="process")
+NO_KNOBS = {"split": "search", "training_seed": 0, "audit_seed": "a"}
+
+
+def quiet(*_: object) -> None:
+    pass
+
+
+@pytest.fixture(autouse=True)
+def world(tmp_path, monkeypatch):
+    """GPUs that are not there: ``gpus(n)`` makes so many; the toy computes on one if there is."""
+    task = shutil.copytree(TOYS / "toy", tmp_path / "tasks" / "toy")
+    toml = Path(task) / "task.toml"
+    toml.write_text(toml.read_text().replace('device = "cpu"', 'device = "any"'))
+    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path / "tasks"))
+    monkeypatch.setenv(gpu_locks.ENVIRONMENT, str(tmp_path / "locks"))
+    found = SimpleNamespace(gpus=(), toml=toml, folder=tmp_path, judged=[])
+    monkeypatch.setattr(host, "GpuPool", lambda: pool(found.gpus))
+    models = lambda: {gpu.uuid: gpu.name for gpu in found.gpus}  # noqa: E731
+    monkeypatch.setattr(conditions, "gpu_models", models)
+    monkeypatch.setattr(host.self_test, "passed", lambda request: True)  # has tests of its own
+    monkeypatch.setattr(host.self_test, "require", lambda *_, **__: None)
+
+    def judge(evaluation, request):
+        """Judge at once, after what a test does meanwhile."""
+        found.judged.append((evaluation.job.label, request.gpus))
+        found.meanwhile(evaluation, request)
+        if evaluation.stopped.is_set():
+            raise Cancelled("stopped")
+        made = {"hardware": conditions.hardware(request.gpus)}
+        score = pattern.score.conditions.model_copy(update=made)
+        like = pattern.score.model_copy(update={"conditions": score})
+        return answering(evaluation.job, like, b"said")
+
+    found.meanwhile = lambda evaluation, request: None
+    pattern = real(found)
+    monkeypatch.setattr(local, "judge", judge)
+    return found
+
+
+def real(world) -> Evaluated:
+    """Return what the real judge makes of a design, on a machine without GPUs."""
+    evaluator = LocalEvaluator(1)
+    job = jobs(evaluator, "a")[0]
+    (evaluation,) = evaluator.submit([job], quiet)
+    evaluated = evaluation.result(PATIENCE_S)
+    evaluator.close()
+    return evaluated
+
+
+def some(n: int, model: str = "Fake H100") -> tuple[Gpu, ...]:
+    return tuple(Gpu(f"GPU-fake-{i}", i, model) for i in range(n))
+
+
+def pool(gpus) -> GpuPool:
+    return GpuPool(lambda: Listing(gpus, "" if gpus else "none here"), lambda uuid: ())
+
+
+def free(world) -> int:
+    return sum(use.free for use in pool(world.gpus).usage())
+
+
+def jobs(evaluator, labels: str, asked: Asked = ASKED, observe=quiet, **question) -> list:
+    how = {"trusted": True, "hardware": None, "progress": quiet, "observe": observe}
+    place = evaluator.get_ready(asked, **how)
+    files = find_task(asked.task).designs()[0].files
+    question = {**NO_KNOBS, **question}
+    return [place.job(asked, label, files, **question) for label in labels]
+
+
+def run(world, name: str, script, *, observe=quiet, **more):
+    """Make a run whose agent does ``script`` while it writes."""
+    agent = Scripted(script)
+    AGENTS.ours[f"scripted-{name}"] = lambda: agent
+    try:
+        asked = ASKED.model_copy(
+            update={"agent": f"scripted-{name}", "policy": "greedy", "steps": 3, **more}
+        )
+        return start(asked, world.folder / "runs", name=name, progress=quiet, observe=observe)
+    finally:
+        del AGENTS.ours[f"scripted-{name}"]
+
+
+# ---- GPUs
+
+
+def test_a_gpu_is_held_while_a_submission_is_evaluated_and_never_while_one_is_written(world):
+    world.gpus, seen = some(2), []
+    world.meanwhile = lambda *_: seen.append(("evaluating", free(world)))
+    result = run(world, "a", lambda ask: seen.append(("writing", free(world))))
+    assert seen == [("writing", 2), ("evaluating", 1)] * 3 + [("evaluating", 1)]
+    assert result["conditions"]["hardware"]["gpu"] == "Fake H100"
+    assert free(world) == 2
+
+
+def test_two_runs_share_a_gpu_one_writes_while_the_other_trains(world):
+    """Each writes its second node only while the other is evaluated: with a GPU held by a run
+    neither could ever go on."""
+    world.gpus = some(1)
+    evaluated = {name: threading.Event() for name in "ab"}
+    written = {name: threading.Event() for name in "ab"}
+
+    def meanwhile(evaluation, request):
+        name = "b" if evaluation.job.training_seed in seeds["b"] else "a"
+        other = {"a": "b", "b": "a"}[name]
+        assert free(world) == 0
+        if evaluation.job.label == {"a": "0", "b": "1"}[name]:
+            evaluated[name].set()
+            assert written[other].wait(PATIENCE_S)
+
+    def script(name, other, node):
+        def work(ask):
+            if ask.node == node:
+                assert evaluated[other].wait(PATIENCE_S), "the other one is never evaluated"
+                written[name].set()
+
+        return work
+
+    seeds = {name: {derive(s, "node", n) for n in range(3)} for name, s in (("a", 1), ("b", 2))}
+    world.meanwhile, results = meanwhile, {}
+
+    def go(name, other, node, seed):
+        results[name] = run(world, name, script(name, other, node), seed=seed)
+
+    threads = [
+        threading.Thread(target=go, args=args) for args in (("a", "b", 1, 1), ("b", "a", 0, 2))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert {name: result["nodes"]["scored"] for name, result in results.items()} == {"a": 3, "b": 3}
+
+
+@pytest.mark.parametrize(("slots", "gpus"), [(3, 3), (3, 2), (1, 4)])
+def test_each_evaluation_has_a_gpu_of_its_own(world, slots, gpus):
+    world.gpus, at_once = some(gpus), min(slots, gpus)
+    together, held, most = threading.Barrier(at_once), Counter(), []
+
+    def meanwhile(evaluation, request):
+        held.update(request.gpus)
+        most.append(max(held.values()))
+        together.wait(PATIENCE_S)  # so many at once, or this breaks
+        held.subtract(request.gpus)
+
+    world.meanwhile = meanwhile
+    evaluator = LocalEvaluator(slots)
+    begun = evaluator.submit(jobs(evaluator, "0123456789ab"), quiet)
+    assert all(evaluation.result(PATIENCE_S).score.valid for evaluation in begun)
+    evaluator.close()
+    assert set(most) == {1}
+    assert {len(taken) for _, taken in world.judged} == {1}
+    assert free(world) == gpus
+
+
+def test_what_is_waited_for_a_gpu_is_recorded_and_charged_to_nobody(world):
+    world.gpus, said, wrote = some(1), [], threading.Event()
+    stranger = pool(world.gpus).lease(1)
+
+    def observe(what, label, details):
+        said.append((what, label, details.get("message")))
+        if what == "waiting":
+            threading.Timer(1.0, stranger.close).start()
+
+    result = run(world, "a", lambda ask: wrote.set(), observe=observe, steps=2, time_s=0.9)
+    (told,) = [one for one in said if one[0] == "waiting"]
+    assert told[1] == "0"
+    assert told[2].startswith("waiting for 1 GPU: GPU 0 is leased by pid ")
+    assert said.index(("queued", "0", None)) < said.index(told)
+    assert wrote.is_set(), "it wrote before it had a GPU"
+    assert result["nodes"]["scored"] == 2, "the time was over before the first had begun"
+    assert 1.0 <= result["spent"]["queued_s"] < result["seconds"]["total"]
+    assert result["spent"]["time_s"] <= result["seconds"]["total"] - 1.0
+    events = read(world.folder / "runs" / "a" / "events.jsonl")
+    waited = [e.data["queued_s"] for e in events if e.kind in ("scored", "final")]
+    assert waited[0] >= 1.0 > max(waited[1:])
+    assert result["spent"]["queued_s"] == pytest.approx(sum(waited[:2]), abs=0.01)
+
+
+def test_an_evaluation_that_waits_still_does_not_use_up_the_time_of_the_others(world):
+    """One slot waits for a GPU for longer than the run's time while the other one goes on."""
+    world.gpus, slow = some(2), threading.Event()
+    stranger = pool(world.gpus).lease(1)
+    scored = []
+
+    def meanwhile(evaluation, request):
+        if evaluation.job.label == "0":
+            assert slow.wait(PATIENCE_S)
+
+    def observe(what, label, details):
+        if what == "queued" and label == "1":
+            # Node 0 has the only GPU and ends when 1 has waited for longer than there is time.
+            threading.Timer(1.5, slow.set).start()
+        scored.append(label) if what == "scored" else None
+
+    world.meanwhile = meanwhile
+    more = {"workers": 2, "steps": 4, "time_s": 1.2}
+    result = run(world, "a", quiet, observe=observe, **more)
+    stranger.close()
+    assert result["nodes"]["scored"] >= 3, result["ended"]
+    assert scored[0] == "0"
+
+
+def test_of_two_runs_the_one_with_many_slots_does_not_keep_the_other_waiting(world):
+    """While eight of one run wait, the only one of another has its turn after one evaluation."""
+    world.gpus = some(1)
+    order, go = [], threading.Event()
+
+    def meanwhile(evaluation, request):
+        order.append(evaluation.job.label)
+        assert go.wait(PATIENCE_S)
+
+    world.meanwhile = meanwhile
+    many, one = LocalEvaluator(8), LocalEvaluator(1)
+    begun = many.submit(jobs(many, "abcdefgh"), quiet)
+    until(lambda: order, "the first is evaluated")
+    queue = world.folder / "locks"
+    time.sleep(0.3)  # the second of many stands in the queue by now
+    mine = one.submit(jobs(one, "X"), quiet)
+    time.sleep(0.3)
+    go.set()
+    wait([*begun, *mine], timeout=PATIENCE_S)
+    assert queue.exists()
+    assert order.index("X") <= 2, order
+    many.close()
+    one.close()
+
+
+def test_gpus_of_one_model_serve_a_run_and_it_goes_on_with_those_it_began_with(world):
+    odd = (Gpu("GPU-odd", 9, "Fake A100"),)
+    world.gpus = (*odd, *some(2))
+    interrupted = []
+
+    def observe(what, label, details):
+        if what == "scored" and not interrupted:
+            interrupted.append(label)
+            raise KeyboardInterrupt
+
+    with pytest.raises(Cancelled):
+        run(world, "a", quiet, observe=observe, agent="reference")
+    assert {taken for _, taken in world.judged} == {("GPU-fake-0",)}
+    # Another machine, or the same after a purchase: now the others are the more.
+    world.gpus = (*some(2), *(Gpu(f"GPU-odd-{i}", 10 + i, "Fake A100") for i in range(4)))
+    AGENTS.ours["scripted-a"] = lambda: Scripted(quiet)
+    try:
+        resume(world.folder / "runs" / "a", progress=quiet, observe=quiet)
+    finally:
+        del AGENTS.ours["scripted-a"]
+    assert {taken for _, taken in world.judged} <= {("GPU-fake-0",), ("GPU-fake-1",)}
+
+
+# ---- turns and ends
+
+
+def test_one_that_waits_can_be_stopped_and_ends_at_once_alone(world):
+    world.gpus, go = some(1), threading.Event()
+    world.meanwhile = lambda *_: go.wait(PATIENCE_S)
+    evaluator = LocalEvaluator(3)
+    begun = evaluator.submit(jobs(evaluator, "abcdef"), quiet)
+    until(lambda: world.judged, "the first is evaluated")
+    begun[1].stop()
+    begun[4].stop()
+    for stopped in (begun[1], begun[4]):
+        assert isinstance(stopped.exception(PATIENCE_S), Cancelled)
+    assert not any(begun[i].done() for i in (0, 2, 3, 5))
+    go.set()
+    assert all(begun[i].result(PATIENCE_S).score.valid for i in (0, 2, 3, 5))
+    evaluator.close()
+    assert [label for label, _ in world.judged] == list("acdf")
+
+
+def test_closing_ends_what_runs_and_what_waits_and_keeps_no_gpu(world):
+    world.gpus = some(1)
+    world.meanwhile = lambda evaluation, _: evaluation.stopped.wait(PATIENCE_S)
+    evaluator = LocalEvaluator(2)
+    begun = evaluator.submit(jobs(evaluator, "abcd"), quiet)
+    until(lambda: world.judged, "the first is evaluated")
+    evaluator.close()
+    evaluator.close()
+    assert [type(evaluation.exception(0)) for evaluation in begun] == [Cancelled] * 4
+    assert free(world) == 1
+    assert len(world.judged) == 1
+
+
+def test_whatever_breaks_ends_an_evaluation_and_hangs_none(world):
+    """An observer that is interrupted in a retry, and errors that are none of ours."""
+    errors = {"a": [InfrastructureError("lost")], "b": [SystemExit(3)], "c": [RecursionError()] * 2}
+
+    def meanwhile(evaluation, request):
+        if errors[evaluation.job.label]:
+            raise errors[evaluation.job.label].pop()
+
+    def observe(what, label, details):
+        if what == "retry" and label == "a":
+            raise KeyboardInterrupt
+
+    world.meanwhile = meanwhile
+    evaluator = LocalEvaluator(3)
+    a, b, c = evaluator.submit(jobs(evaluator, "abc"), observe)
+    assert isinstance(a.exception(PATIENCE_S), KeyboardInterrupt)
+    assert isinstance(b.exception(PATIENCE_S), SystemExit)
+    told = c.exception(PATIENCE_S)
+    assert isinstance(told, JudgeError)
+    assert (told.message, told.cause) == ("The judge failed on c.", "RecursionError: ")
+    evaluator.close()
+
+
+# ---- batches
+
+
+class Trainer:
+    """Trains what it is given together, one after the other, and notes which they were."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gpus: list[tuple[str, ...]] = []
+        self.ends: dict[int, list] = {}
+        """What becomes of the submission of that seed instead, once for each."""
+        self.meanwhile = quiet
+        self.odd = 0
+
+    def __call__(self, trials) -> list:
+        self.batches.append([trial.request.training_seed for trial in trials])
+        self.gpus.append(trials[0].request.gpus)
+        self.meanwhile()
+        ends = [self._end(trial) for trial in trials]
+        return ends[: len(ends) - self.odd]
+
+    def _end(self, trial):
+        ends = self.ends.get(trial.request.training_seed)
+        if ends:
+            return ends.pop()
+        if trial.cancel.is_set():
+            return Cancelled("stopped")
+        request = trial.request
+        score = evaluate(replace(request, gpus=())).score  # those GPUs are not there
+        trial.observe("trained", {"seed": request.training_seed})
+        return Evaluated(score, f"seed {request.training_seed}".encode())
+
+
+trainer = Trainer()
+
+
+@pytest.fixture
+def batches(world, monkeypatch):
+    """The toy is of a kind whose candidates can be trained together; returns what does so."""
+    global trainer
+    trainer = Trainer()
+    ours = KINDS.ours["classification"]
+    address = f"{__name__}:trained_together"
+    kind = Kind(ours.metric, ours.examiner, data_fault=ours.data_fault, together=address)
+    monkeypatch.setitem(KINDS.ours, "together", kind)
+    world.toml.write_text(
+        world.toml.read_text().replace('kind = "classification"', 'kind = "together"')
+    )
+    monkeypatch.setattr(local, "BACK_OFF_S", 0.01)
+    monkeypatch.setattr(local, "judge", lambda *_: pytest.fail("it was not trained together"))
+    return trainer
+
+
+def trained_together(trials):
+    return trainer(trials)
+
+
+def many(evaluator, seeds, **question) -> list:
+    return [
+        job for seed in seeds for job in jobs(evaluator, str(seed), training_seed=seed, **question)
+    ]
+
+
+def test_what_waits_together_is_trained_together_and_each_has_its_own_end(world, batches):
+    seen, batches.ends = [], {
+        1: [InfrastructureError("lost")],
+        2: [JudgeError("ours"), JudgeError("ours")],
+    }  # fmt: skip
+    stopped = threading.Event()
+    batches.meanwhile = lambda: stopped.wait(PATIENCE_S)
+    evaluator = LocalEvaluator(2)
+    tested = many(evaluator, [9], split="test")
+    begun = evaluator.submit([*many(evaluator, range(5)), *tested], lambda *told: seen.append(told))
+    begun[3].stop()
+    stopped.set()
+    wait(begun, timeout=PATIENCE_S)
+    evaluator.close()
+    assert sorted(batches.batches, key=len) == [[9], [1, 2], [0, 1, 2, 3, 4]]
+    zero, one, two, three, four, test = begun
+    for seed, evaluation in ((0, zero), (1, one), (4, four), (9, test)):
+        assert evaluation.result().log == f"seed {seed}".encode()
+        assert evaluation.result().score.conditions.training_seed == seed
+    assert test.result().score.conditions.split == "test"
+    assert isinstance(two.exception(), JudgeError)
+    assert isinstance(three.exception(), Cancelled)
+    assert {told[1] for told in seen if told[0] == "retry"} == {"1", "2"}
+    assert {told[1]: told[2]["seed"] for told in seen if told[0] == "trained"} == {
+        "0": 0, "1": 1, "4": 4, "9": 9,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_the_nodes_of_a_run_gather_while_others_are_trained(world, batches, gpus):
+    world.gpus = some(gpus)
+    waiting = threading.Semaphore(0)
+
+    def observe(what, label, details):
+        if what == "evaluating":
+            waiting.release()
+
+    def meanwhile():
+        if len(batches.batches) == 1:
+            for _ in range(4):  # until all four slots have come so far
+                assert waiting.acquire(timeout=PATIENCE_S)
+            time.sleep(0.2)
+
+    batches.meanwhile = meanwhile
+    result = run(world, "a", quiet, observe=observe, workers=4, steps=4)
+    sizes = [len(batch) for batch in batches.batches]
+    assert sum(sizes) == 5
+    assert sizes[0] < 4
+    assert max(sizes) >= 2, "they were trained one by one"
+    assert result["nodes"] == {"scored": 4, "valid": 4}
+    assert set(batches.gpus) == {("GPU-fake-0",) if gpus else ()}
+    folder = world.folder / "runs" / "a" / "nodes"
+    logs = {(node / "stdout.log").read_text() for node in folder.iterdir()}
+    seeds = {
+        json.loads((node / "score.json").read_text())["conditions"]["training_seed"]
+        for node in folder.iterdir()
+    }
+    assert logs == {f"seed {seed}" for seed in seeds}
+    assert len(seeds) == 4
+
+
+def test_a_trainer_that_loses_one_has_judged_none(world, batches):
+    batches.odd = 1
+    evaluator = LocalEvaluator(1)
+    begun = evaluator.submit(many(evaluator, range(3)), quiet)
+    for evaluation in begun:
+        error = evaluation.exception(PATIENCE_S)
+        assert isinstance(error, JudgeError)
+        assert error.message == "3 submissions were judged, and 2 answers came."
+    evaluator.close()
