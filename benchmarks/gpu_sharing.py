@@ -1,0 +1,170 @@
+"""How busy GPUs are that runs share: leased for an evaluation, against leased for a whole run.
+
+    python benchmarks/gpu_sharing.py [--gpus 4] [--runs 8] [--steps 3] [--write 1.0] [--repeats 3]
+    python benchmarks/gpu_sharing.py --task lra/listops --profile short --write 30      # real GPUs
+
+Each run is a process with one slot, whose agent takes ``--write`` seconds for a submission, as a
+language model would. Without ``--task`` the GPUs are not there: submissions to a toy sleep for
+``--evaluate`` seconds in a real sandbox, are judged for real, and the leases are real, so that two
+cores are enough. Busy is what evaluations took, of what the GPUs were there for. The floor ends
+when all evaluations, one after another on each GPU, could have ended; the first are written before.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+SLEEPS = '''"""Sleeps, and is right."""
+
+import time
+
+import numpy as np
+
+time.sleep({seconds})
+
+
+def predict(tokens):
+    return np.eye(4, dtype=np.float32)[tokens[:, 0] - 1]
+'''
+
+
+class Writer:
+    """Writes the task's first design, after a while."""
+
+    name, trusted = "writer", True
+    seconds = 0.0
+
+    def write(self, ask):  # noqa: ANN001, ANN201
+        """Return it."""
+        from harness.core.agent import Answer
+
+        ask.cancel.wait(self.seconds)
+        return Answer(ask.task.designs()[0].files)
+
+
+def run(told: argparse.Namespace) -> None:
+    """Wait for the word on stdin, and make a run; with ``--hold`` hold a GPU from start to end."""
+    from harness.agents import AGENTS
+    from harness.core.asked import Asked
+    from harness.launch.run import start
+    from harness.search import host
+    from sandboxes import gpu_locks
+    from sandboxes.gpu_pool import GpuPool
+    from sandboxes.gpus import Gpu, Listing
+
+    AGENTS.ours["writer"], Writer.seconds = Writer, told.write
+    fakes = Listing(tuple(Gpu(f"GPU-fake-{i}", i, "Fake") for i in range(told.gpus)))
+    make = GpuPool if told.task else lambda: GpuPool(lambda: fakes, lambda uuid: ())
+    host.GpuPool = make  # type: ignore[misc,assignment]
+    print("ready", flush=True)
+    sys.stdin.readline()
+    asked = Asked(
+        task=told.task or "toy",
+        profile=told.profile,
+        agent="writer",
+        steps=told.steps,
+        seed=told.run,
+        sandbox="auto" if told.task else "process",
+    )
+    with make().lease(1) if told.hold else nullcontext() as lease:
+        if lease is not None:  # the evaluations find that one, and nobody else there
+            uuid = lease.uuids[0]
+            host.GpuPool = lambda: make().only([uuid])  # type: ignore[misc,assignment]
+            os.environ[gpu_locks.ENVIRONMENT] += f"-{uuid}"
+        quiet = lambda *_: None  # noqa: E731
+        start(asked, Path(told.folder), name=f"r{told.run}", progress=quiet, observe=quiet)
+
+
+def race(told: argparse.Namespace, folder: Path, *, hold: bool) -> tuple[float, float]:
+    """Return the makespan, and the seconds of all evaluations."""
+    runs = folder / ("hold" if hold else "share")
+    environ = {**os.environ, "HARNESS_GPU_LOCKS": f"{runs}-locks"}
+    environ |= {} if told.task else {"HARNESS_TASKS_DIR": str(folder / "tasks")}
+    options = {"--gpus": told.gpus, "--steps": told.steps, "--write": told.write}
+    options |= {"--task": told.task, "--profile": told.profile, "--folder": runs}
+    argv = [sys.executable, __file__, *(str(word) for pair in options.items() for word in pair)]
+    racers = [
+        subprocess.Popen(
+            [*argv, "--run", str(number), *(["--hold"] if hold else [])],
+            env=environ, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+        for number in range(told.runs)
+    ]  # fmt: skip
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    began = time.monotonic()
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    for racer in racers:
+        racer.communicate()
+        assert racer.returncode == 0, "a run failed"
+    took = time.monotonic() - began
+    scores = [json.loads(file.read_text()) for file in runs.rglob("score.json")]
+    assert len(scores) == told.runs * (told.steps + 1)
+    evaluated = sum(score["seconds"]["total"] for score in scores)
+    shutil.rmtree(runs)
+    return took, evaluated
+
+
+def make_toy(folder: Path, seconds: float) -> None:
+    """Make a toy task whose only submission sleeps, on a GPU where there is one."""
+    toy = shutil.copytree(ROOT / "tests" / "toys" / "toy", folder / "tasks" / "toy")
+    toml = Path(toy) / "task.toml"
+    text = toml.read_text().replace('device = "cpu"', 'device = "any"')
+    toml.write_text(text.replace('designs = ["half", "constant"', 'designs = ["sleeps"'))
+    (Path(toy) / "designs" / "sleeps.py").write_text(SLEEPS.format(seconds=seconds))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--gpus", type=int, default=4)
+    parser.add_argument("--runs", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--write", type=float, default=1.0)
+    parser.add_argument("--evaluate", type=float, default=0.8)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--task", default="")
+    parser.add_argument("--profile", default="test")
+    parser.add_argument("--folder", default="")
+    parser.add_argument("--run", type=int)
+    parser.add_argument("--hold", action="store_true")
+    told = parser.parse_args()
+    if told.run is not None:
+        run(told)
+        return
+    print(
+        f"{told.runs} runs of {told.steps} nodes and a final one, {told.gpus} GPUs, "
+        f"{told.write:g} s to write a node"
+    )
+    print(f"{'leased for':>14} {'makespan':>10} {'floor':>10} {'GPUs busy':>10}")
+    shares: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(told.repeats):
+        with tempfile.TemporaryDirectory() as place:
+            if not told.task:
+                make_toy(Path(place), told.evaluate)
+            for hold in (True, False):
+                took, evaluated = race(told, Path(place), hold=hold)
+                floor = told.write + evaluated / told.gpus
+                shares[hold].append(evaluated / told.gpus / took)
+                words = "a run" if hold else "an evaluation"
+                print(f"{words:>14} {took:>8.2f} s {floor:>8.2f} s {shares[hold][-1]:>10.1%}")
+    held, shared = (statistics.median(shares[hold]) for hold in (True, False))
+    print(f"medians: {held:.1%} and {shared:.1%} busy, {shared / held:.2f} times as much")
+
+
+if __name__ == "__main__":
+    main()
