@@ -25,6 +25,9 @@ from sandboxes.gpus import Gpu, Listing
 
 OnWait = Callable[[str], None]
 
+ITSELF = "this process itself"
+"""Who waits for its own leases alone waits for nobody, and nothing is said."""
+
 _PAUSE_S = 0.01
 """Between two looks; a look costs a tenth of a millisecond a GPU, and only the first one looks."""
 
@@ -138,7 +141,7 @@ class GpuPool:
                     )
                 if stopped():
                     raise Cancelled("Stopped while it waited for a GPU.")
-                if obstacles:
+                if any(not obstacle.endswith(ITSELF) for obstacle in obstacles):
                     voice.wait(f"waiting for {n} GPU{'s' * (n > 1)}: {'; '.join(obstacles)}")
                 pause = _PAUSE_S if first else _QUEUE_PAUSE_S
                 if strangers:
@@ -218,7 +221,9 @@ class GpuPool:
                     obstacles.append(f"GPU {gpu.minor}: {error.message}: {error.cause}")
                     continue
                 if descriptor is None:
-                    obstacles.append(f"GPU {gpu.minor} is leased by {gpu_locks.named(gpu.uuid)}")
+                    holder = gpu_locks.named(gpu.uuid)
+                    whose = ITSELF if holder.pid == os.getpid() else str(holder)
+                    obstacles.append(f"GPU {gpu.minor} is leased by {whose}")
                 else:
                     held[gpu.uuid] = descriptor
         except BaseException:

@@ -65,6 +65,8 @@ def _end(standing: Standing) -> str:
 def _words(standing: Standing) -> str:
     best = standing.best_node
     match standing.doing:
+        case "evaluating" if standing.queued:
+            return "waiting for the evaluations under way, which wait for a GPU"
         case "evaluating":
             return "waiting for the evaluations under way"
         case "writing":

@@ -114,7 +114,7 @@ def _cells(run: Standing) -> dict[str, str]:
         return {**empty, "agent": one_line(Path(run.run).name, LONGEST), "state": "damaged"}
     state: str = run.state
     if run.state == "running":
-        state = run.doing or "starting"
+        state = "waiting for a GPU" if run.queued else run.doing or "starting"
     if run.stop and run.state != "finished":
         state = f"{state}, stopping"
     if run.state == "finished":

@@ -72,7 +72,7 @@ class LocalEvaluator:
             observe("warning", "", {"message": text})
         host.test(teller(observe))
         place = host.place
-        self._hosts[_key(asked.task, asked.profile, asked.data, place.sandbox)] = host
+        self._hosts[_key(asked, place.sandbox)] = host
         return place
 
     def submit(self, jobs: Sequence[JobSpec], observe: Observe) -> list[Evaluation]:
@@ -83,6 +83,9 @@ class LocalEvaluator:
             self._under_way.update(begun)
         for evaluation in begun:
             evaluation.add_done_callback(self._ended)
+            host = self._hosts.get(_key(evaluation.job, evaluation.job.sandbox))
+            if host is not None and host.gpus is not None:
+                evaluation.observe("queued", {})
             self._threads.submit(self._work)
         return begun
 
@@ -186,11 +189,10 @@ class LocalEvaluator:
             self._let_go()
             return all(evaluation.stopped.is_set() for evaluation in batch)
 
-        first = batch[0]
-        first.observe("queued", {})
-        return gpus.lease(
-            1, on_wait=lambda line: first.observe("waiting", {"message": line}), stopped=stopped
-        )
+        def say(line: str) -> None:
+            batch[0].observe("waiting", {"message": line})
+
+        return gpus.lease(1, on_wait=say, stopped=stopped)
 
     def _next(self) -> list[Evaluation]:
         """Take the first that waits, if any does."""
@@ -217,7 +219,7 @@ class LocalEvaluator:
 
     def _host(self, job: JobSpec) -> Host:
         """Return this machine made ready for a job, as it was for the request if that is known."""
-        key = _key(job.task, job.profile, job.data, job.sandbox)
+        key = _key(job, job.sandbox)
         if key not in self._hosts:
             names = (job.task, job.profile, job.data, job.sandbox)
             host = find_host(*names, trusted=False, hardware=None, progress=_quiet)
@@ -273,8 +275,9 @@ def _ours(evaluation: Evaluation, error: Exception) -> JudgeError:
     return told
 
 
-def _key(task: str, profile: str, data: Mapping[str, str], sandbox: str) -> tuple[object, ...]:
-    return task, profile, tuple(sorted(data.items())), sandbox
+def _key(asked: Asked | JobSpec, sandbox: str) -> tuple[object, ...]:
+    """Return what decides how this machine is made ready."""
+    return asked.task, asked.profile, tuple(sorted(asked.data.items())), sandbox
 
 
 def _quiet(*_: object) -> None:

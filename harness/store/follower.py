@@ -16,17 +16,14 @@ from harness.store import training
 from harness.store.journal import Event, Reader
 from harness.store.outcome import Outcome
 from harness.store.outlay import Spending, Spent, of_outcome
-from harness.store.rundir import Run, When
+from harness.store.reading import DAMAGE
+from harness.store.rundir import FINAL, Run, When
 from harness.store.training import Claim
 
 State = Literal["running", "finished", "interrupted", "failed", "killed", "damaged"]
 
 LONGEST = 1000
 """Characters of a name that are kept: that of a replay holds a path."""
-
-DAMAGE: tuple[type[Exception], ...] = (ConfigError, OSError, ValueError, TypeError, LookupError)
-DAMAGE += (AttributeError, ArithmeticError, RecursionError)
-"""What reading a stranger's JSON can raise."""
 
 
 @dataclass(slots=True)
@@ -64,6 +61,8 @@ class Standing:
     gpu: str = ""
     training: list[Claim] = field(default_factory=list)
     """What its trainings say of themselves now."""
+    queued: bool = False
+    """Whether all that it evaluates waits for a GPU."""
     stop: When | None = None
     pid: int | None = None
 
@@ -93,6 +92,7 @@ class Follower:
         # Whose agent may still call its model, and whose has just ended: once more for its last.
         self._writing: set[int] = set()
         self._written: set[int] = set()
+        self._evaluating: set[str] = set()
         self._journal = Reader(self.path / "events.jsonl")
         self._elapsed_s = 0.0
         self._at = datetime.now(UTC)
@@ -145,9 +145,11 @@ class Follower:
         now.seconds = self._elapsed_s
         if now.state == "running":
             now.seconds += max(0.0, (datetime.now(UTC) - self._at).total_seconds())
-            now.training = training.read(self.path)
+            noted = training.read(self.path)
+            now.training = noted.trainings
+            now.queued = bool(self._evaluating) and self._evaluating <= set(noted.queued)
         else:
-            now.doing, now.training = "", []
+            now.doing, now.training, now.queued = "", [], False
 
     def _conclude(self, outcome: Outcome) -> None:
         """Take everything from a run's result: nothing else of it needs to be read then."""
@@ -199,6 +201,7 @@ class Follower:
         match event.kind:
             case "opened":
                 now.pid, now.doing = int(data["pid"]), "starting"
+                self._evaluating.clear()
             case "chosen":
                 now.doing = "writing"
                 self._writing.add(int(data["node"]))
@@ -207,7 +210,11 @@ class Follower:
                 self._written.add(int(data["node"]))
             case "evaluating":
                 now.doing = "evaluating"
+                self._evaluating.add(str(data["node"]))
+            case "ungraded":
+                self._evaluating.discard(str(data["node"]))
             case "scored":
+                self._evaluating.discard(str(data["node"]))
                 now.step += 1
                 score = _number(data["score"])
                 now.valid_nodes += score is not None
@@ -220,6 +227,7 @@ class Follower:
                     self._written.add(int(data["node"]))
             case "finalizing" | "final":
                 now.doing = "grading"
+                self._evaluating = {FINAL} if event.kind == "finalizing" else set()
             case "closed":
                 status = data["status"]
                 self._closed = status if status in ("failed", "interrupted") else ""

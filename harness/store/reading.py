@@ -18,6 +18,10 @@ SEED = re.compile(r"^seed = (0|[1-9][0-9]{0,17})$", re.MULTILINE)
 
 M = TypeVar("M", bound=BaseModel)
 
+DAMAGE: tuple[type[Exception], ...] = (ConfigError, OSError, ValueError, TypeError, LookupError)
+DAMAGE += (AttributeError, ArithmeticError, RecursionError)
+"""What reading a stranger's JSON can raise."""
+
 
 def read_as(model: type[M], file: Path, *, follow: bool = False) -> M:
     """Return what a TOML or JSON file holds. Raises ConfigError naming the file and the value.

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 
 from harness.base.files import read_text, write_whole
+from harness.store.reading import DAMAGE
 
 FILE = ".training.json"
 """In a run's folder, while it trains. A bundle leaves it out, as everything that has a dot."""
@@ -87,6 +88,7 @@ class Notes:
     def __init__(self, run: Path) -> None:
         self._file = run / FILE
         self._trainings: dict[str, Training] = {}
+        self._queued: set[str] = set()
         self._written = 0.0
         self._lock = threading.Lock()
         self.close()  # what a killed process left is old
@@ -94,6 +96,9 @@ class Notes:
     def observe(self, what: str, label: str, details: dict[str, Any]) -> None:
         """Take note of one thing that happened; see ``harness.search.loop.Observe``."""
         with self._lock:
+            if (what == "queued") != (label in self._queued) and what != "waiting":
+                self._queued ^= {label}
+                self._write()
             if what == "training":
                 self._trainings[label] = Training(details["limit_s"])
             elif what != "progress":
@@ -107,7 +112,8 @@ class Notes:
     def _write(self) -> None:
         self._written = time.monotonic()
         claims = [asdict(t.claim(label)) for label, t in self._trainings.items()]
-        text = json.dumps({"at": time.time(), "trainings": claims}) + "\n"
+        noted = {"at": time.time(), "trainings": claims, "queued": sorted(self._queued)}
+        text = json.dumps(noted) + "\n"
         write_whole(self._file, text, sync=False)
 
     def close(self) -> None:
@@ -116,15 +122,24 @@ class Notes:
             self._file.unlink()
 
 
-_CLAIMS = TypeAdapter(list[Claim])
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What the file tells: claims, and the labels of what waits for a GPU."""
+
+    trainings: list[Claim] = field(default_factory=list)
+    queued: list[Annotated[str, Field(max_length=20)]] = field(default_factory=list)
 
 
-def read(run: Path) -> list[Claim]:
-    """Return the claims of a run that trains, as of now; none where the file cannot be used."""
+_NOTED = TypeAdapter(Noted)
+
+
+def read(run: Path) -> Noted:
+    """Return what is noted of a run's trainings, as of now; nothing where it cannot be used."""
     try:
         noted = json.loads(read_text(run / FILE, most=MOST_BYTES))
-        age_s = max(0.0, time.time() - float(noted["at"]))
-        claims = [{**c, "left_s": max(0.0, c["left_s"] - age_s)} for c in noted["trainings"]]
-        return _CLAIMS.validate_python(claims)
-    except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
-        return []
+        age_s = max(0.0, time.time() - float(noted.pop("at")))
+        for claim in noted["trainings"]:
+            claim["left_s"] = max(0.0, claim["left_s"] - age_s)
+        return _NOTED.validate_python(noted)
+    except DAMAGE:
+        return Noted()

@@ -16,8 +16,8 @@ from typing import Any
 
 from harness.core.model import Usage
 from harness.policies import POLICIES
-from harness.store.follower import DAMAGE
 from harness.store.outcome import Outcome
+from harness.store.reading import DAMAGE
 from harness.store.rundir import Run
 from harness.sweeps.offers import Offer
 from harness.sweeps.suite import Planned, Suite, Tokens

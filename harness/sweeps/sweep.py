@@ -24,8 +24,9 @@ from typing import Literal
 
 from harness.base.errors import Cancelled, ConfigError, ProviderError
 from harness.base.watching import unbreakable
-from harness.store.follower import DAMAGE, Follower, Standing
+from harness.store.follower import Follower, Standing
 from harness.store.outlay import of_outcome
+from harness.store.reading import DAMAGE
 from harness.store.rundir import LOGS, REQUESTS, Run, write_asked
 from harness.sweeps.child import Child
 from harness.sweeps.offers import Offer

@@ -218,7 +218,7 @@ def test_two_kills_of_the_real_task_change_nothing(tmp_path, profile):
     run = tmp_path / "killed/a"
 
     def trains():  # what is short is killed while it imports torch
-        return any(claim.step for claim in training.read(run)) or profile == "test"
+        return any(claim.step for claim in training.read(run).trainings) or profile == "test"
 
     first = start_cli(tmp_path / "killed", *more)
     again = [sys.executable, "-m", "harness", "resume", str(run)]

@@ -20,6 +20,7 @@ from harness.base.errors import Cancelled, InfrastructureError, JudgeError
 from harness.base.seeds import derive
 from harness.core.asked import Asked
 from harness.launch.run import resume, start
+from harness.report.watching import Watch, lines
 from harness.search import host, local
 from harness.search.local import LocalEvaluator
 from harness.store.journal import read
@@ -187,19 +188,34 @@ def test_each_evaluation_has_a_gpu_of_its_own(world, slots, gpus):
     assert free(world) == gpus
 
 
-def test_what_is_waited_for_a_gpu_is_recorded_and_charged_to_nobody(world):
+def test_what_is_waited_for_a_gpu_is_recorded_and_charged_to_nobody(world, monkeypatch):
     world.gpus, said, wrote = some(1), [], threading.Event()
+    monkeypatch.setattr(gpu_locks, "named", lambda uuid: gpu_locks.Owner(1, "somebody"))
     stranger = pool(world.gpus).lease(1)
 
     def observe(what, label, details):
         said.append((what, label, details.get("message")))
         if what == "waiting":
-            threading.Timer(1.0, stranger.close).start()
+            threading.Timer(1.0, release).start()
 
+    def release():
+        shown.append(state())
+        stranger.close()
+
+    def meanwhile(evaluation, request):
+        evaluation.observe("training", {"limit_s": 9.0})
+        shown.append(state())
+
+    def state():
+        (line,) = [s for s in watch.look() if Path(s.run).name == "a"]
+        return lines([line], width=120)[-1].split("  ")[-1].strip()
+
+    world.meanwhile, shown, watch = meanwhile, [], Watch([world.folder / "runs"])
     result = run(world, "a", lambda ask: wrote.set(), observe=observe, steps=2, time_s=0.9)
+    assert shown == ["waiting for a GPU", "evaluating", "evaluating", "grading"]
     (told,) = [one for one in said if one[0] == "waiting"]
     assert told[1] == "0"
-    assert told[2].startswith("waiting for 1 GPU: GPU 0 is leased by pid ")
+    assert told[2] == "waiting for 1 GPU: GPU 0 is leased by pid 1 (somebody)"
     assert said.index(("queued", "0", None)) < said.index(told)
     assert wrote.is_set(), "it wrote before it had a GPU"
     assert result["nodes"]["scored"] == 2, "the time was over before the first had begun"

@@ -14,7 +14,7 @@ from harness.cli import score_screen
 from harness.cli import screen as screens
 from harness.report.watching import lines
 from harness.store.follower import Follower, Standing
-from harness.store.training import FILE, Notes, Training, read
+from harness.store.training import FILE, Noted, Notes, Training, read
 
 
 def training(spent_s: float, limit_s: float = 300.0, **details) -> Training:
@@ -50,11 +50,17 @@ def test_a_run_keeps_it_in_its_folder_for_watchers_and_removes_it(tmp_path):
     notes.observe("training", "3", {"limit_s": 300.0})
     notes.observe("training", "final", {"limit_s": 300.0})
     notes.observe("progress", "3", {"step": 3, "total": 20, "loss": 0.5})
-    assert [c.node for c in read(tmp_path)] == ["3", "final"]
+    assert [c.node for c in read(tmp_path).trainings] == ["3", "final"]
     notes.observe("serving", "3", {"batches": 2})
     notes.observe("progress", "3", {"step": 4, "total": 20, "loss": 0.5})
-    (claim,) = read(tmp_path)
+    (claim,) = read(tmp_path).trainings
     assert claim.words(short) == "final: step 0, at most 5m left"
+    notes.observe("queued", "4", {})
+    notes.observe("queued", "5", {})
+    notes.observe("waiting", "4", {"message": "waiting for 1 GPU"})
+    assert read(tmp_path).queued == ["4", "5"]
+    notes.observe("training", "4", {"limit_s": 300.0})
+    assert read(tmp_path).queued == ["5"]
     notes.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -70,17 +76,19 @@ CLAIM = {"node": "1", "step": 1, "total": 2, "loss": 1.0, "left_s": 9.0, "at_mos
         json.dumps({"at": 0, "trainings": [{**CLAIM, "loss": 10**400}]}),
         json.dumps({"at": 0, "trainings": [{**CLAIM, "node": "x" * 99}]}),
         json.dumps({"at": 0, "trainings": [CLAIM] * 9999}),
-        '{"at": 0, "trainings": [{"left_s": NaN}]}',
+        '{"at": 0, "trainings": [{"left_s": NaN}]}', '{"at": 0, "trainings": [3]}',
+        '{"at": 0, "trainings": [], "queued": [3]}', '{"at": 0, "trainings": [], "queued": "3"}',
+        json.dumps({"at": 0, "trainings": [], "queued": ["x" * 99]}),
     ],
 )  # fmt: skip
 def test_a_file_that_a_stranger_wrote_shows_nothing(tmp_path, text):
     (tmp_path / FILE).write_text(text)
-    assert read(tmp_path) == []
+    assert read(tmp_path) == Noted()
 
 
 def test_a_pipe_in_its_place_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / FILE)
-    assert read(tmp_path) == []
+    assert read(tmp_path) == Noted()
 
 
 def test_a_watcher_of_a_run_sees_step_loss_and_time_left_within_80_columns(tmp_path, monkeypatch):
