@@ -58,7 +58,7 @@ class Host:
         """Raise ConfigError where the names in a job stand for other things than expected."""
         if wrong := differing(dict(job.expected), dict(self.expected)):
             raise ConfigError(
-                f"{job.label} cannot be evaluated here: it would be another question.",
+                f"The evaluation of {job.label} cannot be made here: it would be another question.",
                 cause=wrong,
                 remedy="the same task, data, harness, key and image as where it was asked",
             )

@@ -140,12 +140,8 @@ class LocalEvaluator:
                 if not together:
                     return [judge(batch[0], requests[0])]
                 return _judge_together(load(together), batch, requests)
-        except HarnessError as error:
-            return [error] * len(batch)
-        except Exception as error:  # noqa: BLE001 (it is raised from a JudgeError)
-            return [_ours(evaluation, error) for evaluation in batch]
         except BaseException as error:  # noqa: BLE001 (whoever waits for them raises it)
-            return [error] * len(batch)
+            return [_told(evaluation, error) for evaluation in batch]
 
     @contextmanager
     def _place(self, batch: list[Evaluation]) -> Iterator[list[Request]]:
@@ -264,8 +260,13 @@ def _retries(end: BaseException) -> int:
     return RETRIES if isinstance(end, HarnessError) and end.retryable else 0
 
 
-def _ours(evaluation: Evaluation, error: Exception) -> JudgeError:
-    """Whatever else happens in the judge is ours, not the submission's."""
+def _told(evaluation: Evaluation, error: BaseException) -> BaseException:
+    """Return how an evaluation ends that an error ended.
+
+    What nobody foresaw in the judge is ours, not the submission's.
+    """
+    if isinstance(error, HarnessError) or not isinstance(error, Exception):
+        return error
     told = JudgeError(
         f"The judge failed on {evaluation.job.label}.",
         cause=f"{type(error).__name__}: {error}",

@@ -132,7 +132,7 @@ def test_where_a_name_stands_for_another_thing_nothing_is_evaluated(
     (evaluation,) = evaluator.submit([other], quiet)
     error = evaluation.exception(100)
     assert isinstance(error, ConfigError), error
-    assert "3 cannot be evaluated here: it would be another question" in error.message
+    assert "The evaluation of 3 cannot be made here: it would be another" in error.message
     assert f"{name}: expected 'other', found {getattr(job.expected, name)!r}" in error.cause
     assert error.cause.count("expected") == 1
 

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from concurrent.futures import wait
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,12 +69,13 @@ def world(tmp_path, monkeypatch):
         return answering(evaluation.job, like, b"said")
 
     found.meanwhile = lambda evaluation, request: None
-    pattern = real(found)
+    pattern = real()
     monkeypatch.setattr(local, "judge", judge)
     return found
 
 
-def real(world) -> Evaluated:
+@cache
+def real() -> Evaluated:
     """Return what the real judge makes of a design, on a machine without GPUs."""
     evaluator = LocalEvaluator(1)
     job = jobs(evaluator, "a")[0]
@@ -305,11 +307,12 @@ def test_gpus_of_one_model_serve_a_run_and_it_goes_on_with_those_it_began_with(w
 def test_one_that_waits_can_be_stopped_and_ends_at_once_alone(world):
     world.gpus, go = some(1), threading.Event()
     world.meanwhile = lambda *_: go.wait(PATIENCE_S)
-    evaluator = LocalEvaluator(3)
+    evaluator = LocalEvaluator(2)  # one is evaluated, one waits for the GPU, the others behind it
     begun = evaluator.submit(jobs(evaluator, "abcdef"), quiet)
     until(lambda: world.judged, "the first is evaluated")
-    begun[1].stop()
     begun[4].stop()
+    wait([begun[4]], timeout=PATIENCE_S)
+    begun[1].stop()
     for stopped in (begun[1], begun[4]):
         assert isinstance(stopped.exception(PATIENCE_S), Cancelled)
     assert not any(begun[i].done() for i in (0, 2, 3, 5))
@@ -332,8 +335,9 @@ def test_closing_ends_what_runs_and_what_waits_and_keeps_no_gpu(world):
     assert len(world.judged) == 1
 
 
-def test_whatever_breaks_ends_an_evaluation_and_hangs_none(world):
+def test_whatever_breaks_ends_an_evaluation_and_hangs_none(world, monkeypatch):
     """An observer that is interrupted in a retry, and errors that are none of ours."""
+    monkeypatch.setattr(local, "BACK_OFF_S", 0.0)
     errors = {"a": [InfrastructureError("lost")], "b": [SystemExit(3)], "c": [RecursionError()] * 2}
 
     def meanwhile(evaluation, request):
@@ -353,6 +357,60 @@ def test_whatever_breaks_ends_an_evaluation_and_hangs_none(world):
     assert isinstance(told, JudgeError)
     assert (told.message, told.cause) == ("The judge failed on c.", "RecursionError: ")
     evaluator.close()
+
+
+def test_one_that_was_stopped_is_not_tried_again(world):
+    told = []
+
+    def meanwhile(evaluation, request):
+        evaluation.stop()
+        raise InfrastructureError("lost")
+
+    world.meanwhile = meanwhile
+    evaluator = LocalEvaluator(1)
+    (one,) = evaluator.submit(jobs(evaluator, "a"), lambda *what: told.append(what))
+    assert one.exception(PATIENCE_S) is not None
+    evaluator.close()
+    assert len(world.judged) == 1
+    assert told == []
+
+
+def test_what_it_waits_before_it_is_tried_again_is_waiting_too(world, monkeypatch):
+    world.gpus, strangers = some(1), []
+    monkeypatch.setattr(local, "BACK_OFF_S", 0.0)
+
+    def meanwhile(evaluation, request):
+        if len(world.judged) == 1:
+            raise InfrastructureError("lost")
+
+    def observe(what, label, details):
+        if what == "retry":
+            strangers.append(pool(world.gpus).lease(1))
+            threading.Timer(0.5, strangers[0].close).start()
+
+    world.meanwhile = meanwhile
+    evaluator = LocalEvaluator(1)
+    (one,) = evaluator.submit(jobs(evaluator, "a"), observe)
+    assert one.result(PATIENCE_S).score.valid
+    evaluator.close()
+    assert one.queued_s >= 0.5
+    waited_s = one.queued_s
+    time.sleep(0.01)
+    assert one.queued_s == waited_s, "it has begun, and waits no longer"
+
+
+def test_the_sandbox_is_tested_on_a_gpu_that_is_leased_for_that_alone(world, monkeypatch):
+    world.gpus, tested = some(2), []
+    monkeypatch.setattr(host.self_test, "passed", lambda request: False)
+    monkeypatch.setattr(
+        host.self_test, "require", lambda request, say: tested.append((request.gpus, free(world)))
+    )
+    with pool(world.gpus).lease(1):
+        evaluator = LocalEvaluator(1)
+        jobs(evaluator, "")
+        evaluator.close()
+        assert tested == [(("GPU-fake-1",), 0)]
+    assert free(world) == 2
 
 
 # ---- batches
@@ -477,6 +535,35 @@ def test_the_nodes_of_a_run_gather_while_others_are_trained(world, batches, gpus
     }
     assert logs == {f"seed {seed}" for seed in seeds}
     assert len(seeds) == 4
+
+
+def test_what_is_tried_again_is_so_without_those_that_came_later(world, batches):
+    """They have had no try yet, and what broke may break again."""
+    later, batches.ends = threading.Event(), {1: [InfrastructureError("lost")]}
+    batches.meanwhile = lambda: later.wait(PATIENCE_S)
+    evaluator = LocalEvaluator(1)
+    begun = evaluator.submit(many(evaluator, [0, 1]), quiet)
+    until(lambda: batches.batches, "the first are trained")
+    begun += evaluator.submit(many(evaluator, [5]), quiet)
+    later.set()
+    assert all(evaluation.result(PATIENCE_S).score.valid for evaluation in begun)
+    evaluator.close()
+    assert batches.batches == [[0, 1], [1], [5]]
+
+
+def test_one_that_waits_for_the_cores_can_be_stopped_and_ends_at_once(world, batches):
+    go = threading.Event()
+    batches.meanwhile = lambda: go.wait(PATIENCE_S)
+    evaluator = LocalEvaluator(2)
+    (first,) = evaluator.submit(many(evaluator, [0]), quiet)
+    until(lambda: batches.batches, "the first is trained")
+    (second,) = evaluator.submit(many(evaluator, [1]), quiet)
+    second.stop()
+    assert isinstance(second.exception(PATIENCE_S), Cancelled)
+    assert not first.done()
+    go.set()
+    evaluator.close()
+    assert batches.batches == [[0]]
 
 
 def test_a_trainer_that_loses_one_has_judged_none(world, batches):
