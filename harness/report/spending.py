@@ -3,6 +3,7 @@
 from typing import Any
 
 from harness.agents.calls import recount
+from harness.base.durations import short
 from harness.core.budget import TOKENS_IN, Budget
 from harness.core.tree import Tree
 from harness.store.journal import Event
@@ -25,7 +26,7 @@ def spent_by(run: Run, events: list[Event], tree: Tree) -> dict[str, Any]:
 
 
 def describe_spent(spent: dict[str, Any]) -> list[str]:
-    """Return a line for each kind of call that was made, and one for GPU-hours."""
+    """Return a line for each kind of call that was made, for GPU-hours and what was waited."""
     if not spent:
         return []
     lines = []
@@ -51,6 +52,8 @@ def describe_spent(spent: dict[str, Any]) -> list[str]:
         lines.append(line)
     if spent["gpu_hours"]:
         lines.append(f"GPU-hours: {spent['gpu_hours']:.3g}, final retraining not included")
+    if (queued_s := spent.get("queued_s", 0.0)) >= 1:
+        lines.append(f"waited for GPUs: {short(queued_s)} in all")
     return lines
 
 

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -92,8 +92,12 @@ class LocalEvaluator:
     def close(self) -> None:
         """Stop all that is under way; return when nothing of it is alive. Idempotent."""
         with self._lock:
-            for evaluation in self._under_way:
-                evaluation.stop()
+            under_way = list(self._under_way)
+        for evaluation in under_way:
+            evaluation.stop()
+        # Not by the threads alone: Ctrl-C while one starts leaves a pool that does not know it.
+        self._let_go()
+        wait(under_way)
         self._threads.shutdown(wait=True)
 
     def _ended(self, evaluation: Any) -> None:  # noqa: ANN401 (typed as any future)

@@ -21,6 +21,7 @@ from harness.base.errors import Cancelled, InfrastructureError, JudgeError
 from harness.base.seeds import derive
 from harness.core.asked import Asked
 from harness.launch.run import resume, start
+from harness.report.spending import describe_spent
 from harness.report.watching import Watch, lines
 from harness.search import host, local
 from harness.search.local import LocalEvaluator
@@ -223,6 +224,8 @@ def test_what_is_waited_for_a_gpu_is_recorded_and_charged_to_nobody(world, monke
     assert result["nodes"]["scored"] == 2, "the time was over before the first had begun"
     assert 1.0 <= result["spent"]["queued_s"] < result["seconds"]["total"]
     assert result["spent"]["time_s"] <= result["seconds"]["total"] - 1.0
+    (line,) = [one for one in describe_spent(result["spent"]) if one.startswith("waited for GPUs")]
+    assert line.endswith("s in all")
     events = read(world.folder / "runs" / "a" / "events.jsonl")
     waited = [e.data["queued_s"] for e in events if e.kind in ("scored", "final")]
     assert waited[0] >= 1.0 > max(waited[1:])
@@ -333,6 +336,31 @@ def test_closing_ends_what_runs_and_what_waits_and_keeps_no_gpu(world):
     assert [type(evaluation.exception(0)) for evaluation in begun] == [Cancelled] * 4
     assert free(world) == 1
     assert len(world.judged) == 1
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_an_interrupt_while_a_thread_starts_leaves_nothing_alive(world, monkeypatch, starts):
+    ended = []
+
+    class Interrupted(local.ThreadPoolExecutor):
+        def submit(self, work):
+            if starts:  # and the pool does not know it
+                threading.Thread(target=work).start()
+                until(lambda: world.judged, "it is evaluated")
+            raise KeyboardInterrupt
+
+    def meanwhile(evaluation, request):
+        evaluation.stopped.wait(PATIENCE_S)
+        time.sleep(0.1)
+        ended.append(evaluation.job.label)
+
+    monkeypatch.setattr(local, "ThreadPoolExecutor", Interrupted)
+    world.meanwhile = meanwhile
+    evaluator = LocalEvaluator(2)
+    with pytest.raises(KeyboardInterrupt):
+        evaluator.submit(jobs(evaluator, "ab"), quiet)
+    evaluator.close()
+    assert ended == (["a"] if starts else [])
 
 
 def test_whatever_breaks_ends_an_evaluation_and_hangs_none(world, monkeypatch):
