@@ -291,6 +291,19 @@ def test_who_measures_is_named_with_a_hash_of_all_its_source(add: Add, tmp_path:
     assert conditions.judge_of(mine) not in (first, conditions.scorer())
 
 
+def test_who_trains_candidates_together_is_named_too(add: Add) -> None:
+    source = (
+        "from tasks.kinds import Kind\n"
+        "MINE = Kind('accuracy', 'scorers.x:X', together='trainer_of:f')\n"
+    )
+    add("pack_of_kinds", "harness.kinds", source, mine="pack_of_kinds:MINE")
+    add("trainer_of", "harness.nothing", "def f(trials): ...\n")
+    mine = find_task("toy").definition.model_copy(update={"kind": "mine"})
+    judge = conditions.judge_of(mine)
+    assert judge.startswith(f"{conditions.scorer()} by ")
+    assert conditions._source_of("trainer_of") in judge
+
+
 def test_a_sweep_leaves_out_an_agent_that_cannot_be_used(add: Add) -> None:
     add("pack_of_x", "harness.agents", "1 / 0\n", x="pack_of_x:X", y="pack_of_x:Y")
     assert "The agent 'x' of pack_of_x 1.0 cannot be used" in offer("x").obstacle

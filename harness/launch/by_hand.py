@@ -108,7 +108,7 @@ class ByHand:
     ) -> Score:
         """Train and score a submission once; ``log`` receives what it prints.
 
-        Raises what ends an ``Evaluation``; Ctrl-C ends it, and nothing of it is alive then.
+        Raises what ends an ``Evaluation``. Ctrl-C ends it; nothing of it is alive after ``with``.
         """
         job = self._place.job(
             self.asked,
@@ -120,12 +120,8 @@ class ByHand:
             strict=self._strict,
         )
         with interruptible():
-            try:
-                (evaluation,) = self._evaluator.submit([job], self._observe)
-                evaluated = evaluation.result()
-            except KeyboardInterrupt:
-                self._evaluator.close()
-                raise
+            (evaluation,) = self._evaluator.submit([job], self._observe)
+            evaluated = evaluation.result()
         if log is not None:
             unbreakable(write_whole)(log, evaluated.log, sync=False)
         return evaluated.score

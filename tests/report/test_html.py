@@ -178,7 +178,8 @@ ODD = [
     ("finalizing", {"node": {}}), ("scored", {"valid": "yes"}), ("scored", {"elapsed_s": None}),
     ("scored", {"elapsed_s": 1e999}), ("scored", {"score": -1e308}), ("scored", {"at": "then"}),
     ("opened", {"queued_s": "long"}), ("opened", {"at": None}), ("final", {"score": "0.5"}),
-    ("final", {"seconds": None}), ("final", {"message": 7}),
+    ("final", {"seconds": None}), ("final", {"message": 7}), ("final", {"queued_s": "long"}),
+    ("scored", {"queued_s": 1e999}), ("scored", {"queued_s": None}),
 ]  # fmt: skip
 
 

@@ -223,7 +223,7 @@ def test_a_profile_or_policy_that_does_not_exist_is_refused_with_the_nearest(tmp
         make(tmp_path, SUITE.replace('["one_shot"]', '["one_shoot"]'))
 
 
-def finished(folder, agent, *, total, nodes, final, scored, policy="greedy"):
+def finished(folder, agent, *, total, nodes, final, scored, policy="greedy", queued=0.0):
     folder.mkdir(parents=True)
     (folder / "run.toml").write_text("")
     result = {
@@ -231,6 +231,7 @@ def finished(folder, agent, *, total, nodes, final, scored, policy="greedy"):
         "valid": True, "metric": "accuracy", "score": 0.5,
         "nodes": {"scored": scored, "valid": scored},
         "seconds": {"total": total, "nodes": nodes, "final": final},
+        "spent": {"gpu_hours": 0.0, "queued_s": queued, "model": {}, "lost": {}},
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result))
 
@@ -239,7 +240,8 @@ def test_measured_steps_replace_assumed_ones(tmp_path):
     runs = tmp_path / "runs"
     # Steps of 10 and 30 s, of which 5 and 15 s are evaluations: 20 and 10 s in the mean.
     finished(runs / "a", "priced", total=46, nodes=20, final=6, scored=4)
-    finished(runs / "b", "priced", total=66, nodes=30, final=6, scored=2)
+    # What it waited for GPUs is not its own.
+    finished(runs / "b", "priced", total=6066, nodes=30, final=6, scored=2, queued=6000)
     (runs / "c").mkdir()
     (runs / "c" / "run.toml").write_text("")
     (runs / "c" / "result.json").write_text('{"nodes": []}')
