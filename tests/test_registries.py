@@ -18,6 +18,7 @@ from harness.core.asked import Asked
 from harness.launch.agents import make_agent
 from harness.launch.run import _Parts
 from harness.policies import POLICIES
+from harness.search.executors import EXECUTORS
 from harness.search.leftovers import collect
 from harness.sweeps.offers import offer
 from sandboxes import registry
@@ -151,6 +152,8 @@ WRONG = [
     (AGENTS, "X = 3", "wanted: a class whose instances are agents"),
     (AGENTS, "class X: name = 'x'", "it has no method write"),
     (AGENTS, "class X:\n    name = 'y'\n    def write(self, ask): ...", "it calls itself 'y'"),
+    (EXECUTORS, "X = 3", "harness.search.evaluator.Evaluator"),
+    (EXECUTORS, "class X:\n def submit(self): ...", "it has no method get_ready, close"),
     (BACKENDS, "class X: name = 'x'", "it has no isolates, image, probe, unenforced, open, sweep"),
     (METRICS, "X = 1.0", "it is a float; wanted: a tasks.metrics.Metric"),
     (

@@ -16,6 +16,7 @@ from harness.core.asked import Asked
 from harness.search import local
 from harness.store.reading import read_as
 from harness.store.rundir import Run, write_asked
+from harness.sweeps import plan
 from sandboxes import registry
 from tasks.spec import find_task
 
@@ -224,3 +225,14 @@ def test_every_field_of_a_request_can_be_typed():
     fields = set(Asked.model_fields) - {"format", "writing"}
     fields |= set(Asked.model_fields["writing"].default_factory.model_fields)
     assert {run_command.OPTIONS.get(field, field) for field in fields} == typed
+
+
+@pytest.mark.parametrize(("gpus", "at_once"), [(0, 1), (1, 2), (4, 8)])
+def test_a_sweep_makes_two_runs_a_gpu_at_once(tmp_path, monkeypatch, gpus, at_once):
+    monkeypatch.setattr(plan, "gpus_here", lambda: gpus)
+    group = '[[groups]]\nagents = ["reference"]\ntasks = ["toy"]\nprofile = "test"\n'
+    (tmp_path / "s.toml").write_text(f'format = 1\nname = "s"\n{group}')
+    told = json.loads(call("sweep", "s.toml", "--dry-run", "--json", cwd=tmp_path).stdout)
+    assert told["concurrent"] == at_once
+    asked = ("sweep", "s.toml", "--dry-run", "--json", "--concurrent", 3)
+    assert json.loads(call(*asked, cwd=tmp_path).stdout)["concurrent"] == 3

@@ -227,7 +227,7 @@ def test_what_is_waited_for_a_gpu_is_recorded_and_charged_to_nobody(world, monke
     assert 2.0 <= result["spent"]["queued_s"] < result["seconds"]["total"]
     assert result["spent"]["time_s"] <= result["seconds"]["total"] - 2.0
     (line,) = [one for one in describe_spent(result["spent"]) if one.startswith("waited for GPUs")]
-    assert line.endswith("s in all")
+    assert line.endswith("s, all nodes together")
     events = read(world.folder / "runs" / "a" / "events.jsonl")
     waited = [e.data["queued_s"] for e in events if e.kind in ("scored", "final")]
     assert min(waited[:2]) >= 1.0 > waited[2]
