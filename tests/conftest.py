@@ -12,6 +12,7 @@ import typer.testing
 from hypothesis import HealthCheck, settings
 
 from harness.cli import app
+from harness.report.diagnosis import REGISTRIES
 from sandboxes.registry import BACKENDS
 
 TOYS = Path(__file__).parent / "toys"
@@ -37,8 +38,23 @@ def pytest_collection_finish(session):
         os.environ["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
 
 
+def tables() -> dict[str, list[str]]:
+    """Return the names in each registry, in their order."""
+    return {registry.word: list(registry.ours) for registry in REGISTRIES}
+
+
+TABLES = tables()
+
+
+@pytest.fixture
+def _same_tables():
+    """Hold each test to leave the registries as they were: `auto` goes by their order."""
+    yield
+    assert tables() == TABLES
+
+
 @pytest.fixture(autouse=True)
-def _own_world(monkeypatch, tmp_path_factory):
+def _own_world(_same_tables, monkeypatch, tmp_path_factory):
     """Keep tests off the user's cache, and show them the toy task."""
     shared = tmp_path_factory.getbasetemp() / "data"
     monkeypatch.setenv("HARNESS_DATA", str(shared))
