@@ -133,8 +133,8 @@ class LocalEvaluator:
         """
         try:
             for evaluation, cause in zip(batch, causes, strict=True):
-                evaluation.observe("retry", {"cause": cause})
                 evaluation.wait_again()
+                evaluation.observe("retry", {"cause": cause})
             with self._place(batch) as requests:
                 for evaluation in batch:
                     evaluation.begin()
