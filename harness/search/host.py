@@ -7,6 +7,7 @@ from pathlib import Path
 from harness.base.errors import ConfigError
 from harness.base.faults import explain
 from harness.base.paths import data_root
+from harness.core.asked import Asked
 from harness.core.jobs import Expected, JobSpec, Place, differing
 from harness.search.leftovers import collect
 from sandboxes import registry
@@ -77,35 +78,32 @@ class Host:
 
     def test(self, say: Callable[[str], None]) -> None:
         """Test the sandbox unless that went well before. Raises as ``self_test.require`` does."""
-        if self.gpus is None or self_test.passed(self.blank):
+        if self.gpus is None:
             self_test.require(self.blank, say=say)
-            return
-        with self.gpus.lease(1, on_wait=say) as lease:
-            self_test.require(replace(self.blank, gpus=lease.uuids), say=say)
+        elif not self_test.passed(self.blank):
+            with self.gpus.lease(1, on_wait=say) as lease:
+                self_test.require(replace(self.blank, gpus=lease.uuids), say=say)
 
 
 def find_host(
-    task: str,
-    profile: str,
-    data: Mapping[str, str],
-    sandbox: str,
+    asked: Asked | JobSpec,
     *,
     trusted: bool,
     hardware: Mapping[str, str | int] | None,
     progress: Progress,
 ) -> Host:
-    """Find the task, choose sandbox and GPUs, and prepare the data.
+    """Find the task that is asked for, choose sandbox and GPUs, and prepare the data.
 
     ``hardware``: of GPUs of several models take those. Raises ConfigError with a remedy.
     """
-    chosen = find_task(task)
-    gpus = _alike(chosen, profile, hardware)
-    backend, warning = registry.choose(sandbox, trusted=trusted)
+    task = find_task(asked.task)
+    gpus = _alike(task, asked.profile, hardware)
+    backend, warning = registry.choose(asked.sandbox, trusted=trusted)
     collect()  # what a killed run left holds memory: its scratch disk is a tmpfs
-    folder, manifest = _prepared(chosen, profile, data, progress)
+    folder, manifest = _prepared(task, asked.profile, asked.data, progress)
     blank = Request(
-        task=chosen,
-        profile=profile,
+        task=task,
+        profile=asked.profile,
         split="search",
         files={},
         data=folder,

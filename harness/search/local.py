@@ -59,15 +59,7 @@ class LocalEvaluator:
     ) -> Place:
         """Prepare data, choose sandbox and GPUs, and test it all; see ``Evaluator``."""
         progress, observe = unbreakable(progress), unbreakable(observe)
-        host = find_host(
-            asked.task,
-            asked.profile,
-            asked.data,
-            asked.sandbox,
-            trusted=trusted,
-            hardware=hardware,
-            progress=progress,
-        )
+        host = find_host(asked, trusted=trusted, hardware=hardware, progress=progress)
         for text in filter(None, (host.warning, self._crowded(host))):
             observe("warning", "", {"message": text})
         host.test(teller(observe))
@@ -77,7 +69,8 @@ class LocalEvaluator:
 
     def submit(self, jobs: Sequence[JobSpec], observe: Observe) -> list[Evaluation]:
         """Begin jobs; see ``Evaluator``."""
-        begun = [Evaluation(job, unbreakable(observe)) for job in jobs]
+        observe = unbreakable(observe)
+        begun = [Evaluation(job, observe) for job in jobs]
         with self._lock:
             self._waiting += begun
             self._under_way.update(begun)
@@ -221,8 +214,7 @@ class LocalEvaluator:
         """Return this machine made ready for a job, as it was for the request if that is known."""
         key = _key(job, job.sandbox)
         if key not in self._hosts:
-            names = (job.task, job.profile, job.data, job.sandbox)
-            host = find_host(*names, trusted=False, hardware=None, progress=_quiet)
+            host = find_host(job, trusted=False, hardware=None, progress=_quiet)
             host.test(_quiet)
             self._hosts[key] = host
         return self._hosts[key]

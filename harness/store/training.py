@@ -68,7 +68,7 @@ class Training:
     """How much of it is done, as far as it says."""
 
     def take(self, details: dict[str, Any]) -> None:
-        """Take what it says of itself: ``progress`` of ``scorers.judge.Observe``."""
+        """Take what it says of itself: ``progress`` of ``scorers.request.Observe``."""
         self.step, self.total, self.loss = details["step"], details["total"], details["loss"]
         self.share = details.get("share", self.step / self.total if self.total else 0.0)
 
@@ -94,10 +94,13 @@ class Notes:
         self.close()  # what a killed process left is old
 
     def observe(self, what: str, label: str, details: dict[str, Any]) -> None:
-        """Take note of one thing that happened; see ``harness.search.loop.Observe``."""
+        """Take note of one thing that happened; see ``harness.core.jobs.Observe``."""
         with self._lock:
-            if (what == "queued") != (label in self._queued) and what != "waiting":
-                self._queued ^= {label}
+            if what == "queued":
+                self._queued.add(label)
+                self._write()
+            elif label in self._queued and what != "waiting":
+                self._queued.discard(label)
                 self._write()
             if what == "training":
                 self._trainings[label] = Training(details["limit_s"])

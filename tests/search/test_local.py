@@ -37,7 +37,7 @@ from tasks.kinds import KINDS, Kind
 from tasks.spec import find_task
 
 ASKED = Asked(task="toy", profile="test", sandbox="process")
-NO_KNOBS = {"split": "search", "training_seed": 0, "audit_seed": "a"}
+QUESTION = {"split": "search", "training_seed": 0, "audit_seed": "a"}
 
 
 def quiet(*_: object) -> None:
@@ -46,7 +46,7 @@ def quiet(*_: object) -> None:
 
 @pytest.fixture(autouse=True)
 def world(tmp_path, monkeypatch):
-    """GPUs that are not there: ``gpus(n)`` makes so many; the toy computes on one if there is."""
+    """GPUs that are not there, none until ``gpus`` is set; the toy computes on one if there is."""
     task = shutil.copytree(TOYS / "toy", tmp_path / "tasks" / "toy")
     toml = Path(task) / "task.toml"
     toml.write_text(toml.read_text().replace('device = "cpu"', 'device = "any"'))
@@ -87,8 +87,8 @@ def real() -> Evaluated:
     return evaluated
 
 
-def some(n: int, model: str = "Fake H100") -> tuple[Gpu, ...]:
-    return tuple(Gpu(f"GPU-fake-{i}", i, model) for i in range(n))
+def some(n: int) -> tuple[Gpu, ...]:
+    return tuple(Gpu(f"GPU-fake-{i}", i, "Fake H100") for i in range(n))
 
 
 def pool(gpus) -> GpuPool:
@@ -99,12 +99,12 @@ def free(world) -> int:
     return sum(use.free for use in pool(world.gpus).usage())
 
 
-def jobs(evaluator, labels: str, asked: Asked = ASKED, observe=quiet, **question) -> list:
-    how = {"trusted": True, "hardware": None, "progress": quiet, "observe": observe}
-    place = evaluator.get_ready(asked, **how)
-    files = find_task(asked.task).designs()[0].files
-    question = {**NO_KNOBS, **question}
-    return [place.job(asked, label, files, **question) for label in labels]
+def jobs(evaluator, labels: str, **question) -> list:
+    how = {"trusted": True, "hardware": None, "progress": quiet, "observe": quiet}
+    place = evaluator.get_ready(ASKED, **how)
+    files = find_task(ASKED.task).designs()[0].files
+    question = {**QUESTION, **question}
+    return [place.job(ASKED, label, files, **question) for label in labels]
 
 
 def run(world, name: str, script, *, observe=quiet, **more):
