@@ -1,12 +1,13 @@
-"""The table of the cheat corpus: what each would gain, and what stopped it.
+"""Prints a table of the Autoresearch cheats: what each would gain, and what stopped it.
 
     python benchmarks/cheats.py [--profile test] [--honest [--gpu] [--strict]] [--workers 2]
         [NAME ...]
 
-Gain: bits-per-byte below the honest twin, for somebody who believes the script. "audits" is what
-the judge measured, the audits apart; "claim" what it printed; "unisolated" and "unlimited" what
-it got without that wall. With ``--honest``: the honest models over 3 seeds, and the largest values
-of the audits' statistics among them.
+The gain is in bits-per-byte below the honest twin, for a reader who believes the script. The column
+"gain shows" says where it is read from: "measured" is what the judge measured, whatever its audits
+say; "claim" is what the script printed; "unisolated" and "unlimited" are measured without a
+sandbox, or without the script's own limits; "retries" is the best of several training seeds. With
+``--honest``: scores of the honest models over 3 seeds, and the largest values of their audits.
 """
 
 import argparse
@@ -52,7 +53,7 @@ def main() -> int:
 
 
 def cheats(bench: Bench, names: set[str], workers: int) -> int:
-    """Print a line for each cheat; return how many were not held, or gain too little to count."""
+    """Print a line for each cheat; return how many were not stopped or gain too little to count."""
     print(
         f"{'cheat':<26}{'twin':>8}{'got':>8}{'gain':>8}  {'gain shows':<12}{'resolution':>11}"
         "  stopped by"

@@ -1,12 +1,12 @@
-"""What many runs at once cost while their evaluations only wait: the harness's own CPU.
+"""Measures the CPU time of the harness itself while many runs wait for their evaluations.
 
     python benchmarks/concurrent_runs.py [--runs 20] [--window 20] [--sandbox bubblewrap] [--sweep]
 
-Starts so many ``harness run`` processes of the toy task, whose submissions sleep, waits until every
-one is training, and reads the CPU time of each process from /proc twice, ``--window`` seconds
-apart. Ours is the harness's processes and what they started around the submission (bwrap,
-setpriv); the submission's own Python is not. With ``--sweep`` they are children of one
-``harness sweep``, and its share is a line of its own. The goal is less than 10 % of one core for
+Starts ``--runs`` processes ``harness run`` of the toy task, whose submissions sleep, waits until
+all of them are training, and reads the CPU time of each process from /proc twice, ``--window``
+seconds apart. "ours" counts the harness's processes and what they started around the submission
+(bwrap, setpriv), but not the submission's own Python. With ``--sweep`` the runs are children of one
+``harness sweep``, which has its own line in the table. The goal is less than 10 % of one core for
 all of them together.
 """
 
@@ -26,11 +26,11 @@ ROOT = Path(__file__).parent.parent
 TOY = ROOT / "tests" / "toys" / "toy"
 GOAL = 0.10
 STEPS = 20
-"""The toy's own: between two of them its submissions sleep."""
+"""Training steps of the toy task; its submissions sleep between two steps."""
 
 
 def sleepy_task(folder: Path, seconds: float) -> None:
-    """Copy the toy with a first design that sleeps so long, within longer limits."""
+    """Copy the toy task, make its first design sleep for ``seconds``, and raise its time limit."""
     shutil.copytree(TOY, folder / "toy")
     design = folder / "toy" / "designs" / "half.py"
     design.write_text(design.read_text().replace("0.01", str(seconds / STEPS)))
@@ -39,7 +39,7 @@ def sleepy_task(folder: Path, seconds: float) -> None:
 
 
 def start(folder: Path, runs: int, sandbox: str, *, sweep: bool) -> list[subprocess.Popen[bytes]]:
-    """Start the runs, by hand or as one sweep."""
+    """Start the runs, each by its own command or all as one sweep."""
     harness = [sys.executable, "-m", "harness"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     if sweep:
@@ -56,7 +56,7 @@ def start(folder: Path, runs: int, sandbox: str, *, sweep: bool) -> list[subproc
 
 
 def kind_of(process: psutil.Process) -> str:
-    """Return which part of the whole a process is."""
+    """Return what a process is: a harness command, the submission, or its program's name."""
     command = process.cmdline()
     if "-m" in command[:2] and "harness" in command[:3]:
         return "harness sweep" if "sweep" in command[3:4] else "harness run"
@@ -68,7 +68,7 @@ def kind_of(process: psutil.Process) -> str:
 
 
 def seconds_of(parents: list[subprocess.Popen[bytes]]) -> dict[tuple[int, str], float]:
-    """Return process → CPU seconds so far, of the runs and all below them."""
+    """Return (pid, kind) → CPU seconds so far, of ``parents`` and all their descendants."""
     found = {}
     for parent in parents:
         top = psutil.Process(parent.pid)
@@ -82,7 +82,7 @@ def seconds_of(parents: list[subprocess.Popen[bytes]]) -> dict[tuple[int, str], 
 
 
 def training(parents: list[subprocess.Popen[bytes]]) -> int:
-    """Return how many submissions run."""
+    """Return how many submissions are running."""
     return sum(kind == "submission" for _, kind in seconds_of(parents))
 
 

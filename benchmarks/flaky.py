@@ -1,8 +1,8 @@
 """Run the test suite again and again in random order, on a machine whose cores are all busy.
 
-A test that depends on the machine's speed fails here sooner or later, and one that depends on
-modules being compiled already, as they are not in a fresh clone. A line a run, with the seed of its
-order (``pytest --randomly-seed SEED`` repeats it); exit code 1 if any failed.
+Tests fail here sooner or later if they depend on the machine's speed, or on modules that are
+already compiled, which they are not in a fresh clone. Prints one line per run, with the seed of its
+order (``pytest --randomly-seed SEED`` repeats it). The exit code is 1 if any run failed.
 
     python benchmarks/flaky.py [--runs 10] [pytest arguments]
 """
@@ -19,20 +19,20 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 TWO = ["-n", "2", "--dist", "worksteal"]
-"""As ``make test``."""
+"""The same options as in ``make test``."""
 COMPILED = ("harness", "scorers", "sandboxes", "tasks", "tests")
 """Folders of this checkout whose compiled modules are removed before each run."""
 BURN = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(10**6))"
 NO_SUCH_OPTION, NO_SUCH_TEST = 4, 5
-"""Exit codes of pytest: it will say the same ten times."""
+"""Exit codes of pytest after which every further run would fail in the same way."""
 
 
 @contextmanager
 def busy(cores: int):
-    """Keep that many cores busy; a burner ends by itself when its parent is gone."""
+    """Keep ``cores`` cores busy; each burner process ends by itself when its parent is gone."""
     with ExitStack() as burning:
         for _ in range(cores):
-            argv = [sys.executable, "-c", BURN]  # Ctrl-C is not for them
+            argv = [sys.executable, "-c", BURN]  # Ctrl-C does not reach them
             burner = burning.enter_context(subprocess.Popen(argv, start_new_session=True))
             burning.callback(burner.kill)
         yield

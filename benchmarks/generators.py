@@ -1,11 +1,11 @@
-"""How fast ListOps expressions and Pathfinder images are made, beside the plain way, in one run.
+"""Measures how fast our generators make ListOps and Pathfinder data, against plain generators.
 
     python benchmarks/generators.py [--seconds 5] [--json FILE]
 
-One process, one core. ListOps has the published lengths (500 to 2,000 tokens); its floor is the
-recursive generator in plain Python that gives up a tree as soon as it is too long. Pathfinder's
-floor is the same layout, one image at a time. Rates are of kept samples, by the wall clock and by
-CPU time; on a machine that others use the second is the one to read.
+Uses one process and one core. ListOps has the published lengths (500 to 2,000 tokens); its floor is
+a recursive generator in plain Python that gives up a tree as soon as it is too long. Pathfinder's
+floor is the same layout code, run for one image at a time. Rates count kept samples, by the wall
+clock and by CPU time; on a machine that other people use, read the CPU time.
 """
 
 import argparse
@@ -28,11 +28,11 @@ from tasks.spec import find_task
 
 
 class TooLong(Exception):
-    """The tree can only become longer than is allowed."""
+    """The tree can no longer stay below the length limit."""
 
 
 def plain_listops(p: listops.Parameters, seed: int = 1) -> Iterator[int]:
-    """Yield 1 for each expression, as the published code makes them."""
+    """Yield 1 for each kept expression, made one at a time as in the published code."""
     rng = random.Random(seed)
     tokens: list[str] = []
 
@@ -73,7 +73,7 @@ def our_listops(p: listops.Parameters) -> Iterator[int]:
 
 
 def plain_pathfinder(style: snakes.Style) -> Iterator[int]:
-    """Yield 1 for each image that found room, laid out and drawn alone."""
+    """Yield 1 for each image whose layout found room, laid out and drawn one at a time."""
     stream = Stream(1)
     while True:
         ground = snakes.Ground(1, style)
@@ -95,7 +95,7 @@ def our_pathfinder(style: snakes.Style) -> Iterator[int]:
 
 
 def rate(made: Iterator[int], seconds: float) -> tuple[float, float]:
-    """Return samples a second of wall clock and of CPU time, the first batch left out."""
+    """Return samples per second of wall clock and of CPU time, without the first batch."""
     next(made)
     wall, cpu, count = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - wall < seconds:

@@ -1,13 +1,14 @@
-"""How busy GPUs are that runs share: leased for an evaluation, against leased for a whole run.
+"""Measures how busy shared GPUs are if leased per evaluation, against leased per whole run.
 
     python benchmarks/gpu_sharing.py [--gpus 4] [--runs 8] [--steps 3] [--write 1.0] [--repeats 3]
     python benchmarks/gpu_sharing.py --task lra/listops --profile short --write 30      # real GPUs
 
-Each run is a process with one slot, whose agent takes ``--write`` seconds for a submission, as a
-language model would. Without ``--task`` the GPUs are not there: submissions to a toy sleep for
-``--evaluate`` seconds in a real sandbox, are judged for real, and the leases are real, so that two
-cores are enough. Busy is what evaluations took, of what the GPUs were there for. The floor ends
-when all evaluations, one after another on each GPU, could have ended; the first are written before.
+Each run is a process that evaluates one node at a time. Its agent takes ``--write`` seconds for a
+submission, as a language model would. Without ``--task`` the GPUs are fake: submissions to a toy
+task sleep for ``--evaluate`` seconds in the ``process`` sandbox. The judge and the leases are real,
+and two cores are enough. "GPUs busy" is the time of all evaluations as a share of the GPUs' time.
+"floor" is the least possible makespan: writing the first submissions, and then all evaluations, one
+after another on each GPU.
 """
 
 import argparse
@@ -40,13 +41,13 @@ def predict(tokens):
 
 
 class Writer:
-    """Writes the task's first design, after a while."""
+    """An agent that submits the task's first design after ``seconds`` seconds."""
 
     name, trusted = "writer", True
     seconds = 0.0
 
     def write(self, ask):  # noqa: ANN001, ANN201
-        """Return it."""
+        """Wait, then return the task's first design."""
         from harness.core.agent import Answer
 
         ask.cancel.wait(self.seconds)
@@ -54,7 +55,7 @@ class Writer:
 
 
 def run(told: argparse.Namespace) -> None:
-    """Wait for the word on stdin, and make a run; with ``--hold`` hold a GPU from start to end."""
+    """Wait for a line on stdin, then do one run; with ``--hold`` lease a GPU for all of it."""
     from harness.agents import AGENTS
     from harness.core.asked import Asked
     from harness.launch.run import start
@@ -78,7 +79,7 @@ def run(told: argparse.Namespace) -> None:
         sandbox="auto" if told.task else "process",
     )
     with make().lease(1) if told.hold else nullcontext() as lease:
-        if lease is not None:  # the evaluations find that one, and nobody else there
+        if lease is not None:  # evaluations see this GPU alone, with their own lock folder
             uuid = lease.uuids[0]
             host.GpuPool = lambda: make().only([uuid])  # type: ignore[misc,assignment]
             os.environ[gpu_locks.ENVIRONMENT] += f"-{uuid}"
@@ -87,7 +88,7 @@ def run(told: argparse.Namespace) -> None:
 
 
 def race(told: argparse.Namespace, folder: Path, *, hold: bool) -> tuple[float, float]:
-    """Return the makespan, and the seconds of all evaluations."""
+    """Return the makespan and the summed time of all evaluations, in seconds."""
     runs = folder / ("hold" if hold else "share")
     environ = {**os.environ, "HARNESS_GPU_LOCKS": f"{runs}-locks"}
     environ |= {} if told.task else {"HARNESS_TASKS_DIR": str(folder / "tasks")}
@@ -121,7 +122,7 @@ def race(told: argparse.Namespace, folder: Path, *, hold: bool) -> tuple[float, 
 
 
 def make_toy(folder: Path, seconds: float) -> None:
-    """Make a toy task whose only submission sleeps, on a GPU where there is one."""
+    """Make a toy task whose first design sleeps; it runs on a GPU where there is one."""
     toy = shutil.copytree(ROOT / "tests" / "toys" / "toy", folder / "tasks" / "toy")
     toml = Path(toy) / "task.toml"
     text = toml.read_text().replace('device = "cpu"', 'device = "any"')

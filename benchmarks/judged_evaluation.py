@@ -1,18 +1,19 @@
-"""What the judge costs a language model: judged evaluation against evaluation in the process.
+"""Measures what the judge costs a language model, against evaluation in the model's own process.
 
     python benchmarks/judged_evaluation.py [--rows 1024] [--batch 64] [--compile]
 
 A small GPT with random weights evaluates synthetic rows in its own process, as the public task
-does: loss per target, summed over the bytes. The same process then serves its logits to the real
-judge over the real wire, from GPU memory. Same model, same rows, so bits-per-byte must agree to
-the rounding of float16. Judged evaluation also serves audited rows, twins and repeats: "for as
-many rows" compares with the same number of rows evaluated in the process (goal: 1.05), "in all"
-with the scored rows alone. "resolution" is what the audit buys: the smallest average gain by
-looking ahead, in bits-per-byte, that it sees with 95 % probability; of a model with random weights.
+does: the summed loss of all targets, over their bytes. The same process then serves its logits to
+the real judge over the real socket, from GPU memory. Model and rows are the same, so bits-per-byte
+must agree up to the rounding of float16. Judged evaluation also serves audited rows, twins and
+repeats. "for as many rows" compares its time with the same number of rows evaluated in the process
+(goal: 1.05), "in all" with the scored rows alone. "resolution" is the smallest average gain by
+looking ahead, in bits-per-byte, that the audit detects with 95 % probability; here it is that of a
+model with random weights.
 
-Times are medians of RUNS judged evaluations. The judges are made first, as they are before a
-candidate trains, so their readers have started by then: "start s" is what is left to wait for.
-Without a GPU the sizes are small, and the logits go through the host.
+Times are medians of RUNS judged evaluations. As in a real evaluation, the judges are made before
+the candidate works, so their reader processes have started by then: "start s" is the wait that is
+left. Without a GPU the sizes are small, and the logits go through the host.
 """
 
 import argparse
@@ -31,20 +32,20 @@ from pathlib import Path
 import numpy as np
 
 Audit = tuple[int, int, int, int]
-"""Rows, tokens between places, twins, repeats: see ``scorers.language.Sizes``."""
+"""Audited rows, tokens between audited places, twins, repeats: ``scorers.language.Sizes``."""
 
 ON_GPU: list[Audit] = [(64, 32, 16, 16), (256, 32, 64, 64), (256, 8, 64, 64), (1024, 8, 64, 64)]
 ON_CPU: list[Audit] = [(8, 8, 4, 4), (64, 8, 16, 16), (64, 2, 16, 16)]
 RUNS = 3
 SETTLE_S = 8.0
-"""After the judges are made, until the last of their readers has started and disturbs nothing."""
+"""Wait after the judges are made, until all their readers have started and disturb nothing."""
 
 SPECIALS = 4
 
 
 @dataclass(frozen=True)
 class Case:
-    """Sizes. ``depth`` and ``width`` are the model's; its heads are 128 wide at most."""
+    """Sizes of the data and of the model (``depth``, ``width``; its heads are at most 128 wide)."""
 
     device: str
     rows: int
@@ -65,9 +66,10 @@ class Case:
 
 
 def make_data(folder: Path, case: Case, audited: int) -> Path:
-    """Write a split in the Autoresearch format: words by Zipf's law in documents of about 400.
+    """Write a split in the Autoresearch format: tokens by Zipf's law in documents of about 400.
 
-    What it costs to make a judge grows with the text to audit with: enough for ``audited`` rows.
+    The cost of making a judge grows with the audit text, so there is just enough for ``audited``
+    rows.
     """
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -140,7 +142,7 @@ def make_model(case: Case):  # noqa: ANN201  # torch is not imported yet
 
 
 def candidate(folder: Path, case: Case) -> None:
-    """Told to, evaluate in the process and print the result; then serve on every socket named."""
+    """After a line on stdin, evaluate and print the result; then serve each socket named there."""
     import torch
 
     from scorers.candidate import device_buffer
@@ -194,7 +196,7 @@ def make_judge(folder: Path, case: Case, audit: Audit, gpu: str | None):  # noqa
 
 
 def judge(language, case: Case, process: subprocess.Popen) -> dict:  # noqa: ANN001
-    """Return the verdict of one judged evaluation, and seconds: all, and starting the reader."""
+    """Return a judged evaluation's verdict, rows served, and seconds: to start, and to serve."""
     from scorers.judge import Times
     from scorers.wire import Listener, LogitsBuffer
 
@@ -265,7 +267,7 @@ def main() -> None:
     audits = ON_GPU if gpu else ON_CPU
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as judges:
         folders = {n: make_data(Path(temporary) / str(n), case, n) for n in {a[0] for a in audits}}
-        rows = str(folders[audits[0][0]])  # the same in all
+        rows = str(folders[audits[0][0]])  # all folders hold the same rows
         argv = [sys.executable, __file__, "--candidate", rows, json.dumps(vars(case))]
         env = {**os.environ, "CUDA_VISIBLE_DEVICES": gpu or ""}
         process = subprocess.Popen(

@@ -3,18 +3,18 @@
     python benchmarks/kernels.py [--lengths 512,1024,4096,16384] [--tokens 32768] [--limit 80]
                                  [--json FILE]
 
-One call of the mechanism and its backward pass, under bfloat16 autocast as in training. ``ms`` is
-as it is called: the median by CUDA events with the cache cleared between, after warm-up, so that
-neither compilation nor the choice of tiles counts. ``GPU ms`` is the same replayed from a CUDA
-graph: what the device alone needs, for a small batch is over before the host has launched it.
-``peak`` is the most memory held at once beyond the inputs. The number of tokens is the same at
-every length. Beside them: torch.compile of the plain form; for the window,
-FlexAttention with the same mask, and torch's fused attention over the whole row, which computes
-another function, in T^2. ``error`` is the kernel's largest relative error (2-norm) of value and
-gradients to the plain form in float32 without autocast.
+Each case is one call of the mechanism and its backward pass, under bfloat16 autocast as in
+training. ``ms`` is the median time of a normal call by CUDA events, with the cache cleared between
+calls, after a warm-up, so that neither compilation nor the choice of tiles counts. ``GPU ms`` is
+the same call replayed from a CUDA graph: the time that the device alone needs, because it finishes
+a small batch sooner than the host can launch it. ``peak`` is the most memory held at once beyond
+the inputs. The number of tokens is the same at every length. Also measured: torch.compile of the
+plain form; for the window, FlexAttention with the same mask, and torch's fused attention over the
+whole row, which computes another function, in T^2. ``error`` is the kernel's largest relative error
+(2-norm) of value and gradients to the plain form in float32 without autocast.
 
-Kernels and plain forms go first; whatever is not begun after --limit seconds is left out and said
-so. A case that fails prints its error and the others go on.
+Kernels and plain forms go first. A case that has not begun after --limit seconds is left out and
+marked so. If a case fails, its error is printed, and the other cases go on.
 """
 
 import argparse
@@ -45,9 +45,9 @@ Call = Callable[..., Tensor]
 
 @dataclass(slots=True)
 class Result:
-    """Milliseconds of both passes, MB beyond the inputs, relative error; or why there is none.
+    """One case: milliseconds of both passes, MB beyond the inputs, error; or else ``failure``.
 
-    ``gpu_ms`` is None where no graph could be made of the call.
+    ``gpu_ms`` is None where the call could not be recorded as a CUDA graph.
     """
 
     mechanism: str
@@ -62,7 +62,7 @@ class Result:
 
 
 def window_forms(module: ModuleType, batch: int, length: int) -> dict[str, Call]:
-    """Return the ways to compute it, by name; the full attention is another function."""
+    """Return name → a way to compute window attention; FULL computes another function."""
     mask = torch.ones(batch, length, dtype=torch.bool, device="cuda")
     window = module.WINDOW
 
@@ -110,7 +110,7 @@ def recurrence_forms(module: ModuleType, batch: int, length: int) -> dict[str, C
 
 
 def delayed(make: Callable[[], Call]) -> Call:
-    """Return a call that is made when it is first called: making some takes seconds."""
+    """Return a call that runs ``make`` only when first called, since some take seconds to make."""
     made: list[Call] = []
 
     def call(*inputs: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ def train(call: Call, inputs: list[Tensor], probe: Tensor) -> None:
 
 
 def measure(call: Call, inputs: list[Tensor], probe: Tensor) -> tuple[float, float]:
-    """Return milliseconds (median) and MB (peak beyond what is there before)."""
+    """Return milliseconds (median) and MB (peak beyond what was allocated before)."""
     import triton
 
     run = partial(train, call, inputs, probe)
@@ -163,7 +163,7 @@ def measure(call: Call, inputs: list[Tensor], probe: Tensor) -> tuple[float, flo
 
 
 def on_the_device(call: Call, inputs: list[Tensor], probe: Tensor) -> float | None:
-    """Return milliseconds of the device alone (median over replays of one graph)."""
+    """Return the device's own milliseconds (median of graph replays), None without a graph."""
     import triton
 
     for x in inputs:
@@ -171,7 +171,7 @@ def on_the_device(call: Call, inputs: list[Tensor], probe: Tensor) -> float | No
     try:
         run = partial(train, call, inputs, probe)
         return float(triton.testing.do_bench_cudagraph(run, rep=40, return_mode="median"))
-    except RuntimeError as error:  # what synchronises in between cannot be recorded
+    except RuntimeError as error:  # a call that synchronises cannot be recorded
         print(f"no graph: {str(error)[:120]}", file=sys.stderr, flush=True)
         torch.cuda.synchronize()
         return None
@@ -186,7 +186,7 @@ def values(call: Call, inputs: list[Tensor], probe: Tensor) -> list[Tensor]:
 
 
 def largest_error(call: Call, plain: Call, inputs: list[Tensor], probe: Tensor) -> float:
-    """Compare in bfloat16 under autocast with the plain form in float32."""
+    """Return the largest error of ``call`` under bfloat16 autocast, to ``plain`` in float32."""
     with torch.autocast("cuda", torch.bfloat16):
         got = values(call, inputs, probe)
     want = values(plain, [x.float() for x in inputs], probe)
@@ -194,13 +194,13 @@ def largest_error(call: Call, plain: Call, inputs: list[Tensor], probe: Tensor) 
 
 
 def cases(lengths: list[int], tokens: int) -> Iterator[tuple[Result, Callable[[], None]]]:
-    """Yield an empty result and what fills it; what matters most goes first."""
+    """Yield each empty result and the function that fills it, the most important cases first."""
     makers = {
         "sliding_window": (window_forms, attention_inputs),
         "gated_recurrence": (recurrence_forms, recurrence_inputs),
         "linear_attention": (linear_forms, attention_inputs),
     }
-    # 4,096 first: what is promised there is what must not be left out.
+    # 4,096 first: our promises are about that length, so it must not be left out.
     ranked = sorted(lengths, key=lambda length: abs(math.log(length / 4096)))
     for forms in ((KERNEL, PLAIN), (FULL, COMPILED), (FLEX,)):
         for length in ranked:
@@ -228,7 +228,7 @@ def cases(lengths: list[int], tokens: int) -> Iterator[tuple[Result, Callable[[]
 
 
 def table(results: list[Result]) -> str:
-    """One line a case, with what it gives over the plain form at the same length."""
+    """Return one line per case, with its ratios to the plain form at the same length."""
     plain = {(r.mechanism, r.length): r for r in results if r.form == PLAIN}
     lines = [f"{'mechanism':17}{'form':16}{'length':>7}{'ms':>9}{'x plain':>9}{'GPU ms':>9}"
              f"{'x plain':>9}{'peak MB':>9}{'x plain':>9}{'error':>9}"]  # fmt: skip
@@ -265,7 +265,7 @@ def main() -> None:
         else:
             try:
                 fill()
-            except Exception as error:  # noqa: BLE001  # the others go on
+            except Exception as error:  # noqa: BLE001  # the other cases go on
                 result.failure = f"{type(error).__name__}: {str(error).strip()[:200]}"
             torch.cuda.empty_cache()
         results.append(result)

@@ -1,12 +1,12 @@
-"""Tokens a second of three loaders, and what each costs a training step.
+"""Measures the tokens per second of three loaders, and how long each makes a training step wait.
 
     python benchmarks/loader.py [--profile smoke] [--rows 8] [--length 256] [--step-ms 40] [--gpu]
 
 (a) plain: reads texts, tokenises 128 documents at a time and packs them inside the step, by the
-rule of the public loader; (b) ours, packed in the step; (c) ours, packed ahead by a thread. That
-the last two yield the same is checked here; that both follow the rule, in the tests. With a step
-of ``--step-ms`` (sleeping, as a CPU waits for a GPU), "kept waiting" is the share of the time that
-no step was running.
+rule of the public loader; (b) ours, packed in the step; (c) ours, packed ahead by a thread. This
+program checks that (b) and (c) yield the same batches; the tests check that both follow the rule. A
+step is a sleep of ``--step-ms``, as a CPU waits for a GPU; "kept waiting" is the share of the time
+in which no step was running.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def plain(texts: list[str], tokenizer: Any, rows: int, length: int) -> Iterator[
 
 
 def in_step(loader: Any, documents: Any, rows: int, length: int) -> Iterator[Any]:
-    """Ours without the thread."""
+    """Yield the batches of our loader, packed in the step, without the thread."""
     for batch, epoch in loader.packed(documents, rows, length + 1, BUFFER):
         tokens = torch.from_numpy(batch.astype(np.int64))
         yield tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), epoch

@@ -3,11 +3,12 @@
     python benchmarks/lra_accuracy.py --tasks lra/listops lra/text --profile short --seeds 3 \\
         --data lra/text=/data/imdb --limit 25m --out accuracy.jsonl
 
-The shell, the data and the splits are those of a real score; the sandbox and the judge are left
-out, for the designs are ours: nothing here is evidence on a stranger's submission. Every training
-is a process of its own, several at once on each GPU. A finished one is a line of the file given by
---out, written at once; the same command again goes on with what is missing. --table prints what
-is there. Choose designs by the search split, for the test split is what is reported.
+The training code (shell), the data and the splits are those of a real score. The sandbox and the
+judge are left out, because the designs are ours: no result here is evidence about a submission that
+somebody else wrote. Every training is its own process; ``--at-once`` of them share a GPU. Each
+finished training is written at once as a line of the file ``--out``; the same command again runs
+only what is missing. ``--table`` prints the results in the file. Choose designs by the search
+split, because the test split is the one that is reported.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-# The numbers in docs/ are of rows as published.
+# The numbers in docs/ are for the rows as published, without a hidden key.
 os.environ.setdefault("HARNESS_HIDDEN_KEY", "public")
 
 from harness.base.digests import digest
@@ -35,7 +36,7 @@ from tasks.definition import TASKS_DIR
 from tasks.spec import Task, find_task
 
 ROWS_AT_ONCE = 64
-"""As the judge asks."""
+"""Rows per batch, as many as the judge asks for at a time."""
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -55,14 +56,14 @@ class Job:
 
     @property
     def key(self) -> str:
-        """What makes two trainings the same."""
+        """JSON that is equal for equal trainings: all fields except the folder of the data."""
         values = asdict(self)
         del values["data"]
         return json.dumps(values, sort_keys=True)
 
 
 def train_one(job: Job, device: str) -> dict[str, Any]:
-    """Train and score in this process; return the line."""
+    """Train and score in this process; return the fields of its line in the output file."""
     import numpy as np
     import torch
 
@@ -88,7 +89,7 @@ def train_one(job: Job, device: str) -> dict[str, Any]:
         began = time.monotonic()
         try:
             predict, claim = shell.trained(config)
-        except Exception as error:  # noqa: BLE001  # a line says what became of it
+        except Exception as error:  # noqa: BLE001  # the error goes into the line
             kind, text = shell.explain(error, Path(folder))
             return {"failed": kind, "text": text[-1000:]}
         trained_s = time.monotonic() - began
@@ -164,7 +165,7 @@ def plan(arguments: argparse.Namespace) -> list[Job]:
 
 
 def refuse_settings(task: Task, profile: str, changed: dict[str, Any]) -> None:
-    """Exit where --set asks for what there is not, or for what the configurable variant forbids."""
+    """Exit if --set names an unknown setting, or a value that the configurable variant forbids."""
     for name, value in changed.items():
         if name not in task.profile(profile).settings:
             sys.exit(f"{task.name} has no setting {name}")
@@ -174,7 +175,7 @@ def refuse_settings(task: Task, profile: str, changed: dict[str, Any]) -> None:
 
 
 def known(out: Path) -> dict[str, dict[str, Any]]:
-    """Return key → line of the finished trainings; a torn last line is left out."""
+    """Return key → line of the finished trainings, without damaged lines."""
     found = {}
     for line in out.read_text().splitlines() if out.exists() else []:
         try:
@@ -186,7 +187,7 @@ def known(out: Path) -> dict[str, dict[str, Any]]:
 
 
 class Slot:
-    """A place where one training at a time runs: a GPU, or a share of one."""
+    """Runs one training at a time, on a GPU or a share of it, or on the CPU if ``gpu`` is None."""
 
     def __init__(self, gpu: str | None) -> None:
         self.gpu = gpu
@@ -194,7 +195,7 @@ class Slot:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, job: Job, seconds: float) -> None:
-        """Start the training, with a time limit of its own."""
+        """Start the training; it may take ``seconds`` seconds."""
         self.job, self._until = job, time.monotonic() + seconds
         environment = dict(os.environ)
         device = "cpu"
@@ -208,7 +209,7 @@ class Slot:
         )  # fmt: skip
 
     def finished(self) -> dict[str, Any] | None:
-        """Return the line of the training if it has ended."""
+        """Return the training's line if it has ended, else None; stop it if its time is up."""
         assert self._process is not None
         if self._process.poll() is None:
             if time.monotonic() < self._until:
@@ -264,7 +265,7 @@ def outcome(row: dict[str, Any]) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield the lines of a table, Markdown, a task after the other, best mean first."""
+    """Yield Markdown tables, one per task, profile, settings and data, the best mean first."""
     groups: dict[tuple[str, str, str, str], dict[str, list[dict[str, Any]]]] = {}
     for row in rows:
         job = row["job"]
@@ -308,7 +309,7 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def interval(scores: list[float], rows: list[dict[str, Any]]) -> float:
-    """Return half a 95 % interval: over seeds by Student's t, of one seed the rows' alone."""
+    """Return half a 95 % interval: Student's t over seeds, or with one seed over the test rows."""
     if len(scores) == 1:
         p, n = scores[0], rows[0]["rows"]["test"]
         return 1.96 * math.sqrt(p * (1 - p) / n)
@@ -364,7 +365,7 @@ def main() -> None:
         print(json.dumps(train_one(Job(**json.loads(arguments.one)), arguments.device)))
         return
     until = time.monotonic() + seconds(arguments.limit)
-    # As Ctrl-C: the trainings must not outlive this process.
+    # Treat SIGTERM like Ctrl-C: the trainings must not outlive this process.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if arguments.root is None:
         from harness.base.paths import data_root

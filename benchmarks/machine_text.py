@@ -1,11 +1,11 @@
-"""A corpus where nothing can be downloaded: the source text that this machine already holds.
+"""Makes a corpus without any download, from the source text that is already on this machine.
 
     python benchmarks/machine_text.py OUT [--characters 500000000]
 
-Writes OUT/part-*.jsonl, in the order of a hash of each file's content, so that what a limit keeps
-is a fair sample. Exact copies are dropped here; ``harness prepare --data OUT`` drops
-near-duplicates and reports the overlap. Source code is easy text: compare only scripts run on the
-same corpus.
+Writes OUT/part-*.jsonl, in the order of a hash of each file's content, so that the part kept by
+``--characters`` is a fair sample. Exact copies are dropped here; ``harness prepare --data OUT``
+drops near-duplicates and reports the overlap. Source code is easy to predict: compare only scripts
+that ran on the same corpus.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 KINDS = "py pyi pyx h hh hpp c cc cpp cu cuh txt md rst pl pm sh"
 SUFFIXES = {f".{kind}" for kind in KINDS.split()}
 LARGEST = 2_000_000
-"""Bytes: what is longer is a table, not text."""
+"""Bytes. A longer file is taken to be a table, not text."""
 DOCUMENT = 10_000
 PART = 50_000_000
 

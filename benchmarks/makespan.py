@@ -1,11 +1,11 @@
-"""How much of the GPUs' time is lost to waiting for leases: makespan against a list schedule.
+"""Measures the GPU time lost to waiting for leases: the makespan against a list schedule.
 
     python benchmarks/makespan.py [--repeats 3] [--slots 4] [--total 40]
 
-Twenty processes, a job each, come one after the other, 5 ms apart, for one of four fake GPUs,
-through the real GpuPool and its file locks. A job only sleeps, so that two cores are enough. Its
-length is one of twenty recorded below, scaled to ``--total`` seconds together. The ideal starts
-the next job of the list on the first slot that is free, with no time lost between them.
+Twenty processes with one job each ask for one of four fake GPUs, 5 ms apart, through the real
+GpuPool and its file locks. A job only sleeps, so two cores are enough. The twenty lengths are
+listed below and scaled to ``--total`` seconds in sum. The ideal schedule starts the next job of the
+list on the first free slot, with no time lost between jobs.
 """
 
 import argparse
@@ -28,7 +28,7 @@ LENGTHS = (
     0.42, 0.61, 1.73, 0.88, 1.05, 0.97, 2.10, 0.55, 1.31, 0.74,
     0.93, 1.48, 0.39, 1.12, 0.81, 1.86, 0.66, 1.02, 0.58, 0.79,
 )  # fmt: skip
-"""Fixed, with the long tail of submissions: half are stopped early, few run to the limit."""
+"""Fixed, with a long tail as submissions have: half are stopped early, few run to the limit."""
 
 
 def list_schedule(lengths: Iterable[float], slots: int) -> float:
@@ -40,7 +40,7 @@ def list_schedule(lengths: Iterable[float], slots: int) -> float:
 
 
 def job(length: float, slots: int) -> None:
-    """Wait for the word on stdin, lease, sleep, and print when the lease began and ended."""
+    """Wait for a line on stdin, lease a GPU, sleep, and print when the lease began and ended."""
     from sandboxes.gpu_pool import GpuPool
     from sandboxes.gpus import Gpu, Listing
 
@@ -56,7 +56,7 @@ def job(length: float, slots: int) -> None:
 
 
 def race(lengths: list[float], slots: int) -> float:
-    """Return the makespan."""
+    """Run all jobs; return the makespan in seconds."""
     with tempfile.TemporaryDirectory() as folder:
         environ = {**os.environ, "HARNESS_GPU_LOCKS": f"{folder}/locks"}
         argv = [sys.executable, __file__, "--slots", str(slots), "--job"]

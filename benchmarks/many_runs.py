@@ -1,4 +1,4 @@
-"""Writes many run directories by the real classes, and times the leaderboard over them.
+"""Writes many run directories with the real classes, and times the leaderboard over them.
 
     python benchmarks/many_runs.py DIR [--agents 20] [--tasks 12] [--seeds 10] [--nodes 100]
     python benchmarks/many_runs.py DIR --measure     # only measure what is there
@@ -35,7 +35,7 @@ SOURCE = '"""An idea."""\n\n' + "x = 1\n" * 200
 
 
 def write_run(folder: Path, agent: int, task: str, seed: int, nodes: int) -> Run:
-    """Write one finished run: a better agent has a higher number."""
+    """Write one finished run; agents with higher numbers score better."""
     rng = random.Random(derive(agent, task, seed))
     asked = Asked(
         task=task,
@@ -94,7 +94,7 @@ def write_run(folder: Path, agent: int, task: str, seed: int, nodes: int) -> Run
 
 
 def write_node(run: Run, journal: Journal, number: int, score: float | None) -> None:
-    """Append what a node leaves in the journal, and its submission."""
+    """Write a node's submission, and append its events to the journal."""
     folder = run.node_dir(number)
     folder.mkdir()
     (folder / "model.py").write_text(SOURCE)
@@ -111,7 +111,7 @@ _HASH = __import__("hashlib").sha256(SOURCE.encode()).hexdigest()
 
 
 def judged(score: float | None, task: str, lock: Locked) -> Score:
-    """Return a verdict as the judge writes it."""
+    """Return a score with all the fields that the judge writes."""
     conditions = Conditions(
         task_hash=lock.task_hash,
         data_hash=lock.data_hash,
@@ -166,7 +166,7 @@ def generate(folder: Path, agents: int, tasks: int, seeds: int, nodes: int) -> N
 
 
 def measure(folder: Path) -> None:
-    """Print seconds and peak memory of the command, without an index and with one."""
+    """Print seconds and peak memory of ``harness leaderboard``, without an index and with one."""
     with tempfile.TemporaryDirectory() as cache:
         environ = {**os.environ, "HARNESS_DATA": cache}
         for label in ("cold: no index", "second call", "third call"):
@@ -186,7 +186,7 @@ def measure(folder: Path) -> None:
 
 
 def processor_seconds() -> float:
-    """Return what all ended children used: what counts on a machine that others use, too."""
+    """Return the CPU seconds of all ended children, a fair measure on a machine that is shared."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -1,16 +1,16 @@
-"""Break the code that decides scores, a place at a time, and list what no test notices.
+"""Breaks the code that decides scores, one place at a time, and lists what no test notices.
 
-Each mutant is one small change of one file: a comparison turned, a condition never met, a number
-changed, a call or an error left out. The tests of that file run against it, in a copy of the
-checkout; a mutant that they pass survives. Mutants are taken in random order of a fixed seed, so
-that a run cut short is a fair sample. Survivors that somebody has judged stand in survivors.txt,
-with the reason why they can change no verdict; the others are printed. Exit code 1: there are
-others, or the tests of a file fail without any mutant.
+Each mutant is one small change to one file: a comparison turned round, a condition never met, a
+number changed, a call or an error left out. The tests of that file run against it, in a copy of the
+checkout; if they pass, the mutant survives. Mutants are taken in a random order with a fixed seed,
+so that a run cut short is a fair sample. survivors.txt lists the survivors that somebody has
+reviewed, with the reason why they cannot change a verdict; the other survivors are printed. The
+exit code is 1 if any are printed, or if the tests of a file fail without a mutant.
 
     python benchmarks/mutations.py [--minutes 30] [--jobs N] [--only scorers/wire.py] [--seed 0]
 
-A library (mutmut 3) was tried: it calls every function through a wrapper, which our tests of
-Ctrl-C at any line and of what is imported see.
+We tried a library (mutmut 3). It calls every function through a wrapper, and our tests of Ctrl-C at
+any line, and of what is imported, notice that.
 """
 
 import argparse
@@ -54,7 +54,7 @@ TESTS = {
     "scorers/serving_order.py": [*AUDITS, *LANGUAGE],
     "harness/store/journal.py": ["tests/store/test_journal.py", "tests/search/test_kill.py"],
 }
-"""By file: where its tests are, the quick ones first."""
+"""File → its tests, the quick ones first."""
 
 TURNED = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
@@ -62,14 +62,14 @@ TURNED = {
     ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.And: "or", ast.Or: "and",
 }  # fmt: skip
 SECONDS = 200
-"""What the tests of one mutant may take; a mutant that hangs them is noticed."""
+"""Time limit for the tests of one mutant; a mutant that makes them hang counts as noticed."""
 INTERRUPTED = Event()
-"""Tests that run end, and nothing more is found."""
+"""Set by Ctrl-C: tests that are running are killed, and no more outcomes are recorded."""
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """``text`` in place of what stands from ``start`` to ``end`` (bytes) of the file."""
+    """One change: ``text`` replaces the bytes from ``start`` to ``end`` of the file."""
 
     path: str
     line: int
@@ -79,7 +79,7 @@ class Mutant:
     was: str
 
     def change(self) -> str:
-        """Say it on one line, the place marked in its source; the same when lines move."""
+        """Return one line of source with the change marked; it stays the same when lines move."""
         source = (ROOT / self.path).read_bytes()
         before = source[: self.start].rpartition(b"\n")[2].decode().lstrip()
         after = source[self.end :].partition(b"\n")[0].decode()
@@ -108,7 +108,7 @@ def mutants(path: str) -> Iterator[Mutant]:
         return Mutant(path, line, start, end, text, source[start:end].decode())
 
     tree = ast.parse(source)
-    words = {  # for readers, and what makes a class: they decide nothing
+    words = {  # messages, errors and class decorators: they decide no score
         id(inside)
         for node in ast.walk(tree)
         for part in _indifferent(node)
@@ -164,7 +164,7 @@ def mutated(mutant: Mutant) -> bytes:
 
 
 def copies(folder: Path, count: int) -> Queue[Path]:
-    """Make copies of what git knows of the checkout."""
+    """Make ``count`` copies of the checkout, without the files that git ignores."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True
     )
@@ -181,7 +181,7 @@ def copies(folder: Path, count: int) -> Queue[Path]:
 
 @contextmanager
 def lent(places: Queue[Path]) -> Iterator[Path]:
-    """Lend a copy that nobody else works in."""
+    """Lend a copy that no other thread works in."""
     place = places.get()
     try:
         yield place
@@ -260,7 +260,7 @@ def main() -> int:
             for path, well in zip(wanted, pool.map(sound, wanted), strict=True):
                 if well:
                     every += [m for m in mutants(path) if parses(m)]
-                else:  # and would kill all of them
+                else:  # they would kill every mutant
                     print(f"left out: the tests of {path} fail without a mutant", file=sys.stderr)
                     left_out = True
             random.Random(chosen.seed).shuffle(every)  # noqa: S311  # an order, not a secret
@@ -277,5 +277,5 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except KeyboardInterrupt:  # twice
+    except KeyboardInterrupt:  # a second time
         sys.exit(130)

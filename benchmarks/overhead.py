@@ -1,4 +1,4 @@
-"""What the harness itself costs. Prints medians; compares with a floor in the same run.
+"""Measures what the harness itself costs: medians, compared with a floor in the same run.
 
     python benchmarks/overhead.py [--repeats 20]
 
@@ -50,7 +50,7 @@ def sandbox_start(name: str) -> Callable[[], object]:
 
 
 def node_costs(repeats: int) -> tuple[float, float, float]:
-    """Return medians over nodes in ms: whole evaluation, the candidate's own part, ours.
+    """Return ms: the median over nodes, the candidate's own part of a node, and the whole run.
 
     The candidate's own part is a bare run of what it does: start Python, import numpy.
     """
@@ -94,7 +94,7 @@ def judge_ms(rows: int = 10_000) -> float:
 
 
 def serve_ms_per_10k() -> float:
-    """Return what serving costs around a model that costs nothing: frames, copies, the socket."""
+    """Return ms of serving a model that computes almost nothing: frames, copies, the socket."""
     from sandboxes.registry import BACKENDS
     from scorers.evaluate import evaluate
     from scorers.request import Request

@@ -1,9 +1,9 @@
-"""Rows a second of the best-fit packing, beside the same rule with a scan of the buffer.
+"""Measures rows per second of best-fit packing, against the same rule with a scan of the buffer.
 
     python benchmarks/packing.py
 
-Lengths are log-normal like those of web text (median 600 tokens), rows 2,049 tokens, the buffer
-1,000 documents: the sizes of the public Autoresearch task. No tokens are copied.
+Lengths are log-normal like those of web text (median 600 tokens). Rows have 2,049 tokens and the
+buffer 1,000 documents, as in the public Autoresearch task. No tokens are copied.
 """
 
 import itertools
@@ -25,7 +25,7 @@ def lengths(seed: int = 0) -> Iterator[int]:
 
 
 def scan(source: Iterable[int]) -> Iterator[list[tuple[int, int]]]:
-    """The rule as it is usually written: look through the whole buffer at every placement."""
+    """Pack by the rule as it is usually written: search the whole buffer at every placement."""
     numbered = enumerate(source)
     buffer: list[tuple[int, int]] = []
     while True:

@@ -1,14 +1,14 @@
-"""The public training script, alone and under the harness, against other scripts, on real GPUs.
+"""Compares the public training script, alone and under the harness, with others on real GPUs.
 
     python benchmarks/public_script.py PUBLIC --data DIR [--seconds 60] [--seeds 2] [--alone]
         [--script best --script my/train.py] [--sandbox process] [--parallel] [--strict]
         [--out FILE]
 
-PUBLIC is a checkout of karpathy/autoresearch (or its train.py and prepare.py alone), read and run
-from where it lies. DIR is any text (benchmarks/machine_text.py makes some). Every script trains on
-the same prepared tokens for the same counted seconds and is judged on the same hidden rows;
-``--alone`` also runs the public script in a process of its own, with its own loader and evaluation,
-on the same training documents. ``--parallel`` uses all GPUs at once, and swaps them between seeds.
+PUBLIC is a checkout of karpathy/autoresearch (or its train.py and prepare.py alone); it is only
+read. DIR is a folder of any text (benchmarks/machine_text.py makes one). Every script trains on the
+same prepared tokens for the same counted seconds and is judged on the same hidden rows; ``--alone``
+also runs the public script in a process of its own, with its own loader and evaluation, on the same
+training documents. ``--parallel`` uses all GPUs at once, and swaps them between seeds.
 """
 
 import argparse
@@ -57,7 +57,7 @@ runpy.run_path("train.py", run_name="__main__")
 
 @dataclass
 class Row:
-    """What one run gave. Seconds: counted by the script, and by our clock to the last answer."""
+    """The result of one run. ``claim`` is what the script printed, with its counted seconds."""
 
     script: str
     seed: int
@@ -88,7 +88,7 @@ class Row:
 
 
 class Bench:
-    """One corpus, one number of seconds, and the GPUs of this machine."""
+    """Runs scripts on one corpus for one number of seconds, on the GPUs of this machine."""
 
     def __init__(self, told: argparse.Namespace) -> None:
         self.told, self.gpus = told, gpu_uuids()
@@ -168,7 +168,7 @@ class Bench:
 
 
 def timed_task(seconds: float) -> Task:
-    """Return the task with another number of counted seconds in its profile."""
+    """Return the task with ``seconds`` counted training seconds in its profile."""
     task = find_task("autoresearch")
     profile = task.profile(PROFILE)
     settings = {**profile.settings, "time_budget": seconds}
@@ -205,7 +205,7 @@ def public_layout(home: Path, data: Path, manifest: Manifest) -> None:
 
 
 def run_all(bench: Bench, place: Path) -> list[Row]:
-    """Run every script once a seed; print each result as it comes."""
+    """Run every script once per seed; print each result as it comes."""
     told = bench.told
     scripts = {"public": (told.public / "train.py").read_text()}
     for name in told.script:
@@ -238,7 +238,7 @@ def run_all(bench: Bench, place: Path) -> list[Row]:
 
 
 def compare(rows: list[Row]) -> None:
-    """Print what each script gains on the public one, paired by seed."""
+    """Print what each script gains over the public one, paired by seed."""
     found = {(row.script, row.seed): row for row in rows}
     public = {seed: row for (name, seed), row in found.items() if name == "public"}
     for name in dict.fromkeys(row.script for row in rows if row.script != "public"):

@@ -1,12 +1,12 @@
-"""What a sandbox costs: /bin/true bare, as a plain process, in bubblewrap, in a container.
+"""Measures what a sandbox costs: /bin/true bare, as a process, in bubblewrap, in a container.
 
     python benchmarks/sandbox_start.py [ROUNDS]
 
-Medians of 20 rounds; the kinds take turns, so that a busy moment hits all of them.
-``start`` is one exec in an open sandbox; ``fresh`` adds opening and closing it, which is
-what an evaluation pays, once. ``docker run`` is the floor: the command line's own time for a
-container with the engine's defaults, of the same image. The last table is the time until the
-last of twenty, begun at once, has ended and left nothing.
+Medians of 20 rounds; the kinds take turns, so that a busy moment hits all of them. ``start`` is one
+exec in an open sandbox; ``fresh`` adds opening and closing it, which an evaluation does once.
+``docker run`` is the floor: the command line's own time for a container with the engine's defaults,
+of the same image. The last table is the time until the last of twenty, all started at once, has
+ended and is cleaned up.
 """
 
 import functools

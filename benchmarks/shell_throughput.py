@@ -1,14 +1,14 @@
-"""How fast the LRA shell trains, beside a plain loop with a DataLoader, and how busy the GPU is.
+"""Measures how fast the LRA shell trains, against a plain DataLoader loop, and how busy the GPU is.
 
     python benchmarks/shell_throughput.py [--profile paper] [--seconds 4] [--json FILE] [TASK …]
 
-The same design, data, batch size, precision and optimizer both ways, in turns, in this process.
-What differs is where the data lie: the shell keeps them on the device, the plain loop has a Dataset
-of single rows, shuffled, collated and pinned by two worker processes. ``GPU busy`` is the time a
-step in which some kernel ran, by torch's profiler, of the time that a step takes without it, for
-profiling slows the host. ``shell alone`` is a step with a model of next to nothing, a mean of
-embeddings: what the shell itself costs. The rows are generated; their lengths, vocabulary and
-classes are the profile's.
+Both loops have the same design, data, batch size, precision and optimizer, and take turns in this
+process. They differ in where the data lie: the shell keeps them on the device; the plain loop has a
+Dataset of single rows, shuffled, collated and pinned by two worker processes. ``GPU busy`` is the
+time per step in which a kernel ran, by torch's profiler, as a share of a step's time without the
+profiler, because profiling slows the host. ``shell alone`` is a step with almost no model, a mean
+of embeddings: the cost of the shell itself. The rows are generated, with the lengths, vocabulary
+and classes of the profile.
 """
 
 import argparse
@@ -38,7 +38,7 @@ ROUNDS = 3
 
 
 class Rows(Dataset):
-    """What a plain loop has: one row at a time, as int64."""
+    """The Dataset of a plain loop: one row at a time, as int64."""
 
     def __init__(self, tokens: np.ndarray, labels: np.ndarray) -> None:
         self.tokens, self.labels = tokens, labels
@@ -63,7 +63,7 @@ class CustomEncoder(nn.Module):
     def forward(self, tokens, mask):
         return self.head(self.embed(tokens[:, :64]).mean(1))
 """
-"""The least model that the shell takes, one that costs the device nothing."""
+"""The smallest model that the shell accepts; it costs the device almost nothing."""
 
 
 class Case:
@@ -96,21 +96,21 @@ class Case:
         return shell.load_model(self.config).to(self.device)
 
     def alone(self, steps: int) -> float:
-        """Return the seconds of so many steps of the shell with next to no model."""
+        """Return the seconds of ``steps`` steps of the shell with almost no model."""
         return self.by_shell(steps, MEAN)
 
     def by_shell(self, steps: int, source: str = "") -> float:
-        """Return the seconds of so many steps of the shell's own loop."""
+        """Return the seconds of ``steps`` steps of the shell's own loop."""
         model = self.model(source or self.source)
         tokens = torch.from_numpy(self.tokens).to(self.device)
         labels = torch.from_numpy(self.labels).to(self.device)
         config = {**self.config, "settings": {**self.config["settings"], "steps": steps}}
         began = time.perf_counter()
-        shell.train_model(model, tokens, labels, config)  # ends with a look at the loss
+        shell.train_model(model, tokens, labels, config)  # ends by reading the loss
         return time.perf_counter() - began
 
     def by_plain_loop(self, steps: int) -> float:
-        """Return the seconds of so many steps of the loop that one writes first."""
+        """Return the seconds of ``steps`` steps of the plain loop that most people write first."""
         settings, cuda = self.config["settings"], self.device.type == "cuda"
         model = self.model(self.source)
         optimizer = torch.optim.AdamW(
@@ -142,7 +142,7 @@ class Case:
         return time.perf_counter() - began
 
     def computing(self, steps: int) -> float:
-        """Return the seconds a step in which the GPU computed, over the shell's steps."""
+        """Return the mean seconds per step in which the GPU computed, in the shell's loop."""
         from torch.autograd import DeviceType
         from torch.profiler import ProfilerActivity, profile
 
@@ -173,7 +173,7 @@ def forever(loader: DataLoader) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def rate(run: Callable[[int], float], seconds: float) -> Callable[[], float]:
-    """Return a function that measures steps a second over about so many seconds."""
+    """Return a function that measures steps per second over about ``seconds`` seconds."""
     run(3)  # libraries, kernels, allocator
     steps = max(3, int(seconds / (run(5) / 5)))
     return lambda: steps / run(steps)
@@ -202,7 +202,7 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
             steps = min(60, max(10, int(2 * row["shell_steps_a_second"])))
             try:
                 row["busy"] = case.computing(steps) * row["shell_steps_a_second"]
-            except RuntimeError as error:  # no CUPTI, or no right to use it
+            except RuntimeError as error:  # no CUPTI, or no permission to use it
                 print(f"no busy share of {name}: {error}", file=sys.stderr, flush=True)
     return row
 
@@ -225,7 +225,7 @@ def main() -> None:
     for name in arguments.tasks:
         try:
             row = measure(name, arguments, device)
-        except Exception as error:  # noqa: BLE001  # the others are still worth having
+        except Exception as error:  # noqa: BLE001  # the other tasks are still measured
             print(f"| {name} | {type(error).__name__}: {str(error)[:200]} | | | | | |", flush=True)
             rows.append({"task": name, "error": f"{type(error).__name__}: {error}"})
             continue

@@ -4,7 +4,7 @@
                                    [--data DIR] [--width 32] [--limit 8m]
 
 Long Range Arena's archive holds a copy of Path-X that no network learns beyond its training images
-(google-research/long-range-arena, issue 38): whoever has a copy should see this above chance first.
+(google-research/long-range-arena, issue 38). Check first that this gets above chance on your copy.
 Prints accuracy on the training, search and test rows after each epoch.
 """
 
@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-# The numbers in docs/ are of rows as published.
+# The numbers in docs/ are for the rows as published, without a hidden key.
 os.environ.setdefault("HARNESS_HIDDEN_KEY", "public")
 
 from tasks.spec import find_task
@@ -29,7 +29,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 class Block(nn.Module):
-    """Two convolutions and a way around them."""
+    """Two convolutions with a residual connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class SmallCNN(nn.Module):
 
 
 class Spreading(nn.Module):
-    """One gated convolution, applied again and again: what it knows spreads along the curves."""
+    """One gated convolution, applied ``rounds`` times: information spreads along the curves."""
 
     def __init__(self, width: int, classes: int, *, rounds: int) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ def learn(
     for _ in range(epochs):
         model.train()
         for index in torch.randperm(len(labels["train"])).to(device).split(batch):
-            # Mirrored and turned, the label stays.
+            # Mirroring and rotation do not change the label.
             rows = images["train"][index]
             turns = int(torch.randint(8, ()))
             rows = torch.rot90(rows, turns % 4, (2, 3))

@@ -1,12 +1,13 @@
-"""What the harness itself costs a step, beside aideml, with the same fake model in one run.
+"""Measures what the harness itself costs per step, against aideml with the same fake model.
 
     python -m venv /tmp/aide && /tmp/aide/bin/pip install aideml
     python benchmarks/step_overhead.py --aide-python /tmp/aide/bin/python [--steps 500]
 
-The model answers at once, and so does the evaluation: what is left is choosing, building prompts,
-reading answers, and recording. Both searches are greedy with their own defaults, both write all
-they write in a real run. aideml asks its model twice a step, to write and to judge the output;
-here the judge decides. Steps are timed one by one, for both keep a memory that grows.
+The model responds at once, and so does the evaluation: the time left is choosing nodes, building
+prompts, reading responses and recording. Both searches are greedy with their own defaults, and both
+write all that they write in a real run. aideml calls its model twice per step, to write code and to
+judge its output; the harness calls it once, because the judge decides. Steps are timed one by one,
+because both keep a memory that grows.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 TASK = "Classify rows of tokens. Write predict(tokens), which returns logits."
 LINES = 120
-"""Of code in each answer: what a small training script has."""
+"""Lines of code in each response, as many as a small training script has."""
 
 
 def answer(number: int) -> str:
@@ -43,7 +44,7 @@ def report(seconds: list[float]) -> None:
 
 
 def ours(steps: int) -> None:
-    """Run our search loop over the toy task."""
+    """Run our search loop on the toy task."""
     os.environ["HARNESS_TASKS_DIR"] = str(ROOT / "tests" / "toys")
     sys.path.insert(0, str(ROOT))
     from harness.agents.calls import Calls
@@ -72,7 +73,7 @@ def ours(steps: int) -> None:
             return Reply(answer(self.asked), "end", Usage(1000, output_tokens=500), "fake", 0.0)
 
     class Instant:
-        """The seam where evaluations leave: a fifth of them invalid, the others random."""
+        """Replaces the evaluator: a fifth of the scores are invalid, the others random."""
 
         def submit(self, job: object) -> "Future[Score]":
             rng = random.Random(job.label)

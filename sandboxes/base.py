@@ -1,9 +1,9 @@
-"""The sandbox contract: few verbs, and everything that comes out is bytes.
+"""The interface of sandboxes: Backend, Sandbox, Process. Only bytes come out of a sandbox.
 
-Time-outs, out-of-memory and non-zero exits are results; so is a program or a working
-folder that does not exist (exit codes 127 and 126). Only SandboxStartError,
-SandboxLostError, TransferError and GpuUnavailableError are raised, and ConfigError for a
-spec or a command that makes no sense.
+A time-out, running out of memory and a non-zero exit are results, not errors. So is a missing
+program or working folder (exit codes 127 and 126). Only SandboxStartError, SandboxLostError,
+TransferError and GpuUnavailableError are raised, and ConfigError for an invalid spec or
+command. The backends are in modules of their own; ``registry`` lists them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 
 Ended = Literal["exited", "timeout", "oom", "lost", "cancelled"]
-"""How a process ended. ``exited`` covers signals the process died of by itself."""
+"""How a process ended. ``exited`` includes death by a signal that the harness did not send."""
 
 Stream = Literal["stdout", "stderr"]
 OnOutput = Callable[[Stream, bytes], None]
@@ -24,9 +24,9 @@ OnOutput = Callable[[Stream, bytes], None]
 class Mount:
     """A host path shown inside the sandbox. Read-only unless ``writable``.
 
-    The code in the sandbox may be another user (``state.USERS``): it needs the
-    permissions of others on ``source``; folders above ``source`` do not matter.
-    ``target`` may not lie under ``/work``, ``/tmp`` or in another mount.
+    The code in the sandbox may run as another user (``state.USERS``): ``source`` must then be
+    accessible to other users. Permissions of the folders above ``source`` do not matter.
+    ``target`` may not lie in another mount or in the sandbox's own folders (``/work``, …).
     """
 
     source: Path
@@ -36,10 +36,10 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """What a sandbox is given. A limit of None is not set.
+    """The limits and resources of one sandbox. None means no limit.
 
-    Units: bytes, seconds, CPU cores. ``gpus`` are UUIDs from a lease. ``lifetime_s`` is
-    that of each process, from its start. ``/work`` and ``/tmp`` share ``disk_bytes``.
+    Units: bytes, seconds, CPU cores. ``gpus`` are UUIDs from a lease. ``lifetime_s`` limits
+    each process, from its start. ``/work`` and ``/tmp`` share ``disk_bytes``.
     """
 
     memory_bytes: int | None = 4 << 30
@@ -55,11 +55,12 @@ class SandboxSpec:
 
 @dataclass(frozen=True, slots=True)
 class ExecResult:
-    """What a process did. ``exit_code`` is None when it was killed by us, negative for a signal.
+    """The result of a process. ``exit_code``: None if we killed or lost it, negative for a signal.
 
-    ``stdout`` and ``stderr`` are the last bytes of each stream; ``dropped_bytes`` counts
-    what was cut before them, both streams together. ``ended`` is ``oom`` also when only a
-    child was shot and the process went on: ``exit_code`` then says how it ended.
+    ``stdout`` and ``stderr`` are the last bytes of each stream; ``dropped_bytes`` counts the
+    bytes cut off before them, in both streams together. ``ended`` is ``oom`` also if the kernel
+    killed only a child for lack of memory and the process continued; ``exit_code`` is then the
+    process's own.
     """
 
     exit_code: int | None
@@ -88,19 +89,19 @@ class Process(Protocol):
         ...
 
     def wait(self, timeout: float | None = None) -> ExecResult:
-        """Wait for the end; after ``timeout`` seconds kill it and say ``timeout``."""
+        """Wait for the end. After ``timeout`` seconds kill it; ``ended`` is then ``timeout``."""
         ...
 
     def kill(self) -> None:
-        """Kill it and everything it started; ``wait`` then says ``cancelled``. Idempotent."""
+        """Kill it and everything it started; ``ended`` is then ``cancelled``. Idempotent."""
         ...
 
 
 class Sandbox(Protocol):
-    """One isolated place for one evaluation."""
+    """A place to run programs in, for one evaluation."""
 
     python: str
-    """The interpreter to name in ``argv``."""
+    """Path of the Python interpreter, for use in ``argv``."""
 
     def inside(self, target: str) -> str:
         """Return the path under which code in the sandbox sees ``target`` (``/submission``, …)."""
@@ -115,12 +116,12 @@ class Sandbox(Protocol):
         on_output: OnOutput | None = None,
         max_output: int = 1 << 20,
     ) -> Process:
-        """Start a program; return when all walls stand and it is about to run.
+        """Start a program; return when its isolation is set up and it is about to run.
 
         Paths in ``argv``, ``cwd`` and ``env`` are as code inside sees them: see ``inside``.
         ``env`` adds to PATH, HOME, TMPDIR, USER and LANG; nothing is inherited. The last
-        ``max_output`` bytes of each stream are kept. What ``on_output`` raises is raised by
-        ``wait``.
+        ``max_output`` bytes of each stream are kept. If ``on_output`` raises, ``wait`` raises
+        that exception.
         """
         ...
 
@@ -142,12 +143,12 @@ class Sandbox(Protocol):
     def get(self, src: str, dst: Path, *, max_bytes: int) -> None:
         """Copy a file or folder from under ``/work`` to the host. Raises TransferError.
 
-        Links and special files are refused: what leaves a sandbox is bytes.
+        Links and special files are refused: only plain bytes leave a sandbox.
         """
         ...
 
     def close(self) -> None:
-        """End it. Idempotent; returns when nothing of it is alive or on disk."""
+        """End the sandbox; return when its processes and files are gone. Idempotent."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -165,16 +166,16 @@ class Backend(Protocol):
 
     name: str
     isolates: bool
-    """False where the code can do whatever its user can: only for code we ship."""
+    """False if the code can do whatever its user can: then only for code that we ship."""
     image: str
-    """The digest of the image that sandboxes are made of; empty where there is none."""
+    """The digest of the image that sandboxes are made from; empty if there is no image."""
 
     def probe(self) -> Probe: ...
 
     def unenforced(self, spec: SandboxSpec) -> tuple[str, ...]:
-        """Name the walls of ``spec`` that this backend cannot hold on this machine, sorted.
+        """Return, sorted, the restrictions that this backend cannot enforce here for ``spec``.
 
-        Empty means that all hold. Recorded in every score as ``conditions.isolation``.
+        Empty means that all are enforced. Recorded in every score as ``conditions.unenforced``.
         """
         ...
 

@@ -1,22 +1,23 @@
-"""Linux namespaces by bubblewrap: isolation without an engine or an image.
+"""Sandboxes from Linux namespaces, by bubblewrap: no container engine and no image.
 
-One ``bwrap`` for each start; all starts of a sandbox share its scratch disk, its limits
-and its mounts. The chain, and why each link is there:
+Each started program has its own ``bwrap`` (see ``wrapped``); all programs of a sandbox share
+its scratch disk, limits and mounts. The chain of programs, and the purpose of each:
 
     sh         enters the control group, so that everything after it is counted
     bwrap      namespaces, the file tree, no network, the seccomp filter, no new privileges
-    setpriv    to a user of its own with no capability, not even in the bounding set (as root)
-    sh         tells us that all of the above worked and waits for our word; then sets
+    setpriv    (as root) changes to the sandbox's own user, without any capability, not even
+               in the bounding set
+    sh         reports that all of the above worked and waits for our answer; then sets
                the folder, the environment, and limits where there is no control group
     command
 
-As root there is no user namespace: with one, and another ``--uid``, the process is still
-uid 0 outside (seen in ``ps``). Dropping *before* bwrap does not work either: it then
-cannot bind an interpreter under a 0700 ``/root``. Without root there must be a user
-namespace, and the code keeps our uid outside it: ``separate-user`` is then not held, and nor
-are ``user-quotas``, for whatever the kernel counts by user is shared by all that we start.
+If the harness is root, there is no user namespace: with one, and another ``--uid``, the process
+is still uid 0 outside (seen in ``ps``). Changing the user *before* bwrap does not work either:
+bwrap then cannot bind an interpreter under a 0700 ``/root``. Without root there must be a user
+namespace, and outside it the code has the harness's uid. ``separate-user`` and ``user-quotas``
+are then not enforced: all that the harness starts shares what the kernel counts by user.
 
-Not covered: bugs in the kernel (one kernel serves all), side channels, the GPU's driver.
+Not covered: bugs in the kernel (all share one kernel), side channels, the GPU's driver.
 Host files under ``/usr`` can be read. With ``network=True`` the network is the host's,
 abstract sockets included.
 """
@@ -38,7 +39,7 @@ _START_S = 30.0
 
 
 class Bubblewrap(LocalBackend):
-    """The backend."""
+    """The bubblewrap backend."""
 
     name = "bubblewrap"
     isolates = True
@@ -84,7 +85,7 @@ class Bubblewrap(LocalBackend):
 
 
 class BubblewrapSandbox(LocalSandbox):
-    """One sandbox. ``open`` of the backend makes it."""
+    """One bubblewrap sandbox, made by ``Bubblewrap.open``."""
 
     def __init__(self, spec: SandboxSpec) -> None:
         nodes = gpu_nodes(spec.gpus)
@@ -100,7 +101,7 @@ class BubblewrapSandbox(LocalSandbox):
             if groups is not None:
                 self._group = cgroup.Group(self.state.name, spec, groups)
             self._held = groups.bases if groups else {}
-            # Per-process limits where the real ones are missing: they are better than none.
+            # If no control group limits processes, ``ulimit -u`` does: better than no limit.
             self._processes = None
             if "pids" not in self._held and (user or _counts_processes_by_namespace()):
                 self._processes = spec.pids
@@ -144,6 +145,6 @@ class BubblewrapSandbox(LocalSandbox):
 
 
 def _counts_processes_by_namespace() -> bool:
-    """Since Linux 5.14 RLIMIT_NPROC is by user *and* user namespace, so the sandbox's alone."""
+    """Since Linux 5.14 RLIMIT_NPROC counts by user *and* user namespace: this sandbox alone."""
     major, minor = platform.release().split(".")[:2]
     return (int(major), int(minor.partition("-")[0])) >= (5, 14)

@@ -1,16 +1,16 @@
 """Memory, process and CPU limits by control groups, version 1 or 2.
 
-One group holds a sandbox's limits; under it one leaf for each process started, because
-the counters that say *this* start ran out of memory, and how much it took, must not be
-shared. A killed child is counted in the leaf of the victim (both versions; measured
-on version 1): exit codes cannot tell, since a shell whose child was shot exits with 0.
+One group holds a sandbox's limits. Below it, each started program has a group of its own (a
+leaf), which counts that program's memory peak and out-of-memory kills. The kernel counts a
+killed child in the child's leaf (both versions; measured on version 1). Exit codes do not
+show such kills, since a shell whose child was killed exits with 0.
 
 Version 1 is used where its memory controller is mounted; groups then lie at the top of
-each mount, as Docker's do. Version 2 forbids processes in a group whose children are
-controlled, so our groups go under the nearest ancestor that already hands its
-controllers down (or lets us say so) and lets a process of ours move in. In a container
-whose own top group holds processes there may be none: then ``find`` returns None, and
-backends fall back to a watchdog and say so.
+each mount, as Docker's do. Version 2 allows no processes in a group that passes controllers to
+its children. So our groups go under the nearest ancestor that already passes its controllers
+down (or lets us enable that) and lets our processes move in. In a container whose own top
+group holds processes there may be no such ancestor: then ``find`` returns None, and backends
+use ``watchdog`` instead and report that.
 """
 
 import contextlib
@@ -30,12 +30,12 @@ from sandboxes.base import SandboxSpec
 _CONTROLLERS = ("memory", "pids", "cpu")
 _PERIOD_US = 100_000
 _OWN_PIDS = 3
-"""bubblewrap's monitor, its init, and a moment's shell: not the submission's to pay for."""
+"""Added to the limit, for bubblewrap's monitor, its init and a short-lived shell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hierarchy:
-    """Where groups may be made: controller -> parent folder. Version 2 has one for all."""
+    """Where groups can be made: controller -> parent folder (in version 2 the same for all)."""
 
     version: Literal[1, 2]
     bases: Mapping[str, Path]
@@ -43,7 +43,7 @@ class Hierarchy:
 
 @cache
 def find() -> Hierarchy | None:
-    """Return what this process may use, or None. Tries it for real, once per process."""
+    """Return where this process can make groups, or None. Really tries it, once per process."""
     mounts = _mounts()
     v1 = {c: mounts[c] for c in _CONTROLLERS if c in mounts}
     if "memory" in v1:
@@ -79,7 +79,7 @@ def _own_v2_path(top: Path) -> Path:
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             if line.startswith("0::"):
-                # ``/../x`` is a group outside our cgroup namespace, not to be walked to.
+                # ``/../x`` is a group outside our cgroup namespace: do not go there.
                 inside = line[3:].strip("/")
                 path = top / inside
                 if ".." not in Path(inside).parts and path.is_dir():
@@ -88,7 +88,7 @@ def _own_v2_path(top: Path) -> Path:
 
 
 def _delegated(base: Path) -> list[str]:
-    """Controllers that ``base`` gives its children, after asking for all of ours."""
+    """Return the controllers that ``base`` passes to its children, after enabling ours."""
     control = base / "cgroup.subtree_control"
     try:
         held = control.read_text().split()
@@ -96,7 +96,7 @@ def _delegated(base: Path) -> list[str]:
     except OSError:
         return []
     for missing in (c for c in _CONTROLLERS if c in offered and c not in held):
-        # EBUSY where the group holds processes (the rule above), EACCES where it is not ours.
+        # EBUSY if the group holds processes (see the module), EACCES if it is not ours.
         with contextlib.suppress(OSError):
             control.write_text(f"+{missing}")
             held.append(missing)
@@ -104,8 +104,8 @@ def _delegated(base: Path) -> list[str]:
 
 
 def _usable(base: Path, version: Literal[1, 2]) -> bool:
-    """Make a group, move a process in, remove it. Permissions alone do not tell (version 2
-    also wants the common ancestor's ``cgroup.procs`` to be writable)."""
+    """Try it: make a group, move a process in, remove it. Looking at permissions is not enough
+    (version 2 also needs the common ancestor's ``cgroup.procs`` to be writable)."""
     trial = base / f"harness-trial-{os.getpid()}-{time.monotonic_ns()}"
     try:
         trial.mkdir()
@@ -151,13 +151,13 @@ class Group:
     def _limit(self, spec: SandboxSpec) -> None:
         memory, pids, cpu = (self.folders.get(c) for c in _CONTROLLERS)
         if memory and self.version == 2:
-            # Leaves need their own memory counters; the limits stay up here.
+            # Leaves need their own memory counters; the limits stay in this group.
             (memory / "cgroup.subtree_control").write_text("+memory")
         if memory and spec.memory_bytes is not None:
             if self.version == 1:
                 (memory / "memory.limit_in_bytes").write_text(str(spec.memory_bytes))
-                # Memory and swap together get the same number: no swap, which would turn
-                # an out-of-memory into a crawl. Absent where the kernel does not count swap.
+                # The same limit for memory and swap together means no swap: swapping would be
+                # very slow where the process should end. Absent if the kernel counts no swap.
                 with contextlib.suppress(FileNotFoundError):
                     (memory / "memory.memsw.limit_in_bytes").write_text(str(spec.memory_bytes))
             else:
@@ -184,13 +184,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The memory counters of one group, whoever made it."""
+    """The memory counters of one group, which we or a container engine made."""
 
     folder: Path
     version: Literal[1, 2]
 
     def oom_kills(self) -> int:
-        """How many processes of the group itself the kernel shot for want of memory."""
+        """Return how many processes of this group itself the kernel killed for lack of memory."""
         name = "memory.oom_control" if self.version == 1 else "memory.events"
         with contextlib.suppress(OSError):
             for line in (self.folder / name).read_text().splitlines():
@@ -200,7 +200,7 @@ class Memory:
         return 0
 
     def peak_bytes(self) -> int | None:
-        """The most memory charged at once, page cache included. None: the kernel keeps none."""
+        """Return the peak memory, page cache included; None if the kernel does not record it."""
         name = "memory.max_usage_in_bytes" if self.version == 1 else "memory.peak"
         with contextlib.suppress(OSError, ValueError):
             return int((self.folder / name).read_text())
@@ -208,7 +208,7 @@ class Memory:
 
 
 def memory_of(pid: int) -> Memory | None:
-    """Return the memory group that holds this process. None: it cannot be seen from here."""
+    """Return the memory group that holds this process; None if it is not visible from here."""
     mounts = _mounts()
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
@@ -219,19 +219,20 @@ def memory_of(pid: int) -> Memory | None:
                 continue
             folder = top / path.strip("/")
             name = "memory.oom_control" if version == 1 else "memory.events"
-            # ``/../x`` is outside our cgroup namespace; a hybrid host's cgroup2 has no memory.
+            # ``/../x`` is outside our cgroup namespace. On a host with both versions, cgroup2
+            # has no memory controller.
             if ".." not in folder.parts and (folder / name).exists():
                 return Memory(folder, version)
     return None
 
 
 class Leaf:
-    """The part of a group that belongs to one start. Raises SandboxStartError."""
+    """The control group of one started program. Raises SandboxStartError."""
 
     def __init__(self, group: Group, number: int) -> None:
         folders = dict(group.folders)
         self.memory: Memory | None = None
-        """Its counters, where memory is controlled."""
+        """Its counters; None if memory is not controlled."""
         if "memory" in folders:
             own = folders["memory"] / f"start-{number}"
             try:
@@ -248,7 +249,7 @@ class Leaf:
             else:
                 folders["memory"] = own
         self.joins = sorted({str(f / "cgroup.procs") for f in folders.values()})
-        """The files into which a process writes ``0`` to enter."""
+        """The files into which a process writes ``0`` to enter the leaf."""
 
     def remove(self) -> None:
         if self.memory is not None:
@@ -256,9 +257,9 @@ class Leaf:
 
 
 def remove_named(name: str) -> bool:
-    """Kill what lives in a dead harness's group ``name`` and remove it. True if there was one.
+    """Kill all processes in group ``name`` and remove it. Return whether it existed.
 
-    In every hierarchy: a container engine that is told of a group makes it in all of them.
+    In every hierarchy: a container engine makes a group that it is given in all of them.
     """
     hierarchy = find()
     there = False
@@ -271,9 +272,9 @@ def remove_named(name: str) -> bool:
 
 
 def _remove(folder: Path, *, patience_s: float = 10.0) -> None:
-    """Empty a group and its children of processes, then remove it.
+    """Kill the processes of a group and its children, then remove it. Raises SandboxLostError.
 
-    Children first; a group with a living process, or one that is just being reaped, is EBUSY.
+    Children first. A group is EBUSY while a process in it lives or is just being reaped.
     """
     deadline = time.monotonic() + patience_s
     pause = 0.0005
@@ -301,11 +302,11 @@ def _remove(folder: Path, *, patience_s: float = 10.0) -> None:
 
 def _kill(folder: Path) -> None:
     with contextlib.suppress(OSError):
-        (folder / "cgroup.kill").write_text("1")  # version 2, Linux 5.14: cannot be outrun
+        (folder / "cgroup.kill").write_text("1")  # version 2, Linux 5.14: no fork escapes
         return
     with contextlib.suppress(OSError):
         for pid in (folder / "cgroup.procs").read_text().split():
-            # 0 is a process that our pid namespace cannot see; kill(0) would be ourselves.
+            # 0 is a process that our pid namespace cannot see; kill(0) would kill ourselves.
             if int(pid) > 0:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(int(pid), signal.SIGKILL)

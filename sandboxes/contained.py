@@ -1,15 +1,17 @@
-"""One container: its launch, the handshake that proves it stands, its death, its exit code.
+"""One container: its start, the handshake that proves it is set up, its end, its exit code.
 
-Every start has a container of its own. So whatever it leaves behind ends with it, its
-memory counters are its alone, and none of that needs a right on the host.
+Each started program has a container of its own. So everything that it leaves running ends with
+the container, it has its own memory counters, and this needs no special rights on the host.
+The container's restrictions are chosen in ``docker_engine``.
 
-PID 1 is the engine's init with one child, a shell under a third uid that the code cannot
-signal. The shell reads from a FIFO which only the harness holds open for writing: when the
-harness dies, by whatever, or closes it, the shell reads the end and exits; init follows, and
-the kernel ends every process of the pid namespace. An engine that is dead is not needed.
+PID 1 is the engine's init. Its one child is a shell under a third uid, which the code cannot
+signal. The shell reads from a FIFO that only the harness holds open for writing. When the
+harness closes the FIFO, or dies for any reason, the shell reads the end of the file and exits;
+then init exits, and the kernel ends every process of the pid namespace. This works even if the
+engine is dead.
 
-Output comes through two more FIFOs, straight from the code to us. The engine's own stream
-would go through its memory and ours, without a bound.
+Output comes through two more FIFOs, directly from the code to us. The engine's own stream
+would use the engine's memory and ours without a limit.
 """
 
 import contextlib
@@ -30,18 +32,18 @@ from sandboxes.engine import Engine, bind
 from sandboxes.running import End
 
 INIT_UID = 10003
-"""The uid and gid of PID 1 in the container: neither the code's nor anybody's outside."""
+"""The uid and gid of PID 1 in the container: not the code's, and of no user outside."""
 
 PIPES = "/run/harness"
-"""Where the FIFOs appear inside, read-only."""
+"""Where the FIFOs appear inside, on a read-only mount."""
 
-# A killer short of memory takes the code, not what watches it. It ends the shell's own life
-# with 125 if anything of this fails; the host then hears no dot.
+# If memory runs out, the kernel should kill the code, not the processes that watch it. If a later
+# step fails, the shell exits with 125, and the host reads no dot.
 HANDSHAKE = (
     "echo 500 2>/dev/null >/proc/self/oom_score_adj\n"
     f"exec <{PIPES}/go >{PIPES}/out 2>{PIPES}/err && printf . && read -r answer || exit 125"
 )
-"""What the shell inside does first; the command of a Contained must begin with it."""
+"""What the shell inside does first. The command given to Contained must begin with it."""
 
 _ENDED_BY_US = 3
 _WAIT = f"exec <{PIPES}/life && printf . >{PIPES}/up && read -r line; exit {_ENDED_BY_US}"
@@ -49,16 +51,15 @@ _START_S = 60.0
 _DEATH_S = 30.0
 _PATIENCE_S = 2.0
 _OURS = {"life": os.O_RDWR, "go": os.O_RDWR, **dict.fromkeys(("up", "out", "err"), os.O_RDONLY)}
-"""FIFO -> how the host opens it. The first two need a reader that is not there yet."""
+"""FIFO -> how the host opens it. O_RDWR, because the first two have no reader yet."""
 
 
 class Contained:
-    """A Child of ``running``. It is up when the constructor returns.
+    """A program in a container: a ``running.Child``, set up when the constructor returns.
 
-    ``folder`` is made for the FIFOs and removed at the end. ``uid`` is the code's. ``later`` does
-    what is left when all processes are dead: to strike the container out of the engine's
-    books takes 50 ms. Raises SandboxStartError or SandboxLostError, and then leaves nothing
-    behind.
+    ``folder`` is made for the FIFOs and removed at the end. ``uid`` is the code's. ``later`` runs
+    the cleanup after all processes are dead: removing the container from the engine takes 50 ms.
+    Raises SandboxStartError or SandboxLostError, and then leaves nothing behind.
     """
 
     watches_memory = False
@@ -105,11 +106,11 @@ class Contained:
             self._handle = engine.run_inside(self._container, list(command), f"{uid}:{uid}")
             self._await_word(ends["out"])
             pid, _ = engine.looked_at(self._handle)
-            # While the shell inside waits for us the number is still its own.
+            # The shell inside still waits for us, so its pid cannot have been reused.
             self._main = self._pidfd(pid)
             self._memory = cgroup.memory_of(pid)
             os.write(ends["go"], b"go\n")
-            for name in _OURS:  # nobody else is to open them
+            for name in _OURS:  # so that nobody else opens them
                 (folder / name).unlink()
         except BaseException:
             self._clear()
@@ -126,13 +127,13 @@ class Contained:
             if self._life is None:
                 return
             if _readable(self._main, 0):
-                # Asked before the container goes: the engine forgets its programs with it.
+                # Ask before the container ends: the engine then forgets its programs.
                 self._read_code()
             else:
                 self._killed = True
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     signal.pidfd_send_signal(self._main, signal.SIGKILL)
-            if self._memory is not None:  # the group goes with the container
+            if self._memory is not None:  # the group ends with the container
                 self._oom_kills = self._memory.oom_kills()
                 self._peak = self._memory.peak_bytes()
             os.close(self._life)
@@ -146,14 +147,14 @@ class Contained:
                 raise self._failure
             lost = self._code is None and not self._killed
             if self._code == -signal.SIGKILL and not self._killed and not self._oom_kills:
-                # It may have shot itself, or somebody outside the whole container.
+                # The program killed itself, or somebody outside killed the whole container.
                 lost = self._engine.exit_code(self._container) != _ENDED_BY_US
         finally:
             self._later(self._clear)
         return End(None if lost else self._code, self._oom_kills > 0, self._peak)
 
     def _pidfd(self, pid: int) -> int:
-        """Return a descriptor of a process of our container, and no other's."""
+        """Return a pidfd of ``pid``. Raises SandboxStartError if it is not in our container."""
         try:
             fd = os.pidfd_open(pid)
             groups = Path(f"/proc/{pid}/cgroup").read_text()
@@ -201,8 +202,8 @@ class Contained:
             while time.monotonic() < deadline:
                 code = self._engine.looked_at(self._handle)[1]
                 if code is not None:
-                    # 128 + n for signal n, as shells do; an honest exit with 129 to 192
-                    # reads as a signal too. No exit code decides a score.
+                    # 128 + n means signal n, as in shells; a real exit code of 129 to 192
+                    # is read as a signal too. No exit code decides a score.
                     self._code = 128 - code if 128 < code <= 192 else code
                     return
                 time.sleep(0.005)
@@ -210,10 +211,13 @@ class Contained:
             self._failure = error
 
     def _await_death(self) -> None:
-        """Return when the last process of the container is dead. The engine is not asked."""
+        """Return when all processes of the container are dead; ask the engine only if they stay.
+
+        Raises SandboxLostError.
+        """
         if _readable(self._init, _PATIENCE_S):
             return
-        # PID 1's shell gets no processor, or no memory to leave with.
+        # PID 1's shell gets no CPU time, or has no memory left to exit.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(self._init, signal.SIGKILL)
         if not _readable(self._init, _PATIENCE_S):
@@ -233,8 +237,8 @@ class Contained:
             if self._container:
                 self._engine.remove(self._container)
         except SandboxLostError:
-            # Its processes are dead; what is left is a line in the engine's books, which
-            # ``sweep`` strikes out once it answers.
+            # Its processes are dead; only the engine's record of it is left, which ``sweep``
+            # removes once the engine answers.
             pass
         finally:
             self._fds.close()
@@ -242,11 +246,11 @@ class Contained:
 
 
 def _fifos(folder: Path, uid: int) -> dict[str, int]:
-    """Make them, each open to the one who needs it, and return our ends.
+    """Make the FIFOs, each open only to the user that needs it; return our ends by name.
 
-    Inside they lie on a read-only mount: nobody can change these modes. Where we are not
-    root they stay ours, and so the code's, who is then the same user: it gets no right on
-    PID 1's, who comes as one of the others.
+    Inside they lie on a read-only mount: nobody can change these modes. If we are not root, we
+    own them all, and so does the code, which has the same uid. PID 1's FIFOs then give no rights
+    to the owner, only to other users, of which PID 1's is one.
     """
     folder.mkdir(mode=0o755)
     folder.chmod(0o755)  # whatever the harness's umask

@@ -1,17 +1,19 @@
-"""Containers of a Docker engine: isolation with an image of its own.
+"""Sandboxes as containers of a Docker engine, with an image of their own.
 
-One container for each start, on a scratch disk that all starts of a sandbox share. What is
-different from bubblewrap: the code sees the image's files and none of the host's ``/usr``,
-and the engine, not we, holds the walls. ``contained`` tells how a container lives and dies.
+Each started program has its own container; all programs of a sandbox share one scratch disk.
+The differences from bubblewrap: the code sees the image's files and none of the host's
+``/usr``, and the engine enforces the restrictions, not the harness. How a container starts and
+ends is in ``contained``, the calls of the engine in ``engine``.
 
-Where the harness is root and the engine drives control groups of version 1 by itself, all
-containers of a sandbox share one group with the limits, too. Elsewhere each start has the
-limits for itself; an evaluation makes one start.
+If the harness is root and the engine manages control groups of version 1 directly (cgroupfs),
+all containers of a sandbox share one group with the limits, too. Otherwise each program has
+the limits for itself; an evaluation starts one program.
 
-Without root the scratch disk has no size, and the code runs under our own uid: whoever may
-talk to the engine is root in all but name, but files made by a stranger could not be deleted.
+Without root the scratch disk has no size limit, and the code runs under the harness's uid. Access
+to the engine amounts to root, so any other uid would be possible, but then the harness could not
+delete the files that the code makes.
 
-Not covered: bugs in the kernel (one kernel serves all) and in the engine, side channels, the
+Not covered: bugs in the kernel (all share one kernel) and in the engine, side channels, the
 GPU's driver. With ``network=True`` the network is the host's, abstract sockets included.
 """
 
@@ -42,14 +44,14 @@ from sandboxes.tree import gpu_nodes
 _KIND = "docker"
 _BUILD = "harness image build"
 _OWN_PIDS = 3
-"""The engine's init, the shell that waits for our death, and a moment's runc."""
+"""Added to the limit, for the engine's init, the shell that waits for our end, a short runc."""
 _OPEN_FILES = 4096
 _UNLIMITED = 1 << 50
 _TRIAL_S = 60.0
 
 
 class Docker(LocalBackend):
-    """The backend. One connection serves all its sandboxes."""
+    """The Docker backend. All its sandboxes share one connection to the engine."""
 
     name = "docker"
     isolates = True
@@ -84,14 +86,14 @@ class Docker(LocalBackend):
     def sweep(self) -> tuple[str, ...]:
         """Remove containers, disks and folders of dead owners.
 
-        Where no engine answers its containers wait for the next sweep; nothing lives in them.
+        If no engine answers, its containers wait for the next sweep; no process in them lives.
         """
         place = state.root()
         removed = set(state.sweep(_KIND))
         try:
             engine = self._connect()
             for container, sandbox in engine.labelled(STATE_LABEL, str(place)).items():
-                # Its folder is made before the first container and removed after the last.
+                # A sandbox's folder is made before its first container, removed after its last.
                 if not (place / sandbox).exists():
                     engine.remove(container)
                     removed.add(sandbox)
@@ -111,7 +113,10 @@ class Docker(LocalBackend):
         return self._engine
 
     def _find_image(self, engine: Engine) -> str:
-        """Return the image's own id, so that a name given anew does not change a run."""
+        """Return the image's id: a run keeps its image even if the name moves to another one.
+
+        Raises ConfigError.
+        """
         name = recipe.name()
         image = engine.image(name)
         if image is None:
@@ -149,10 +154,10 @@ class Docker(LocalBackend):
 
 
 class DockerSandbox(LocalSandbox):
-    """One sandbox. ``open`` of the backend makes it."""
+    """One Docker sandbox, made by ``Docker.open``."""
 
     def __init__(self, spec: SandboxSpec, engine: Engine, image: str) -> None:
-        gpu_nodes(spec.gpus)  # raises for one that is not here; the engine's words are worse
+        gpu_nodes(spec.gpus)  # raises for a missing GPU, with a clearer message than the engine's
         super().__init__(spec, state.StateDir(_KIND, own_user=True), recipe.PYTHON)
         user = self.state.user
         self._engine = engine
@@ -184,7 +189,7 @@ class DockerSandbox(LocalSandbox):
         self, number: int, argv: Sequence[str], cwd: str, env: Mapping[str, str]
     ) -> Contained:
         command = shell(argv, cwd, env, handshake=HANDSHAKE)
-        # The engine's own variables and the image's are not asked for.
+        # ``env -i`` removes the variables of the engine and of the image.
         return Contained(
             self._engine,
             self._options,
@@ -211,7 +216,7 @@ class DockerSandbox(LocalSandbox):
         }
 
     def _host(self) -> dict[str, Any]:
-        """Every wall, by the names of the SDK. What is not named keeps the engine's default."""
+        """Return every restriction, under the SDK's names. The rest keeps the engine's default."""
         spec = self.spec
         mounts = [
             bind(str(self.state.disk / "work"), "/work", writable=True),
@@ -231,7 +236,7 @@ class DockerSandbox(LocalSandbox):
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
             "read_only": True,
-            # The engine shows the container's own control groups here; nobody needs them.
+            # Hides the container's control groups, which the engine shows and nobody needs.
             "tmpfs": {"/sys/fs/cgroup": "ro,size=4k,mode=0555"},
             "shm_size": spec.shm_bytes or _UNLIMITED,
             "ulimits": [ulimit("nofile", _OPEN_FILES), ulimit("core", 0)],

@@ -1,6 +1,7 @@
-"""A Docker engine through the official SDK: what is asked of it, and its errors as ours.
+"""A Docker engine through the official SDK: the calls we make, with its errors turned into ours.
 
-The SDK is imported late: it takes 0.2 s, and ``harness --help`` needs none of it.
+It chooses no restrictions: see ``docker_engine``. The SDK is imported late, because that takes
+0.2 s, and ``harness --help`` does not need it.
 """
 
 import contextlib
@@ -13,15 +14,15 @@ from typing import Any
 from harness.base.errors import SandboxLostError, SandboxStartError
 
 LABEL = "aira-harness.sandbox"
-"""Label of every container: the sandbox's name. ``STATE_LABEL`` says in which state folder."""
+"""Label of every container with the sandbox's name; ``STATE_LABEL`` has its state folder."""
 STATE_LABEL = "aira-harness.state"
 
 _API = "1.41"
 _OLDEST = "20.10"
-"""The first engine with that API: cgroup version 2, private cgroup namespaces."""
+"""The first engine with that API, for cgroup version 2 and private cgroup namespaces."""
 _CALL_S = 60.0
 _CONNECTIONS = 64
-"""Connections kept; with more sandboxes at once the rest are opened and closed anew."""
+"""Connections kept open. With more sandboxes at once, further ones are opened for each call."""
 _START_REMEDY = (
     "start Docker (systemctl start docker), or name its socket in DOCKER_HOST; "
     "where permission is denied, join the group docker"
@@ -35,8 +36,8 @@ class EngineGoneError(SandboxLostError):
 class Engine:
     """One connection to an engine. May be used from several threads.
 
-    Every method raises EngineGoneError when the engine does not answer, and SandboxLostError,
-    or what it documents, when it refuses.
+    Every method raises EngineGoneError if the engine does not answer. If the engine refuses, it
+    raises SandboxLostError, or the error that the method names.
     """
 
     def __init__(self, *, patience_s: float = _CALL_S) -> None:
@@ -55,7 +56,7 @@ class Engine:
                 remedy="pip install 'aira-harness[docker]'",
             ) from error
         try:
-            # Unversioned first: an engine too old for our version refuses even /version.
+            # First without an API version: an engine too old for ours refuses even /version.
             with contextlib.closing(docker.APIClient(**_by_environment(), timeout=10)) as first:
                 told = first.version(api_version=False)
             self.version: str = told["Version"]
@@ -73,22 +74,22 @@ class Engine:
             raise _silent(where, error) from error
 
     def close(self) -> None:
-        """Close the connection. Containers go on."""
+        """Close the connection. Containers continue to run."""
         self.api.close()
 
     @property
     def rootless(self) -> bool:
-        """Whether a uid inside is another one outside."""
+        """Whether the engine maps a uid inside a container to another one outside."""
         options = self.info.get("SecurityOptions") or []
         return any(o.startswith(("name=rootless", "name=userns")) for o in options)
 
     @property
     def drives_groups(self) -> bool:
-        """Whether containers can be put under a control group of ours."""
+        """Whether containers can be put below a control group that the harness made."""
         return bool(self.info.get("CgroupDriver") == "cgroupfs")
 
     def image(self, name: str) -> Mapping[str, Any] | None:
-        """Return what the engine knows of an image, or None where it has none of that name."""
+        """Return the engine's description of an image, or None if it has no such image."""
         import docker
 
         with answered(f"look at the image {name}"):
@@ -108,13 +109,16 @@ class Engine:
             return str(self.api.create_container(**options)["Id"])
 
     def start(self, container: str) -> int:
-        """Start it; return the host's number of its first process. Raises SandboxStartError."""
+        """Start it; return its first process's pid on the host. Raises SandboxStartError."""
         with answered("start the container", start=True):
             self.api.start(container)
             return int(self.api.inspect_container(container)["State"]["Pid"])
 
     def run_inside(self, container: str, command: list[str], user: str) -> str:
-        """Start a program in a running container; return a handle for ``looked_at``."""
+        """Start a program in a running container; return a handle for ``looked_at``.
+
+        Raises SandboxStartError if refused.
+        """
         with answered("start the program", start=True):
             handle = self.api.exec_create(
                 container, command, user=user, workdir="/", stdout=False, stderr=False
@@ -123,7 +127,7 @@ class Engine:
             return str(handle)
 
     def looked_at(self, handle: str) -> tuple[int, int | None]:
-        """Return a program's process number and, once it has ended, its exit code."""
+        """Return a program's pid on the host and, once it has ended, its exit code."""
         with answered("look at the program"):
             told = self.api.exec_inspect(handle)
         return int(told["Pid"]), None if told["Running"] else told["ExitCode"]
@@ -160,7 +164,7 @@ class Engine:
 def gpu_request(uuids: tuple[str, ...], info: Mapping[str, Any]) -> list[Any]:
     """Return the SDK's request for exactly these GPUs (a count would mean the first ones).
 
-    By the container device interface where the engine (``info``) has that and no NVIDIA runtime.
+    Uses the container device interface if the engine (``info``) has it and no NVIDIA runtime.
     """
     import docker
 
@@ -171,7 +175,7 @@ def gpu_request(uuids: tuple[str, ...], info: Mapping[str, Any]) -> list[Any]:
 
 
 def bind(source: str, target: str, *, writable: bool) -> Any:  # noqa: ANN401 - the SDK's own
-    """Return the SDK's bind mount. Unlike ``-v`` it never makes a missing source."""
+    """Return the SDK's bind mount. Unlike ``-v`` it never creates a missing source folder."""
     import docker
 
     return docker.types.Mount(
@@ -206,9 +210,9 @@ def answered(what: str, *, start: bool = False) -> Iterator[None]:
 
 
 def _knock(where: str) -> None:
-    """Raise SandboxStartError if nobody listens at a ``unix://`` address.
+    """Raise SandboxStartError if nothing listens at a ``unix://`` address.
 
-    The SDK would leak its socket then; and where there is no engine it need not be imported.
+    The SDK would then leak its socket. And without an engine, it need not be imported.
     """
     if where.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as knocking:

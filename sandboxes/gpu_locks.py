@@ -1,16 +1,18 @@
-"""One lock file a GPU, in a folder that all users of the host share.
+"""One lock file per GPU, in a folder that all users of the host share.
 
-A lock is an ``flock`` on an open descriptor: the kernel frees it when its owner ends, whatever
-ends it. The file's text (pid, command) is only for people to read, and may be a lie.
+``gpu_pool`` decides which GPUs to lock. A lock is an ``flock`` on an open descriptor: the kernel
+frees it when its owner ends for any reason. The file's text (pid, command) is only for people to
+read, and may be wrong.
 
-Everybody may write in the folder, so nothing in it is trusted. No link is followed, and only a
-plain file with one name is locked or written: a second name could be that of somebody's file.
-Who wants to can still block a GPU, or use it without asking; leases are among the willing.
+Every user may write in the folder, so nothing in it is trusted. No link is followed, and only a
+regular file with one name is locked or written: a second name (a hard link) could be a file that
+matters to somebody. A user can still block a GPU, or use it without a lease; leases only work
+between processes that cooperate.
 
 Lock files are never removed, not even by ``harness gc``: a process that has opened one and not
-yet locked it would then hold a file without a name, and the next one would lock a new file
-beside it. A cleaner of old files that does so anyway is noticed by whoever locks next, but not
-by who holds the lock; ``/run/lock`` has no such cleaner, and is preferred for that.
+yet locked it would then lock a file without a name, and the next process would lock a new file
+of the same name. If a cleaner of old files removes one anyway, the next process to lock it
+notices, but its holder does not. ``/run/lock`` has no such cleaner, and is preferred for that.
 """
 
 import contextlib
@@ -42,7 +44,7 @@ _FLOCK = "hhqqi4x"
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who holds a lock, by its own word; ``pid`` is None where nothing readable is there."""
+    """The process that holds a lock, as it says itself; ``pid`` is None if nothing is readable."""
 
     pid: int | None = None
     command: str = ""
@@ -54,11 +56,11 @@ class Owner:
 
 
 def folder() -> Path:
-    """Return where the locks are: the same place for every user, or a lock is worth nothing."""
+    """Return the locks' folder. It must be the same for every user, or locks have no effect."""
     chosen = os.environ.get(ENVIRONMENT)
     if chosen:
         return Path(chosen)
-    # By what the folder is, not by whether *we* may write there: root always may.
+    # Judged by the folder's mode, not by whether *we* may write there: root always may.
     shared = Path("/run/lock")
     with contextlib.suppress(OSError):
         mode = shared.stat().st_mode
@@ -68,16 +70,16 @@ def folder() -> Path:
 
 
 def try_lock(uuid: str) -> int | None:
-    """Return a descriptor that holds the GPU's lock, or None if it is held by somebody else.
+    """Return a descriptor that holds the GPU's lock, or None if it is held already.
 
-    Raises GpuUnavailableError where the lock file is not one.
+    Raises GpuUnavailableError if the lock file cannot be used.
     """
     with _opened_folder() as place:
         return _try_lock(place, _file_name(uuid))
 
 
 def unlock(descriptor: int) -> None:
-    """Free a lock. Explicitly: a forked child may hold a copy of the descriptor."""
+    """Free a lock. To close is not enough: a forked child may hold a copy of the descriptor."""
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
     with contextlib.suppress(OSError):
@@ -86,10 +88,10 @@ def unlock(descriptor: int) -> None:
 
 
 def sign(descriptor: int) -> None:
-    """Write into a held lock file whose it is."""
+    """Write this process's pid and command into a lock file that it holds."""
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     text = json.dumps({"pid": os.getpid(), "command": one_line(command, 120)})
-    with contextlib.suppress(OSError):  # opened for reading only: another user's, and not ours
+    with contextlib.suppress(OSError):  # fails for another user's file, opened only for reading
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)
 
@@ -113,7 +115,7 @@ def owner(uuid: str) -> Owner | None:
 
 
 def named(uuid: str) -> Owner:
-    """Return whose name is in the GPU's lock file, without asking whether it is still held."""
+    """Return the owner that the GPU's lock file names, without checking that it is still held."""
     with contextlib.suppress(OSError), _opened_folder() as place:
         descriptor = _open(place, _file_name(uuid), make=False)
         try:
@@ -125,9 +127,10 @@ def named(uuid: str) -> Owner:
 
 @contextmanager
 def gate(until: float) -> Iterator[bool]:
-    """Let one process at a time choose its GPUs; False if the turn has not come by ``until``.
+    """Let one process at a time choose its GPUs; yield False if its turn has not come by ``until``.
 
-    Without it two who want several would each hold a part, let go, and try again for ever.
+    Without it, two processes that want several GPUs could each hold some of them, release them,
+    and try again for ever.
     """
     with _opened_folder() as place:
         descriptor = _try_lock(place, _GATE)
@@ -142,11 +145,11 @@ def gate(until: float) -> Iterator[bool]:
 
 
 class Ticket:
-    """A place in the queue of all who wait on this host, first come, first served.
+    """A place in the queue of all that wait for GPUs on this host: first come, first served.
 
-    A locked byte of one file, at an offset that grows with the time of coming: the kernel frees
-    it whatever ends its owner. The lock belongs to the open file (OFD), so that two threads
-    of one process stand in the queue like two processes.
+    It is a locked byte of one file; the offset is the time of arrival in ns. The kernel frees it
+    when the owner ends for any reason. The lock belongs to the open file (OFD), so that two
+    threads of one process queue like two processes.
     """
 
     def __init__(self) -> None:
@@ -160,7 +163,7 @@ class Ticket:
             raise _unusable(folder() / _QUEUE, error.strerror or str(error)) from error
 
     def first(self) -> bool:
-        """Return whether nobody who came earlier still waits."""
+        """Return whether this is the earliest ticket that still waits."""
         answer = self._ask(fcntl.F_OFD_GETLK, 0, self._number)
         return bool(struct.unpack(_FLOCK, answer)[0] == fcntl.F_UNLCK)
 
@@ -169,8 +172,8 @@ class Ticket:
         os.close(self._file)
 
     def _ask(self, command: int, start: int, length: int) -> bytes:
-        # A lock for reading: it needs no right to write where the file is another user's. To
-        # ask for one to write finds all of them.
+        # Tickets are read locks, which need no write access to another user's file. Asking
+        # whether a write lock is possible finds all of them.
         kind = fcntl.F_RDLCK if command == fcntl.F_OFD_SETLK else fcntl.F_WRLCK
         return fcntl.fcntl(
             self._file, command, struct.pack(_FLOCK, kind, os.SEEK_SET, start, length, 0)
@@ -192,7 +195,7 @@ def _opened_folder() -> Iterator[int]:
         raise _unusable(path, str(error)) from error
     try:
         found = os.fstat(place)
-        # Also mends what a kill between mkdir and here left: only the owner can.
+        # Also repairs the mode after a kill between mkdir and here; only the owner can.
         if found.st_mode & 0o1777 != 0o1777 and found.st_uid == os.geteuid():
             os.fchmod(place, 0o1777)
         yield place
@@ -224,18 +227,18 @@ def _try_lock(place: int, name: str) -> int | None:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # removed between open and flock: the name is another file's now
+        os.close(descriptor)  # removed between open and flock: the name now is another file
 
 
 def _open(place: int, name: str, *, make: bool) -> int:
-    """Open a lock file, made if need be. Raises OSError."""
+    """Open a lock file; with ``make``, create it if it is missing. Raises OSError."""
     for _ in range(100):
         try:
-            # Never O_CREAT on a file that is there: fs.protected_regular forbids it, even to
-            # root, where another user made the file in a sticky folder.
+            # Never O_CREAT on an existing file: if another user made it in a sticky folder,
+            # fs.protected_regular forbids that, even to root.
             return _checked(os.open(name, os.O_RDWR | _FLAGS, dir_fd=place))
         except PermissionError:
-            # Another user's, and not (yet) writable for all: enough for a lock.
+            # Another user's file, not (yet) writable for all. Reading is enough for a lock.
             return _checked(os.open(name, os.O_RDONLY | _FLAGS, dir_fd=place))
         except FileNotFoundError:
             if not make:

@@ -3,9 +3,10 @@
     with GpuPool().lease(1, on_wait=print) as lease:
         SandboxSpec(gpus=lease.uuids)
 
-What is leased is also looked at: a GPU on which somebody computes who never asked is skipped,
-with a line that says so. Who came first is served first, so that who wants many is not starved by
-others who want few; who waits for a stranger to go lets the others pass.
+A GPU is also checked before it is leased: one that a process uses without a lease (a stranger) is
+skipped, and ``on_wait`` reports that. Requests are served in order of arrival, so that a request
+for many GPUs is not starved by requests for few; a request that waits for a stranger to leave
+lets the others pass. The locks themselves are in ``gpu_locks``.
 """
 
 import os
@@ -26,28 +27,28 @@ from sandboxes.gpus import Gpu, Listing
 OnWait = Callable[[str], None]
 
 ITSELF = "this process itself"
-"""Who waits for its own leases alone waits for nobody, and nothing is said."""
+"""Stands for the owner of our own leases. A wait for these alone is not reported."""
 
 _PAUSE_S = 0.01
-"""Between two looks; a look costs a tenth of a millisecond a GPU, and only the first one looks."""
+"""Between two attempts. One costs 0.1 ms per GPU, and only the first in the queue makes them."""
 
 _QUEUE_PAUSE_S = 0.05
 _STRANGER_PAUSE_S = 1.0
 
 _SAY_AGAIN_S = 60.0
 _PATIENCE_S = 0.5
-"""How long even who does not wait gives others who are just choosing."""
+"""How long even ``wait=False`` waits for other processes that are just choosing their GPUs."""
 
 
 class Lease:
-    """GPUs that are ours until ``close``, or until this process ends. Children do not keep it."""
+    """GPUs reserved until ``close``, or until this process ends. Its children do not keep them."""
 
     def __init__(self, held: dict[str, int] | None = None) -> None:
         self._held = held or {}
         self.uuids = tuple(self._held)
 
     def close(self) -> None:
-        """Give them back. Idempotent."""
+        """Release the GPUs. Idempotent."""
         held, self._held = self._held, {}
         for descriptor in held.values():
             gpu_locks.unlock(descriptor)
@@ -66,7 +67,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Who has a GPU, in words; ``free`` if nobody."""
+    """Who uses a GPU: ``by`` is a text for people; ``free`` if nobody does."""
 
     gpu: Gpu
     free: bool
@@ -74,7 +75,7 @@ class Use:
 
 
 class GpuPool:
-    """The GPUs of this host. ``devices`` and ``processes`` are the border to the hardware."""
+    """The GPUs of this host. Only ``devices`` and ``processes`` ask the hardware."""
 
     def __init__(
         self,
@@ -83,11 +84,11 @@ class GpuPool:
     ) -> None:
         listing = devices()
         self.gpus, self.reason, self.remedy = listing.gpus, listing.reason, listing.remedy
-        """``reason``: why there is none, or what of them cannot be seen; else empty."""
+        """``reason``: why there are no GPUs, or what cannot be seen of them; else empty."""
         self._processes = processes
 
     def only(self, uuids: Collection[str]) -> "GpuPool":
-        """Return a pool of those GPUs alone."""
+        """Return a pool of only these GPUs."""
         pool = copy(self)
         pool.gpus = tuple(gpu for gpu in self.gpus if gpu.uuid in uuids)
         return pool
@@ -100,12 +101,12 @@ class GpuPool:
         on_wait: OnWait = lambda line: None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Lease:
-        """Return a lease of ``n`` GPUs, all at once; of the free ones, those of lowest number.
+        """Return a lease of ``n`` GPUs, all at once: the free ones with the lowest numbers.
 
-        ``wait``: for ever, not at all, or seconds. ``on_wait`` is told who is waited for, and
-        which GPU is skipped because of a stranger. Raises GpuUnavailableError when the time is
-        up, or at once where there are fewer than ``n``; ConfigError for a count below 0; Cancelled
-        once ``stopped`` says so.
+        ``wait``: for ever (True), not at all (False), or seconds. ``on_wait`` gets a line that
+        says who holds the GPUs, or which GPU is skipped because of a stranger. Raises
+        GpuUnavailableError when the time is up, or at once if there are fewer than ``n`` GPUs;
+        ConfigError for a count below 0; Cancelled once ``stopped()`` is true.
         """
         if n < 0:
             raise ConfigError(f"{n} GPUs cannot be leased")
@@ -131,7 +132,7 @@ class GpuPool:
                 if held:
                     return Lease(held)
                 left = until - time.monotonic()
-                # Who does not wait is patient with the gate only: held GPUs are an answer.
+                # ``wait=False`` waits only for the gate; if GPUs are held, it fails at once.
                 if left <= 0 or (wait is False and obstacles):
                     raise GpuUnavailableError(
                         f"{n} of {len(self.gpus)} GPUs could not be leased"
@@ -154,7 +155,7 @@ class GpuPool:
             ticket.close()
 
     def usage(self) -> tuple[Use, ...]:
-        """Return who has each GPU."""
+        """Return who uses each GPU."""
         found = []
         for gpu in self.gpus:
             try:
@@ -174,9 +175,9 @@ class GpuPool:
     def _attempt(
         self, n: int, until: float, voice: "_Voice"
     ) -> tuple[dict[str, int], tuple[str, ...], bool]:
-        """Try once; return the locks of ``n`` GPUs, or none and what stands in the way.
+        """Try once; return the locks of ``n`` GPUs, or none and the obstacles.
 
-        And whether strangers do: without them there would be enough.
+        Also whether strangers are the reason: too few GPUs are without a stranger.
         """
         disturbed: dict[str, str] = {}
         while True:
@@ -188,8 +189,8 @@ class GpuPool:
                 few = len(self.gpus) - len(disturbed) < n
                 return {}, (*disturbed.values(), *obstacles), few
             try:
-                # Outside the gate: NVML can take its time. And after the lock: the process of
-                # a lease that has just ended, or was killed, may still be dying there.
+                # Outside the gate, because NVML can be slow. And after the lock, because the
+                # process of a lease that just ended, or was killed, may still be dying there.
                 new = {g.uuid: s for g in self.gpus if g.uuid in held and (s := self._strangers(g))}
             except BaseException:
                 _free(held)
@@ -206,7 +207,7 @@ class GpuPool:
                     voice.skip(f"{line}: skipped")
 
     def _take(self, n: int, disturbed: dict[str, str]) -> tuple[dict[str, int], list[str]]:
-        """Lock the first ``n`` that are free; none if they are fewer. Names the others' owners."""
+        """Lock the first ``n`` free GPUs, or none if fewer are free; name the owners of others."""
         held: dict[str, int] = {}
         obstacles = []
         try:
@@ -235,14 +236,14 @@ class GpuPool:
         return held, obstacles
 
     def _strangers(self, gpu: Gpu) -> str:
-        """Return the processes on a GPU that are neither we nor our children, in words."""
+        """Return as text the processes on a GPU, except this process and its descendants."""
         pids = [pid for pid in self._processes(gpu.uuid) if not is_ours(pid)]
         return ", ".join(f"pid {pid} ({_command(pid)})" for pid in pids[:4])
 
 
 def is_ours(pid: int) -> bool:
     """Return whether this process is an ancestor of ``pid``, or ``pid`` itself."""
-    for _ in range(1000):  # longer than any chain; pids that are given out again can make a ring
+    for _ in range(1000):  # longer than any chain; reused pids can form a loop
         if pid == os.getpid():
             return True
         parent = _parent(pid)
@@ -282,7 +283,7 @@ def _are(count: int) -> str:
 
 
 class _Voice:
-    """Says who is waited for once, and again only if that changed and a while has passed."""
+    """Reports a wait once, and again only if it changed and ``_SAY_AGAIN_S`` have passed."""
 
     def __init__(self, say: OnWait) -> None:
         self._say = say

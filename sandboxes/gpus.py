@@ -1,7 +1,7 @@
-"""Which NVIDIA GPUs this machine has, by UUID: an index means another GPU after every restart.
+"""Which NVIDIA GPUs this machine has, by UUID: an index can mean another GPU after a restart.
 
 Read from the driver's own files, so that nothing has to be installed; ``sandboxes.nvml`` knows
-more where NVML is. Whose turn it is to use one is decided in ``sandboxes.gpu_pool``.
+more if NVML is installed. ``sandboxes.gpu_pool`` leases GPUs to processes.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _DRIVER = Path("/proc/driver/nvidia/gpus")
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One device. ``minor`` is the number of its node, ``/dev/nvidia<minor>``."""
+    """One GPU. ``minor`` is the number of its device node, ``/dev/nvidia<minor>``."""
 
     uuid: str
     minor: int
@@ -22,7 +22,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The devices, lowest number first; ``reason`` says what is missing and ``remedy`` mends it."""
+    """The GPUs, lowest number first. ``reason``: what is missing; ``remedy``: how to get it."""
 
     gpus: tuple[Gpu, ...] = ()
     reason: str = ""
@@ -40,13 +40,13 @@ def gpu_models() -> dict[str, str]:
 
 
 def gpu_uuids() -> tuple[str, ...]:
-    """Return the UUIDs of the GPUs whose device node is here; empty without a driver."""
+    """Return the UUIDs of the GPUs whose device node exists; empty without a driver."""
     here = [u for u, minor in gpu_minors().items() if Path(f"/dev/nvidia{minor}").exists()]
     return tuple(here)
 
 
 def driver_gpus() -> tuple[Gpu, ...]:
-    """Return what the driver's files tell of the GPUs whose device node is here."""
+    """Return the GPUs whose device node exists, as the driver's files describe them."""
     minors, models = gpu_minors(), gpu_models()
     found = [Gpu(uuid, int(minors[uuid]), models[uuid]) for uuid in gpu_uuids()]
     return tuple(sorted(found, key=lambda gpu: gpu.minor))

@@ -1,4 +1,7 @@
-"""What the backends on this machine share: the body of a sandbox around its processes."""
+"""What the backends share: probing, the scratch folder, starts, file transfers and closing.
+
+Each backend decides how a program is isolated and launched; ``running`` watches it.
+"""
 
 import itertools
 import os
@@ -25,18 +28,18 @@ _TAKEN = (
 
 
 class LocalBackend(ABC):
-    """A backend that finds out by a trial, once, whether it works here."""
+    """A backend that tries once whether it works on this machine."""
 
     image = ""
     _remedy: str
-    """What to do where an error of the trial does not say."""
+    """What to do if the trial's error names no remedy."""
 
     def __init__(self) -> None:
         self._probing = threading.Lock()
         self._probe: Probe | None = None
 
     def probe(self) -> Probe:
-        """Run one program: what is installed may still be forbidden, or be of another machine."""
+        """Run one program: an installed tool may be forbidden, or belong to another machine."""
         with self._probing:
             if self._probe is None:
                 try:
@@ -51,7 +54,7 @@ class LocalBackend(ABC):
 
 
 class LocalSandbox(ABC):
-    """Starts, transfers and the end. A backend adds how one process is launched."""
+    """A sandbox's starts, transfers and end. A backend adds how one program is launched."""
 
     def __init__(self, spec: SandboxSpec, state: StateDir, python: str) -> None:
         self.spec = spec
@@ -65,10 +68,10 @@ class LocalSandbox(ABC):
         self._closed = False
 
     def _make_scratch(self) -> None:
-        """Make ``/work`` and ``/tmp`` for its user: two folders on one disk, sized if root.
+        """Make ``/work`` and ``/tmp`` for its user: two folders on one disk, limited if root.
 
-        The folder above them is not the submission's: it can never put a link where a backend
-        will next mount from.
+        The submission does not own the folder above them, so it can never replace one of them
+        by a link before a backend mounts it.
         """
         owner = self.state.user
         if owner is not None and self.spec.disk_bytes is not None:
@@ -88,7 +91,7 @@ class LocalSandbox(ABC):
 
     @abstractmethod
     def _release(self) -> None:
-        """Give back what the backend took, but for the state folder. Nothing is running."""
+        """Free what the backend took, except the state folder. No process runs any more."""
         ...
 
     def start(
@@ -184,7 +187,7 @@ class LocalSandbox(ABC):
         self.close()
 
     def _environment(self) -> dict[str, str]:
-        """What every process gets. Never the harness's own environment: it holds API keys."""
+        """Return every process's variables. Never the harness's own: those include API keys."""
         return {
             "PATH": f"{PurePosixPath(self.python).parent}:/usr/local/bin:/usr/bin:/bin",
             "HOME": self.inside("/work"),
@@ -203,12 +206,12 @@ def shell(
     file_bytes: int | None = None,
     processes: int | None = None,
 ) -> list[str]:
-    """Wrap a command in the one shell that stands directly before it.
+    """Return a shell command that prepares the process and then becomes ``argv``.
 
-    It does what must be done without privilege, because it comes from the submission's
-    side: go to the folder, set the environment (an ``LD_PRELOAD`` must not reach setpriv).
-    A folder or a program that does not exist is then exit code 126 or 127, not our failure.
-    One shell for all of it: on a busy machine each program in the chain costs 4 ms.
+    The shell does what must happen without privileges, because the submission's side chooses
+    it: enter the folder, set the environment (an ``LD_PRELOAD`` must not reach setpriv).
+    A missing folder or program is then exit code 126 or 127, not a failure of the harness.
+    One shell does all of it: on a busy machine each program in the chain costs 4 ms.
     """
     lines = [handshake, "ulimit -c 0"]
     if file_bytes is not None:
@@ -223,11 +226,11 @@ def shell(
 
 
 def check_spec(spec: SandboxSpec) -> None:
-    """Refuse limits and mounts that make no sense. Raises ConfigError.
+    """Refuse invalid limits and mounts. Raises ConfigError.
 
-    A mount below something that the submission can write is refused because the mount
-    point is made by a privileged program that follows links: with ``/work/a`` replaced by
-    a link, mounting on ``/work/a/b`` would make folders wherever the link leads.
+    A mount below a folder that the submission can write is refused, because a privileged
+    program makes the mount point and follows links: if ``/work/a`` were replaced by a link,
+    mounting on ``/work/a/b`` would make folders wherever the link leads.
     """
     limits = {
         "memory_bytes": spec.memory_bytes,

@@ -1,7 +1,7 @@
-"""What NVML knows of the GPUs: who computes on them, clocks, power, throttling.
+"""What NVML reports of the GPUs: processes, clocks, power, throttling.
 
-Nothing here raises because of NVML: a value that a card or a driver does not give is None, and
-a machine without NVML gives a reason. ``pynvml`` (nvidia-ml-py) is imported on first use.
+No failure of NVML raises here: a value that the card or driver does not provide is None, and
+``unavailable`` says why NVML is missing. ``pynvml`` (nvidia-ml-py) is imported on first use.
 """
 
 import os
@@ -34,7 +34,7 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One GPU at one moment. Clocks in MHz, power in watts."""
+    """Measurements of one GPU at one moment. Clocks in MHz, power in watts."""
 
     uuid: str
     sm_mhz: int | None = None
@@ -47,14 +47,14 @@ class Facts:
 
 
 class _Library:
-    """NVML, started once a process: starting it anew for each sample costs tens of ms."""
+    """NVML, started once per process: starting it for each sample would cost tens of ms."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._module: ModuleType | None = None
 
     def get(self) -> tuple[ModuleType | None, str, str]:
-        """Return NVML, or None with the reason and the remedy."""
+        """Return the module ``pynvml``, or None with the reason and the remedy."""
         with self._lock:
             if self._module is not None:
                 return self._module, "", ""
@@ -78,10 +78,10 @@ _library = _Library()
 
 
 def list_gpus() -> Listing:
-    """Return the GPUs that we may use: those of ``CUDA_VISIBLE_DEVICES`` where that is set.
+    """Return the GPUs that we may use: those of ``CUDA_VISIBLE_DEVICES`` if that is set.
 
-    A scheduler (Slurm) grants a job its GPUs by that variable. By NVML; by the driver's files
-    where NVML is missing, with the reason.
+    A scheduler (Slurm) grants a job its GPUs by that variable. Asks NVML; without NVML, reads
+    the driver's files and gives the reason.
     """
     found, granted = _all_gpus(), os.environ.get(GRANTED)
     if granted is None or not found.gpus:
@@ -116,7 +116,7 @@ def _all_gpus() -> Listing:
         handle = _ask(nvml, "nvmlDeviceGetHandleByIndex", index)
         uuid = _ask(nvml, "nvmlDeviceGetUUID", handle)
         minor = _ask(nvml, "nvmlDeviceGetMinorNumber", handle)
-        # A container is given some device nodes only: what has none cannot be used from here.
+        # A container may have only some device nodes: a GPU without one cannot be used here.
         if uuid is None or minor is None or not Path(f"/dev/nvidia{minor}").exists():
             continue
         name = _ask(nvml, "nvmlDeviceGetName", handle) or "unknown"
@@ -129,20 +129,20 @@ def _all_gpus() -> Listing:
 
 
 def compute_pids(uuid: str) -> tuple[int, ...]:
-    """Return the processes that compute on a GPU, as far as NVML tells; empty where it is silent.
+    """Return the pids of the processes that compute on a GPU; empty if NVML reports none.
 
-    Inside a container these may be numbers of the host, or be missing.
+    Inside a container these may be pids of the host, or be missing.
     """
     return _facts_of(uuid, pids_only=True).pids or ()
 
 
 def snapshot(uuids: Iterable[str]) -> tuple[Facts, ...]:
-    """Return what NVML says now of each of these GPUs; without NVML all values are None."""
+    """Return NVML's current values for each of these GPUs; without NVML all are None."""
     return tuple(_facts_of(uuid) for uuid in uuids)
 
 
 def unavailable() -> str:
-    """Return why NVML is silent here; empty where it speaks."""
+    """Return why NVML cannot be used here; empty if it can."""
     return _library.get()[1]
 
 
@@ -180,7 +180,7 @@ def throttle_names(mask: int) -> tuple[str, ...]:
 
 
 def _ask(nvml: ModuleType, name: str, *args: Any) -> Any:  # noqa: ANN401 (NVML's own types)
-    """Call a function of NVML; None where it fails, or where an argument is such a None."""
+    """Call a function of NVML; return None if it fails or an argument is None (a failed call)."""
     if None in args:
         return None
     # AttributeError: an older binding. All other failures of NVML are NVMLErrors.

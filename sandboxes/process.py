@@ -1,8 +1,8 @@
 """No isolation: a plain child process, for code that ships with the harness.
 
-What it does hold: a session of its own, a clean environment, a lifetime, a watch on
-resident memory, and the same verbs as a real sandbox. What it does not hold is all the
-rest, and ``unenforced`` names it. A daemon that leaves the session outlives its start.
+It provides a session of its own, a clean environment, a lifetime, a watchdog on resident
+memory, and the interface of a real sandbox. It enforces nothing else; ``unenforced`` lists the
+rest. A daemon that leaves the session can outlive the program that started it.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _KIND = "process"
 
 
 class ProcessBackend:
-    """The backend."""
+    """The backend that runs plain processes."""
 
     name = "process"
     isolates = False
@@ -64,7 +64,7 @@ class ProcessBackend:
 
 
 class ProcessSandbox(LocalSandbox):
-    """A folder that looks like a sandbox's root, by way of ``inside``."""
+    """A folder that stands for a sandbox's root; ``inside`` returns the paths in it."""
 
     def __init__(self, spec: SandboxSpec) -> None:
         super().__init__(spec, state.StateDir(_KIND), sys.executable)
@@ -83,8 +83,8 @@ class ProcessSandbox(LocalSandbox):
         return str(self.state.disk / PurePosixPath(target).relative_to("/"))
 
     def _environment(self) -> dict[str, str]:
-        # A request, not a wall (``unenforced`` says so): the code can ask for others. Empty
-        # where nothing was leased, which hides them all.
+        # A request, not a restriction (``unenforced`` says so): the code can use other GPUs.
+        # Empty if no GPU was leased, which hides them all.
         return {**super()._environment(), "CUDA_VISIBLE_DEVICES": ",".join(self.spec.gpus)}
 
     def _release(self) -> None:
@@ -97,7 +97,7 @@ class ProcessSandbox(LocalSandbox):
 
 
 class _Plain:
-    """A Child of ``running``."""
+    """A plain process: a ``running.Child``."""
 
     def __init__(self, spec: SandboxSpec, command: list[str]) -> None:
         self._lock = threading.Lock()
@@ -123,9 +123,9 @@ class _Plain:
     def kill(self) -> None:
         with self._lock:
             if self.popen.returncode is not None:
-                return  # reaped: its number may already be somebody else's
+                return  # reaped: its pid may already belong to another process
             dead = os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            # Listed before anybody dies: orphans belong to init, and are not found again.
+            # Listed before the kill: after it, orphans belong to init and cannot be found.
             family = [] if dead else watchdog.family(self.popen.pid)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.popen.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The backends by name, and the choice among them."""
+"""The sandbox backends by name, also those of other packages, and the choice among them."""
 
 from harness.base.errors import ConfigError
 from harness.base.registry import Registry, misnamed
@@ -8,7 +8,7 @@ from sandboxes.docker_engine import Docker
 from sandboxes.process import ProcessBackend
 
 AUTO = "auto"
-"""The best that is here."""
+"""The name that lets ``choose`` find the backend."""
 PARTS = ("name", "isolates", "image", "probe", "unenforced", "open", "sweep")
 
 
@@ -25,11 +25,11 @@ BACKENDS: Registry[Backend] = Registry(
     {"docker": Docker(), "bubblewrap": Bubblewrap(), "process": ProcessBackend()},
     _fault,
 )
-"""In the order in which ``auto`` tries those of ours that isolate."""
+"""``auto`` tries those of our own backends that isolate, in this order."""
 
 
 def isolates(name: str) -> bool:
-    """Return whether that sandbox has walls; one that is not here any more has none to show."""
+    """Return whether the backend of that name isolates; False if it is not installed any more."""
     try:
         return BACKENDS.find(name).isolates
     except ConfigError:
@@ -39,9 +39,10 @@ def isolates(name: str) -> bool:
 def choose(name: str, trusted: bool) -> tuple[Backend, str | None]:
     """Return the backend to use, and one line of warning or None.
 
-    ``auto`` is the first of ours that isolates and works here. Only code that ships with the
-    harness (``trusted``) is then run without isolation, and with a warning: what a model
-    wrote never is, unless somebody asks for ``process`` by name. Raises ConfigError.
+    ``auto`` is the first of our own backends that isolates and works here. If there is none,
+    code that ships with the harness (``trusted``) runs without isolation and with a warning.
+    Code that a model wrote does not, unless the user asks for ``process`` by name. Raises
+    ConfigError if no backend can be used.
     """
     if name != AUTO:
         backend = BACKENDS.find(name)

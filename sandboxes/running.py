@@ -1,12 +1,12 @@
 """One started process, watched by one thread: its output, its lifetime, its end.
 
-The thread also *starts* the process, and lives until after its end. That matters: the
-kernel's "kill me when my parent dies" (PDEATHSIG, under bubblewrap's --die-with-parent)
-means the parent *thread*. A sandbox started from a pool's worker that then went idle and
-was collected would have been killed for no visible reason.
+The thread also *starts* the process, and lives until after its end. The reason: the
+kernel's "kill me when my parent dies" (PDEATHSIG, used by bubblewrap's --die-with-parent)
+means the parent *thread*. If a pool's worker thread started a sandbox and the pool then ended
+the idle thread, the sandbox would be killed for no visible reason.
 
-Output is drained for as long as it comes, whatever the reader does with it: a full pipe
-would stop the submission, and a slow one would be blamed for it. Only its tail is kept.
+Output is read until it ends, even if ``on_output`` fails: a full pipe would stop the
+submission, which would then seem slow. Only the last bytes are kept.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from sandboxes.base import Ended, ExecResult, OnOutput, Stream
 _CHUNK = 1 << 20
 _F_SETPIPE_SZ = 1031
 _GRACE_S = 1.0
-"""How long output is awaited from descendants that outlived the process (no isolation)."""
+"""How long to read the output of descendants that outlive the process (no isolation)."""
 _DEATH_S = 30.0
 """How long a killed process may take to die: a stuck GPU driver holds it in the kernel."""
 _WATCH_S = 0.1
@@ -37,7 +37,7 @@ _Reason = Literal["timeout", "cancelled", "oom"]
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """What the backend knows after the end. ``exit_code`` None: nobody saw it."""
+    """What the backend knows of an ended process. ``exit_code``: None if nobody saw it."""
 
     exit_code: int | None
     oom_killed: bool = False
@@ -45,7 +45,7 @@ class End:
 
 
 class Child(Protocol):
-    """What a backend started."""
+    """A process as a backend started it, for ``Running`` to watch."""
 
     watches_memory: bool
 
@@ -59,15 +59,15 @@ class Child(Protocol):
         ...
 
     def kill(self) -> None:
-        """Kill it with all it started. From any thread, at any time, more than once."""
+        """Kill it and all it started. Callable from any thread, at any time, more than once."""
         ...
 
     def over_memory(self) -> bool:
-        """Say whether it has more than it may. Asked only if ``watches_memory``."""
+        """Return whether it exceeds its memory limit. Called only if ``watches_memory``."""
         ...
 
     def finish(self) -> End:
-        """Wait for the process, which is dead or dying, and clear away. Called once."""
+        """Wait for the process, which is dead or dying, and clean up. Called once."""
         ...
 
 
@@ -86,7 +86,7 @@ def close_pipes(popen: subprocess.Popen[bytes]) -> None:
 
 
 class Tail:
-    """The last ``limit`` bytes of a stream and a count of all of it, in bounded memory."""
+    """The last ``limit`` bytes of a stream and a count of all its bytes, in bounded memory."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -108,7 +108,7 @@ class Tail:
 
 
 class Running:
-    """The Process of all backends. ``launch`` runs in the watching thread."""
+    """The ``base.Process`` of all backends. ``launch`` runs in the watching thread."""
 
     def __init__(
         self,
@@ -191,7 +191,7 @@ class Running:
     def _main(self) -> None:
         try:
             child = self._launch()
-            begun = time.monotonic()  # not before: a container takes a second to stand
+            begun = time.monotonic()  # not before: a container takes a second to start
             with self._lock:
                 self._child = child
                 stopped = self._reason is not None
@@ -202,7 +202,7 @@ class Running:
                 self._watch(child, begun)
             finally:
                 self._finish(child, begun)
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+        except BaseException as error:  # noqa: BLE001 - raised by wait() and await_start()
             self._failure = error
         finally:
             with self._lock:
@@ -214,7 +214,7 @@ class Running:
         streams = dict(child.outputs)
         for fd in streams:
             os.set_blocking(fd, False)
-            # Larger pipes, fewer switches. Refused beyond a user's quota, and then no matter.
+            # Larger pipes mean fewer switches. Beyond a user's quota the kernel refuses: no harm.
             with contextlib.suppress(OSError):
                 fcntl.fcntl(fd, _F_SETPIPE_SZ, _CHUNK)
         dead_at: float | None = None
@@ -244,12 +244,12 @@ class Running:
                         if fd == pidfd:
                             selector.unregister(pidfd)
                             dead_at = time.monotonic()
-                            # What descendants may hold open must not hold us up.
+                            # Descendants may hold the output open; do not wait for them.
                             child.kill()
                         elif not self._drain(fd, streams[fd]):
                             selector.unregister(fd)
                             del streams[fd]
-            # What was written before the death, and not yet read, fits in a pipe.
+            # Output that was written before the end, and not yet read, fits in a pipe.
             for fd, stream in streams.items():
                 self._drain(fd, stream)
         finally:
@@ -272,7 +272,7 @@ class Running:
         return True
 
     def _finish(self, child: Child, begun: float) -> None:
-        child.kill()  # for when watching itself failed
+        child.kill()  # in case watching itself failed
         seconds = time.monotonic() - begun
         end = child.finish()
         with self._lock:
@@ -291,10 +291,10 @@ class Running:
 
 
 def _ended(end: End, reason: _Reason | None) -> Ended:
-    """Name the end by its cause.
+    """Return how the process ended, by the cause.
 
-    A time-out after the kernel shot one of its processes is an ``oom``: a training script
-    whose data loader was shot waits for ever. Who cancels wants to hear that and no more.
+    A time-out after the kernel killed one of its processes for memory is an ``oom``: a training
+    script whose data loader was killed waits for ever. A cancelled process is only ``cancelled``.
     """
     if reason == "cancelled":
         return "cancelled"

@@ -1,17 +1,17 @@
 """The system-call filter: a classic-BPF program, assembled here by hand.
 
-Why: bubblewrap brings no filter (measured: ``Seccomp: 0``), and a shared kernel is the
-widest surface a sandbox has. This is a list of what training code never needs and
-kernel exploits often do; everything else passes. It is no proof against kernel bugs.
+Why: bubblewrap brings no filter (measured: ``Seccomp: 0``), and the shared kernel is the
+largest attack surface of a sandbox. The filter denies calls that training code never needs and
+kernel exploits often use; all others pass. It does not protect against every kernel bug.
 
 Denied calls fail with EPERM, so that a program sees an ordinary refusal. ``clone3``
-fails with ENOSYS, because its flags lie in memory that a filter cannot read and every
-libc then falls back to ``clone``. Calls newer than this table also get ENOSYS: a
-list of denials ages, and programs must cope with old kernels anyway. Other ABIs
-(32-bit, x32) are refused whole: they would reach the same calls by other numbers.
+fails with ENOSYS, because its flags lie in memory that a filter cannot read, and every
+libc then falls back to ``clone``. Calls newer than this table also get ENOSYS: a list of
+denied calls becomes outdated, and programs must cope with old kernels anyway. Other ABIs
+(32-bit, x32) are refused entirely: they would reach the same calls by other numbers.
 
-By hand rather than by libseccomp: the program is 200 instructions, and a sandbox that
-needs a shared library to be safe is one that runs without it one day.
+It is assembled by hand and not by libseccomp, because the program is 200 instructions, and a
+sandbox whose safety needs a shared library will one day run without it. Docker has its own.
 """
 
 import platform
@@ -28,7 +28,7 @@ _NR, _ARCH = 0, 4
 
 _X32_BIT = 0x40000000
 _NEWEST = 466
-"""The newest call weighed for this table (Linux 6.16, futex_requeue and after are 456+)."""
+"""The newest call considered for this table (Linux 6.16, futex_requeue and after are 456+)."""
 
 # Any new namespace: MNT, CGROUP, UTS, IPC, USER, PID, NET. CLONE_NEWTIME (0x80) lies in
 # the exit-signal byte of clone and means nothing there; unshare is denied whole.
@@ -92,7 +92,7 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "iopl": (172, None),
     "ioperm": (173, None),
     "vhangup": (153, 58),
-    # keys, handles, quotas: not namespaced, or ways round path checks
+    # keys, handles, quotas: not namespaced, or ways around path checks
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
@@ -108,7 +108,7 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "adjtimex": (159, 171),
     "clock_adjtime": (305, 266),
 }
-# Judged by their arguments: (x86_64, aarch64).
+# Allowed or denied by their arguments: (x86_64, aarch64).
 _CLONE, _CLONE3, _SOCKET, _SOCKETPAIR = (56, 220), (435, 435), (41, 198), (53, 199)
 _IOCTL, _PERSONALITY = (16, 29), (135, 92)
 
@@ -118,7 +118,7 @@ _Instruction = tuple[int, int, int, int]
 
 
 def supported(machine: str | None = None) -> bool:
-    """Say whether there is a filter for this processor."""
+    """Return whether there is a filter for this processor."""
     return (machine or platform.machine()) in _AUDIT_ARCH
 
 
@@ -136,8 +136,8 @@ def program(machine: str | None = None) -> bytes:
     if machine == "x86_64":
         code += [(_JGE, 0, 1, _X32_BIT), (_RET, 0, 0, _EPERM)]
     code += [(_JGT, 0, 1, _NEWEST), (_RET, 0, 0, _ENOSYS)]
-    # Compare and return in pairs, so that no jump is longer than the 255 that fit. The
-    # length costs nothing: the kernel keeps a bitmap of numbers that always pass (5.11).
+    # Pairs of compare and return, so that no jump is longer than the possible 255. The
+    # length costs nothing: since 5.11 the kernel keeps a bitmap of calls that always pass.
     for numbers in _DENIED.values():
         number = numbers[column]
         if number is not None:
@@ -147,15 +147,15 @@ def program(machine: str | None = None) -> bytes:
         _CLONE[column],
         [_argument(0), (_JSET, 0, 1, _NEW_NAMESPACE), (_RET, 0, 0, _EPERM), (_RET, 0, 0, _ALLOW)],
     )
-    # Typing into the harness's terminal: the controlling terminal is gone (--new-session),
-    # this is the second lock.
+    # These would type into the harness's terminal. --new-session already takes the controlling
+    # terminal away; this is a second protection.
     code += _when(_IOCTL[column], _none_of(1, (_TIOCSTI, _TIOCLINUX)))
-    # 0 is plain Linux, 0xffffffff asks. Anything else can turn off address randomisation.
+    # 0 is plain Linux, 0xffffffff a query. Other values can turn off address randomisation.
     code += _when(_PERSONALITY[column], _only(0, (0, 0xFFFFFFFF)))
     code += _when(_SOCKETPAIR[column], _only(0, (_AF_UNIX,)))
-    # Families beyond these are old kernel code with a record of exploits (AF_ALG, AF_PACKET,
-    # AF_VSOCK reaches a hypervisor). Of netlink only NETLINK_ROUTE: getifaddrs needs it, and
-    # through it gloo and NCCL, which a single-GPU script may well start.
+    # Other families are old kernel code with a history of exploits (AF_ALG, AF_PACKET), or reach
+    # a hypervisor (AF_VSOCK). Of netlink only NETLINK_ROUTE: getifaddrs needs it, and through
+    # getifaddrs also gloo and NCCL, which a single-GPU script may well start.
     netlink = [(_JEQ, 0, 3, _AF_NETLINK), _argument(2), (_JEQ, 0, 1, 0), (_RET, 0, 0, _ALLOW)]
     code += _when(
         _SOCKET[column],
@@ -170,8 +170,8 @@ def program(machine: str | None = None) -> bytes:
 
 
 def _argument(index: int) -> _Instruction:
-    # The low half only: every argument looked at here is a 32-bit int in the kernel, which
-    # ignores the high half; comparing that too would let garbage there through.
+    # The low half only: every argument checked here is a 32-bit int in the kernel, which
+    # ignores the high half. If we compared both, garbage there would hide a denied value.
     return (_LOAD, 0, 0, 16 + 8 * index)
 
 

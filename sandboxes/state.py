@@ -1,13 +1,13 @@
-"""What a sandbox keeps on the host: one folder, a lock on it, and its scratch disk.
+"""What a sandbox keeps on the host: one folder, a lock on it, its scratch disk, and its user.
 
-A folder's lock is held by ``flock`` as long as its owner lives, whatever kills it: the
-kernel frees it. So ``sweep`` needs no pid files, whose numbers are given out again.
+The owner of a folder holds its lock (``flock``); the kernel frees the lock when the owner ends
+for any reason. So ``sweep`` needs no pid files, which would mislead when pids are reused.
 
-``$HARNESS_STATE`` moves the place; by default it is ``/tmp/harness-<uid>``, mode 0700.
+The folders lie in ``$HARNESS_STATE``, by default ``/tmp/harness-<uid>``, mode 0700.
 
-Where the harness is root, each sandbox also has a user of its own: the kernel counts much by user
-(inotify instances, pages in pipes, pending signals, keys), and two that shared one could starve
-each other. The claim on it is such a lock, too, in one place for all of root's harnesses.
+If the harness is root, each sandbox also has a user of its own: the kernel counts much by user
+(inotify instances, pages in pipes, pending signals, keys), and two sandboxes with the same user
+could starve each other. A lock claims the user, too, in one folder for all harnesses of root.
 """
 
 import contextlib
@@ -25,18 +25,18 @@ from sandboxes import cgroup
 
 _MS_NOSUID, _MS_NODEV, _MNT_DETACH = 2, 4, 2
 _BYTES_PER_INODE = 4096
-"""Files a scratch disk may hold: empty files cost kernel memory too."""
+"""Limits the number of files on a scratch disk: empty files cost kernel memory too."""
 
 USERS = range(60_600, 61_100)
-"""Users of sandboxes, where we may choose: above what ``adduser`` gives to people, below what
-systemd gives to services, and mapped in any container that has users at all."""
+"""Uids of sandboxes, if we may choose: above those that ``adduser`` gives to people, below those
+that systemd gives to services, and mapped in any container that has users at all."""
 _CLAIMS = Path("/tmp/harness-users")  # noqa: S108
 
 
 def root() -> Path:
-    """Return the folder of all sandboxes of this user, made if need be.
+    """Return the folder of all sandboxes of this user; make it if it is missing.
 
-    Raises SandboxStartError where somebody else has it: ``/tmp`` is everybody's.
+    Raises SandboxStartError if others own it or have rights on it: ``/tmp`` is open to all.
     """
     return _ours(Path(os.environ.get("HARNESS_STATE") or f"/tmp/harness-{os.getuid()}"))  # noqa: S108
 
@@ -63,8 +63,8 @@ def _ours(path: Path) -> Path:
 class StateDir:
     """One sandbox's folder. ``name`` is also the name of its control group.
 
-    ``own_user``: a user for it alone is wanted. ``user`` is that one's number, for files as for
-    processes; None where it is not wanted, or not ours to choose. Raises SandboxStartError.
+    ``own_user`` asks for a user for this sandbox alone. ``user`` is its uid and gid, for files and
+    processes; None if not asked for, or if we may not choose users. Raises SandboxStartError.
     """
 
     def __init__(self, kind: str, *, own_user: bool = False) -> None:
@@ -76,7 +76,7 @@ class StateDir:
         self.name = f"harness-{kind}-{secrets.token_hex(4)}"
         self.path = place / self.name
         with _exclusive(place):
-            # Under the common lock, so that no sweep sees the folder before its owner's lock.
+            # Under the common lock, so that no sweep sees the folder before its owner locks it.
             self.path.mkdir(mode=0o700)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -84,7 +84,7 @@ class StateDir:
         self.disk.mkdir(mode=0o755)
 
     def mount_disk(self, size_bytes: int) -> None:
-        """Lay a tmpfs of this size over ``disk``. Needs root. It counts as memory."""
+        """Mount a tmpfs of this size on ``disk``. Needs root. It counts as memory."""
         inodes = 1024 + size_bytes // _BYTES_PER_INODE
         options = f"size={size_bytes},nr_inodes={inodes},mode=755"
         libc = ctypes.CDLL(None, use_errno=True)
@@ -98,20 +98,20 @@ class StateDir:
             )
 
     def remove(self) -> None:
-        """Unmount and delete. The lock goes last: until then nobody else may touch it."""
+        """Unmount and delete. The lock is freed last: until then no sweep touches the folder."""
         _delete(self.path)
         os.close(self._lock)
         if self._claim is not None:
-            # Explicitly: a forked child may hold a copy of the descriptor.
+            # To close is not enough: a forked child may hold a copy of the descriptor.
             fcntl.flock(self._claim, fcntl.LOCK_UN)
             os.close(self._claim)
             self._claim = None
 
 
 def chooses_users() -> bool:
-    """Return whether sandboxes can have users of their own: only root may become another.
+    """Return whether sandboxes can have users of their own: only root may change its user.
 
-    And only one whom its user namespace, if it is in one, knows.
+    If it is in a user namespace, then only to a user that this namespace maps.
     """
     maps = [Path(f"/proc/self/{kind}_map") for kind in ("uid", "gid")]
     return os.geteuid() == 0 and all(_known(path.read_text()) for path in maps)
@@ -123,9 +123,10 @@ def _known(text: str) -> bool:
 
 
 def _claim() -> tuple[int, int]:
-    """Return the number of a user whom no live sandbox has, and the lock that holds it."""
+    """Return the uid of a user that no live sandbox has, and the lock that claims it."""
     place = _ours(_CLAIMS)
-    # In any order, for whoever does not see our locks (in a container) shares the kernel's counts.
+    # In random order: a harness that does not see our locks (in a container) should choose other
+    # users, since it shares the kernel's counts with us.
     for user in random.sample(USERS, len(USERS)):
         try:
             fd = os.open(place / str(user), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -167,7 +168,7 @@ def sweep(kind: str) -> tuple[str, ...]:
 
 
 def _dead_owner(path: Path) -> int | None:
-    """Return the held lock of a folder nobody else holds, or None."""
+    """Lock a folder whose owner is dead and return the lock; None if the owner lives."""
     try:
         fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError:
@@ -194,7 +195,7 @@ def _delete(path: Path) -> None:
     disk = path / "disk"
     if disk.is_mount():
         libc = ctypes.CDLL(None, use_errno=True)
-        # Detached: a transfer's open file must not keep the name. Its memory goes with it.
+        # Detached, so that a transfer's open file cannot block it. The disk's memory is freed.
         if libc.umount2(bytes(disk), _MNT_DETACH):
             raise SandboxLostError(
                 f"The sandbox's disk {disk} could not be unmounted",
@@ -202,7 +203,7 @@ def _delete(path: Path) -> None:
                 remedy=f"umount -l {disk}",
             )
     # Not shutil.rmtree: it recurses, and a submission can leave 100,000 nested folders, or
-    # ones that it made unreadable. Neither rm nor chmod -R follows links on the way down.
+    # unreadable ones. Neither rm nor chmod -R follows links on the way down.
     subprocess.run(["/bin/rm", "-rf", "--one-file-system", path], capture_output=True, timeout=600)
     if path.exists():
         subprocess.run(["/bin/chmod", "-R", "u+rwx", path], capture_output=True, timeout=600)

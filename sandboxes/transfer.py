@@ -1,12 +1,12 @@
-"""Files into and out of a sandbox's scratch folder, while hostile code may be living in it.
+"""Copies files into and out of a sandbox's scratch folder, while hostile code may run in it.
 
-Everything below the scratch folder belongs to the submission: it can swap a folder for a
-link between our look and our step. So no path is ever given to the kernel whole: each
-component is opened relative to the descriptor of the one above, never following links.
+Everything below the scratch folder belongs to the submission: it can replace a folder by a
+link between our check and our use. So the kernel never gets a whole path: each component is
+opened relative to the descriptor of its parent folder, and links are never followed.
 
-What comes out is plain files and folders with our own modes. Links and special files are
-refused, not skipped: a result with holes is worse than none. A hard link counts as often
-as it appears, a sparse file with its full length.
+Only regular files and folders come out, with modes that we set. Links and special files are
+refused, not skipped: an incomplete result is worse than none. A hard link counts each time it
+appears, a sparse file with its full length.
 """
 
 import contextlib
@@ -44,8 +44,8 @@ def parts_under_work(path: str) -> tuple[str, ...]:
 def put(work: Path, src: Path, dst: str, owner: int | None) -> None:
     """Copy ``src`` to ``dst``, a path under ``/work``, whose host folder is ``work``.
 
-    Missing folders on the way are made, a file in the place is replaced, a folder merged.
-    With ``owner`` given (root only) everything made belongs to that uid.
+    Missing folders on the way are made, an existing file is replaced, a folder is merged.
+    With ``owner`` given (root only) everything made belongs to that uid. Raises TransferError.
     """
     parts = parts_under_work(dst)
     with _reported(f"Could not copy {src} to {dst}"):
@@ -61,9 +61,9 @@ def put(work: Path, src: Path, dst: str, owner: int | None) -> None:
 
 
 def get(work: Path, src: str, dst: Path, max_bytes: int) -> None:
-    """Copy ``src``, a path under ``/work``, to ``dst``, whole or not at all.
+    """Copy ``src``, a path under ``/work``, to ``dst``, completely or not at all.
 
-    A file in the place is replaced; a folder there must be empty.
+    An existing file is replaced; an existing folder must be empty. Raises TransferError.
     """
     parts = parts_under_work(src)
     partial = dst.with_name(f".{dst.name}.{secrets.token_hex(4)}.partial")
@@ -149,7 +149,7 @@ def _put_file(source: Path, into: int, name: str, owner: int | None) -> None:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise TransferError(f"{source} is not a plain file")
-        # Never written through: what stands there may be a FIFO, or a link to elsewhere.
+        # Never written into: an existing entry may be a FIFO, or a link to elsewhere.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=into)
         out = os.open(name, _CREATE, 0o600, dir_fd=into)
@@ -166,7 +166,7 @@ def _put_file(source: Path, into: int, name: str, owner: int | None) -> None:
 
 
 class _Counted:
-    """Bytes and names taken so far, against what is allowed."""
+    """Counts bytes and entries copied so far. Raises TransferError above the limits."""
 
     def __init__(self, src: str, max_bytes: int) -> None:
         self._src = src

@@ -1,7 +1,7 @@
 """The file tree that code in a bubblewrap sandbox sees, as arguments of ``bwrap``.
 
-Built from nothing: what is not named here is not there. No home folder, no repository,
-no ``/etc`` of the host, none of its sockets.
+Built from nothing: a path that is not named here does not exist inside. There is no home
+folder, no repository, no ``/etc`` of the host and none of its sockets.
 """
 
 import os
@@ -20,7 +20,7 @@ CANDIDATE_UID = 10002
 
 _VENV = "/venv"
 """Where the harness's own virtual environment appears: its path on the host may lie under
-``/work`` or ``/tmp``, where nothing may be mounted, and is nobody's business inside."""
+``/work`` or ``/tmp``, where nothing may be mounted, and code inside need not know that path."""
 
 _NVIDIA_SHARED = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset")
 
@@ -32,13 +32,13 @@ def tree_arguments(
     binds: Iterable[tuple[str, str]],
     nodes: Sequence[str],
 ) -> list[str]:
-    """Return namespaces, capabilities and mounts. With a user of its own it needs no namespace."""
+    """Return the arguments for namespaces (without ``state.user``: also users) and mounts."""
     args = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     args += ["--hostname", "sandbox", "--die-with-parent", "--new-session", "--clearenv"]
     args += [] if spec.network else ["--unshare-net"]
     args += ["--cap-drop", "ALL"]
     if state.user is not None:
-        for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):  # for setpriv, then gone
+        for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):  # setpriv drops them
             args += ["--cap-add", capability]
     else:
         args += ["--unshare-user", "--uid", str(CANDIDATE_UID), "--gid", str(CANDIDATE_UID)]
@@ -57,7 +57,7 @@ def tree_arguments(
     args += ["--tmpfs", "/dev/shm"]  # noqa: S108
     for node in nodes:
         args += ["--dev-bind", node, node]
-    # Without the first torch cannot count cores and says so on stderr; a GPU needs the others.
+    # torch counts cores in /sys/devices, or warns on stderr; a GPU needs the other folders.
     shown = ["/sys/devices", "/sys/bus/pci", "/sys/class", "/sys/module"]
     for name in shown if nodes else ["/sys/devices/system"]:
         args += [*_parents(name), "--ro-bind-try", name, name]
@@ -69,12 +69,12 @@ def tree_arguments(
     for mount in sorted(spec.mounts, key=lambda m: m.target):
         bind = "--bind" if mount.writable else "--ro-bind"
         args += [*_parents(mount.target), bind, str(mount.source.absolute()), mount.target]
-    # Both are tmpfs without a size: written to, they would be memory without a limit.
+    # Both are tmpfs without a size: if writable, they would be memory without a limit.
     return [*args, "--remount-ro", "/dev", "--remount-ro", "/"]
 
 
 def write_etc(folder: Path, uid: int, *, network: bool) -> None:
-    """Make the sandbox's ``/etc``: a name for its uid, and where libraries lie."""
+    """Make the sandbox's ``/etc``: a user name, hosts, library paths; for a network also DNS."""
     folder.mkdir()
     texts = {
         "passwd": f"root:x:0:0::/:/bin/sh\ncandidate:x:{uid}:{uid}::/work:/bin/sh\n",
@@ -96,10 +96,10 @@ def write_etc(folder: Path, uid: int, *, network: bool) -> None:
 
 
 def interpreter() -> tuple[str, list[tuple[str, str]]]:
-    """Return the interpreter's path inside, and what to bind for it: (source, target).
+    """Return the interpreter's path inside, and the binds that it needs: (source, target).
 
-    The base installation stays where it is, because a virtual environment links to it by
-    its absolute path.
+    The base installation keeps its path, because a virtual environment links to it by its
+    absolute path. Raises SandboxStartError.
     """
     binds = []
     bases = {Path(sys.base_prefix), Path(os.path.realpath(sys.executable)).parent.parent}

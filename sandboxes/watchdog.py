@@ -1,7 +1,7 @@
-"""Resident memory of a process tree, for where no control group may be made.
+"""Resident memory of a process tree, used if no control group can be made.
 
-Weaker than a group: it looks ten times a second, so a burst can pass it, and memory that
-is mapped by nobody (tmpfs files) is not seen. Backends that use it say ``memory:watchdog``.
+Weaker than a group: ``running`` checks it ten times a second, so it can miss a burst, and it
+does not see memory that no process maps (tmpfs files). Backends report ``memory:watchdog``.
 """
 
 import os
@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 def family(pid: int) -> list[int]:
-    """Return ``pid`` and its living descendants; nobody where it is gone."""
+    """Return ``pid`` and its living descendants; nothing if it is gone."""
     found: list[int] = []
     ahead = [pid]
     while ahead:
         one = ahead.pop()
         try:
-            # The kernel's own list of children (Linux 3.5, CONFIG_PROC_CHILDREN): to look for
-            # them through all processes of the machine costs sixty times as much.
+            # The kernel's own list of children (Linux 3.5, CONFIG_PROC_CHILDREN): to search all
+            # processes of the machine for them costs sixty times as much.
             lists = [file.read_text() for file in Path(f"/proc/{one}/task").glob("*/children")]
         except OSError:
             lists = []  # it ended while we looked
@@ -30,7 +30,7 @@ def family(pid: int) -> list[int]:
 
 
 def _family_by_search(pid: int) -> list[int]:
-    import psutil  # not at the top: it costs 15 ms, and few need it
+    import psutil  # not at the top: it costs 15 ms, and is rarely needed
 
     try:
         children = psutil.Process(pid).children(recursive=True)
@@ -40,12 +40,12 @@ def _family_by_search(pid: int) -> list[int]:
 
 
 def over(pid: int, limit_bytes: int) -> bool:
-    """Say whether ``pid`` and its descendants have more resident than ``limit_bytes``."""
+    """Return whether ``pid`` and its descendants have more than ``limit_bytes`` resident."""
     pids = family(pid)
     if sum(map(_resident_bytes, pids)) <= limit_bytes:
         return False
-    # Pages shared by forked workers were counted once for each. Only now is it worth asking
-    # the kernel for the proportional size, which walks page tables.
+    # Pages that forked workers share were counted once for each worker. Only now is it worth
+    # asking for the proportional size, for which the kernel walks page tables.
     return sum(map(_proportional_bytes, pids)) > limit_bytes
 
 

@@ -1,8 +1,8 @@
-"""One ``bwrap``: its launch, the handshake that proves it stands, its death, its exit code.
+"""One ``bwrap``: its start, the handshake that proves it is set up, its end, its exit code.
 
-bwrap's own exit code cannot tell its failures from the command's: both may be 1. So the
-last thing before the command is a shell inside, all walls up, that says so over its stdin
-and waits for an answer. No word means that the sandbox could not be set up.
+bwrap's exit code does not distinguish its own failures from the command's: both may be 1. So
+the last step before the command is a shell inside the finished sandbox, which reports over its
+stdin and waits for an answer. Without that report, the sandbox could not be set up.
 """
 
 import contextlib
@@ -24,19 +24,19 @@ from sandboxes.cgroup import Leaf
 from sandboxes.running import End, close_pipes, pipes
 
 _START_S = 30.0
-# Only what bwrap and its shell need, and no key: code of our uid can read /proc/1/environ.
+# Only what bwrap and its shell need, no API key: code of our uid can read /proc/1/environ.
 _BARE_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-# The answer matters: if the harness died before bwrap asked the kernel to be killed with it,
-# reading ends here, and hostile code never runs unwatched.
+# The answer is needed so that hostile code never runs unwatched: if the harness dies before
+# --die-with-parent takes effect, the read fails and the shell exits.
 HANDSHAKE = "printf . >&0 && read -r answer <&0 || exit 125"
-"""What the shell inside does first; the command of a Wrapped must begin with it."""
+"""What the shell inside does first. The command given to Wrapped must begin with it."""
 
 
 class Wrapped:
-    """A Child of ``running``. It is up when the constructor returns.
+    """A program in bubblewrap: a ``running.Child``, set up when the constructor returns.
 
-    ``user`` is whom the command runs as; None: as we do. Raises SandboxStartError, and then leaves
-    nothing behind but ``leaf``.
+    ``user``: the uid and gid of the command; None means the harness's own. Raises
+    SandboxStartError, and then leaves nothing behind but ``leaf``.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Wrapped:
             given.callback(os.close, status_w)
             fds = [status_w, _memfd(b"".join(os.fsencode(word) + b"\0" for word in tree))]
             given.callback(os.close, fds[1])
-            # The tree by descriptor: /proc/1/cmdline would show the host's paths inside.
+            # The tree goes by descriptor: /proc/1/cmdline would show the host's paths inside.
             argv = ["bwrap", "--args", str(fds[1]), "--json-status-fd", str(status_w)]
             if seccomp.supported():
                 fds.append(_memfd(seccomp.program()))
@@ -78,7 +78,7 @@ class Wrapped:
                     env=_BARE_ENV,
                     cwd="/",
                     pass_fds=fds,
-                    # A session of its own: Ctrl-C in the terminal is the harness's to handle.
+                    # A session of its own: only the harness handles Ctrl-C in the terminal.
                     start_new_session=True,
                 )
             except OSError as error:
@@ -101,8 +101,8 @@ class Wrapped:
     def kill(self) -> None:
         with self._lock:
             if self._init is not None:
-                # The kernel ends every process of a pid namespace with its init, daemons
-                # and all. bwrap then sees its child dead and ends by itself.
+                # The kernel ends every process of a pid namespace with its init, also
+                # daemons. bwrap then sees its child dead and ends by itself.
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self._init, signal.SIGKILL)
 
@@ -134,12 +134,12 @@ class Wrapped:
             raise SandboxStartError(f"The sandbox did not stand after {_START_S:.0f} s") from error
         except OSError as error:
             raise SandboxStartError("The sandbox could not be set up") from error
-        # bwrap wrote this before it let its child go on.
+        # bwrap wrote this before it let its child continue.
         while (pid := self._reported("child-pid", init=True)) is None:
             left = max(0.0, deadline - time.monotonic())
             if not select.select([self._status_fd], [], [], left)[0] or not self._read_status():
                 raise SandboxStartError("bubblewrap did not name its child")
-        # While the shell inside waits for us, its init lives: the number is still its own.
+        # The shell inside still waits for us, so its init lives: the pid is still its own.
         self._init = os.pidfd_open(pid)
         try:
             ours.sendall(b"go\n")
@@ -147,12 +147,12 @@ class Wrapped:
             raise SandboxStartError("The sandbox died while it was set up") from error
 
     def _abandon(self, error: BaseException) -> None:
-        """Clear away what did not stand, and add bwrap's own words to the error."""
+        """Clean up after a failed start, and add bwrap's own message to the error."""
         try:
             self.popen.wait(1.0)  # it says why, then ends
         except subprocess.TimeoutExpired:
             self.kill()
-            self.popen.kill()  # and with it, by --die-with-parent, all below
+            self.popen.kill()  # --die-with-parent then kills all below it
             self.popen.wait()
         said = b""
         for pipe in (self.popen.stdout, self.popen.stderr):
@@ -190,8 +190,8 @@ class Wrapped:
             if line.endswith(b"\n"):
                 value = json.loads(line).get(key)
                 if isinstance(value, int):
-                    # bwrap says 128 + n for signal n, as shells do; so an honest exit with
-                    # 129 to 192 reads as a signal too. No exit code decides a score.
+                    # bwrap reports 128 + n for signal n, as shells do; a real exit code of
+                    # 129 to 192 is read as a signal too. No exit code decides a score.
                     return 128 - value if not init and 128 < value <= 192 else value
         return None
 

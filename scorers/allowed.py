@@ -1,7 +1,8 @@
-"""What the text of a mechanism may name, what it may not, why, and what to write instead.
+"""Which names the source of a mechanism may use, which are refused, why, and what to write instead.
 
-The tables that ``source.py`` reads by; ``page`` makes ``docs/allowed.md`` of them, and every
-refusal says what stands here. Nothing but Python's own is imported: this runs without packages.
+These tables are data only: ``source.py`` applies them, ``page`` renders the table in
+``docs/allowed.md``, and refusal messages quote them. This file imports only the standard library,
+because it runs in a Python without packages.
 """
 
 from functools import cache
@@ -23,14 +24,14 @@ class Rule(NamedTuple):
 
 
 PACKAGES = _words("torch numpy einops triton")
-"""What may be imported of others, submodules included."""
+"""Third-party packages that may be imported, submodules included."""
 
 STANDARD = _words("""
     math cmath typing functools itertools operator collections dataclasses abc enum __future__
     warnings contextlib numbers copy random logging types heapq bisect string statistics fractions
     textwrap collections.abc logging.config
 """)
-"""What may be imported of Python's own. Of each its documented members; see ``member``."""
+"""Standard-library modules that may be imported; see ``member`` for which of their members."""
 
 ONLY = {
     "types": _words("SimpleNamespace MappingProxyType"),
@@ -41,15 +42,15 @@ ONLY = {
         DEBUG INFO WARNING ERROR CRITICAL FATAL NOTSET
     """),
 }
-"""Members that may be named, of modules whose others reach further."""
+"""Modules of which only these members may be named; their other members give access to more."""
 
 NOT = {
-    "typing": _words("get_type_hints ForwardRef"),  # run annotations that are text
-    "string": _words("Formatter"),  # looks attributes up by text
+    "typing": _words("get_type_hints ForwardRef"),  # evaluate annotations given as strings
+    "string": _words("Formatter"),  # looks up attributes by a name given as a string
     "enum": _words("global_enum"),  # writes into modules
-    "contextlib": _words("redirect_stdout redirect_stderr"),  # keep what they replace
+    "contextlib": _words("redirect_stdout redirect_stderr"),  # keep the replaced stream
 }
-"""Members that may not, of modules whose others may."""
+"""Members that may not be named, in modules whose other members may."""
 
 BUILTINS = (
     Rule(
@@ -69,7 +70,7 @@ BUILTINS = (
     ),
     Rule(_words("delattr"), "changes what others made", "`del self.name`"),
 )
-"""Built-ins that may not be named, unless a function has a variable of that name."""
+"""Built-ins that may not be named, unless the file surely binds the name itself (``scopes.py``)."""
 
 NAMED_MODULES = (
     Rule(
@@ -94,8 +95,8 @@ NAMED_MODULES = (
         'nothing: the shell trains; tests go under `if __name__ == "__main__":`',
     ),
 )
-"""Modules that others have imported: attributes that may not be named, save in a form that no
-module has."""
+"""Modules that a library may have imported itself. Attributes of these names are refused, except on
+other objects in a form that no module allows; see ``source._unlike_a_module``."""
 
 NAMED_ATTRIBUTES = (
     Rule(
@@ -137,7 +138,7 @@ NAMED_ATTRIBUTES = (
         "arguments and return values",
     ),
 )
-"""Attributes that may not be named, of whatever."""
+"""Attributes that may not be named, whatever object they belong to."""
 
 LOADING = Rule(
     _words("load"),
@@ -149,32 +150,32 @@ WRITING = Rule(
     "write files",
     "nothing: the shell keeps the model (a method of your own may be called `save`)",
 )
-"""Of libraries only: what is written in a sandbox goes with it."""
+"""Refused only as members of libraries: files written in a sandbox are deleted with it."""
 
 ATTRIBUTES = (*NAMED_ATTRIBUTES, *NAMED_MODULES, LOADING)
-"""What may not be named by ``getattr``, by a pattern or by an import."""
+"""Names that are refused in a ``getattr``, in a class pattern and in an import."""
 
 DUNDERS = _words("""
     __init__ __name__ __qualname__ __class__ __version__ __call__ __len__ __all__ __new__
     __annotations__ __slots__
 """)
-"""Names with double underscores that may be read, and set on objects of your own."""
+"""Double-underscore names that may be read or set as attributes."""
 
 SET = _words("""
     __slots__ __all__ __version__ __author__ __license__ __doc__ __constants__ __match_args__
     __call__ __repr__ __str__ __hash__ __eq__ __len__ __iter__ __getitem__ __annotations__
 """)
-"""Those that may be assigned to in a file or a class; any may be defined as a method."""
+"""Double-underscore names that a file or a class may assign to. A method may have any of them."""
 
 OF_SUPER = _words("""
     __setattr__ __getattr__ __getattribute__ __delattr__ __repr__ __str__ __iter__ __getitem__
     __setitem__ __contains__ __enter__ __exit__ __eq__ __hash__ __init_subclass__ __setstate__
     __getstate__ __torch_function__ __dir__
 """)
-"""Those that may be called of ``super()``, which is the object itself."""
+"""Double-underscore names that may be used on ``super()``, which is the object itself."""
 
 BY_NAME = _words("torch.nn torch.nn.functional torch.nn.init")
-"""What ``getattr`` may take a computed name from, besides ``self``."""
+"""Modules from which ``getattr`` may read a computed name, besides ``self``."""
 
 IMPORTS = f"one of {', '.join(sorted(PACKAGES | {s for s in STANDARD if '.' not in s}))}"
 MEMBERS = "a documented member, by its name: `module.member`"
@@ -194,7 +195,7 @@ LOGGING = (
 
 
 def rule(name: str, table: tuple[Rule, ...]) -> Rule | None:
-    """Return the rule that refuses a name."""
+    """Return the rule in ``table`` that refuses a name, or None."""
     return next((r for r in table if name in r.words), None)
 
 
@@ -214,7 +215,7 @@ def member(module: str, name: str) -> bool:
 
 
 def page() -> str:
-    """Return the tables of ``docs/allowed.md``, in Markdown."""
+    """Return the table of refusals in ``docs/allowed.md``, in Markdown."""
     lines = ["| refused | why | write instead |", "|---|---|---|"]
     for kind, table in (
         ("", BUILTINS),

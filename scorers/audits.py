@@ -1,8 +1,9 @@
-"""What makes an accuracy believable beyond the labels being hidden.
+"""Audits of a classifier: checks that make its accuracy believable, besides the hidden labels.
 
-A classifier must be a function of its row. The judge serves every row once in an order
-nobody can foresee, and asks many of them again, later, in other company and other batch
-sizes. All numbers here are computed by the judge on its own copies of the logits.
+The prediction for a row must depend on that row alone. The judge serves every row once in an
+order that nobody can predict, and asks for many of them again later, with other rows in the batch
+and at other batch sizes. All numbers here are computed by the judge on its own copies of the
+logits. Language models have other audits: ``language_audits``.
 """
 
 import math
@@ -18,55 +19,56 @@ from scorers.score import Audit
 Logits = NDArray[np.float32]
 
 NO_ANSWER = -1
-"""What rounding alone would decide. No label is -1, so it counts as wrong."""
+"""The answer where rounding alone would decide. No label is -1, so it counts as wrong."""
 
 SPREAD_LIMIT = 2e-2
 """Largest honest change of a gap between two classes of a row, relative to the row's spread.
 
 Measured on the gallery, with 2 and with 10 classes, 512 to 1,024 rows and 1,700 to 1,800 repeats
-each: at most 7e-7 in float32 on a CPU, barely trained or well; and 0 under bfloat16 autocast there,
-whose kernels do not differ with the batch. On an H200, relative to the root mean square of all
-logits, 1.1e-6 was seen in float32. A model that rounds to bfloat16 itself may err by 2^-8 = 4e-3 a
-step where its kernels do, and a few layers add up: it is honest and must pass.
+each: at most 7e-7 in float32 on a CPU, after little or full training; and 0 under bfloat16 autocast
+on a CPU, whose kernels do not differ with the batch. On an H200, relative to the root mean square
+of all logits, 1.1e-6 was seen in float32. A model that rounds to bfloat16 itself may err by
+2^-8 = 4e-3 a step where its kernels differ with the batch, and the errors of a few layers add up.
+Such a model is honest and must pass.
 """
 
 LAST_PLACES = 2
-"""Units in the last place of the larger logit that a gap may move by, whatever the spread.
+"""A gap may move by this many units in the last place of the larger logit, whatever the spread.
 
-Two askings of one row may round each served float32 to either neighbour, so a logit moves by one
-unit and a gap by two. That is all a large common bias does to an honest model."""
+When a row is asked for twice, each served float32 may be rounded to either neighbour, so a logit
+moves by one unit and a gap by two. A large common bias does no more than that to honest models."""
 
 FLIP_RATE = 1e-3
-"""Share of repeats that may get another answer without a memory; see ``near_ties``.
+"""Share of repeats in which a model without a memory may change its answer; see ``near_ties``.
 
-Measured on the same: none in 72,000 repeats, float32 or bfloat16. The rate leaves room for models
-that choose (hashes, the k best), where rounding can turn a choice over, and for kernels of a GPU
-in bfloat16, which were not measured.
+Measured on the same models: none in 72,000 repeats, float32 or bfloat16. The rate leaves room for
+models with discrete choices (hashes, top-k), where rounding can change a choice, and for bfloat16
+kernels of a GPU, which were not measured.
 """
 
 FALSE_ALARM = 3e-7
-"""Of an honest model at FLIP_RATE, by one audit; that of the trend's limit."""
+"""Probability that one near-ties audit fails an honest model at FLIP_RATE; as for TREND_LIMIT."""
 
 TREND_LIMIT = 5.0
-"""Standard deviations. The serving order is the judge's own, so that for an honest model this
-is an exact permutation test: 5 is one false alarm in 3.5 million evaluations."""
+"""Standard deviations. The judge draws the serving order, so for an honest model this is an exact
+permutation test: a limit of 5 gives one false alarm in 3.5 million evaluations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows to ask for in one go. ``first``: these rows have not been asked before."""
+    """Rows of one request. ``first``: whether these rows are asked for the first time."""
 
     rows: NDArray[np.int64]
     first: bool
 
 
 def plan(rows: int, size: int, rng: np.random.Generator) -> list[Batch]:
-    """Return the serving plan: each row once, in random order, and audit batches between.
+    """Return the serving plan: each row once, in random order, and audit batches in between.
 
-    An audit batch holds rows asked before, in new company, at another batch size (1 to
-    ``size``). About an eighth of the rows, at least 64 and at most 512, are asked again; the
-    oldest half of what has been served is preferred, because that is where a memory that
-    learns while serving has changed most.
+    An audit batch holds rows that were asked before, with other rows beside them and at another
+    batch size (1 to ``size``). About an eighth of the rows, at least 64 and at most 512, are asked
+    again. Half of the audit batches are drawn from the older half of the rows served so far: if
+    the model learns while serving, its answers to these rows have changed most.
     """
     order = rng.permutation(rows)
     batches = [Batch(order[i : i + size], first=True) for i in range(0, rows, size)]
@@ -75,7 +77,7 @@ def plan(rows: int, size: int, rng: np.random.Generator) -> list[Batch]:
     while audits > 0:
         wanted = int(rng.choice([1, 1, 2, 3, 7, size // 2, size]))
         count = max(1, min(wanted, size, audits, rows))
-        # Half of the audits come after the last new row, half anywhere in the second half.
+        # Half of the audit batches come after the last new row, half anywhere in the second half.
         last = len(batches) - 1
         place = float(last) + 1 if rng.random() < 0.5 else float(rng.uniform(last / 2, last))
         served = min(rows, (int(place) + 1) * size)
@@ -83,12 +85,12 @@ def plan(rows: int, size: int, rng: np.random.Generator) -> list[Batch]:
         again = rng.choice(pool, size=min(count, len(pool)), replace=False)
         planned.append((place + 0.5, Batch(again, first=False)))
         audits -= count
-    # Ties after the last batch are broken at random by the position they were drawn in.
+    # Audit batches after the last new row share one place: they keep the order of their drawing.
     return [batch for _, batch in sorted(planned, key=lambda item: item[0])]
 
 
 def finiteness(bad: int) -> Audit:
-    """Every logit is a finite number; ``bad`` counts those that are not."""
+    """Check that every logit is a finite number; ``bad`` counts those that are not."""
     return Audit(
         name="finiteness",
         passed=bad == 0,
@@ -99,12 +101,12 @@ def finiteness(bad: int) -> Audit:
 
 
 def answers(logits: Logits) -> NDArray[np.intp]:
-    """Return the class each row (rows, classes) is answered with, or NO_ANSWER.
+    """Return the predicted class of each row of ``logits`` (rows, classes), or NO_ANSWER.
 
-    Classes as good as the best up to float32 rounding are one tie. Where all of them are exactly
-    equal it is the first of them; where only rounding tells them apart there is no answer. So an
-    answer that counts can turn into another one that counts only by more than rounding, however
-    large a common shift makes that, and such a change ``near_ties`` sees.
+    Classes whose logits equal the best one up to float32 rounding are tied. If the tied logits are
+    exactly equal, the first class is the answer; if they differ by rounding only, there is no
+    answer. So it takes more than rounding to change a valid answer into another valid answer,
+    however coarse a large common shift makes the rounding; ``near_ties`` sees such a change.
     """
     best = logits.max(axis=1, keepdims=True)
     tied = best.astype(np.float64) - logits <= _rounding(best, logits)
@@ -115,14 +117,14 @@ def answers(logits: Logits) -> NDArray[np.intp]:
 def statelessness(
     batches: Sequence[Batch], served: Sequence[Logits], first: Logits
 ) -> tuple[Audit, str]:
-    """A row asked again, elsewhere and in other company, gets the same logits.
+    """Check that a row asked again, later and with other rows in the batch, gets the same logits.
 
-    Compared is what an accuracy depends on: the gaps of a row's best class to the others, each as
-    a part of itself or of the row's spread, if that is larger (the middle gap; of a row that has
-    next to none, the middle spread of all rows, for its model rounds no less than in those). So
-    neither a shift nor a scale, of all rows or of one, hides anything from it. ``first`` holds the
-    first answer to each row, float32 (rows, classes). Returns the audit and a sentence that lets
-    the author reproduce the worst case.
+    It compares the gaps between a row's best class and the others, on which the accuracy depends.
+    The change of a gap is divided by the gap, or by the row's spread (its median gap) if that is
+    larger. A row with almost no spread counts with the median spread of all rows, because the model
+    rounds no less in it than in those. So neither a shift nor a scale, of all rows or of one, hides
+    a change. ``first`` holds the first answer to each row, float32 (rows, classes). Returns the
+    audit and a sentence that lets the author reproduce the worst case.
     """
     spread = _spread(first)
     spread = np.maximum(spread, np.median(spread))
@@ -160,11 +162,12 @@ def statelessness(
 def near_ties(
     batches: Sequence[Batch], served: Sequence[Logits], first: Logits
 ) -> tuple[Audit, str]:
-    """A row asked again gets the same answer, but for as many near-ties as rounding turns over.
+    """Check that a row asked again gets the same answer, except for near-ties flipped by rounding.
 
-    What hides below SPREAD_LIMIT, or in a row whose spread is made of classes it never means,
-    can still choose between classes that are close. This counts answers alone and so has no scale.
-    A change within LAST_PLACES does not count: what it turns over is no answer (``answers``).
+    A change below SPREAD_LIMIT, or one hidden by a large spread among classes that the model never
+    predicts, can still choose between classes that are close. This audit counts changed answers
+    only, so the scale of the logits does not matter. A change within LAST_PLACES does not count:
+    classes so close together give no valid answer (see ``answers``).
     """
     flips, where, repeats = 0, "", 0
     for position, (batch, answer) in enumerate(zip(batches, served, strict=True)):
@@ -200,7 +203,7 @@ def near_ties(
 
 
 def most_flips(repeats: int) -> int:
-    """Return how many of so many repeats may flip: more has FALSE_ALARM probability if honest."""
+    """Return how many of ``repeats`` may flip: an honest model exceeds it with P <= FALSE_ALARM."""
     mean = repeats * FLIP_RATE
     term = beyond = math.exp(-mean)
     count = 0
@@ -212,16 +215,16 @@ def most_flips(repeats: int) -> int:
 
 
 def _seen_share(repeats: int, limit: int) -> float:
-    """Return the share of flips for which ``limit`` or fewer in ``repeats`` have 5 % probability.
+    """Return the flip rate at which ``limit`` or fewer flips in ``repeats`` have 5 % probability.
 
-    By the normal approximation with continuity, a little above the exact share.
+    Uses the normal approximation with continuity correction; a little above the exact rate.
     """
     z, x = 1.645, limit + 0.5
     return min(1.0, (x + z * z / 2 + z * math.sqrt(x + z * z / 4)) / max(1, repeats))
 
 
 def _rounding(one: Logits, other: Logits) -> NDArray[np.float64]:
-    """Return how far float32 alone moves the gaps between two."""
+    """Return how far float32 rounding alone can move the gap between two logits, elementwise."""
     larger = np.maximum(np.abs(one), np.abs(other))
     return LAST_PLACES * np.spacing(larger).astype(np.float64)
 
@@ -235,7 +238,7 @@ def _gaps(logits: Logits, best: NDArray[np.intp]) -> NDArray[np.float64]:
 def _spread(logits: Logits) -> NDArray[np.float64]:
     """Return how far the middle of the other classes lies below the best one, for each row.
 
-    The middle one, so that a few classes made impossible do not pass for a spread.
+    It uses the median class, so that a few classes with very low logits cannot feign a spread.
     """
     ordered = np.sort(logits.astype(np.float64), axis=1)
     spread: NDArray[np.float64] = ordered[:, -1] - np.median(ordered[:, :-1], axis=1)
@@ -243,7 +246,7 @@ def _spread(logits: Logits) -> NDArray[np.float64]:
 
 
 def trend(correct_in_order: NDArray[np.bool_]) -> Audit:
-    """Accuracy does not grow with the serving position (learning while serving would)."""
+    """Check that accuracy does not grow while rows are served (it grows if the model learns)."""
     n = len(correct_in_order)
     z = rise(correct_in_order.astype(np.float64), np.arange(n))
     # A straight rise from p-d to p+d gives z = d·sqrt(n/3)/sqrt(p(1-p)); at p = 1/2:
@@ -258,7 +261,7 @@ def trend(correct_in_order: NDArray[np.bool_]) -> Audit:
 
 
 def rise(values: NDArray[np.float64], order: NDArray[Any]) -> float:
-    """Return how far ``values`` rise along ``order``, in standard deviations of a permutation."""
+    """Return how far ``values`` rise with ``order``, in standard deviations over permutations."""
     left, at = values - values.mean(), order - order.mean()
     spread = float(np.sqrt((left**2).sum() * (at**2).sum() / max(1, len(values) - 1)))
     return float((left * at).sum()) / spread if spread > 0 else 0.0

@@ -1,4 +1,7 @@
-"""What a submission says of itself, as it is kept: its words in our record, and no more."""
+"""The claim of a submission: what it reports about itself, cleaned for the record of its score.
+
+A kept claim is not verified and does not change the score.
+"""
 
 from typing import Any
 
@@ -8,14 +11,14 @@ from scorers.output import Output
 from tasks.submissions import Submission
 
 MOST = 32
-"""Claims that are kept."""
+"""Number of claimed values that are kept."""
 
 JUDGES_OWN = ("device_buffer", "frozen")
-"""Parts of a claim that are told to the judge, and mean nothing to a reader."""
+"""Parts of a claim that only the judge needs; they are not kept."""
 
 
 def kept(submission: Submission, verdict: Verdict | None, output: Output) -> dict[str, Any]:
-    """Return what it said to the judge and on its last lines: plain values, cleaned."""
+    """Return the claim that was sent and the summary that was printed, as plain, cleaned values."""
     told = verdict.claim if verdict else {}
     told = {name: value for name, value in told.items() if name not in JUDGES_OWN}
     if submission.prints:
@@ -30,5 +33,5 @@ def _plain(value: object) -> object:
 
 
 def _line(said: object, limit: int) -> str:
-    """Return what was said as one line: two could look like a line of ours."""
+    """Return ``said`` as one line: a second line could look like a line of the harness."""
     return " ".join(clean(str(said), limit).split())

@@ -1,4 +1,7 @@
-"""The judge of classifiers: accuracy on hidden rows, one answer a row."""
+"""The judge of classifiers: serves hidden rows and measures accuracy, one answer for each row.
+
+The audits themselves are in ``audits``. Language models are judged in ``language``.
+"""
 
 import time
 from pathlib import Path
@@ -14,7 +17,7 @@ from scorers.score import Audit, Reason
 from scorers.wire import LogitsBuffer, Wire
 
 SERVE_ROWS = 64
-"""Rows in a request, the same for every submission; audits also ask for fewer."""
+"""Rows in a request, the same for every submission; audit requests may have fewer."""
 
 
 class Classification:
@@ -82,12 +85,12 @@ class Classification:
         )
 
     def measure(self, given: NDArray[np.int64]) -> tuple[float, float]:
-        """Return the accuracy of the classes that were given, (rows,), and its standard error."""
+        """Return the accuracy of the predictions ``given`` (rows,), and its standard error."""
         accuracy = float((given == self.labels).mean())
         return accuracy, float(np.sqrt(accuracy * (1 - accuracy) / len(self.labels)))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: this examiner holds no resources."""
 
 
 def audit(
@@ -95,7 +98,7 @@ def audit(
     answers: list[audits.Logits],
     first: audits.Logits,
 ) -> tuple[list[Audit], Reason | None, str]:
-    """Return the audits of finiteness, statelessness and near-ties, and what failed, in words."""
+    """Return finiteness, statelessness and near-ties audits, and reason and text of a failure."""
     finite = audits.finiteness(sum(int(a.size - np.isfinite(a).sum()) for a in answers))
     if not finite.passed:
         return [finite], Reason.NOT_FINITE, f"{finite.value:.0f} served logits are not finite."

@@ -1,4 +1,7 @@
-"""What machine and which versions a score was made with."""
+"""The conditions of a score: machine, package versions, and version and hash of the scorer's code.
+
+``scorers.score`` holds the record that they are written to.
+"""
 
 import hashlib
 import os
@@ -21,8 +24,8 @@ from tasks.submissions import SUBMISSIONS
 def hardware(gpus: tuple[str, ...] = ()) -> dict[str, str | int]:
     """Return the processor's name, the number of usable cores, and the models of ``gpus``.
 
-    And their power caps, where NVML tells: a card that may draw less computes less. Asked anew
-    each time: an administrator can change it while a run lasts.
+    Also their power caps, if NVML reports them: a card with a lower cap computes more slowly. The
+    caps are read at each call, because an administrator can change them during a run.
     """
     found: dict[str, str | int] = {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0))}
     if gpus:
@@ -36,7 +39,7 @@ def hardware(gpus: tuple[str, ...] = ()) -> dict[str, str | int]:
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions that can move a score, without importing any of them."""
+    """Return the versions of Python and packages that can change a score; import none of them."""
     found = {"python": platform.python_version()}
     for package in ("torch", "numpy"):
         try:
@@ -47,30 +50,31 @@ def versions() -> dict[str, str]:
 
 
 AS_BEFORE = frozenset({"4+76c3e2d01f7f", "4+cf23e739bb4e", "4+d6c0f814b5d7", "4+9855fe2dfdd8"})
-"""Hashes of earlier sources that judged as these do: a run that began under one goes on, and its
-scores compare. Emptied when a change may move a score or a verdict (CHANGELOG, *Scores*)."""
+"""Earlier scorers (version and hash) that judge exactly as this one does. A run that began under
+one of them may continue, and its scores compare with today's. Emptied when a change may move a
+score or a verdict (CHANGELOG, *Scores*)."""
 
 
 def as_today(judge: str) -> str:
-    """Return today's ``scorer`` for an earlier one that judged as it does, any other as it is."""
+    """Return ``judge`` with an equivalent earlier scorer (AS_BEFORE) replaced by today's."""
     ours, by, theirs = judge.partition(BY)
     return f"{scorer()}{by}{theirs}" if ours in AS_BEFORE else judge
 
 
 def differing(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the names of what differs between the keys of two scores."""
+    """Return the names of the conditions in which the keys of two scores differ."""
     a, b = ({**key, "scorer": as_today(key.get("scorer", ""))} for key in (a, b))
     return tuple(name for name in CONDITIONS if a.get(name) != b.get(name))
 
 
 BY = " by "
-"""Between our own scorer and the package that measures or checks with it."""
+"""Separates our own scorer from a package that measures or checks in addition."""
 
 
 def judge_of(definition: Definition) -> str:
-    """Return what decides the scores of a task: our scorer, and packages that bring a part of it.
+    """Return all code that decides the scores of a task: our scorer, and packages that add a part.
 
-    A package stands there with its version and a hash of its source.
+    A package is listed with its version and a hash of its source.
     """
     kind, writes = KINDS.find(definition.kind), SUBMISSIONS.find(definition.writes)
     found = [scorer()]
@@ -86,7 +90,7 @@ def judge_of(definition: Definition) -> str:
 
 @cache
 def scorer() -> str:
-    """Return the scorer's version and a hash of its source, the tables of its parts included."""
+    """Return the scorer's version and a hash of its source, with the kind and submission tables."""
     files = sorted(Path(__file__).parent.rglob("*.py"))
     files += [Path(kinds.__file__), Path(submissions.__file__)]
     return f"{SCORER_VERSION}+{_hash_of(files)}"
@@ -94,7 +98,7 @@ def scorer() -> str:
 
 @cache
 def _source_of(module: str) -> str:
-    """Return a hash of the package that a module is in, or of the module where it is in none."""
+    """Return a hash of the package that contains a module, or of the module if it is in none."""
     found = places(module)
     return _hash_of(f for p in found for f in (sorted(p.rglob("*.py")) if p.is_dir() else [p]))
 

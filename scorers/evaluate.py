@@ -1,7 +1,8 @@
-"""One evaluation: a fresh sandbox, a candidate inside, the judge outside, one Score.
+"""One evaluation: a fresh sandbox with the candidate inside, the judge outside, and one Score.
 
-What the submission does wrong ends in a Score with a reason. What breaks on our side is
-raised (InfrastructureError, JudgeError), and Cancelled when somebody said stop.
+A fault of the submission gives a Score with a reason. A fault on our side is raised as
+InfrastructureError or JudgeError; a cancelled evaluation raises Cancelled. How rows are served and
+measured is in ``classification`` and ``language``.
 """
 
 import json
@@ -37,16 +38,16 @@ from tasks.kinds import KINDS
 from tasks.submissions import SUBMISSIONS, Submission
 
 OUTPUT_LIMIT = 256 << 20
-"""A submission that prints more than this is stopped: no honest log is so long."""
+"""Bytes. A submission that prints more than this is stopped: no honest log is so long."""
 
 FROZEN, MODEL = "frozen", "model.pt2"
-"""Folder and file of an exported model."""
+"""Folder and file name of an exported model."""
 
 LOOK_S = 0.5
-"""How often a script's output is searched for a line on its training."""
+"""How often a script's output is searched for a line on its training progress."""
 
 GRACE_S = 2.0
-"""How long a candidate that is done, or hung up, may take to exit before it is killed."""
+"""How long a candidate that has finished or hung up may take to exit before it is killed."""
 
 
 def evaluate(
@@ -81,9 +82,9 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """How an evaluation ended: a verdict, or a reason with words for its author.
+    """How an evaluation ended: a verdict, or a reason with a message for the submission's author.
 
-    ``text``: the audits of what was written, before any of it ran.
+    ``text``: the audits of the source text, made before any of it ran.
     """
 
     verdict: Verdict | None = None
@@ -94,7 +95,7 @@ class _Outcome:
 
 @dataclass
 class _Attempt:
-    """One sandbox, one candidate, and what was seen of them."""
+    """One sandbox with one candidate, and what was observed of them."""
 
     request: Request
     observe: Observe
@@ -105,11 +106,11 @@ class _Attempt:
     unenforced: tuple[str, ...] = ()
     result: ExecResult | None = None
     looked: float = 0.0
-    """When its output was last looked at for a word on its training."""
+    """When the output was last searched for training progress, by ``time.monotonic``."""
 
     @cached_property
     def submission(self) -> Submission:
-        """What sort of submission it is."""
+        """Sort of the submission, as registered in ``tasks.submissions``."""
         return SUBMISSIONS.find(self.request.task.definition.writes)
 
     def run(
@@ -120,9 +121,9 @@ class _Attempt:
         *,
         frozen: bool = False,
     ) -> _Outcome:
-        """Start a candidate and examine it. ``told`` goes into its config.
+        """Start a candidate and examine it. ``told`` is added to its config file.
 
-        ``frozen``: the exported model is served, and nothing of the submission is mounted.
+        ``frozen``: serve the exported model instead, without mounting the submission.
         """
         request = self.request
         limits = request.task.profile(request.profile).limits
@@ -164,7 +165,7 @@ class _Attempt:
         return not process.poll()
 
     def _look_at_output(self) -> None:
-        """Pass on what a script prints of its training: it sends no frames."""
+        """Report the training progress that a script prints, for it sends no PROGRESS frames."""
         if time.monotonic() >= self.looked + LOOK_S:
             self.looked = time.monotonic()
             printed = self.output.progress()
@@ -216,13 +217,13 @@ class _Attempt:
                 wire.close()
 
     def _let_finish(self, process: Process) -> None:
-        """Give a candidate that is done the time for its last words; they belong in the log."""
+        """Give a finished candidate time to print its last output, which belongs in the log."""
         deadline = time.monotonic() + GRACE_S
         while not (process.poll() or self.cancel.is_set() or time.monotonic() > deadline):
             time.sleep(0.01)
 
     def _gone(self, process: Process) -> _Outcome:
-        """Say why a candidate that is gone went: the sandbox's own counters decide."""
+        """Find out from the sandbox why a candidate ended early. Raises SandboxLostError."""
         result = self.result = process.wait(GRACE_S)
         if result.ended == "lost":
             raise SandboxLostError(
@@ -251,10 +252,10 @@ class _TooMuchOutput(Exception):
 
 
 def _strictly(attempt: _Attempt, stage: Path, examiner: Examiner, outcome: _Outcome) -> _Outcome:
-    """Serve the exported model by two fresh processes, and let that decide.
+    """Serve the exported model by two fresh processes; the result replaces the verdict.
 
-    What stands against the submission already, stands. Where the model cannot be served so, the
-    score is as it was, and says why.
+    A submission that has already failed keeps that outcome. If the model cannot be served this way,
+    the verdict stays as it was, and its ``strict`` field says why.
     """
     if outcome.verdict is None or outcome.reason is not None:
         return outcome
@@ -289,7 +290,7 @@ def _examiner(request: Request, stage: Path) -> Examiner:
 
 @contextmanager
 def _stage(request: Request) -> Iterator[Path]:
-    """Lay out what is mounted: submission, runner, config, and the folder of the socket."""
+    """Make a temporary folder with what is mounted: submission, runner, config, socket folder."""
     stage = Path(tempfile.mkdtemp(prefix=f"{STAGE_PREFIX}{os.getpid()}-"))
     try:
         for folder in ("submission", "runner", "task", "link", FROZEN):
@@ -299,7 +300,7 @@ def _stage(request: Request) -> Iterator[Path]:
         runner = {**request.task.runner_files(), "candidate.py": Path(candidate.__file__)}
         for name, path in runner.items():
             shutil.copyfile(path, stage / "runner" / name)
-        for path in stage.rglob("*"):  # whatever the umask: the candidate is another user
+        for path in stage.rglob("*"):  # not left to the umask: the candidate is another user
             path.chmod(0o755 if path.is_dir() else 0o644)
         yield stage
     finally:

@@ -1,11 +1,11 @@
-"""The strict check: the trained model as a file, served by two processes that share no memory.
+"""The strict check: the exported model, served by two processes that share no memory.
 
-The swap test must allow for a candidate that remembers what it answered before, and pays for it
-in resolution. Here nothing can be remembered: the model is exported before it has seen a row, its
-process is gone, and each half of the rows is served by a fresh process in a fresh sandbox. Every
-audited row stands in one half and its twin, which goes on differently from one place on, in the
-other; some scored rows stand in both. What a stateless causal model answers before the place, and
-to the same row, is then equal up to rounding, with nothing to average away.
+The swap test must allow for a candidate that remembers its earlier answers, and that costs it
+resolution. Here the candidate can remember nothing: the model is exported before it has seen a
+row, its process has ended, and a fresh process in a fresh sandbox serves each half of the rows.
+Every audited row is in one half and its twin in the other; from one place on, the twin continues
+differently. Some scored rows are in both halves. A stateless causal model answers equally, up to
+rounding, before that place and on a shared row, so no noise has to be averaged away.
 """
 
 import time
@@ -33,8 +33,8 @@ HELD = "held: the score is of the exported model, served by fresh processes"
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to serve. tokens: uint16 (n, length + 1). At ``position`` (n,), or nowhere if NONE, the
-    preference log p(own) - log p(other) is asked for."""
+    """Rows to serve. tokens: uint16 (n, length + 1). The preference log p(own) - log p(other) is
+    asked for at ``position`` (n,), or not at all where that is NONE."""
 
     tokens: NDArray[np.uint16]
     position: Ints
@@ -43,12 +43,12 @@ class Rows:
 
     @classmethod
     def plain(cls, tokens: NDArray[np.uint16]) -> "Rows":
-        """Return rows without places."""
+        """Return rows at which no preference is asked for."""
         none = np.full(len(tokens), NONE, np.int64)
         return cls(tokens, none, none, none)
 
     def and_then(self, more: "Rows") -> "Rows":
-        """Return these rows and ``more`` behind them."""
+        """Return these rows followed by ``more``."""
         return Rows(
             np.concatenate([self.tokens, more.tokens]),
             np.concatenate([self.position, more.position]),
@@ -58,9 +58,10 @@ class Rows:
 
 
 class Half:
-    """An Examiner that shows a frozen model its rows in random order, each once.
+    """An Examiner that serves one half of the rows to a frozen model, in random order.
 
-    Afterwards ``nats`` is float32 (n, length), ``preference`` float64 (n,).
+    Each row is served once; random rows are repeated to fill the last batch. Afterwards ``nats``,
+    the loss of each target, is float32 (n, length), and ``preference`` is float64 (n,).
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Half:
     ) -> None:
         self._rows, self._vocabulary = rows, vocabulary
         n, length = len(rows.tokens), rows.tokens.shape[1] - 1
-        missing = -n % size  # the last batch is filled up
+        missing = -n % size  # random rows again, to fill the last batch
         order = np.concatenate([rng.permutation(n), rng.integers(0, n, missing)])
         self._plan = order.reshape(-1, size)
         self._shape = (size, length, vocabulary)
@@ -78,13 +79,13 @@ class Half:
         self._readers = Readers(vocabulary, gpu)
 
     def close(self) -> None:
-        """Let go of the candidate's buffer."""
+        """Release the candidate's buffer."""
         self._readers.close()
 
     def examine(
         self, wire: Wire, buffer: LogitsBuffer, *, times: Times, observe: Observe
     ) -> Verdict:
-        """Serve the rows. The verdict says nothing yet: that takes both halves."""
+        """Serve the rows. The verdict has no score yet: ``Check.compare`` needs both halves."""
         deadline = times.spawned + times.train_s
         claim = follow_loading(wire, deadline, observe)
         reader = self._readers.open(claim, buffer)
@@ -121,10 +122,10 @@ class Half:
 
 @dataclass
 class Check:
-    """Which rows the halves hold. ``first``: scored rows, then audited ones. ``second``: the
-    audited rows' twins, in the same order, then the scored rows ``again``.
+    """The rows of both halves. ``first``: scored rows, then audited rows. ``second``: the twins of
+    the audited rows, in the same order, then the scored rows numbered in ``again``.
 
-    ``sign`` (audited,): +1 where the first half shows the place's own continuation, else -1.
+    ``sign`` (audited,): +1 where the first half shows the document's own continuation, else -1.
     """
 
     first: Rows
@@ -136,14 +137,14 @@ class Check:
     def halves(
         self, size: int, vocabulary: int, rng: np.random.Generator, gpu: str | None
     ) -> tuple[Half, Half]:
-        """Return the two examinations, to be held in separate sandboxes."""
+        """Return the two examiners, to be run in separate sandboxes."""
         return (
             Half(self.first, size, vocabulary, rng, gpu),
             Half(self.second, size, vocabulary, rng, gpu),
         )
 
     def compare(self, first: Half, second: Half) -> tuple[list[tuple[Audit, Reason, str]], float]:
-        """Return audits with reason and words, and the resolution in nats a token."""
+        """Return (audit, reason, message) of each check, and the resolution in nats per token."""
         audited = len(self.sign)
         twins, repeats = [], []
         for i in range(audited):
@@ -181,7 +182,7 @@ def check(
     again: Ints,
     rng: np.random.Generator,
 ) -> Check:
-    """Give every audited row a twin that goes on differently from one of its places on."""
+    """Give every audited row a twin that continues differently from one of its places on."""
     places = spliced.places
     number = one_a_row(places, rng)
     twins = [twin(stream, spliced, int(place)) for place in number]
@@ -203,7 +204,7 @@ def _pair(item: int, apart: NDArray[np.float32], least: float, gain: float) -> P
 
 
 def taken(claim: dict[str, Any], most: int) -> tuple[int, str]:
-    """Return how many bytes of a frozen model a candidate has lent, or why there is none."""
+    """Return the size in bytes of the exported model in the buffer; if none, 0 and the reason."""
     told = claim.get("frozen")
     if not isinstance(told, dict):
         return 0, "the submission said nothing of it"

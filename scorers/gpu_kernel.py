@@ -1,8 +1,8 @@
-"""One pass over float16 logits on a GPU: a private copy, its log-normalisers, and a wiped source.
+"""One pass over float16 logits on a GPU (Triton): copy, log-normalisers, and zeroing of the source.
 
-Each value is loaded once from the source; what is stored in the copy and what is summed come from
-that one load, so nothing that the owner of the source does meanwhile can tell them apart. It
-moves 6 bytes a logit, where separate steps of torch move about 30.
+Each value is loaded once from the source. The copy and the sums both use that one load, so they
+agree even if the owner of the source changes it meanwhile. The kernel moves 6 bytes per logit,
+where separate torch operations move about 30. ``scorers.gpu_worker.eager`` does the same in torch.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     import torch
 
 Normalise = Callable[["torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor"], None]
-"""From a source to its copy, the log-normalisers and what is bad, in place."""
+"""Called with source, copy, log-normalisers and counts of bad logits; works in place."""
 
 tl: Any = None
-"""triton.language, from when ``fused`` is first called: Triton looks its names up here."""
+"""triton.language, set by ``fused``: Triton looks up the kernel's names in this module."""
 
 BLOCK = 8192
-"""Logits a program holds at a time: the public vocabulary in one piece, 32 a thread."""
+"""Logits that a program holds at a time: the public vocabulary in one piece, 32 per thread."""
 
 
 def _rows(source, copy, normaliser, bad, V: "tl.constexpr", LIMIT: "tl.constexpr", SIZE: "tl.constexpr"):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, E501  # fmt: skip
@@ -47,8 +47,8 @@ def _rows(source, copy, normaliser, bad, V: "tl.constexpr", LIMIT: "tl.constexpr
 def fused() -> "Normalise":
     """Return the function that ``scorers.gpu_worker.eager`` describes, as one Triton kernel.
 
-    Raises ImportError without Triton; what Triton raises when it cannot compile comes with the
-    first call.
+    Raises ImportError without Triton. Triton compiles at the first call of the returned function,
+    so errors of the compilation are raised there.
     """
     global tl
     import triton  # type: ignore[import-not-found,import-untyped,unused-ignore]

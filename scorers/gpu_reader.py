@@ -1,9 +1,9 @@
-"""Reads logits that stay on the GPU, in memory that belongs to the candidate.
+"""The judge's side of reading logits that stay on the GPU, in memory that belongs to the candidate.
 
-The judge itself never touches the GPU: a throw-away worker (``scorers.gpu_worker``) opens the
-candidate's buffer, copies it and does the arithmetic. What goes wrong there is the submission's
-fault if a worker without it works, and ours if that fails too. It takes seconds to start, so it
-starts while the candidate trains.
+The judge itself never touches the GPU: a throw-away worker process (``scorers.gpu_worker``) opens
+the candidate's buffer, copies it and does the arithmetic. If the worker fails, a second worker is
+started without the candidate's buffer: if that works, the submission is at fault, else the judge.
+A worker takes seconds to start, so it starts while the candidate trains.
 """
 
 import os
@@ -33,28 +33,29 @@ from scorers.score import Reason
 from scorers.wire import LogitsBuffer, ProtocolError
 
 START_S = 120.0
-"""For the worker to import torch, compile its kernel and pass its control."""
+"""Limit for the worker to import torch, compile its kernel and pass its self-check."""
 
 READ_S = 60.0
-"""For one batch, which takes milliseconds."""
+"""Limit for reading one batch, which takes milliseconds."""
 
 LARGEST_BUFFER = 1 << 40
 BOARD_STEP = 16 << 20
-"""The board grows by whole steps, so that it is mapped and pinned anew a few times at most."""
+"""The board, memory shared with the worker, grows in whole steps of this size. So it is mapped and
+pinned again a few times at most."""
 
 UNREAD = "cannot be read"
 REMEDY = "harness doctor; nvidia-smi; then harness rescore"
 
 
 class GpuReader:
-    """Reads float16 logits (rows, positions, vocabulary) from a buffer of the candidate's.
+    """Reads float16 logits (rows, positions, vocabulary) from a buffer of the candidate.
 
-    Making one starts the worker and waits for nothing; ``open`` says which buffer. ``gpu``: UUID
-    of the device. ``stand_in``: descriptor of shared memory that takes the buffer's place, read
-    on the CPU, for tests.
+    The constructor starts the worker and does not wait for it; ``open`` names the buffer. ``gpu``:
+    UUID of the device. ``stand_in``: for tests, the descriptor of shared memory that replaces the
+    buffer and is read on the CPU.
 
-    Every method raises ProtocolError where the claim or the buffer is at fault, Refused where
-    the candidate leaves no memory to read it, JudgeError where the worker does not work by itself.
+    Every method raises ProtocolError if the claim or the buffer is at fault, Refused if the
+    candidate leaves too little memory to read it, JudgeError if the worker fails by itself.
     """
 
     def __init__(
@@ -81,11 +82,11 @@ class GpuReader:
             raise
 
     def open(self, claim: Mapping[str, object]) -> None:
-        """Open the buffer that ``claim`` names, once the worker has started."""
+        """Wait until the worker has started, then open the buffer that ``claim`` names."""
         handle, self._bytes = device_buffer(claim)
         try:
             self.way = self._running.started()
-        except _Failure:  # it has touched nothing of the candidate's, and may fare better now
+        except _Failure:  # not yet the candidate's buffer: a new worker may succeed
             self._running.close()
             self._worker, self.way = self._start()
         failing = "cannot be opened"
@@ -121,13 +122,13 @@ class GpuReader:
         if self._board is None or self._sizes is None:
             raise AssertionError("asked before begin")
         _, answered = gpu_worker.flat(self._board, self._sizes)
-        if len(self._answers) < len(answered):  # rarely: new pages cost more than the copy
+        if len(self._answers) < len(answered):  # reused: new pages cost more than the copy
             self._answers = np.empty(len(self._board) // 4, np.float32)
         self._answers[: len(answered)] = answered
         return Reading(*gpu_worker.cut(self._answers, self._sizes.answered))
 
     def close(self) -> None:
-        """End the worker and let go of the buffer. Idempotent."""
+        """End the worker and release the buffer. Idempotent."""
         if self._worker is not None:
             self._worker.close()
             self._worker = None
@@ -138,7 +139,7 @@ class GpuReader:
 
     @property
     def worker_pid(self) -> int | None:
-        """The worker's process id, None after ``close``."""
+        """Process id of the worker, None after ``close``."""
         return None if self._worker is None else self._worker.pid
 
     @property
@@ -148,7 +149,7 @@ class GpuReader:
         return self._worker
 
     def _fit(self, sizes: Sizes) -> mmap:
-        """Return a board that is large enough."""
+        """Return the board, enlarged if it is too small for ``sizes``."""
         needed = gpu_worker.board_bytes(sizes)
         if self._board is None or len(self._board) < needed:
             size = -(-needed // BOARD_STEP) * BOARD_STEP
@@ -160,7 +161,7 @@ class GpuReader:
         return _Worker(self._vocabulary, self._gpu, self._board_fd, self._stand_in)
 
     def _start(self) -> tuple["_Worker", str]:
-        """Return a worker that has passed its control, and how it reads."""
+        """Return a new worker that passed its self-check, and how it reads: "fused" or "eager"."""
         worker = self._spawn()
         try:
             return worker, worker.started()
@@ -182,7 +183,7 @@ class GpuReader:
             self._blame(failing, failure)
 
     def _wait(self, failing: str, status: int) -> int:
-        """Return the number that the worker tells with ``status``."""
+        """Return the number in the worker's reply, which must have ``status``."""
         try:
             return self._running.reply(status, self._read_s)[0]
         except _Failure as failure:
@@ -192,22 +193,22 @@ class GpuReader:
         self._running.close()
         if failure.no_memory:
             raise self._starved(failure) from None
-        # The candidate is still there: only its buffer is left out.
+        # The control worker runs beside the same candidate, but does not open its buffer.
         control, _ = self._start()
         control.close()
         text = failure.cause.splitlines()[0] if failure.cause else "the reader died"
         raise ProtocolError(f"the device buffer {failing}: {text}") from None
 
     def _starved(self, failure: "_Failure") -> Refused:
-        """The GPU is leased to the candidate alone: what fills its memory is the candidate's."""
+        """Blame the candidate: the GPU is leased to it alone, so nothing else fills its memory."""
         text = f"It left too little GPU memory to read its logits: {failure.cause}"
         return Refused(Reason.OUT_OF_MEMORY, clean(text))
 
 
 class Readers:
-    """The reader of whichever buffer a candidate turns out to use.
+    """Chooses the reader for the buffer that a candidate uses: on its GPU or on the host.
 
-    With a ``gpu``, its reader starts at once, to be ready when the candidate is.
+    With a ``gpu``, the GPU reader starts at once, to be ready when the candidate is.
     """
 
     def __init__(self, vocabulary: int, gpu: str | None) -> None:
@@ -215,9 +216,9 @@ class Readers:
         self._on_gpu = None if gpu is None else GpuReader(vocabulary, gpu)
 
     def open(self, claim: Mapping[str, object], buffer: LogitsBuffer) -> Reader:
-        """Return the open reader; ``claim`` is what the candidate said when it was ready.
+        """Return an open reader; ``claim`` is what the candidate sent in its READY frame.
 
-        Raises what GpuReader does.
+        Raises the same exceptions as GpuReader.
         """
         if self._on_gpu is not None and "device_buffer" in claim:
             self._on_gpu.open(claim)
@@ -226,7 +227,7 @@ class Readers:
         return HostReader(buffer, self._vocabulary)
 
     def close(self) -> None:
-        """End what was started. Idempotent."""
+        """Close the GPU reader, if there is one. Idempotent."""
         if self._on_gpu is not None:
             self._on_gpu.close()
             self._on_gpu = None
@@ -236,7 +237,7 @@ def device_buffer(claim: Mapping[str, object]) -> tuple[bytes, int]:
     """Return the handle and the size that a claim names. Raises ProtocolError.
 
     The claim is ``{"device_buffer": {"handle": 128 hex digits, "bytes": int, "dtype":
-    "float16"}}``, and a stranger's.
+    "float16"}}``, and comes from untrusted code.
     """
     told = claim.get("device_buffer")
     if not isinstance(told, dict) or set(told) != {"handle", "bytes", "dtype"}:
@@ -258,7 +259,7 @@ def device_buffer(claim: Mapping[str, object]) -> tuple[bytes, int]:
 
 
 class _Failure(Exception):
-    """The worker said that it failed, died, fell silent, or sent what is no reply."""
+    """The worker reported a failure, died, did not reply in time, or sent an invalid reply."""
 
     def __init__(self, cause: str, *, no_memory: bool = False) -> None:
         super().__init__(cause)
@@ -276,7 +277,7 @@ class _Worker:
         env["CUDA_VISIBLE_DEVICES"] = gpu
         paths = [os.environ.get("PYTHONPATH", ""), str(Path(gpu_worker.__file__).parents[1])]
         env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the worker
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the worker runs
         self._process = subprocess.Popen(
             [*argv, *map(str, kept)],
             stdin=subprocess.PIPE,
@@ -285,26 +286,26 @@ class _Worker:
             env=env,
             pass_fds=kept,
             bufsize=0,
-            start_new_session=True,  # Ctrl-C is the judge's to handle
+            start_new_session=True,  # only the judge handles Ctrl-C
         )
         self.pid = self._process.pid
 
     def send(self, request: bytes) -> None:
-        """Send one request; it fits into the pipe. Raises _Failure."""
+        """Send one request, which is small enough for the pipe's buffer. Raises _Failure."""
         try:
             os.write(self._stdin, request)
         except OSError:
             raise self._death() from None
 
     def started(self) -> str:
-        """Wait until it has passed its control; return how it reads. Raises _Failure."""
+        """Wait until the worker has passed its self-check; return how it reads. Raises _Failure."""
         _, way = self.reply(DONE, START_S)
-        if self._process.poll() is not None:  # since then
+        if self._process.poll() is not None:  # it died after its reply
             raise self._death()
         return way
 
     def reply(self, status: int, timeout_s: float) -> tuple[int, str]:
-        """Return the number and the text of the next reply, of ``status``. Raises _Failure."""
+        """Return number and text of the next reply. Raises _Failure unless it has ``status``."""
         deadline = time.monotonic() + timeout_s
         magic, said, number, length = REPLY.unpack(self._receive(REPLY.size, deadline))
         if magic != MAGIC or length > gpu_worker.MAX_TEXT:
@@ -315,7 +316,7 @@ class _Worker:
         return number, text
 
     def close(self) -> None:
-        """Kill it. Idempotent."""
+        """Kill the worker. Idempotent."""
         with suppress(ProcessLookupError):
             self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout, self._errors):

@@ -1,16 +1,16 @@
-"""The judge's throw-away process on the GPU: it opens a candidate's memory and reads it.
+"""The judge's throw-away worker process on the GPU: it opens a candidate's memory and reads it.
 
     python -m scorers.gpu_worker cuda VOCABULARY BOARD_FD
     python -m scorers.gpu_worker cpu VOCABULARY BOARD_FD SOURCE_FD
 
-The memory belongs to the candidate, so whatever it does to this process must not reach the judge:
-``scorers.gpu_reader`` starts it, asks it, and survives it. The judge sends fixed records (REQUEST)
-to stdin and gets a record and a text from stdout (REPLY): one when it is ready, one for an OPEN,
-and two for a READ, COPIED and DONE. Arrays lie in the board, memory that both share. Nothing is
-pickled. On a CPU, SOURCE_FD is shared memory that stands in for the device buffer: the same
-arithmetic without a GPU, for tests.
-
-Before it touches anything of a candidate's it reads a buffer of its own, and compares with float64.
+The memory belongs to the candidate and may crash this process, but must not harm the judge:
+``scorers.gpu_reader`` in the judge's process starts the worker, sends requests, and survives its
+death. The judge writes fixed-size records (REQUEST) to stdin and reads replies (REPLY and a text)
+from stdout: one when the worker is ready, one for an OPEN, and two for a READ, COPIED and DONE.
+Arrays are exchanged in the board, memory that both processes share. Nothing is pickled. On a CPU,
+SOURCE_FD is shared memory that replaces the device buffer: the same arithmetic without a GPU, for
+tests. Before it opens a candidate's memory, the worker reads known logits of its own and compares
+the results with float64 (``control``).
 """
 
 import ctypes
@@ -42,16 +42,16 @@ OPEN, READ = 1, 2
 DONE, COPIED, FAILED, NO_MEMORY = range(4)
 MAX_TEXT = 4096
 NO_MEMORY_SAID = ("out of memory", "cudaErrorMemoryAllocation")
-"""By torch, and by the CUDA runtime."""
+"""How torch and the CUDA runtime report that memory is short."""
 
 CHUNK_BYTES = 256 << 20
-"""Of the private copy. Large against a launch, small against the memory that a candidate leaves."""
+"""Size of the private copy: launches cost little, and it fits in what a candidate leaves free."""
 
 EAGER_LOGITS = 1 << 24
-"""Logits in float32 at a time without the fused kernel: 64 MiB, several times over."""
+"""Logits converted to float32 at a time without the fused kernel: several arrays of 64 MiB."""
 
 TOLERANCE = 1e-4
-"""Of the control, in nats: float32 sums of 8,192 terms err by about 1e-6."""
+"""Largest error in ``control``, in nats: float32 sums of 8,192 terms err by about 1e-6."""
 
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -59,7 +59,7 @@ Shapes = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Of one reading. ``columns``, ``sketched`` and ``picks``: how many."""
+    """Sizes of one Question and its Reading. ``columns``, ``sketched``, ``picks``: how many."""
 
     rows: int
     positions: int
@@ -69,32 +69,32 @@ class Sizes:
 
     @property
     def asked(self) -> Shapes:
-        """Of what is asked, int64: targets, columns, sketched, picks, as in a Question."""
+        """Shapes of the int64 arrays of a Question: targets, columns, sketched, picks."""
         return (self.rows, self.positions), (self.columns,), (self.sketched,), (self.picks, 3)
 
     @property
     def answered(self) -> Shapes:
-        """Of the answers, float32: nats, sketch, picks, as in a Reading."""
+        """Shapes of the float32 arrays of a Reading: nats, sketch, picks."""
         sketch = (self.sketched, self.positions, self.columns)
         return (self.rows, self.positions), sketch, (self.picks,)
 
 
 def board_bytes(sizes: Sizes) -> int:
-    """Return the bytes that ``flat`` takes."""
+    """Return how many bytes of board ``flat`` needs."""
     return 8 * sum(map(prod, sizes.asked)) + 4 * sum(map(prod, sizes.answered))
 
 
 def flat(
     board: mmap.mmap | bytearray, sizes: Sizes
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return what is asked and what is answered on the board, each as one flat array."""
+    """Return the question and the answer parts of the board, each as one flat array."""
     asked = np.frombuffer(board, np.int64, sum(map(prod, sizes.asked)))
     answers = sum(map(prod, sizes.answered))
     return asked, np.frombuffer(board, np.float32, answers, offset=asked.nbytes)
 
 
-def cut(whole: Any, shapes: Shapes) -> Iterator[Any]:  # noqa: ANN401  # of numpy or of torch
-    """Yield views of ``shapes``, one after the other, into a flat array or tensor."""
+def cut(whole: Any, shapes: Shapes) -> Iterator[Any]:  # noqa: ANN401  # arrays of numpy or torch
+    """Yield consecutive views of a flat array or tensor, one for each of ``shapes``."""
     at = 0
     for shape in shapes:
         yield whole[at : at + prod(shape)].reshape(shape)
@@ -104,10 +104,10 @@ def cut(whole: Any, shapes: Shapes) -> Iterator[Any]:  # noqa: ANN401  # of nump
 def eager(
     source: "torch.Tensor", copy: "torch.Tensor", normaliser: "torch.Tensor", bad: "torch.Tensor"
 ) -> None:
-    """Copy float16 (positions, vocabulary), zero the source, and read the copy.
+    """Copy float16 (positions, vocabulary), zero the source, and read the copy, in plain torch.
 
-    Fill in of each position, float32 (positions,): log-sum-exp, and how many logits are not
-    finite or beyond LARGEST.
+    Writes for each position, float32 (positions,): the log-sum-exp to ``normaliser``, and to
+    ``bad`` how many logits are not finite or beyond LARGEST.
     """
     import torch
 
@@ -131,7 +131,7 @@ class Arithmetic:
 
         self._device, self._vocabulary, self._normalise = device, vocabulary, normalise
         self._chunk_bytes = chunk_bytes
-        # The candidate's until something is read.
+        # Allocated at the first read: until then the memory is left to the candidate.
         self._copy = torch.empty(0, dtype=torch.float16, device=device)
 
     def read(
@@ -141,9 +141,9 @@ class Arithmetic:
         sizes: Sizes,
         copied: Callable[[int], None],
     ) -> None:
-        """Read a batch from flat float16 ``source``, which is zeroed; fill in the answers.
+        """Read a batch from flat float16 ``source``, zero it, and write the answers to the board.
 
-        Call ``copied`` once nothing more is read from the source, with the number of logits that
+        When the source will not be read any more, calls ``copied`` with the number of logits that
         are not finite or beyond LARGEST.
         """
         import torch
@@ -180,12 +180,12 @@ class Arithmetic:
             if some.stop > some.start:
                 at, position, token = picks[some].unbind(1)
                 found[some] = x[at - first, position, token] - normaliser[at, position]
-        copied(int(bad.sum(dtype=torch.float64).item()))  # waits for all of the above
+        copied(int(bad.sum(dtype=torch.float64).item()))  # item() waits for the GPU
         torch.from_numpy(answered).copy_(answers)
 
 
 def control(device: str, vocabulary: int, normalise: Normalise) -> None:
-    """Read known logits from memory of our own. Raises ArithmeticError where a number is wrong."""
+    """Self-check: read known logits of our own. Raises ArithmeticError if a number is wrong."""
     import torch
 
     rng = np.random.default_rng(0)
@@ -202,7 +202,7 @@ def control(device: str, vocabulary: int, normalise: Normalise) -> None:
     answered.fill(np.nan)
     logits = rng.normal(0, 5, shape).astype(np.float16)
     source = torch.from_numpy(logits.reshape(-1).copy()).to(device)
-    # Chunks of two rows: the last one is short, and there is something to read in both.
+    # Chunks of two rows: the last chunk is short, and both chunks have sketched rows.
     arithmetic = Arithmetic(device, vocabulary, normalise, chunk_bytes=4 * shape[1] * vocabulary)
     counted: list[int] = []
     arithmetic.read(source, board, sizes, counted.append)
@@ -215,7 +215,7 @@ def control(device: str, vocabulary: int, normalise: Normalise) -> None:
     ]
     got = cut(answered, sizes.answered)
     error = max(float(np.abs(g - w).max()) for g, w in zip(got, wanted, strict=True))
-    if not error < TOLERANCE or counted != [0]:  # NaN is wrong
+    if not error < TOLERANCE or counted != [0]:  # ``not <``: NaN also counts as wrong
         raise ArithmeticError(f"known logits are read with an error of {error:.2g}, {counted} bad")
     if torch.count_nonzero(source).item():
         raise ArithmeticError("what was read is still there")
@@ -228,7 +228,7 @@ def control(device: str, vocabulary: int, normalise: Normalise) -> None:
 
 
 class Worker:
-    """What the process holds: its arithmetic, the board, and the candidate's memory once open."""
+    """State of the process: its arithmetic, the board, and the candidate's memory once open."""
 
     def __init__(self, device: str, vocabulary: int, board_fd: int, source_fd: int | None) -> None:
         import torch
@@ -241,10 +241,10 @@ class Worker:
         self.way, normalise = _choose(device, vocabulary)
         self._arithmetic = Arithmetic(device, vocabulary, normalise)
         if device == "cuda":
-            torch.cuda.empty_cache()  # the candidate may be training
+            torch.cuda.empty_cache()  # leave the memory to the candidate, which may be training
 
     def open(self, handle: bytes, size: int) -> None:
-        """Open the candidate's buffer of ``size`` bytes. Raises whatever goes wrong."""
+        """Open the candidate's buffer of ``size`` bytes. Errors of CUDA and torch pass through."""
         if self._runtime is None:
             import torch
 
@@ -278,7 +278,7 @@ class Worker:
         try:
             self._runtime.pin(_address(self._board), size)
             self._pinned = True
-        except CudaError as error:  # slower, and right
+        except CudaError as error:  # reading is then slower, but still correct
             print(f"the board is not pinned: {error}", file=sys.stderr)
 
 
@@ -287,12 +287,12 @@ def _address(board: mmap.mmap) -> int:
 
 
 def _choose(device: str, vocabulary: int) -> tuple[str, Normalise]:
-    """Return the fastest way to read that passes the control. Raises what the last one raised."""
+    """Return name and function of the fastest way to read that passes ``control``, or raise."""
     if device == "cuda":
         try:
             kernel = fused()
             control(device, vocabulary, kernel)
-        except Exception as error:  # noqa: BLE001  # Triton fails in many ways, and is not needed
+        except Exception as error:  # noqa: BLE001  # Triton can fail in many ways, and is optional
             print(f"no fused kernel: {type(error).__name__}: {error}", file=sys.stderr)
         else:
             return "fused", kernel
@@ -301,7 +301,7 @@ def _choose(device: str, vocabulary: int) -> tuple[str, Normalise]:
 
 
 def _allocated(pointer: int) -> int | None:
-    """Return how many bytes lie at a device address to the end of its allocation, if known."""
+    """Return how many bytes there are from a device address to its allocation's end, if known."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
         base, size = ctypes.c_void_p(), ctypes.c_size_t()
@@ -316,9 +316,9 @@ def _allocated(pointer: int) -> int | None:
 
 
 def main(argv: list[str]) -> None:
-    """Serve the judge until it hangs up, or something fails."""
+    """Answer the judge's requests until it closes the pipe or something fails."""
     answers = os.dup(1)
-    os.dup2(2, 1)  # what libraries print must not come between the records
+    os.dup2(2, 1)  # text that libraries print must not mix with the records
 
     def reply(status: int, number: int = 0, text: str = "") -> None:
         said = text.encode()[:MAX_TEXT]
@@ -336,11 +336,11 @@ def main(argv: list[str]) -> None:
             else:
                 worker.read(Sizes(*sizes), size, lambda bad: reply(COPIED, bad))
             reply(DONE)
-    except BaseException as error:  # noqa: BLE001  # told to the judge, which decides whose it is
+    except BaseException as error:  # noqa: BLE001  # the judge decides whose fault it is
         text = f"{type(error).__name__}: {error}"
         full = any(said in text for said in NO_MEMORY_SAID)
         reply(NO_MEMORY if full else FAILED, text=text)
-    # A context whose memory is gone may hang in its destructors.
+    # The destructors of a CUDA context may hang if the candidate's memory is gone.
     os._exit(0)
 
 

@@ -1,9 +1,9 @@
-"""What every judge does the same way: follow the training, ask for a batch, keep the time.
+"""What all judges share: follow the training, ask for a batch, enforce the time limits.
 
-Which rows are asked for, and what is made of the answers, is the business of
-``classification`` and ``language``. An Examiner knows rows and labels and never sees agent
-code. Its answer is a Verdict, or one of the exceptions here and in ``scorers.wire``, which
-``scorers.evaluate`` turns into reasons.
+``classification`` and ``language`` decide which rows are asked for and how the answers are
+measured. An Examiner knows rows and labels and never sees agent code. It returns a Verdict or
+raises one of the exceptions here and in ``scorers.wire``, which ``scorers.evaluate`` turns into
+reasons.
 """
 
 import contextlib
@@ -24,18 +24,18 @@ from scorers.score import REPORTED, Audit, Reason
 from scorers.wire import Frame, Late, LogitsBuffer, ProtocolError, Wire
 
 PACE_S = 0.001
-"""Between two words on progress: a flood of them must not keep the process from other work."""
+"""Pause after each progress frame: a flood of frames must not keep this process from other work."""
 
 BYE_S = 1.0
-"""How long the goodbye may take to be accepted; by then everything is decided."""
+"""How long sending the goodbye may take; the verdict is already decided by then."""
 
 
 ITS_WORDS = "In the sandbox: "
-"""What a message begins with that was written there: a submission cannot speak as the judge."""
+"""Prefix of messages written in the sandbox, so that none can pass for a message of the judge."""
 
 
 class Refused(Exception):
-    """The candidate said itself why it cannot be served."""
+    """The candidate reported that it cannot be served, or left no GPU memory to read its logits."""
 
     def __init__(self, reason: Reason, text: str) -> None:
         super().__init__(text)
@@ -44,12 +44,12 @@ class Refused(Exception):
 
 
 class ServeLate(Exception):
-    """Serving took longer than its limit; before the first answer it is ``Late``, for training."""
+    """Serving took longer than its limit. A late first answer is ``Late``: it ends the training."""
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Limits in seconds, and the judge's clock at the moment of spawn."""
+    """Limits in seconds, and the judge's monotonic clock when the candidate was started."""
 
     spawned: float
     train_s: float
@@ -58,10 +58,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the judge measured. ``resolution``: the smallest theft it sees, in the metric.
-
-    ``strict``: see Score.
-    """
+    """What the judge measured. ``resolution`` and ``strict`` are explained in Score."""
 
     score: float
     standard_error: float
@@ -84,40 +81,40 @@ class Examiner(Protocol):
 
     @classmethod
     def of(cls, request: Request, *, frozen_at: Path | None) -> Self:
-        """Return the examiner of a request. All that is drawn is drawn from its ``audit_seed``.
+        """Return the examiner of a request. All its randomness comes from the ``audit_seed``.
 
-        ``frozen_at``: where to keep an exported model; None where none is asked for.
+        ``frozen_at``: where to keep an exported model; None if the request does not want one.
         """
         ...
 
     def examine(
         self, wire: Wire, buffer: LogitsBuffer, *, times: Times, observe: Observe
     ) -> Verdict:
-        """Serve every row and measure.
+        """Have the candidate answer every row, and measure the answers.
 
         Raises Refused, Late, ServeLate, ProtocolError, Gone, Cancelled.
         """
         ...
 
     def close(self) -> None:
-        """Let go of what the examination took. Idempotent."""
+        """Release what the examination used. Idempotent."""
         ...
 
 
 @runtime_checkable
 class Freezing(Examiner, Protocol):
-    """An examiner that can keep an exported model and have that decide, served by two processes."""
+    """An examiner that can keep an exported model, serve it by two processes, and score that."""
 
     not_frozen: str
-    """Why there is no exported model; empty where there is one."""
+    """Why there is no exported model; empty if there is one."""
     batch_size: int
 
     def halves(self) -> tuple[Any, Any]:
-        """Return the examiners of the two processes."""
+        """Return the two examiners, one for each process."""
         ...
 
     def strict_verdict(self, verdict: Verdict, halves: tuple[Any, Any]) -> Verdict:
-        """Return the verdict on the exported model, with the audits of both."""
+        """Return the verdict on the exported model; the audits of ``verdict`` are kept in it."""
         ...
 
 
@@ -146,8 +143,9 @@ def ask(
 ) -> None:
     """Send one batch, int32 (rows, length); return when its logits are in the buffer.
 
-    ``shape`` is what they must have: rows, positions, classes. Raises ProtocolError, Refused,
-    ServeLate, or Late if it is the first batch, which ends the training; Gone, Cancelled.
+    ``shape`` is what the logits must have: rows, positions, classes. Raises ProtocolError, Refused,
+    Gone, Cancelled, and when it is late, ServeLate, or Late for the first batch (number 0), which
+    ends the training.
     """
     rows, length = tokens.shape
     head = struct.pack("<III", rows, length, shape[2])
@@ -167,21 +165,21 @@ def ask(
 
 
 def _said(shape: tuple[int, int, int]) -> tuple[int, ...]:
-    """Return a shape as the author of a submission knows it: a classifier has no positions."""
+    """Return a shape as authors of submissions know it: without positions for a classifier."""
     return (shape[0], shape[2]) if shape[1] <= 1 else shape
 
 
 def dismiss(wire: Wire, score: float | None, now: float) -> None:
     """Say goodbye, with the score if the candidate may know it.
 
-    One that does not listen any more was judged all the same. Raises Gone.
+    A candidate that does not read it keeps its verdict. Raises Gone.
     """
     with contextlib.suppress(Late):
         wire.send(BYE, 0, json.dumps({"score": score}).encode(), now + BYE_S)
 
 
 def refuse(frame: Frame) -> None:
-    """Raise what a frame means that is no answer: Refused, or ProtocolError."""
+    """Raise Refused for a FAIL frame, ProtocolError for any other frame that is out of turn."""
     if frame.kind != FAIL:
         raise ProtocolError(f"a frame of kind {frame.kind} came out of turn")
     told = frame.json()

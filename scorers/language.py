@@ -1,9 +1,10 @@
 """The judge of language models: bits-per-byte on hidden rows, and the audits that it needs.
 
-A row of T + 1 tokens is shown as its first T; the target of position t is token t + 1, so all
-but the last target lie in the input, and only the audits keep a model from looking. One random
-sequence of requests holds scored rows, spliced rows (``splice``), twins of some of those, and
-some rows again; nothing marks which is which.
+The candidate sees the first T tokens of a row of T + 1 tokens. The target of position t is token
+t + 1, so all targets but the last are in the input, and only the audits detect a model that looks
+ahead. One random sequence of requests holds scored rows, spliced rows (``splice``), twins of some
+spliced rows, and some rows again; nothing in a request marks its kind. The statistics of the audits
+are in ``language_audits``.
 """
 
 import time
@@ -24,12 +25,12 @@ from scorers.score import Audit, Reason
 from scorers.wire import LogitsBuffer, ProtocolError, Wire
 
 COLUMNS = 32
-"""Tokens of the vocabulary, drawn once an evaluation, whose log probabilities are compared."""
+"""How many vocabulary tokens, drawn once per evaluation, have their log probabilities compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is audited: rows with places, tokens between places, twins, rows asked again."""
+    """How much is audited: spliced rows, tokens between places, twins, scored rows asked again."""
 
     audit_rows: int
     gap: int
@@ -39,10 +40,11 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """One request. ``items``: of its rows. ``new``: rows whose item was never asked before.
+    """One request. ``items``: the item number of each of its rows. ``new``: rows whose item is
+    asked for the first time.
 
-    tokens: int32 (rows, length), as they are sent. ``places``: numbers of the places that are
-    asked for, by row, in the order of rows.
+    tokens: int32 (rows, length), as they are sent. ``places``: for each row, in ascending order,
+    the numbers of the places whose preferences are read.
     """
 
     sequence: int
@@ -55,7 +57,7 @@ class _Asked:
 
 @dataclass
 class _Seen:
-    """What is kept of the answers, in the order in which they came."""
+    """What is kept of the answers. Lists are in the order in which the answers came."""
 
     nats: NDArray[np.float32]
     order: list[int] = field(default_factory=list)
@@ -69,7 +71,7 @@ class _Seen:
 
 
 class Language:
-    """An Examiner. What it will ask is drawn when it is made, before the candidate starts."""
+    """An Examiner. Its rows are drawn in the constructor, before the candidate starts."""
 
     def __init__(
         self,
@@ -124,7 +126,7 @@ class Language:
         self.not_frozen = "" if strict is None else "the submission was not served"
         again = np.array(sorted(self._again), np.int64)
         self._check = frozen.check(stream, spliced, rows, again, self._rng) if strict else None
-        # Last: it starts a process, which gets ready while the candidate trains.
+        # Last, because it starts a process, which gets ready while the candidate trains.
         self._readers = Readers(self._vocabulary, gpu)
 
     @classmethod
@@ -143,7 +145,7 @@ class Language:
         )
 
     def close(self) -> None:
-        """Let go of the candidate's buffer."""
+        """Release the candidate's buffer."""
         self._readers.close()
 
     def examine(
@@ -159,7 +161,7 @@ class Language:
                 self._keep_frozen(buffer, told, self._frozen_at)
         began = time.monotonic()
         reader = self._readers.open(claim, buffer)
-        starting_s = time.monotonic() - began  # the judge's time is not the candidate's
+        starting_s = time.monotonic() - began  # not counted as the candidate's time
         train_deadline += starting_s
         plan = serving_order.batches(
             len(self._items), self._twins, sorted(self._again), size, self._rng
@@ -178,7 +180,7 @@ class Language:
                 deadline = started + times.serve_s
             left = None if unread is None else (unread, reader.reading())
             reader.begin(asked.question)
-            # While the answer is copied: what is left of the last one, and the next request.
+            # While this answer is copied, finish the previous one and prepare the next request.
             if left is not None:
                 self._keep(seen, *left)
             unread = asked
@@ -188,7 +190,7 @@ class Language:
             observe("served", {"done": sequence + 1, "batches": len(plan)})
             spent_s = time.monotonic() - arrived
             own_s += spent_s
-            deadline += spent_s  # the judge's time is not the candidate's
+            deadline += spent_s  # not counted as the candidate's time
             if seen.bad:
                 break
         began = time.monotonic()
@@ -204,11 +206,11 @@ class Language:
         return verdict
 
     def _keep_frozen(self, buffer: LogitsBuffer, size: int, place: Path) -> None:
-        """Write the exported model down for the processes that will serve it."""
+        """Save the exported model for the processes that will serve it."""
         try:
             buffer.save(size, place)
-            place.chmod(0o644)  # whatever the umask: the candidate is another user
-        except OSError as error:  # it may be as large as the buffer
+            place.chmod(0o644)  # not left to the umask: the candidate is another user
+        except OSError as error:  # the file may be as large as the buffer
             self.not_frozen = f"it could not be kept on this machine: {error}"
 
     def _batch_size(self, claim: dict[str, Any]) -> int:
@@ -220,7 +222,7 @@ class Language:
         return size
 
     def _asked(self, met: set[int], sequence: int, batch: NDArray[np.int64]) -> _Asked:
-        """Return what is wanted of one request; its items are then ``met``."""
+        """Return one request with its question, and add its items to ``met``."""
         items: list[int] = batch.tolist()
         new: set[int] = set()
         places: dict[int, NDArray[np.int64]] = {}
@@ -238,7 +240,7 @@ class Language:
                 places[row] = self._row_places[item]
         lengths = [len(numbers) for numbers in places.values()]
         numbers = np.concatenate([np.empty(0, np.int64), *places.values()])
-        picks = np.empty((len(numbers), 2, 3), np.int64)  # the place's own token, and the other
+        picks = np.empty((len(numbers), 2, 3), np.int64)  # own and other token of each place
         picks[:, :, 0] = np.repeat([*places], lengths)[:, None]
         picks[:, :, 1] = self._places.position[numbers, None]
         picks[:, 0, 2] = self._places.own[numbers]
@@ -253,7 +255,7 @@ class Language:
         return _Asked(sequence, tokens, items, new, places, question)
 
     def _keep(self, seen: _Seen, asked: _Asked, reading: Reading) -> None:
-        """Take from one answer all that will be needed of it."""
+        """Keep from one answer what the score and the audits need."""
         sketches = dict(zip(asked.question.sketched.tolist(), reading.sketch, strict=True))
         no_sketch = np.empty((self._length, 0), np.float32)
         for row, item in enumerate(asked.items):
@@ -282,14 +284,14 @@ class Language:
         numbers: NDArray[np.int64],
         preference: NDArray[np.float64],
     ) -> None:
-        """File preferences for the swap test, and for the twin test where both twins were met."""
+        """Keep preferences for the swap test, and for the twin test once both twins were asked."""
         keep = np.ones(len(numbers), bool)
         sibling = self._twins.get(item)
         if sibling is not None:
             place = self._twin_place.get(item, self._twin_place.get(sibling, -1))
             here = numbers == place
             value = float(preference[here][0])
-            # With sign: how much the place's own continuation is preferred where it stands.
+            # +1 where this row shows the document's own continuation, -1 where it shows the other.
             stands = int(self._places.sign[place]) * (-1 if item in self._twin_place else 1)
             seen.leans.setdefault(place, {})[stands] = value
             if len(seen.leans[place]) == 2:
@@ -303,8 +305,8 @@ class Language:
                 )
                 keep &= ~here
         if item in self._twin_place:
-            # The place was met before, unless its twin is the first of the two: then the coin
-            # is the twin's.
+            # Twins stay out of the swap test: either the place was asked before in its own row, or
+            # this twin comes first, and then what it shows is not what the place's coin chose.
             return
         seen.places.append(numbers[keep])
         seen.preferences.append(preference[keep])
@@ -358,7 +360,7 @@ class Language:
         resolution = max(resolution, learned / np.log(2) / bytes_per_token)
         ahead = "Logits depend on tokens that come later: "
         state = "Logits depend on more than their row: "
-        # What changes between two askings also changes twins: the first that fails is the cause.
+        # State that changes repeated answers also changes twins, so the first failure is the cause.
         return [
             (same, Reason.STATEFUL, f"{state}{moved}."),
             (gain, Reason.STATEFUL, f"{state}rows asked again cost less, {gaining}."),
@@ -373,13 +375,13 @@ class Language:
         ], resolution
 
     def halves(self) -> tuple[frozen.Half, frozen.Half]:
-        """Return the two examinations of the frozen model, made of other rows and coins."""
+        """Return the two examiners of the frozen model, whose twins are drawn anew."""
         if self._check is None:
             raise AssertionError("not asked to be strict")
         return self._check.halves(self.batch_size, self._vocabulary, self._rng, self._gpu)
 
     def strict_verdict(self, verdict: Verdict, halves: tuple[frozen.Half, frozen.Half]) -> Verdict:
-        """Return the verdict on the frozen model, with the audits of both."""
+        """Return the verdict on the frozen model; the audits of ``verdict`` are kept in it."""
         if self._check is None:
             raise AssertionError("not asked to be strict")
         score, error, bytes_per_token = self._bits_per_byte(halves[0].nats[: self._scored])
@@ -397,7 +399,7 @@ class Language:
         )
 
     def _bits_per_byte(self, nats: NDArray[np.float32]) -> tuple[float, float, float]:
-        """Return bits-per-byte, its standard error over rows, and bytes per counted token."""
+        """Return bits-per-byte, its standard error over rows, and bytes per token that has any."""
         count = self._bytes[self._items[: self._scored, 1:].astype(np.int64)]
         row_nats = np.where(count > 0, nats, 0).sum(axis=1, dtype=np.float64)
         row_bytes = count.sum(axis=1)
@@ -416,9 +418,9 @@ def _pair(
     after: tuple[NDArray[np.float32], NDArray[np.float32]],
     targets: int,
 ) -> Pair:
-    """Compare two answers, nats and sketch, over their first ``targets`` targets.
+    """Compare two answers, each nats and sketch, over their first ``targets`` targets.
 
-    The columns are compared at the position after those too: it has seen the same tokens.
+    The columns are compared at one more position: its input tokens are still the same.
     """
     gain = before[0][:targets].astype(np.float64) - after[0][:targets]
     columns = before[1][: targets + 1] - after[1][: targets + 1]

@@ -1,8 +1,8 @@
-"""What makes bits-per-byte believable although a language model's input holds its targets.
+"""Audits of a language model: what makes bits-per-byte believable although inputs hold the targets.
 
-Every number here is computed by the judge on its own copy. Each function returns an Audit and,
-where it failed, a sentence with which the author can reproduce it. docs/scoring.md says why
-each is exact, and what none of them sees.
+The judge computes every number here on its own copies. The audit functions return an Audit and
+most also a text that lets the author reproduce a failure. ``language`` collects their inputs.
+docs/scoring.md explains why each audit is exact, and which cheats none of them detects.
 """
 
 from dataclasses import dataclass
@@ -19,31 +19,31 @@ Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SWAP_LIMIT = 4.5
-"""Standard deviations. The coin is the judge's, so for a causal model this is an exact test, of
-a sum of at least hundreds of terms: one false alarm in 290,000 for a normal sum."""
+"""Standard deviations. The judge draws the coin, so for a causal model this is an exact test of a
+sum of at least hundreds of terms: one false alarm in 290,000 if the sum is normal."""
 
 SPREAD_LIMIT = 0.25
 """Largest honest difference (nats, root mean square over the compared tokens) between two
-answers at one position. bfloat16 keeps 8 bits: logits around 10 round by 0.03, layer by layer.
-What is smaller and leans to one side is seen by ``drift``."""
+answers at one position. bfloat16 keeps 8 bits: logits around 10 round by 0.03, in each layer.
+Smaller differences that mostly have one sign are detected by ``drift``."""
 
 DRIFT_LIMIT = 5.0
-"""Standard deviations that paired differences may lean the way that a cheat would push them."""
+"""Standard deviations that the mean of paired differences may lie on the side of a cheat."""
 
 LEAST_DRIFT = 1e-3
-"""Nats. Rounding may lean by less than this without anything to be seen."""
+"""Nats. A mean difference up to this is always accepted as rounding."""
 
 SURE = 1.645
-"""One-sided 95 %: a theft of the printed resolution is seen with this probability."""
+"""Normal quantile, one-sided 95 %: how probably a gain of the printed resolution is detected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two answers to what a stateless causal model cannot tell apart.
+    """Two answers to the same input, as far as a stateless causal model can see it.
 
-    ``spread``: the largest difference at one position, ``at``; see SPREAD_LIMIT. ``gain``: how
-    much less the targets cost the second time, nats a token; or for a twin, by how much the
-    preference leans to the continuation that was shown.
+    ``again_in``: the request of the second answer. ``spread``: the largest difference at one
+    position, ``at``; see SPREAD_LIMIT. ``gain``: how much lower the loss is the second time, nats
+    per token; or for twins, by how much the preference leans to the continuation that was shown.
     """
 
     item: int
@@ -54,7 +54,7 @@ class Pair:
 
 
 def agreement(name: str, pairs: list[Pair]) -> tuple[Audit, str]:
-    """Say whether pairs agree up to rounding; ``name`` is ``prefix`` or ``statelessness``."""
+    """Check that pairs agree up to rounding. ``name``: of the audit, such as ``prefix``."""
     worst = max(pairs, key=lambda pair: pair.spread, default=None)
     value = worst.spread if worst else 0.0
     audit = Audit(
@@ -74,7 +74,7 @@ def agreement(name: str, pairs: list[Pair]) -> tuple[Audit, str]:
 
 
 def drift(name: str, pairs: list[Pair]) -> tuple[Audit, str]:
-    """Say whether the small differences of pairs lean the way a cheat would push them."""
+    """Check that the small differences of pairs do not lean the way a cheat would push them."""
     gains = np.array([pair.gain for pair in pairs], np.float64)
     n = len(gains)
     mean = float(gains.mean()) if n else 0.0
@@ -90,7 +90,7 @@ def drift(name: str, pairs: list[Pair]) -> tuple[Audit, str]:
 
 
 def seen_drift(pairs: list[Pair]) -> float:
-    """Return the smallest lean, nats a token, that ``drift`` sees with 95 % probability."""
+    """Return the smallest mean gain, nats per token, that ``drift`` sees with 95 % probability."""
     limit, error = _drift_limit(np.array([pair.gain for pair in pairs], np.float64))
     return limit + SURE * error
 
@@ -103,9 +103,9 @@ def _drift_limit(gains: Doubles) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Swapped:
-    """Places in the order in which they were first shown.
+    """Preferences at places, in the order in which the places were first shown.
 
-    ``preference``: log p(own) - log p(other) in nats. ``number``: which place it is in Places.
+    ``preference``: log p(own) - log p(other) in nats. ``number``: index of the place in Places.
     """
 
     number: Ints
@@ -113,10 +113,10 @@ class Swapped:
 
 
 def swap(places: Places, shown: Swapped, bytes_per_token: float) -> tuple[Audit, str, float]:
-    """The preference between two continuations cannot depend on which one stands there.
+    """Check that the preference between two continuations does not depend on which one is shown.
 
-    Returns the audit, where it shows most, and the resolution in bits-per-byte: the smallest
-    average gain that would be seen with 95 % probability.
+    Returns the audit, a text that says where it fails most, and the resolution in bits-per-byte:
+    the smallest average gain that would be detected with 95 % probability.
     """
     sign = places.sign[shown.number].astype(np.float64)
     rest = shown.preference - _expected(shown.preference, places.reference[shown.number])
@@ -129,8 +129,8 @@ def swap(places: Places, shown: Swapped, bytes_per_token: float) -> tuple[Audit,
     which = max(sums, key=lambda name: sums[name])
     n = len(rest)
     noise = float(np.sqrt(np.mean(rest**2) / n)) if n else np.inf
-    # When its continuation stands, a look-ahead that gains g raises the preference by g at
-    # least. When the other one stands it may know and abstain: hence half, hence the 2.
+    # Where the own continuation is shown, a look-ahead that gains g raises the preference by at
+    # least g. Where the other is shown, a cheat may notice it and stay honest: hence the 2.
     nats = 2 * (SWAP_LIMIT + SURE) * noise
     resolution = nats / (np.log(2) * bytes_per_token)
     audit = Audit(
@@ -155,11 +155,11 @@ def swap(places: Places, shown: Swapped, bytes_per_token: float) -> tuple[Audit,
 
 
 def trend(nats: Doubles, reference: Doubles) -> tuple[Audit, float]:
-    """Rows do not become cheaper while serving, beyond what the reference explains.
+    """Check that the loss does not fall while rows are served, beyond what the reference explains.
 
     ``nats`` and ``reference``: mean loss of each scored row by the model and by the n-gram
-    reference, in serving order. Returns the audit, and the smallest average gain, nats a token,
-    that would be seen with 95 % probability of a learner whose rows become cheaper steadily.
+    reference, in serving order. Returns the audit, and the smallest average gain, nats per token,
+    that would be detected with 95 % probability if the loss falls steadily.
     """
     n = len(nats)
     left = reference - reference.mean()
@@ -179,10 +179,11 @@ def trend(nats: Doubles, reference: Doubles) -> tuple[Audit, float]:
 
 
 def rare_gain(nats: Floats, tried: int) -> float:
-    """Return the largest average gain, nats a token, of a theft too rare to be met at a place.
+    """Return the largest average gain, nats per token, of cheating too rarely to be audited.
 
-    What happens at a share of 3 / ``tried`` of all positions is met in ``tried`` of them with 95 %
-    probability. A thief who takes rarely takes the dearest: ``nats`` (rows, positions) are sorted.
+    If a model cheats at a share of 3 / ``tried`` of all positions, ``tried`` audited positions meet
+    it with 95 % probability. A rare cheat gains most where the loss is highest. So the result is
+    the sum of that share of the highest ``nats`` (rows, positions), divided by the number of all.
     """
     taken = int(np.ceil(nats.size * min(1.0, 3 / max(1, tried))))
     dearest = np.partition(nats.ravel(), nats.size - taken)[nats.size - taken :]
@@ -190,11 +191,12 @@ def rare_gain(nats: Floats, tried: int) -> float:
 
 
 def _expected(preference: Doubles, reference: Doubles) -> Doubles:
-    """Predict each preference from the reference's, with a slope learned from earlier ones.
+    """Predict each preference from the reference's, with a slope fitted to earlier preferences.
 
-    Earlier ones only: so what is subtracted is fixed before the coin falls, and the test exact.
+    Only earlier ones are used: so the prediction, which ``swap`` subtracts, is fixed before the
+    coin is drawn, and the test stays exact.
     """
-    prior = 50.0  # as if so much had been seen of a model that agrees with the reference
+    prior = 50.0  # weight of imagined data from a model equal to the reference
     covered = np.cumsum(preference * reference) - preference * reference + prior
     total = np.cumsum(reference**2) - reference**2 + prior
     return reference * covered / total

@@ -1,4 +1,7 @@
-"""What a submission prints: bounded, and cleaned before anybody sees it."""
+"""What a submission prints: kept within bounds, and searched for progress and a final summary.
+
+``text`` and ``summary`` return it as printed; ``last_lines`` is cleaned for display.
+"""
 
 import re
 import threading
@@ -8,10 +11,10 @@ from harness.base.text import clean
 from sandboxes.base import Stream
 
 LOG_BYTES = 1 << 20
-"""What is kept of a submission's output: this much from its beginning, and as much from its end."""
+"""Bytes of a submission's output that are kept from its beginning, and as many from its end."""
 
 LINE_BYTES = 2048
-"""Of the end of an output, where a line on the training is looked for."""
+"""Bytes at the end of the output that are searched for a line on the training."""
 
 STEP = re.compile(r"\bstep\W{1,3}(\d{1,9})(?:/(\d{1,9}))?\b", re.IGNORECASE)
 LOSS = re.compile(r"\bloss\W{1,3}(\d{1,9}(?:\.\d{1,9})?)\b", re.IGNORECASE)
@@ -28,7 +31,7 @@ class Output:
         self._lock = threading.Lock()
 
     def feed(self, _stream: Stream, chunk: bytes) -> None:
-        """Take one chunk of either stream."""
+        """Add one chunk of stdout or stderr."""
         with self._lock:
             self.total += len(chunk)
             room = LOG_BYTES - len(self._head)
@@ -38,24 +41,24 @@ class Output:
                 del self._tail[:-LOG_BYTES]
 
     def text(self) -> bytes:
-        """Return head and tail, with a line that says how much is missing between them."""
+        """Return head and tail, with a line that says how many bytes are missing between them."""
         tail = bytes(self._tail[-LOG_BYTES:])
         cut = self.total - len(self._head) - len(tail)
         middle = f"\n… {cut:,} bytes left out …\n".encode() if cut else b""
         return bytes(self._head) + middle + tail
 
     def summary(self) -> dict[str, str]:
-        """Return the ``name: value`` lines after the last ``---``, as Autoresearch scripts end."""
+        """Return the ``name: value`` lines after the last ``---``, which Autoresearch prints."""
         text = bytes(self._tail[-LOG_BYTES:] or self._head).decode(errors="replace")
         _, mark, rest = f"\n{text}".rpartition("\n---\n")
         pairs = (line.partition(":") for line in rest.splitlines()[:32]) if mark else ()
         return {name.strip(): value.strip() for name, colon, value in pairs if colon}
 
     def progress(self) -> dict[str, Any] | None:
-        """Return what the last line on a step says of the training, as scripts print them.
+        """Return the training progress from the last printed line that names a step.
 
-        ``step 00012 (3.4%) | loss: 5.123``: step, total (0: not told), loss or None, and the
-        share that is done. None without such a line. It is a claim, shown and nothing else.
+        ``step 00012 (3.4%) | loss: 5.123`` gives step, total (0: not printed), loss or None, and
+        the share that is done. None without such a line. It is a claim and is only displayed.
         """
         with self._lock:
             end = bytes((self._tail or self._head)[-LINE_BYTES:])

@@ -1,8 +1,9 @@
-"""What a judge keeps of a batch of next-token logits: a few numbers a position.
+"""What the judge reads from a batch of next-token logits: a few numbers per position.
 
-All of it is taken from one private copy of what the candidate wrote, so that nothing can
-change between a check and its use. The log-softmax is the judge's own, over exactly the
-vocabulary: a submission cannot hand in probabilities that do not sum to one.
+All numbers come from one private copy of the candidate's logits, so that nothing can change
+between a check and its use. The judge computes the log-softmax itself, over exactly the
+vocabulary, so that a submission cannot hand in probabilities that do not sum to one. This file
+reads logits on the host; ``gpu_reader`` reads those on a GPU.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from scorers.wire import LogitsBuffer
 
 LARGEST = 1e4
-"""Logits beyond this count as not finite: no honest model has them, and float32 rounds there."""
+"""Larger logits count as not finite: no honest model has them, and float32 is coarse there."""
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -22,11 +23,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is wanted of one batch.
+    """Which numbers are read from one batch.
 
     targets: token ids (rows, positions), of any integer type. columns: (k,) token ids.
-    sketched: (m,) rows, ascending, whose columns are wanted. picks: (n, 3) of row, position,
-    token, in the order of rows.
+    sketched: (m,) rows, ascending, whose columns are read. picks: (n, 3) of row, position,
+    token, sorted by row.
     """
 
     targets: NDArray[np.integer[Any]]
@@ -40,8 +41,8 @@ class Reading:
     """The answer to a Question.
 
     nats: float32 (rows, positions), -log p of each target. sketch: float32 (m, positions, k),
-    log p of the columns in the rows that are sketched. picks: float32 (n,), log p of the tokens
-    asked for.
+    log p of the tokens ``columns`` in the rows ``sketched``. picks: float32 (n,), log p of the
+    tokens in ``picks``.
     """
 
     nats: Floats
@@ -50,25 +51,25 @@ class Reading:
 
 
 class Reader(Protocol):
-    """Reads the logits that a candidate has just written: ``begin``, ``copied``, ``reading``."""
+    """Reads the logits of batches. For each batch call ``begin``, ``copied``, then ``reading``."""
 
     def begin(self, question: Question) -> None:
-        """Begin to read a batch."""
+        """Begin to read the batch that the candidate has just written."""
         ...
 
     def copied(self) -> int:
         """Wait for the private copy; return how many logits are not finite or beyond LARGEST.
 
-        Only then may the candidate see the next rows: it could else change this answer.
+        The candidate must not see the next rows earlier, or it could change this answer.
         """
         ...
 
     def reading(self) -> Reading:
-        """Wait for the numbers. They last until it is called again."""
+        """Wait for the numbers and return them. They are valid until the next call."""
         ...
 
     def close(self) -> None:
-        """Let go of the buffer. Idempotent."""
+        """Release the buffer. Idempotent."""
         ...
 
 
@@ -81,14 +82,14 @@ class HostReader:
         self._read: tuple[int, Reading] | None = None
 
     def begin(self, question: Question) -> None:
-        """Copy once, then read the copy, a row at a time: a row fits in the cache."""
+        """Copy the logits once, then read the copy row by row: a row fits in the CPU cache."""
         rows, positions = question.targets.shape
         size = rows * positions * self._vocabulary * 4
         copy = np.frombuffer(self._buffer.take(size), np.float32)
         logits = copy.reshape(rows, positions, self._vocabulary)
         normaliser = np.empty((rows, positions), np.float32)
         bad = 0
-        with np.errstate(all="ignore"):  # what is not finite is counted, and then nothing counts
+        with np.errstate(all="ignore"):  # bad logits are counted; with any, no number is used
             for row in range(rows):
                 bad += int(np.count_nonzero(~(np.abs(logits[row]) <= LARGEST)))
                 peak = logits[row].max(axis=1, keepdims=True)
@@ -106,15 +107,15 @@ class HostReader:
         self._read = bad, reading
 
     def copied(self) -> int:
-        """Return what ``Reader.copied`` does: all is done by then."""
+        """Return what ``Reader.copied`` does, without waiting: ``begin`` has finished the work."""
         return self._done[0]
 
     def reading(self) -> Reading:
-        """Return what ``begin`` has read."""
+        """Return the numbers that ``begin`` has read."""
         return self._done[1]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: this reader holds no resources."""
 
     @property
     def _done(self) -> tuple[int, Reading]:

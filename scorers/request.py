@@ -1,4 +1,4 @@
-"""What an evaluation is asked, and what it gives."""
+"""The types that go into an evaluation (Request, Trial) and come out of it (Evaluated)."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -34,18 +34,18 @@ class Request:
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
-        """Where the submission computes."""
+        """The device that the submission computes on."""
         return "cuda" if self.gpus else "cpu"
 
     @property
     def hidden(self) -> Path:
-        """The folder of the rows that it is scored on."""
+        """The folder with the rows that the submission is scored on."""
         return self.data / self.split
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """What an evaluation gives. ``log``: head and tail of what the submission printed."""
+    """Result of an evaluation. ``log``: head and tail of what the submission printed."""
 
     score: Score
     log: bytes = b""
@@ -53,9 +53,9 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One of several evaluations that are made together, with its own watcher and its own end.
+    """One of several evaluations made together, with its own progress callback and cancel event.
 
-    Once ``cancel`` is set it is given up (Cancelled), and the others go on.
+    Once ``cancel`` is set, this evaluation ends with Cancelled and the others go on.
     """
 
     request: Request
@@ -64,7 +64,7 @@ class Trial:
 
 
 Together = Callable[[Sequence[Trial]], Sequence[Evaluated | HarnessError]]
-"""What trains candidates together, on the GPUs of the first request: what became of each, in order.
+"""Function that trains candidates together, on the GPUs of the first request.
 
-See ``tasks.kinds.Kind.together``.
+Returns one result or error for each trial, in order. See ``tasks.kinds.Kind.together``.
 """

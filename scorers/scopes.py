@@ -1,7 +1,8 @@
-"""Where a name of a source comes from: a function of its own, an import, or Python.
+"""Finds where a name in a source file comes from: the file itself, an import, or the built-ins.
 
-Only what is certain is called a function's own: there Python never falls back on a built-in, for
-an unassigned local variable is an error.
+``source.py`` uses it and decides what is refused. A name counts as the file's own only where that
+is certain. In a function it is: Python never falls back on a built-in for an unassigned local
+variable, but raises an error.
 """
 
 import ast
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 OWN = ""
-"""In place of a library's name: what a function or the file itself has bound."""
+"""Stands in place of a library's name for names that a function or the file itself binds."""
 
 Functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 Comprehensions = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -17,28 +18,29 @@ Comprehensions = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """local: names of the functions around, each with the library it is, or OWN. imports: of the
-    file. since: names that a statement of the file itself binds for good, and its last line."""
+    """local: names bound in the enclosing functions, mapped to the library they are, or to OWN.
+    imports: names imported by the file or an enclosing class, mapped to their library. since: names
+    that a top-level statement binds for good, mapped to its last line."""
 
     local: Mapping[str, str]
     imports: Mapping[str, str]
     since: Mapping[str, int]
 
     def real(self, node: ast.Name) -> str | None:
-        """Return the library that a name is, OWN, or None for what may be Python's."""
+        """Return the library that a name is, OWN, or None if the name may be a built-in."""
         if node.id in self.local:
             return self.local[node.id]
         return self.imports.get(node.id) or (OWN if self.bound(node) else None)
 
     def bound(self, node: ast.Name) -> bool:
-        """Say whether a name cannot be a built-in. A file's own can, before it is bound."""
+        """Return whether a name cannot be a built-in. A top-level name can before it is bound."""
         return node.id in self.local or node.lineno > self.since.get(node.id, node.lineno)
 
 
 def running(tree: ast.Module) -> Iterator[tuple[ast.AST, Scope]]:
     """Yield every node that runs when the file is imported, with its scope.
 
-    All but the block of ``if __name__ == "__main__":``, for the shell imports the file.
+    The block of ``if __name__ == "__main__":`` is left out, because the shell imports the file.
     """
     nodes = list(_within(tree.body))
     imports = dict(pair for node in nodes for pair in imported(node))
@@ -59,7 +61,7 @@ def imported(node: ast.AST) -> Iterator[tuple[str, str]]:
 def _visit(
     nodes: Iterable[ast.AST], scope: Scope, around: Mapping[str, str], *, top: bool = False
 ) -> Iterator[tuple[ast.AST, Scope]]:
-    """``around``: names of the functions around, which functions in a class see past it."""
+    """``around``: names of the enclosing functions, which methods see; class names are left out."""
     for node in nodes:
         if top and _is_main_block(node):
             yield from _visit(node.orelse, scope, around)  # type: ignore[attr-defined]
@@ -107,7 +109,7 @@ def _is_main_block(node: ast.AST) -> bool:
 
 
 def _bound(body: Iterable[ast.AST], args: ast.arguments | None = None) -> dict[str, str]:
-    """Return what a function, or a class, binds itself."""
+    """Return the names that a function or class binds, mapped to their library or to OWN."""
     found: dict[str, str] = {}
     elsewhere: set[str] = set()
     for node in _within(body):
@@ -123,7 +125,7 @@ def _bound(body: Iterable[ast.AST], args: ast.arguments | None = None) -> dict[s
 
 
 def _bound_for_good(tree: ast.Module) -> dict[str, int]:
-    """Return the names that the file's own statements bind, unless one can become unbound."""
+    """Return the names that top-level statements bind and nothing unbinds, with the last line."""
     found: dict[str, int] = {}
     for node in tree.body:
         bound = [name for name, _ in imported(node)]
@@ -150,7 +152,7 @@ def _bound_for_good(tree: ast.Module) -> dict[str, int]:
 
 
 def _within(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
-    """Yield the nodes of one scope, functions and classes in it by their names only."""
+    """Yield the nodes of one scope. Functions and classes are yielded, but not their contents."""
     waiting = [n for n in body if not _is_main_block(n)]
     while waiting:
         node = waiting.pop()
@@ -160,7 +162,7 @@ def _within(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
 
 
 def names(node: ast.AST) -> Iterator[str]:
-    """Yield the names that a node binds, imports apart."""
+    """Yield the names that a node binds, except by an import."""
     match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             yield name

@@ -6,10 +6,10 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 CONDITIONS = ("task", "data", "scorer", "profile", "isolation", "hardware", "torch")
-"""What must agree before two scores may stand in one table: the names in a ``key``."""
+"""Names of the conditions in a ``key``: all must agree before two scores may share one table."""
 
 SCORER_VERSION = "4"
-"""Raised by hand whenever a change here may move a score or a verdict; see CHANGELOG, Scores."""
+"""Increased by hand whenever a change here may move a score or a verdict; see CHANGELOG, Scores."""
 
 
 class Strict(BaseModel):
@@ -17,7 +17,7 @@ class Strict(BaseModel):
 
 
 class Reason(StrEnum):
-    """Why a submission is invalid. ``REPORTED`` are those that come from inside a sandbox, too."""
+    """Why a submission is invalid. Those in ``REPORTED`` may also come from inside the sandbox."""
 
     SYNTAX_ERROR = "syntax_error"
     IMPORT_ERROR = "import_error"
@@ -54,11 +54,11 @@ REPORTED = frozenset(
         Reason.TOO_LARGE,
     }
 )
-"""What a runner may give as its reason. The others are the judge's: nobody else can find them."""
+"""Reasons that a runner may report. Only the judge can find the other reasons."""
 
 
 class Audit(Strict):
-    """One check. ``value`` may not exceed ``threshold``; ``power`` says what it would catch."""
+    """One check. ``value`` may not exceed ``threshold``; ``power`` says what it would detect."""
 
     name: str
     passed: bool
@@ -68,11 +68,11 @@ class Audit(Strict):
 
 
 class GpuRecord(Strict):
-    """What was seen of one GPU during an evaluation: evidence, never compared.
+    """What was observed of one GPU during an evaluation: evidence that is never compared.
 
-    ``verdict``: "undisturbed", "disturbed: who or what", or "cannot tell: why". Ranges are lowest
-    and highest sample; ``power_w`` the highest; ``throttled`` the share of samples; None or empty
-    where the card or the machine does not say.
+    ``verdict``: "undisturbed", "disturbed: who or what", or "cannot tell: why". Ranges are the
+    lowest and highest sample; ``power_w`` is the highest; ``throttled`` is the share of samples for
+    each reason. A field is None or empty if the card or the machine does not report it.
     """
 
     uuid: str
@@ -87,7 +87,7 @@ class GpuRecord(Strict):
 
 
 class Conditions(Strict):
-    """Under what a score was made. Scores compare only where ``key`` agrees."""
+    """Conditions under which a score was made. Two scores compare only if their ``key`` agrees."""
 
     task_hash: str
     data_hash: str
@@ -97,7 +97,7 @@ class Conditions(Strict):
     split: Literal["search", "test"]
     sandbox: str
     image: str = ""
-    """The digest of the sandbox's image, where it has one."""
+    """Digest of the sandbox's image, if it has one."""
     isolated: bool
     unenforced: tuple[str, ...]
     judge_uid: int
@@ -110,12 +110,12 @@ class Conditions(Strict):
 
     @property
     def key(self) -> dict[str, str]:
-        """Return what must agree before two scores may stand in one table."""
+        """Return the conditions that must agree before two scores may share one table."""
         return key(self, profile=self.profile, isolated=self.isolated)
 
 
 class _Resolved(Protocol):
-    """What a score and a run's lock have in common."""
+    """Fields that the conditions of a score and a run's lock have in common."""
 
     task_hash: str
     data_hash: str
@@ -125,7 +125,7 @@ class _Resolved(Protocol):
 
 
 def key(made: _Resolved, *, profile: str, isolated: bool) -> dict[str, str]:
-    """Return what must agree before two scores may stand in one table."""
+    """Return the conditions that must agree before two scores may share one table."""
     isolation = "isolated" if isolated else "NOT ISOLATED"
     hardware = " ".join(map(str, made.hardware.values()))
     torch = made.versions.get("torch", "none")
@@ -138,15 +138,15 @@ def key(made: _Resolved, *, profile: str, isolated: bool) -> dict[str, str]:
 class Score(Strict):
     """The judge's verdict on one submission.
 
-    ``score`` is the metric on the split named in the conditions; None when invalid. What an
-    audit then made of no account stands in ``measured``.
+    ``score`` is the metric on the split named in the conditions; None when invalid. ``measured`` is
+    the measured metric, also for a submission that an audit made invalid.
     ``resolution`` is the smallest gain by looking ahead or by learning while serving, in the
-    metric, that would have been seen with 95 % probability. None where the task's audits have no
-    such number. ``strict`` is "held" where the score is of the exported model in fresh processes,
-    "unavailable: why" where that was asked for in vain, None where it was not.
-    ``claim`` is what the submission says of itself; nothing is decided by it.
-    ``seconds``: ``train`` from spawn to the first served prediction, ``serve`` from there
-    to the last, ``judge`` the judge's own work, ``total`` everything.
+    metric, that would have been detected with 95 % probability. None if the task's audits have no
+    such number. ``strict`` begins with "held" if the score is of the exported model in fresh
+    processes, is "unavailable: why" if that was requested but not possible, and None if it was not
+    requested. ``claim`` is what the submission reports about itself; it decides nothing.
+    ``seconds``: ``train`` from start to the first served prediction, ``serve`` from there to the
+    last, ``judge`` the judge's own work, ``total`` everything.
     """
 
     format: Literal[1] = 1

@@ -1,11 +1,12 @@
-"""Does the road of every submission work here? One tiny evaluation of the task's own, beforehand.
+"""Tests before a run that this machine can evaluate submissions, by one tiny evaluation.
 
-Without it a machine's fault looks like the submission's: a package that the sandbox does not see
-is an import error of every node, a folder that it may not read an early exit, and a model that is
-paid for each of them. So what a task brings along is trained and served first, by the same
-sandbox, runner, wire and judge, with the smallest settings. It takes a few seconds, once.
+Without this test a fault of the machine looks like a fault of the submission: a package that the
+sandbox does not see is an import error in every node, a folder that it may not read is an early
+exit, and the run pays for model calls for each of these nodes. So a reference submission of the
+task is trained and served first, by the same sandbox, runner, wire and judge, with the smallest
+settings. This takes a few seconds, once.
 
-Only success is remembered, for as long as nothing changes that it may hang on.
+Only success is remembered, and only until something changes that the result may depend on.
 """
 
 import contextlib
@@ -38,24 +39,24 @@ from tasks.definition import Value
 from tasks.spec import Design, Task
 
 ALWAYS = ("numpy",)
-"""What ``candidate.py`` itself imports."""
+"""Packages that ``candidate.py`` itself imports."""
 
 SMALL: dict[str, Value] = {
     **{"steps": 2, "batch_size": 4, "warmup": 0, "time_budget": 0.1},
     **{"dim": 8, "depth": 1, "heads": 1, "mlp_dim": 8},
     **{"audit_rows": 16, "twins": 4, "repeats": 4},
 }
-"""Settings of our runners and judges at their smallest; those that a task has are replaced."""
+"""Smallest settings of our runners and judges. They replace only settings that a task has."""
 CUT: dict[str, Value] = {"seq_len": 32}
-"""Settings that are replaced even where a task leaves them out."""
+"""Settings that are set even if a task leaves them out."""
 
 TRAINING_SEED, AUDIT_SEED = 0, "self-test"
 PATIENCE_S = 300.0
-"""What our own code ends within on a machine that is merely busy."""
+"""Time limit within which our own code ends even on a busy machine."""
 LAST_LINES = 600
 
 EXTRAS = {"torch": "'aira-harness[torch]'"}
-"""Packages that one of our extras brings, in the versions that were tested."""
+"""Packages that an extra of the harness installs, in the versions that were tested."""
 
 _IMPORT = """
 import importlib, json, sys
@@ -71,9 +72,10 @@ print(json.dumps(found))
 
 
 def passed(request: Request) -> bool:
-    """Return whether the sandbox that ``request`` would use was tested, and nothing changed since.
+    """Return whether the sandbox that ``request`` would use was tested and has not changed since.
 
-    ``request``: any of the task and profile; its files are not used, nor its GPUs but their model.
+    ``request``: any request of the task and profile. Its files are not used, and of its GPUs only
+    the model and the power cap count.
     """
     return _good(_passed(request))
 
@@ -81,19 +83,19 @@ def passed(request: Request) -> bool:
 def require(request: Request, *, say: Callable[[str], None]) -> None:
     """Test the sandbox that ``request`` would use, unless it ``passed`` before.
 
-    Raises ConfigError where a package is missing, InfrastructureError where anything else is wrong.
+    Raises ConfigError if a package is missing, InfrastructureError if anything else is wrong.
     """
     passed = _passed(request)
     if _good(passed):
         return
-    with _alone(passed):  # of many runs begun at once one tests, and the others wait for it
+    with _alone(passed):  # of several runs that start together, one tests and the others wait
         if not _good(passed):
             say(f"testing the sandbox ({request.backend.name}) with a submission of our own …")
             check(request)
 
 
 def check(request: Request, cancel: threading.Event | None = None) -> None:
-    """Test it in any case. Raises as ``require`` does."""
+    """Test the sandbox even if it ``passed`` before. Raises as ``require`` does."""
     task, backend = request.task, request.backend
     passed = _passed(request)
     with contextlib.suppress(OSError):
@@ -106,7 +108,7 @@ def check(request: Request, cancel: threading.Event | None = None) -> None:
     )
     if (own := task.self_test()) is not None:
         score = _tried(request, own, cancel)
-        # An error in its own lines is the design's: they ran, so the way there is good.
+        # An error in the design's own lines is no fault of the machine: the sandbox ran them.
         broken = score.reason is Reason.RUNTIME_ERROR and not may_be_ours(score, task)
         if score.measured is None and not broken:
             raise InfrastructureError(
@@ -126,9 +128,9 @@ def evaluate(
     observe: Observe = lambda what, details: None,
     cancel: threading.Event | None = None,
 ) -> Evaluated:
-    """``evaluate`` of ``scorers.evaluate``, but a fault of this machine is nobody's score.
+    """Evaluate like ``scorers.evaluate``, but test the machine if it may have caused the failure.
 
-    Raises also what ``check`` does.
+    So a fault of this machine does not become a score. Also raises what ``check`` raises.
     """
     evaluated = evaluation.evaluate(request, observe=observe, cancel=cancel)
     if may_be_ours(evaluated.score, request.task):
@@ -137,28 +139,28 @@ def evaluate(
 
 
 def may_be_ours(score: Score, task: Task) -> bool:
-    """Return whether a bad end could as well be the machine's; the submission may pretend it."""
+    """Return whether the machine may have caused a failure; a submission can also pretend this."""
     said = score.message
     match score.reason:
         case Reason.IMPORT_ERROR:
             return any(name in said for name in needs(task))
         case Reason.EXITED_EARLY | Reason.CRASHED:
-            # It never connected, or its last words are a traceback of our own runner.
+            # It never connected, or its last output is a traceback of our own runner.
             return score.conditions.candidate_uid is None or "/runner/" in said
         case Reason.RUNTIME_ERROR:
-            return 'File "' not in said  # no line of the submission had a part in it
+            return 'File "' not in said  # no line of the submission is in the traceback
     return False
 
 
 def needs(task: Task) -> tuple[str, ...]:
-    """Return the modules without which no submission of the task can be scored."""
+    """Return the modules that every submission of the task needs in order to be scored."""
     return tuple(dict.fromkeys((*ALWAYS, *task.definition.needs)))
 
 
 def imports(backend: Backend, modules: Sequence[str], spec: SandboxSpec) -> None:
-    """Import modules in a sandbox. Raises ConfigError where one is missing from it.
+    """Import modules in a sandbox. Raises ConfigError if a module is missing there.
 
-    Raises InfrastructureError where Python does not start there, or a module is broken.
+    Raises InfrastructureError if Python does not start in the sandbox, or a module is broken.
     """
     with backend.open(spec) as sandbox:
         argv = [sandbox.python, "-I", "-B", "-c", _IMPORT, *modules]
@@ -192,7 +194,7 @@ def imports(backend: Backend, modules: Sequence[str], spec: SandboxSpec) -> None
 
 
 def _tried(request: Request, own: Design, cancel: threading.Event | None) -> Score:
-    """Evaluate the task's own submission, small."""
+    """Evaluate the task's own design ``own`` with the smallest settings."""
     task, profile = request.task, request.task.profile(request.profile)
     limits = profile.limits
     patient = {
@@ -227,7 +229,7 @@ def _smaller(values: dict[str, Value]) -> dict[str, Value]:
 
 
 def _why(name: str, backend: Backend) -> str:
-    """Say where a module is that the sandbox does not see, if anywhere."""
+    """Return where on this machine a module is that the sandbox does not see, if it is anywhere."""
     found = None
     if not backend.image:
         with contextlib.suppress(ImportError, ValueError):
@@ -248,7 +250,7 @@ def _install(names: Sequence[str], backend: Backend, *, again: bool = False) -> 
 
 
 def _passed(request: Request) -> Path:
-    """Return the file that says, if anything stands in it, that this very environment is good."""
+    """Return the file that, if not empty, says that exactly this environment passed the test."""
     places = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sys.executable}
     told = [
         _sources(),
@@ -266,7 +268,7 @@ def _passed(request: Request) -> Path:
     digest = sha256("\0".join(told).encode()).hexdigest()[:24]
     try:
         return state.root() / "self-tests" / digest
-    except SandboxStartError:  # no sandbox can be opened either, which will say so
+    except SandboxStartError:  # opening a sandbox will fail too, and report this
         return Path(os.devnull, digest)
 
 
@@ -279,7 +281,7 @@ def _good(passed: Path) -> bool:
 
 @contextlib.contextmanager
 def _alone(passed: Path) -> Iterator[None]:
-    """Hold the file's lock, where there can be one; the kernel frees it, whatever ends us."""
+    """Hold the file's lock if possible; the kernel frees it even if this process is killed."""
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):
             passed.parent.mkdir(exist_ok=True)
@@ -298,7 +300,7 @@ def _modified(place: str) -> int:
 
 @cache
 def _sources() -> str:
-    """Return a hash of what makes our sandboxes."""
+    """Return a hash of the source of the ``sandboxes`` package."""
     told = sha256()
     for file in sorted(Path(next(iter(sandboxes.__path__))).glob("*.py")):
         told.update(file.read_bytes())

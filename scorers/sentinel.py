@@ -1,7 +1,7 @@
-"""Watches the GPUs of one evaluation: a sample a second, and a verdict on who disturbed it.
+"""Watches the GPUs of one evaluation: one sample per second, and a verdict on who disturbed them.
 
-Evidence, not a condition: clocks and neighbours differ from score to score. What must agree
-before scores compare (model and power cap) is in ``conditions.hardware``.
+The records are evidence and not a condition, because clocks and neighbours differ from score to
+score. What must agree before scores compare (model and power cap) is in ``conditions.hardware``.
 """
 
 import threading
@@ -19,7 +19,7 @@ EVERY_S = 1.0
 UNDISTURBED = "undisturbed"
 
 _SLOWED = ("hw_slowdown", "hw_thermal_slowdown", "sw_thermal_slowdown", "hw_power_brake_slowdown")
-"""Not ``sw_power_cap``: a card that works hard is at its cap, and the cap is a condition."""
+"""Without ``sw_power_cap``: a card that works hard is at its cap, and the cap is a condition."""
 
 _TOLD = ("sw_power_cap", *_SLOWED)
 _STUCK_S = 5.0
@@ -28,7 +28,7 @@ Sample = Callable[[Iterable[str]], tuple[Facts, ...]]
 
 
 class Sentinel:
-    """Samples while the ``with`` block runs; ``records`` then has one entry a GPU."""
+    """Samples while the ``with`` block runs; ``records`` then has one entry per GPU."""
 
     def __init__(self, uuids: tuple[str, ...], sample: Sample = nvml.snapshot) -> None:
         self._uuids, self._sample = uuids, sample
@@ -36,7 +36,7 @@ class Sentinel:
         self._seen: dict[str, list[Facts]] = {uuid: [] for uuid in uuids}
         self._neighbours: dict[str, Counter[int]] = {uuid: Counter() for uuid in uuids}
         self._unknown: dict[str, Counter[int]] = {uuid: Counter() for uuid in uuids}
-        # A daemon: a driver that hangs must not keep the harness from ending.
+        # A daemon thread, so that a driver that hangs cannot keep the harness from ending.
         self._thread = threading.Thread(target=self._main, name="gpu-sentinel", daemon=True)
 
     def __enter__(self) -> Self:
@@ -56,7 +56,7 @@ class Sentinel:
 
     @property
     def records(self) -> tuple[GpuRecord, ...]:
-        """Return what was seen of each GPU."""
+        """Return the record of each GPU."""
         return tuple(self._record(uuid) for uuid in self._uuids)
 
     def _main(self) -> None:
@@ -105,7 +105,7 @@ class Sentinel:
             return "disturbed: " + "; ".join(found)
         if not any(f.pids is not None for f in seen):
             return f"cannot tell: {nvml.unavailable() or 'the card names no processes'}"
-        # Seen once it may just have ended; seen twice it is outside of our pid namespace.
+        # A process seen once may have just ended; seen twice, it is outside of our pid namespace.
         if any(n > 1 for n in self._unknown[uuid].values()):
             return "cannot tell: NVML names processes by numbers that mean nothing here"
         return UNDISTURBED

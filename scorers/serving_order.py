@@ -1,9 +1,9 @@
-"""In which order a language model is shown its rows: one that tells it nothing.
+"""The order in which a language model is served its rows; the order reveals nothing about them.
 
 Scored rows, audited rows and their twins come in one random sequence, in batches of one fixed
-size (another size would make a compiled candidate compile again). Some rows come a second
-time, late. A row never shares a batch with its repeat or its twin: a look across the batch
-would else be a look at the answer.
+size (another size would make a compiled candidate compile again). Some rows come a second time,
+late. If there are enough rows, none shares a batch with its repeat or its twin, where a model that
+looks across the batch would see the answer. ``audits.plan`` makes the order for classifiers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,9 @@ def batches(
 ) -> list[Ints]:
     """Return batches of exactly ``size`` item numbers that hold every item at least once.
 
-    ``twins`` maps items to their twins, both ways. ``repeats`` come again, after their first
-    time and in the later half of all. The last batch is filled up with further repeats.
+    ``twins`` maps items to their twins, both ways. The items in ``repeats`` come again, after their
+    first time and in the later half of the sequence. Batches at the end that cannot be filled
+    otherwise are filled with further repeats.
     """
     place = np.empty(items)
     place[rng.permutation(items)] = np.arange(items)
@@ -59,7 +60,7 @@ def batches(
 def _filled(
     batch: list[int], items: int, twins: Mapping[int, int], size: int, rng: np.random.Generator
 ) -> list[int]:
-    """Fill a batch with other items; where there are too few, with any."""
+    """Fill a batch with items that are neither in it nor twins of it; if too few, with any."""
     taken = {*batch, *(twins[i] for i in batch if i in twins)}
     rest: list[int] = []
     for item in rng.permutation(items):

@@ -1,14 +1,15 @@
-"""What the text of a submission shows, read without running it.
+"""Static check of a submission's source: parses it and reports what it uses, without running it.
 
-Runs as a program of its own (``submission.READER``), because deep nesting can crash the parser
-and must not take the judge along. It prints one JSON object: ``hyperparameters`` (a dict, or null
-where there is none, or a sentence about what is wrong), ``reaches`` (lines, words, and what to
-write instead) and ``constant_bytes``; or ``{"syntax": …}``.
+Runs as a separate process (``submission.READER``), because deep nesting can crash the parser,
+which must not crash the judge. It prints one JSON object: ``hyperparameters`` (a dict, null if
+there are none, or a sentence about what is wrong), ``reaches`` (line, words, and what to write
+instead) and ``constant_bytes``; or ``{"syntax": …}``. ``submission.py`` decides what is rejected.
 
-``reaches`` holds what a mechanism does not need: files, processes, the interpreter's insides,
-gradients and optimisers. Such a list cannot be complete, for torch is large and Python is
-dynamic, so it goes by names wherever they stand (``allowed.py``), and it is no wall: the sandbox
-is. It is there so that a model cannot quietly train otherwise than the fixed shell does.
+``reaches`` lists uses of what a mechanism does not need: files, processes, the interpreter's
+internals, gradients and optimisers. Such a list cannot be complete, because torch is large and
+Python is dynamic. So it matches names wherever they appear (``allowed.py``), and it is not a
+security barrier: the sandbox is. Its purpose is that a model cannot train in another way than the
+fixed shell without being noticed.
 """
 
 import ast
@@ -22,19 +23,19 @@ from scorers import allowed, scopes
 from scorers.scopes import OWN, Scope
 
 LOADERS = ("triton.language", "self")
-"""What may ``load``: a kernel is made of ``tl.load``; on other objects it reads files."""
+"""Objects whose ``load`` may be used: kernels need ``tl.load``; on other objects it reads files."""
 
 SETTINGS = ("torch", "backends")
 """The part of a library that may be assigned to."""
 
 LONG_NAME = 40
-"""Characters. A longer identifier counts as a constant: names can carry data, too."""
+"""Characters. A longer identifier counts as a constant, because names can carry data too."""
 
 GETTERS = frozenset({"getattr", "setattr"})
-"""To be called, with names written out."""
+"""Functions that may only be called; see ``_Reader._bad_getter`` for their arguments."""
 
 CONFIGURED = frozenset({"level", "format", "datefmt", "style", "force"})
-"""What ``logging.basicConfig`` may be told: the others are files and handlers."""
+"""Allowed arguments of ``logging.basicConfig``: the others name files and handlers."""
 
 HANDLERS = frozenset({"logging.StreamHandler", "logging.NullHandler"})
 
@@ -43,7 +44,7 @@ Words = tuple[str, str]
 
 
 def reaches(tree: ast.Module) -> list[Found]:
-    """Return line, words and what to write instead of all that a mechanism has no use for."""
+    """Return (line, words, what to write instead) for each use that a mechanism does not need."""
     reader = _Reader(tree)
     found: set[Found] = set()
     for node, scope in scopes.running(tree):
@@ -53,7 +54,7 @@ def reaches(tree: ast.Module) -> list[Found]:
 
 
 class _Reader:
-    """Knows the whole of a file: what stands around a node, and what it passes names on to."""
+    """Checks nodes with knowledge of the whole file: parent nodes, and calls that pass names on."""
 
     def __init__(self, tree: ast.Module) -> None:
         nodes = list(ast.walk(tree))
@@ -61,8 +62,8 @@ class _Reader:
         self.passing = {id(call) for n in nodes for call in _passing_on(n)}
 
     def reached(self, node: ast.AST, scope: Scope) -> Iterator[Words]:
-        """Yield what is refused of one node, and what to write instead."""
-        # The block of ``__name__ == "__main__"`` is not read: nothing may change that name.
+        """Yield what is refused in one node, and what to write instead."""
+        # The block of ``__name__ == "__main__"`` is skipped, so nothing may change that name.
         if "__name__" in (getattr(node, field, "") for field in ("name", "asname", "rest")):
             yield "`__name__ = …`", allowed.DUNDER
         match node:
@@ -123,7 +124,7 @@ class _Reader:
             yield from _forbidden(name, written)
 
     def _fine_dunder(self, node: ast.Attribute) -> bool:
-        """Say whether a name with double underscores reaches nothing but the object itself."""
+        """Return whether a name with double underscores gives access to the object itself only."""
         name, call = node.attr, self.parents[id(node)]
         match node.value:
             case ast.Call(func=ast.Name(id="super"), args=[]) if name in allowed.OF_SUPER:
@@ -184,7 +185,7 @@ def _bad_import(node: ast.Import | ast.ImportFrom) -> Iterator[Words]:
 
 
 def _forbidden(name: str, written: str) -> Iterator[Words]:
-    """Yield what is refused of an attribute of that name, whatever has it."""
+    """Yield what is refused of an attribute of that name, whatever object it belongs to."""
     rule = allowed.rule(name, allowed.ATTRIBUTES)
     if rule:
         yield written, rule.instead
@@ -193,7 +194,7 @@ def _forbidden(name: str, written: str) -> Iterator[Words]:
 
 
 def _documented(real: list[str]) -> bool:
-    """Say whether a dotted name that begins with a module of Python's own goes on by its rules."""
+    """Return False for a dotted name with an undocumented member of a standard-library module."""
     for end in range(len(real), 0, -1):
         if (module := ".".join(real[:end])) in allowed.STANDARD:
             return end == len(real) or allowed.member(module, real[end])
@@ -201,13 +202,13 @@ def _documented(real: list[str]) -> bool:
 
 
 def _unlike_a_module(parent: ast.AST | None, node: ast.Attribute) -> bool:
-    """Say whether an attribute is used as no module can be, or is only given a value.
+    """Return whether an attribute is used as a module cannot be, or is only assigned to.
 
-    A module called, indexed or looped over is an error, so what an attribute of such a name holds
-    is not the module.
+    Calling, indexing or looping over a module is an error, so an attribute used in this way does
+    not hold a module.
     """
     if not isinstance(node.ctx, ast.Load):
-        return not isinstance(parent, ast.AugAssign)  # that reads it, too
+        return not isinstance(parent, ast.AugAssign)  # ``+=`` also reads the attribute
     match parent:
         case ast.Call(func=used) | ast.Subscript(value=used, ctx=ast.Load()):
             return used is node
@@ -217,7 +218,7 @@ def _unlike_a_module(parent: ast.AST | None, node: ast.Attribute) -> bool:
 
 
 def _harmless_logging(name: str, call: ast.AST | None) -> bool:
-    """Say whether a call that sets logging up names no file and no class but stream handlers."""
+    """Return whether a call that sets up logging names no file and no class but stream handlers."""
     if not isinstance(call, ast.Call):
         return False
     if name == "basicConfig":
@@ -243,9 +244,9 @@ def _plain_handlers(value: object) -> bool:
 
 
 def _passing_on(node: ast.AST) -> Iterator[ast.Call]:
-    """Yield the calls by which a ``__getattr__`` passes its name on to a part of ``self``.
+    """Yield the calls in which a ``__getattr__`` passes its name on to a part of ``self``.
 
-    With its own argument, as it came: so a name that is computed elsewhere does not get there.
+    The call must pass on the unchanged argument, so that no computed name gets there.
     """
     match node:
         case ast.FunctionDef(name="__getattr__", args=ast.arguments(args=[_, ast.arg(arg=given)])):
@@ -295,9 +296,9 @@ def _hidden(name: str) -> bool:
 
 
 def _real(node: ast.expr, scope: Scope) -> list[str]:
-    """Return the names of a dotted expression, the library's own in place of the first.
+    """Return the names of a dotted expression, the first one replaced by its library's real name.
 
-    The first is empty where it is no library.
+    The first is empty if it is not a library.
     """
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
@@ -308,7 +309,7 @@ def _real(node: ast.expr, scope: Scope) -> list[str]:
 
 
 def _chain(node: ast.expr) -> list[str]:
-    """Return the names of a dotted expression; the first is … where it is no name."""
+    """Return the names of a dotted expression; the first is … if it is not a plain name."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
@@ -318,10 +319,10 @@ def _chain(node: ast.expr) -> list[str]:
 
 
 def constant_bytes(tree: ast.AST) -> int:
-    """Return how many bytes the constants of a source come to when compressed.
+    """Return the compressed size in bytes of the constants of a source.
 
-    Strings that stand as statements are left out: they are documentation, and what ``reaches``
-    finds keeps a program from reading it.
+    Strings that are statements are left out: they are documentation, and ``reaches`` finds
+    attempts to read them.
     """
     documentation = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
     constants: list[str] = []
@@ -334,7 +335,7 @@ def constant_bytes(tree: ast.AST) -> int:
 
 
 def hyperparameters(tree: ast.Module) -> dict[str, Any] | str | None:
-    """Return the literal HYPERPARAMETERS, None if there is none, or what is wrong with it."""
+    """Return the literal HYPERPARAMETERS, None if there are none, or what is wrong with them."""
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else []
         if not any(isinstance(t, ast.Name) and t.id == "HYPERPARAMETERS" for t in targets):

@@ -1,12 +1,12 @@
-"""Rows for the swap test: text that at secret places goes on in one of two natural ways.
+"""Makes rows for the swap test: text that at secret places continues in one of two natural ways.
 
-At a *place*, two continuations stand to choose: the document's own, and one taken from where
-the same tokens precede elsewhere in the hidden text. A coin that the candidate has no way to
-know decides which one it is shown. A causal model's preference for the one over the other is
-fixed before it sees either, and so cannot depend on the coin (see ``language_audits.swap``).
+At a *place* there are two possible continuations: the document's own, and one from another part
+of the hidden text that follows the same tokens. A random coin, unknown to the candidate, decides
+which one is shown. A causal model's preference between the two is fixed before it sees either,
+and so cannot depend on the coin. The test itself is ``language_audits.swap``.
 
-Whichever way the coin falls, what follows is natural text until the next place; the rows are
-packed as the scored ones are, out of documents that are used for nothing else.
+Either continuation is natural text until the next place. The rows are packed like the scored
+rows, from documents that are used for nothing else.
 """
 
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ from tasks.packing import pack
 
 LONGEST_CONTEXT = 3
 TRIES = 8
-"""Continuations drawn for a place; the one that the reference finds most nearly as likely is taken:
-what is equally natural is hardest to tell apart, and gives the test the least noise."""
+"""Continuations drawn for a place. The one whose probability under the reference is closest to that
+of the document's own is taken: it is hardest to tell apart, and gives the test the least noise."""
 
 NONE = -1
 
@@ -29,10 +29,10 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Hidden documents, each beginning with BOS, end to end.
+    """Hidden documents, concatenated, each beginning with BOS.
 
-    tokens: uint16 (n,). starts: int64 (documents + 1,). reference: float32 (4, n), [k, t] the
-    log probability (nats) of token t after the k before it, by the n-gram reference.
+    tokens: uint16 (n,). starts: int64 (documents + 1,). reference: float32 (4, n); [k, t] is the
+    log probability (nats) of token t given the k tokens before it, by the n-gram reference.
     """
 
     tokens: NDArray[np.uint16]
@@ -43,12 +43,13 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """All places, sorted by row and position; arrays of one length.
+    """All places, sorted by row and position; arrays of equal length.
 
-    ``position``: where the model is asked; the continuation begins at the next input. ``own``
-    and ``other``: first tokens of the two continuations. ``sign``: +1 where the document's own
-    stands, -1 where the other does. ``reference``: log p(own) - log p(other) by the reference.
-    ``absent``: where in the stream the continuation that was not shown begins.
+    ``position``: where the preference is read; the continuation begins at the next input. ``own``
+    and ``other``: first tokens of the two continuations. ``sign``: +1 where the document's own is
+    shown, -1 where the other is. ``reference``: log p(own) - log p(other) by the reference.
+    ``after_bos``: whether the token at ``position`` is BOS. ``absent``: where in the stream the
+    continuation that is not shown begins.
     """
 
     row: Ints
@@ -63,7 +64,7 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Spliced:
-    """rows: uint16 (rows, length + 1)."""
+    """Audited rows, uint16 (rows, length + 1), and their places."""
 
     rows: NDArray[np.uint16]
     places: Places
@@ -76,10 +77,10 @@ class _Document:
 
 
 def alternatives(stream: Stream, rng: np.random.Generator) -> tuple[Ints, NDArray[np.int8]]:
-    """Return for every stream position another one after the same tokens, and how many agree.
+    """Return for every stream position another one with the same last tokens, and how many agree.
 
-    Both int (n,): ``NONE`` where no other position goes on differently. The longest context
-    of at most LONGEST_CONTEXT tokens is used for which there is another continuation.
+    Both int (n,). The next tokens of the two positions differ. Tries LONGEST_CONTEXT tokens first,
+    then fewer, until one of TRIES draws continues differently; NONE and 0 if none does.
     """
     tokens = stream.tokens.astype(np.int64)
     n = len(tokens)
@@ -110,7 +111,7 @@ def alternatives(stream: Stream, rng: np.random.Generator) -> tuple[Ints, NDArra
 
 
 def splice(stream: Stream, rows: int, length: int, gap: int, rng: np.random.Generator) -> Spliced:
-    """Return at most ``rows`` rows of ``length`` + 1 tokens with a place every ``gap`` or so."""
+    """Return at most ``rows`` rows of ``length`` + 1 tokens, a place about every ``gap``."""
     elsewhere, agree = alternatives(stream, rng)
     documents: list[_Document] = []
 
@@ -132,7 +133,7 @@ def splice(stream: Stream, rows: int, length: int, gap: int, rng: np.random.Gene
             out[count, at : at + take] = document.tokens[:take]
             whole = take == len(document.tokens)
             for offset, here, there, sign in document.places:
-                # The last target is never sent: nothing to look ahead to.
+                # The last target is never sent, so no model can look ahead to it.
                 if (
                     offset + 1 < take or (whole and offset + 1 == take)
                 ) and at + offset + 1 < length:
@@ -143,14 +144,14 @@ def splice(stream: Stream, rows: int, length: int, gap: int, rng: np.random.Gene
 
 
 def one_a_row(places: Places, rng: np.random.Generator) -> Ints:
-    """Return the number of one place of each row that has any, picked evenly, in row order."""
+    """Return the index of one place, drawn uniformly, for each row that has any; in row order."""
     order = rng.permutation(len(places.row))
     chosen: Ints = order[np.unique(places.row[order], return_index=True)[1]]
     return chosen
 
 
 def twin(stream: Stream, spliced: Spliced, place: int) -> NDArray[np.uint16]:
-    """Return the row of a place as it would be had the coin fallen the other way."""
+    """Return the row of a place, from the place on replaced by the continuation not shown there."""
     places = spliced.places
     copy: NDArray[np.uint16] = spliced.rows[places.row[place]].copy()
     at = int(places.position[place]) + 1
@@ -162,13 +163,16 @@ def twin(stream: Stream, spliced: Spliced, place: int) -> NDArray[np.uint16]:
 def _chain(
     stream: Stream, start: int, elsewhere: Ints, gap: int, longest: int, rng: np.random.Generator
 ) -> _Document:
-    """Walk the stream from a document's start to the end of the document the walk ends in."""
+    """Copy a document, jumping to another one at places where the coin says so.
+
+    Stops at the end of the document that it is then in, or after ``longest`` tokens.
+    """
     text: list[int] = []
     places: list[tuple[int, int, int, int]] = []
     here = start
     last = len(stream.tokens) - 1
-    # Half of the documents are asked for their very first word: a look-ahead only after BOS
-    # would else hide among the others.
+    # Half of the documents have their first place right after BOS: otherwise a look-ahead that
+    # happens only there would be hidden among the other places.
     left = 0 if rng.random() < 0.5 else int(rng.integers(1, 2 * gap))
     while len(text) < longest:
         text.append(int(stream.tokens[here]))

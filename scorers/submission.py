@@ -1,4 +1,7 @@
-"""What can be said of a submission from its text alone, before any of it runs."""
+"""Checks a submission by its source text, before any of it runs: files, size, names, constants.
+
+``source`` parses the text in a separate process; ``allowed`` lists the names that are refused.
+"""
 
 import json
 import subprocess
@@ -16,14 +19,14 @@ from tasks.spec import Task
 from tasks.submissions import SUBMISSIONS
 
 CONSTANTS_LIMIT = 1024
-"""Bytes that a mechanism's constants may come to when compressed.
+"""Limit of the compressed size of a mechanism's constants, in bytes.
 
-The reference designs have 50 to 300. A kilobyte holds the labels of some hundred rows, or
-nothing of the weights of a model worth having.
+The reference designs have 50 to 300. A kilobyte can hold the labels of a few hundred rows, but no
+useful part of the weights of a model.
 """
 
 READER = "import sys; sys.path.insert(0, sys.argv[1]); from scorers.source import main; main()"
-"""Reads a source from standard input, in a Python without packages; see ``source.py``."""
+"""Program that reads a source from stdin, in a Python without packages; see ``source.py``."""
 
 READ_S = 20
 """Seconds that reading a source may take: a megabyte takes less than two."""
@@ -41,23 +44,23 @@ class Rejected(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The settings that the text of a submission decides, and the audits of it."""
+    """The settings that the text of a submission chooses, and the audits of the text."""
 
     settings: dict[str, Value] = field(default_factory=dict)
     audits: tuple[Audit, ...] = ()
 
 
 Check = Callable[[Task, Mapping[str, str]], Reading]
-"""Called with a task and a submission's files, of which all that are wanted are there."""
+"""Called with a task and a submission's files; no required file is missing. Raises Rejected."""
 
 
 def hash_files(files: Mapping[str, str]) -> str:
-    """Return the SHA-256 of a submission's names and contents."""
+    """Return the SHA-256 of the names and contents of a submission's files."""
     return sha256(json.dumps(dict(sorted(files.items()))).encode()).hexdigest()
 
 
 def read(task: Task, profile: str, files: Mapping[str, str]) -> Reading:
-    """Return all settings that the runner is told, and the audits of the text. Raises Rejected."""
+    """Return all settings for the runner, and the audits of the text. Raises Rejected."""
     definition = task.definition
     missing = [name for name in definition.files if name not in files]
     if missing:
@@ -77,12 +80,12 @@ def check_program(task: Task, files: Mapping[str, str]) -> Reading:
     text = files[task.definition.files[0]]
     found = _look_into(text) if "HYPERPARAMETERS" in text else {"syntax": ""}
     if "syntax" in found:
-        return Reading()  # the runner names the line
+        return Reading()  # the runner will report the line of the syntax error
     return Reading(_chosen(task, found["hyperparameters"] or {}))
 
 
 def check_mechanism(task: Task, files: Mapping[str, str]) -> Reading:
-    """Return the hyperparameters that a mechanism sets, and the audits of it. Raises Rejected."""
+    """Return the hyperparameters that a mechanism sets, and its audits. Raises Rejected."""
     main = task.definition.files[0]
     found = _look_into(files[main])
     if "syntax" in found:
@@ -92,7 +95,7 @@ def check_mechanism(task: Task, files: Mapping[str, str]) -> Reading:
 
 
 def _look_into(text: str) -> dict[str, Any]:
-    """Read a source in a throw-away process; see ``source.py``."""
+    """Parse a source in a throw-away process; return what ``source.py`` prints."""
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-B", "-c", READER, str(Path(__file__).parents[1])],
         input=text.encode(),

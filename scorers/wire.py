@@ -4,21 +4,21 @@ One unix stream socket and one buffer. The judge listens, accepts exactly one co
 and stops listening. It then sends a header with the buffer's descriptor attached. Frames:
 
     header   <4s H H I I>   magic "AIRA", kind, 0, sequence number, bytes that follow
-    HELLO    judge → candidate   carries the buffer (SCM_RIGHTS); its size is the file's
+    HELLO    judge → candidate   carries the buffer (SCM_RIGHTS), whose size is the file size
     PROGRESS candidate → judge   JSON {step, total, loss or null}: a claim, shown to the user
-    READY    candidate → judge   JSON: what the submission says of itself, kept as its claim
+    READY    candidate → judge   JSON: what the submission reports about itself, its claim
     BATCH    judge → candidate   <III> rows, length, classes; int32 token ids
     LOGITS   candidate → judge   <III> rows, positions, classes: the logits are in the buffer
     FAIL     candidate → judge   JSON {kind, text}: why it cannot be served
-    BYE      judge → candidate   JSON {score}: null where the candidate is not to know it
+    BYE      judge → candidate   JSON {score}: null if the candidate must not know it
 
-A classifier answers with one position a row. Logits are float32; a candidate that computes on a
+A classifier answers with one position per row. Logits are float32; a candidate that computes on a
 GPU may name a device buffer of its own in READY instead (see ``gpu_reader``).
 
 The buffer is a memfd that the judge creates and seals: a candidate that could shrink it
 would kill the judge with SIGBUS. Everything received is bounded in size and in time, and
-nothing is unpickled; numbers in JSON are finite and whole ones at most LARGEST, texts are
-Unicode. What violates the protocol raises ProtocolError, which is the submission's fault.
+nothing is unpickled. Numbers in JSON must be finite, whole numbers at most LARGEST in size, and
+texts valid Unicode. A violation of the protocol raises ProtocolError: the submission is at fault.
 """
 
 import json
@@ -40,18 +40,18 @@ from harness.base.errors import Cancelled
 from scorers.candidate.candidate import HEADER, HELLO, LOGITS, MAGIC, MAX_TEXT
 
 TICK_S = 0.05
-"""How often a wait looks whether the candidate has died or somebody cancelled."""
+"""How often a wait checks whether the candidate has died or the evaluation was cancelled."""
 
 MAX_BODY = MAX_TEXT + 4096
 LARGEST = 2**53
-"""Of whole numbers in JSON: up to here every reader of a score keeps them exactly."""
+"""Largest whole number in JSON: up to it, every program that reads a score keeps it exactly."""
 DEEPEST = 8
 """How deep lists and objects in JSON may be nested."""
 LOGITS_BODY = struct.Struct("<III")
 
 
 class ProtocolError(Exception):
-    """The candidate sent what no honest serving side sends."""
+    """The candidate sent something that the protocol does not allow."""
 
 
 class Gone(Exception):
@@ -71,7 +71,7 @@ class Frame:
     body: bytes
 
     def json(self) -> dict[str, Any]:
-        """Return the body as a JSON object of values that can be kept. Raises ProtocolError."""
+        """Return the body as a JSON object whose values are safe to store. Raises ProtocolError."""
         try:
             value = json.loads(self.body.decode())
         except (ValueError, RecursionError) as error:
@@ -88,7 +88,7 @@ class Frame:
         """Return step, total and loss of a PROGRESS frame. Raises ProtocolError."""
         told = self.json()
         step, total, loss = told.get("step"), told.get("total"), told.get("loss")
-        # A bool is an int to Python; no step is true.
+        # Not isinstance: a bool is an int in Python, but not a valid step.
         if type(step) is not int or type(total) is not int or not 0 <= step <= total:
             raise ProtocolError(f"progress by step {step!r} of {total!r}")
         if loss is not None and type(loss) not in (int, float):
@@ -104,7 +104,7 @@ class Frame:
 
 
 def _check(value: object, deepest: int) -> None:
-    """Raise ValueError where something in a JSON value could not be written down or shown."""
+    """Raise ValueError if something in a JSON value cannot be stored or displayed."""
     match value:
         case dict():
             inner = [*value, *value.values()]
@@ -125,7 +125,7 @@ def _check(value: object, deepest: int) -> None:
 
 
 class LogitsBuffer:
-    """Shared memory the candidate writes logits to; its size is sealed."""
+    """Shared memory that the candidate writes logits to; its size is sealed."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -139,7 +139,7 @@ class LogitsBuffer:
         return self._fd
 
     def take(self, size: int) -> bytes:
-        """Copy the first ``size`` bytes out, once, and zero them."""
+        """Return a copy of the first ``size`` bytes, and zero them in the buffer."""
         copy = self._map[:size]
         self._map[:size] = bytes(size)
         return copy
@@ -156,15 +156,15 @@ class LogitsBuffer:
 
 
 class Listener:
-    """The judge's socket, waiting for the one candidate it was made for."""
+    """The judge's listening socket, which accepts one candidate only."""
 
     def __init__(self, path: Path) -> None:
-        # A socket's path has room for 108 bytes, and a cluster's TMPDIR alone can be longer.
+        # A socket's path may have at most 108 bytes, and a cluster's TMPDIR alone can be longer.
         folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.bind(f"/proc/self/fd/{folder}/{path.name}")
-            path.chmod(0o666)  # the candidate is another user; the folder decides who sees it
+            path.chmod(0o666)  # the candidate is another user; the folder controls access
             self._socket.listen(1)
         except OSError:
             self._socket.close()
@@ -185,7 +185,7 @@ class Listener:
 
 
 class Wire:
-    """The established connection; every wait ends by a deadline, a death or a cancel."""
+    """The connection to the candidate. Waits end at a deadline, its death, or a cancellation."""
 
     def __init__(
         self, connection: socket.socket, alive: Callable[[], bool], cancel: threading.Event
@@ -200,7 +200,7 @@ class Wire:
         )
 
     def greet(self, buffer: LogitsBuffer) -> None:
-        """Hand out the buffer. Raises Gone."""
+        """Send HELLO with the buffer's descriptor. Raises Gone."""
         header = HEADER.pack(MAGIC, HELLO, 0, 0, 0)
         try:
             socket.send_fds(self._socket, [header], [buffer.fileno()])
@@ -259,12 +259,12 @@ def _wait(
     """Return when ``sock`` is ready. Raises Cancelled, Gone, Late."""
     sockets = ([sock], []) if what == "read" else ([], [sock])
     while True:
-        # Asked before the socket: what a candidate sent before it died must still be read.
+        # Checked before the socket, so that data sent before the candidate's death is still read.
         living = alive()
         ready = any(select.select(*sockets, [], TICK_S if living else 0))
         if cancel.is_set():
             raise Cancelled("The evaluation was cancelled.")
-        if time.monotonic() > deadline:  # also when ready: a drip of bytes buys no time
+        if time.monotonic() > deadline:  # even if ready: slow sending must not gain time
             raise Late
         if ready:
             return

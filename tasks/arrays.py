@@ -1,6 +1,7 @@
-"""Prepared data that are arrays: ``train/``, ``search/`` and ``test/`` of ``NAME.npy``.
+"""Prepared data as arrays: folders ``train/``, ``search/`` and ``test/`` of ``NAME.npy`` files.
 
-What every such task shares: made once, checked before they are used again, a manifest of checksums.
+Shared by all tasks with such data: data are made once, checked before reuse, and listed in a
+manifest with checksums. Each task's own module makes the rows.
 """
 
 import json
@@ -20,11 +21,11 @@ from tasks.shared import HIDDEN, SPLITS
 
 @dataclass(frozen=True)
 class Arrays:
-    """All that is written of a data set.
+    """A data set, and what its manifest says of it.
 
-    ``splits``: arrays by split and name; those of a split have as many rows each. ``shape`` is
-    what judge and runner need to know of the rows, ``baselines`` are scores without learning,
-    ``facts`` what is worth knowing of the source.
+    ``splits``: arrays by split and name; all arrays of a split have the same number of rows.
+    ``shape``: what judge and runner need to know of the rows. ``baselines``: scores without
+    learning. ``facts``: what is worth knowing of the source, added to the manifest's parameters.
     """
 
     splits: Mapping[str, Mapping[str, NDArray[Any]]]
@@ -49,12 +50,12 @@ def prepare_arrays(
     state: str = "",
     look: Callable[[Path, Manifest], str] = _nothing,
 ) -> Path:
-    """Return the data folder under ``root``, after writing what ``make`` returns if need be.
+    """Return the data folder under ``root``; if missing or faulty, write what ``make`` returns.
 
-    ``generator`` is to be another whenever the rows become others. ``state`` is in the folder's
-    name; empty: a hash of generator and parameters. ``look`` returns what else is wrong with a
-    folder that is there, or "". Raises ConfigError where ``root`` cannot be written, and what
-    ``make`` raises.
+    ``generator`` is a version: it must change whenever the rows change. ``state`` is part of the
+    folder's name; empty means a hash of generator and parameters. ``look`` returns what else is
+    wrong with an existing folder, or "". Raises ConfigError if ``root`` cannot be written, and
+    what ``make`` raises.
     """
     state = state or digest(generator + json.dumps(dict(parameters), sort_keys=True))
     return prepared(
@@ -72,16 +73,17 @@ def find_fault(
     parameters: Mapping[str, Value],
     look: Callable[[Path, Manifest], str] = _nothing,
 ) -> str:
-    """Return why ``folder`` is not the whole data of ``parameters``, or "" if it is.
+    """Return why ``folder`` does not hold complete data for ``parameters``, or "" if it does.
 
-    What ``look`` finds comes first; contents are read where that takes under a second.
+    ``look`` comes before the checksums, which are computed only if that takes under a second.
+    Raises PermissionError.
     """
     try:
         manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
         if {name: manifest.parameters.get(name) for name in parameters} != dict(parameters):
             return "manifest.json speaks of other parameters"
         return look(folder, manifest) or altered(folder, manifest.files)
-    except PermissionError:  # it may be whole: another user's
+    except PermissionError:  # another user's folder, which may be complete
         raise
     except (OSError, ValueError, KeyError, EOFError) as error:  # also pydantic's and numpy's
         return f"it cannot be read ({error})"
@@ -103,7 +105,7 @@ def _write(
             path = folder / split / f"{what}.npy"
             try:
                 np.save(path, array)
-            except OSError as error:  # numpy's own words name no file
+            except OSError as error:  # numpy's message names no file
                 raise OSError(f"{split}/{what}.npy cannot be written: {error}") from error
             files[f"{split}/{what}.npy"] = checksum(path)
             rows[split] = len(array)

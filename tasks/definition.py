@@ -1,4 +1,7 @@
-"""``task.toml`` as it is on disk, and the manifest of prepared data: what each value may be."""
+"""The schema of ``task.toml`` and of the manifest of prepared data: which values are valid.
+
+``tasks.spec`` finds and reads tasks; ``tasks.prepared`` writes manifests.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -48,7 +51,7 @@ class Limits(Strict):
 
 
 class Profile(Strict):
-    """A size of a task: ``data`` for ``prepare``, ``settings`` for the runner, ``judge`` for it."""
+    """A task's size: ``data`` for ``prepare``, ``settings`` and ``judge`` for runner and judge."""
 
     about: str
     ranked: bool = True
@@ -95,7 +98,7 @@ class Knob(Strict):
 
 
 class Reference(Strict):
-    """A published value to stand beside ours. ``disputed``: there is reason not to believe it."""
+    """A published score to compare with ours. ``disputed``: there is reason to doubt it."""
 
     name: str
     value: float
@@ -106,7 +109,7 @@ class Reference(Strict):
 
 
 class Shortcut(Strict):
-    """What a guess scores that does not do the task: a model no better has learned no more."""
+    """The score of a guess that does not solve the task. A model no better learned no more."""
 
     name: str
     value: float
@@ -115,18 +118,18 @@ class Shortcut(Strict):
 
 
 class Marks(Strict):
-    """Between what the normalised score of a profile runs; ``disputed`` says why one is in doubt.
+    """The scores with the normalised scores 0 and 1 in a profile: ``worst`` and ``best``.
 
-    ``worst``, where ``source`` says nothing else, is what chance scores. A number is never changed:
-    every normalised score would move. AIRA-Design takes the worst score seen in its own runs and
-    does not print it, so normalised scores here are not the paper's digits.
+    Unless ``source`` says otherwise, ``worst`` is the score of chance. ``disputed`` says why one of
+    them is in doubt. They are never changed: every normalised score would move. AIRA-Design takes
+    the worst score of its own runs and does not print it, so the paper's normalised scores differ.
     """
 
     profile: str
     worst: float
     best: float
     human: bool = False
-    """Whether ``best`` is a published result of people: then it is a player of the Elo table."""
+    """Whether ``best`` is a published human result: then it is a player in the Elo table."""
     source: str
     disputed: str = ""
 
@@ -134,17 +137,17 @@ class Marks(Strict):
 class Definition(Strict):
     """``task.toml`` as it is on disk.
 
-    ``kind`` is of ``KINDS``; ``writes``, what a submission is, of ``SUBMISSIONS``: a whole
-    "program", or a "mechanism" inside a fixed shell, whose text is held to what a mechanism needs.
-    ``holds`` tells a submission from other code: its files define one of these names at their top
-    level, or call it where the name ends in ``()``.
-    ``entry`` is the runner's file that trains and serves; ``frozen_entry`` the one that serves
-    an exported model in a process of its own, where the task has such a way. ``needs`` are the
-    modules, beside numpy, that the runner imports in the sandbox. ``chance`` is what a blind guess
-    scores. ``choices`` are the values that a run may give to one of a profile's ``data``, where not
-    any will do; ``baselines`` the words for what the manifest's baselines are called.
-    ``stands_in_for`` names the task whose data this one replaces where they cannot be had; scores
-    of the two never compare.
+    ``kind`` is a name in ``KINDS``. ``writes`` is a name in ``SUBMISSIONS`` and says what a
+    submission is: a whole "program", or a "mechanism" inside a fixed shell, whose text may contain
+    only what a mechanism needs. ``holds`` distinguishes a submission from other code: its files
+    define one of these names at their top level, or call it if the name ends in ``()``.
+    ``entry`` is the runner's file that trains and serves. ``frozen_entry`` is the file that serves
+    an exported model in a process of its own, if the task supports that. ``needs`` are the
+    modules, besides numpy, that the runner imports in the sandbox. ``chance`` is the score of a
+    blind guess. ``choices`` are the values that a run may give to an entry of a profile's ``data``,
+    if not every value is valid. ``baselines`` are texts that explain the manifest's baselines, by
+    name. ``stands_in_for`` names the task whose data this one replaces if they are not available;
+    scores of the two are never compared.
     """
 
     format: Literal[1]
@@ -198,13 +201,13 @@ class Definition(Strict):
     def _has_each_name_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         names = ["candidate.py", *(Path(file).name for file in value)]
         twice = [name for name in names if names.count(name) > 1]
-        if twice:  # they lie in one folder there, beside the judge's own
+        if twice:  # in the sandbox they lie in one folder, beside the judge's own file
             raise ValueError(f"two files would be called {twice[0]} in the sandbox")
         return value
 
 
 class Manifest(Strict):
-    """``manifest.json`` of a prepared data folder, written last: no manifest, no data.
+    """``manifest.json`` of a prepared data folder, written last: without it, no data count.
 
     ``shape`` is what judge and runner need to know of the rows (length, vocabulary, classes);
     ``baselines`` are scores that need no learning, by name and split.
@@ -227,12 +230,12 @@ class Manifest(Strict):
 
 
 class TaskModule(Protocol):
-    """What a task's Python module offers."""
+    """The interface of a task's Python module."""
 
     def prepare(
         self, profile: str, data: Mapping[str, Value], root: Path, progress: Progress
     ) -> Path:
-        """Make the data folder under ``root`` if it is not there whole, and return it.
+        """Return the data folder under ``root``; make it if it is missing or incomplete.
 
         Idempotent; splits ``train/``, ``search/``, ``test/`` of ``.npy`` files, and
         ``manifest.json`` (a Manifest) written last by atomic rename.

@@ -1,10 +1,10 @@
-"""Downloads files: in parallel, resumed, checked.
+"""Downloads files: in parallel, resumed, checked. The tasks' modules say which files.
 
-A file in the making is ``NAME.part``, beside ``NAME.part.json`` that says which version of the
-file it is a beginning of. A download that was cut off goes on where it ended, by a Range request
-that the server may answer with the whole file if it cannot do better or has a newer one. A file
-gets its name only once it is whole: the length that is known or that the server gave, the SHA-256
-that is known or that the server gives (Hugging Face does), and whatever else its user looks at.
+An unfinished file is ``NAME.part``, beside ``NAME.part.json``, which says which version of the
+file it belongs to. An interrupted download continues where it ended, by a Range request; the
+server may answer with the whole file if it does not support ranges or has a newer version. A file
+gets its final name only once it is complete and checked: its length and SHA-256, if known in
+advance or given by the server (Hugging Face gives the hash), and what ``Remote.damage`` checks.
 """
 
 import hashlib
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 WORKERS = 8
 ATTEMPTS = 6
-"""Failures in a row, without a byte gained, after which a file is given up."""
+"""After this many failures in a row, without a new byte, a file is given up."""
 MAX_WAIT_S = 120.0
 TIMEOUT_S = 30.0
 REPORT_S = 0.5
 HOPELESS = frozenset((400, 401, 403, 404, 410, 451))
-"""Answers that another try will not change."""
+"""HTTP status codes that a retry will not change."""
 
 REMEDY = (
     "run the same command again: what was downloaded is kept and goes on where it ended; or give a "
@@ -44,7 +44,7 @@ REMEDY = (
 
 
 class _TryAgain(Exception):
-    """One attempt failed; another may do better, after ``wait_s`` if the server said so."""
+    """One attempt failed, but a retry may succeed. ``wait_s``: how long the server says to wait."""
 
     def __init__(self, why: str, wait_s: float | None = None) -> None:
         super().__init__(why)
@@ -53,14 +53,14 @@ class _TryAgain(Exception):
 
 
 class _Damaged(Exception):
-    """A whole download is not what it should be."""
+    """A complete download is not the expected file."""
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file to download. ``size`` (bytes) and ``sha256`` hold, where they are known in advance.
+    """A file to download. ``size`` (bytes) and ``sha256`` are checked if given.
 
-    ``damage`` returns what is wrong with a whole file of the right hash, or "".
+    ``damage`` returns what is wrong with a complete file of the right hash, or "".
     """
 
     url: str
@@ -72,7 +72,7 @@ class Remote:
 
 @dataclass
 class _Part:
-    """What is known of one file while it is downloaded."""
+    """The state of one file's download. ``done``: bytes in the part."""
 
     remote: Remote
     folder: Path
@@ -98,11 +98,11 @@ class _Part:
         return self.folder / f"{self.name}.part.json"
 
     def recall(self) -> None:
-        """Take up what an earlier process left unfinished, if it says what it is part of."""
+        """Continue an earlier process's part, if its note says which version it belongs to."""
         try:
             note = json.loads(self.note.read_text())
             self.size, self.etag, self.sha256 = note["size"], note["etag"], note["sha256"]
-            with self.part.open("ab") as part:  # not where it is another user's
+            with self.part.open("ab") as part:  # fails for another user's part
                 self.done = part.tell()
         except (OSError, ValueError, KeyError, TypeError):
             self.forget()
@@ -128,13 +128,13 @@ def fetch(
     remedy: str = "give a copy of your own with --data DIR",
     first_wait_s: float = 1.0,
 ) -> list[Path]:
-    """Return the paths of the files, in that order, after downloading those that are missing.
+    """Download the files that are missing or damaged; return all paths, in the order given.
 
-    ``what`` names them in the progress, ``remedy`` is for files that the server does not have;
-    ``first_wait_s`` is waited after a first failure and doubled after each further one.
+    ``what`` names them in progress lines, ``remedy`` is for files that the server does not have;
+    ``first_wait_s`` is the wait after a first failure, doubled after each further one.
 
-    Raises ConfigError where there is no such file or no room for it, InfrastructureError where
-    the network or the server fails for good or a file arrives damaged twice; each names the file.
+    Raises ConfigError if the server has no such file or the disk no room, InfrastructureError if
+    network or server keep failing or a file arrives damaged twice; each names the file.
     """
     make_folder(folder)
     parts = [_Part(remote, folder) for remote in remotes]
@@ -154,7 +154,7 @@ def fetch(
 
 
 def describe(remotes: Sequence[Remote]) -> str:
-    """Return what is downloaded, how much where that is known, and from where."""
+    """Return a text: what is downloaded, how much (if known), and from where."""
     hosts = ", ".join(sorted({urlsplit(remote.url).netloc for remote in remotes}))
     names = remotes[0].name if len(remotes) == 1 else f"{len(remotes)} files"
     size = sum(remote.size or 0 for remote in remotes)
@@ -232,7 +232,7 @@ def _report(parts: list[_Part], progress: Progress, what: str) -> None:
 def _persist(
     client: "httpx.Client", part: _Part, stop: threading.Event, remedy: str, wait_s: float
 ) -> None:
-    """Try until the file is whole, no byte comes any more, or somebody says stop."""
+    """Try until the file is complete, retries are used up, or ``stop`` is set."""
     failures = damaged = 0
     while not stop.is_set():
         before = part.done
@@ -261,7 +261,7 @@ def _persist(
 
 
 def _attempt(client: "httpx.Client", part: _Part, stop: threading.Event, remedy: str) -> None:
-    """Ask once for what is missing, write it, and name the file if it is whole and sound."""
+    """Request the missing bytes once and write them; if the file is complete, finish it."""
     import httpx
 
     if part.done and part.done == part.size:
@@ -293,7 +293,10 @@ def _attempt(client: "httpx.Client", part: _Part, stop: threading.Event, remedy:
 
 
 def _accept(part: _Part, response: "httpx.Response", remedy: str) -> None:
-    """Look at the answer's head; set what is known of the file and where its body belongs."""
+    """Check a response's status and headers; note the file's version and where the body goes.
+
+    Raises ConfigError, _TryAgain.
+    """
     status = response.status_code
     if status in HOPELESS:
         raise ConfigError(
@@ -324,9 +327,9 @@ def _accept(part: _Part, response: "httpx.Response", remedy: str) -> None:
 
 
 def _sha256(response: "httpx.Response") -> str:
-    """Return the SHA-256 that the server, or one that it redirected from, says the file has."""
+    """Return the file's SHA-256 as the server, or one that redirected to it, gives it; or ""."""
     for answer in (*response.history, response):
-        # A plain ETag may look alike and be the hash of something else.
+        # A plain ETag may look the same, but be the hash of something else.
         value = answer.headers.get("x-linked-etag", "").strip('"')
         if re.fullmatch(r"[0-9a-f]{64}", value):
             return str(value)

@@ -1,11 +1,11 @@
-"""The hidden key: hidden rows that nobody can draw who has only this repository.
+"""The hidden key: with it, nobody can draw the hidden rows from this repository alone.
 
-Our generators and their seeds are public, so a submission could carry the labels of all that they
-draw. With a key, the rows of search and test come from a seed that is derived from it; training
-rows stay as published, the same for everybody. The key lies in the data root's file hidden.key,
-which the first preparation makes, beside the prepared folders and in none of them. It is its
-owner's alone, or, in a folder that a group shares (``tasks/shared.py``), readable by the group.
-``$HARNESS_HIDDEN_KEY`` goes before the file: 64 hex digits, or ``public`` for no key at all.
+Our generators and their seeds are public, so a submission could contain the labels of all rows
+that they draw. With a key, the rows of search and test come from a seed derived from the key;
+training rows stay as published, the same for everybody. The first preparation writes the key to
+the file hidden.key in the data root, beside the prepared folders and in none of them. Only its
+owner can read it, or, in a folder that a group shares (``tasks/shared.py``), also the group.
+``$HARNESS_HIDDEN_KEY`` overrides the file: 64 hex digits, or ``public`` for no key at all.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ from tasks.shared import FILES, group_of, group_rights, make_folder, owner
 VARIABLE, PUBLIC = "HARNESS_HIDDEN_KEY", "public"
 FILE = "hidden.key"
 PARAMETER = "hidden_key"
-"""Where a manifest's parameters hold the fingerprint; absent where the rows are as published."""
+"""The manifest's parameter with the key's fingerprint; absent if the rows are as published."""
 BYTES = 32
 
 
 @dataclass(frozen=True)
 class HiddenKey:
-    """A private key. No text made of it shows more than its fingerprint."""
+    """A private key. No text that shows it contains more than its fingerprint."""
 
     secret: bytes = field(repr=False)
 
@@ -40,19 +40,19 @@ class HiddenKey:
         return digest(self.secret)
 
     def seed(self, task: str, public: int) -> int:
-        """Return the seed, below 2**128, of the hidden rows that ``public`` has a task draw.
+        """Return the seed (below 2**128) of a task's hidden rows; ``public`` is its public seed.
 
-        One for both hidden splits: they are drawn together, so that neither is left with what
-        the other has not taken.
+        Both hidden splits share the seed: they are drawn together, so that neither only gets
+        what the other has not taken.
         """
         text = f"{task}|search and test|{public}".encode()
         return int.from_bytes(hmac.digest(self.secret, text, "sha256")[:16])
 
 
 def hidden_key(root: Path) -> HiddenKey | None:
-    """Return the key of the data root, after making it if need be; None for ``public``.
+    """Return the key of the data root, made if it is missing; None for ``public``.
 
-    Raises ConfigError where the variable or the file holds no key, or no file can be made.
+    Raises ConfigError if the variable or file holds no valid key, or the file cannot be made.
     """
     if os.environ.get(VARIABLE):
         return _given(os.environ[VARIABLE])
@@ -62,19 +62,19 @@ def hidden_key(root: Path) -> HiddenKey | None:
 
 
 def known_key(root: Path) -> HiddenKey | None:
-    """Return the key as ``hidden_key`` does, but None where there is none yet."""
+    """Return the key as ``hidden_key`` does, but None if none exists yet."""
     if not os.environ.get(VARIABLE) and not _is_there(root / FILE):
         return None
     return hidden_key(root)
 
 
 def named(fingerprint: str) -> str:
-    """Return words for a manifest's fingerprint, "" being rows as published."""
+    """Return a text for a manifest's fingerprint; "" stands for rows as published."""
     return f"the hidden key {fingerprint}" if fingerprint else "no hidden key"
 
 
 def remedy(fingerprint: str) -> str:
-    """Return what to do to have the rows of a fingerprint, "" being rows as published."""
+    """Return how to get the rows of a fingerprint; "" stands for rows as published."""
     if not fingerprint:
         return f"{VARIABLE}={PUBLIC}"
     return f"{VARIABLE}=KEY, or its file in the data root, where its owner has given it to you"
@@ -108,7 +108,7 @@ def _read(file: Path) -> HiddenKey:
         if content:
             break
     key = _parsed(content.decode("ascii", "replace").removesuffix("\n"))
-    if key is None:  # never the content: part of a key is still a secret
+    if key is None:  # never show the content: part of a key is still a secret
         cause = f"it should hold {2 * BYTES} hex digits"
         raise ConfigError(f"The hidden key {file} is damaged.", cause=cause, remedy=mend)
     return key
@@ -117,7 +117,7 @@ def _read(file: Path) -> HiddenKey:
 def _is_there(file: Path) -> bool:
     try:
         return file.exists()
-    except OSError as error:  # the folder may not be entered
+    except OSError as error:  # the folder cannot be entered
         raise _unreadable(file, error) from None
 
 
@@ -140,7 +140,7 @@ def _parsed(text: str) -> HiddenKey | None:
 
 
 def _make(root: Path) -> None:
-    """Write a new key, unless another process does so first: then the file is its."""
+    """Write a new key; if another process writes one first, keep that. Raises ConfigError."""
     file = root / FILE
     part = root / f".{FILE}.{os.getpid()}.{secrets.token_hex(4)}"
     key = secrets.token_hex(BYTES) + "\n"
@@ -150,7 +150,7 @@ def _make(root: Path) -> None:
         try:
             _write(part, key, mode)
             try:
-                # A link and no rename: it fails where the file is there, and it is never half.
+                # A link, not a rename: it fails if the file exists, and is never half written.
                 os.link(part, file)
             except OSError as error:
                 if isinstance(error, FileExistsError):

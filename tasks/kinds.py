@@ -1,6 +1,6 @@
-"""Kinds of task by name: what is measured of a submission, and by which examiner of the judge.
+"""Kinds of task by name: the metric of a submission, and the judge's examiner that measures it.
 
-A new one is an entry here, or one that a package adds (docs/guides/extending.md).
+A new kind is an entry here, or one that a package adds (docs/guides/extending.md).
 """
 
 from collections.abc import Callable, Mapping
@@ -20,14 +20,15 @@ def _any_data(split: Path, rows: int, shape: Mapping[str, int]) -> str:  # noqa:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of task. ``metric``: the name of what it is scored by.
+    """A kind of task. ``metric``: the name of the metric that scores it.
 
     ``examiner`` is the address, ``module:class``, of the ``scorers.judge.Examiner`` that holds the
-    hidden rows: the judge imports it, this floor does not. ``reads`` are the tables and keys of a
+    hidden rows; the judge imports it, ``tasks`` does not. ``reads`` are the (table, key) pairs of a
     profile that it reads. ``data_fault`` returns what is wrong with the folder of a split, or "";
-    it is given the number of rows and the shape that the manifest claims, and may raise OSError
+    it gets the number of rows and the shape that the manifest claims, and may raise OSError
     and ValueError. ``together`` is the address of a ``scorers.request.Together``, for a kind whose
-    candidates can be trained at once: it is given all that wait, be it one, and no examiner is.
+    candidates can be trained together: it gets all waiting candidates, even a single one, and the
+    examiner is not used.
     """
 
     metric: str
@@ -38,7 +39,7 @@ class Kind:
 
 
 def rows_fault(split: Path, rows: int, shape: Mapping[str, int]) -> str:
-    """Return what keeps a split from being rows of ids, each with a class, or "".
+    """Return why a split is not valid rows of token ids, each with a class, or "" if it is.
 
     ``tokens.npy``: integers (rows, length), below ``vocabulary``; ``labels.npy``: integers (rows,),
     below ``classes``. Raises OSError, ValueError.

@@ -1,6 +1,7 @@
-"""What a score is a number of, by name. Reports take all they need to know of a metric from here.
+"""Metrics by name: direction, range, unit. Reports take all that they know of a metric from here.
 
-A new one is an entry here, or one that a package adds (docs/guides/extending.md).
+A new metric is an entry here, or one that a package adds (docs/guides/extending.md). The judge
+measures them (``scorers``).
 """
 
 import math
@@ -18,10 +19,10 @@ Direction = Literal["maximize", "minimize"]
 class Metric:
     """A metric. ``direction``: which way is better.
 
-    ``floor`` is what an invalid run counts as where runs must be averaged; ``optimum`` what no
-    score can be better than. Any score, and so the mean of many, lies from ``least`` to ``most``.
-    ``unit`` says what it is a number of. ``of_rows``: it is the share of rows answered right,
-    so that its standard error tells how many there were.
+    ``floor`` is the score that an invalid run counts as when runs are averaged; ``optimum`` is the
+    best possible score. Any score, and so the mean of many, lies from ``least`` to ``most``.
+    ``unit`` is the unit of a score. ``of_rows``: the score is the share of rows answered correctly,
+    so that the number of rows follows from its standard error.
     """
 
     direction: Direction
@@ -34,7 +35,7 @@ class Metric:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Between which any score lies."""
+        """The lowest and the highest possible score."""
         return self.least, self.most
 
 
@@ -61,7 +62,7 @@ METRICS: Registry[Metric] = Registry(
             unit="share of rows",
             of_rows=True,
         ),
-        # An invalid model of text is as good as bytes at random: 8 bits each.
+        # An invalid language model counts as random bytes: 8 bits each.
         "bits_per_byte": Metric(
             "minimize", floor=8.0, optimum=0.0, least=0.0, unit="bits per byte of text"
         ),
@@ -70,4 +71,4 @@ METRICS: Registry[Metric] = Registry(
 )
 
 MetricName = Annotated[str, AfterValidator(METRICS.known)]
-"""The name of a metric that is known here."""
+"""The name of a metric in ``METRICS``."""

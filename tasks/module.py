@@ -1,7 +1,7 @@
-"""Runs the Python module of a task, and tells its author what of it is wrong: file and line.
+"""Runs the Python module of a task, and tells the module's author what is wrong: file and line.
 
-What our own modules raise is left as it is: they are ours to mend. A module from outside is read,
-called, and its data looked at; nothing that it does ends in words that mean our own bugs.
+Errors of our own tasks' modules pass unchanged: those are our bugs. A module from outside is
+imported and called, and its data are checked; none of its errors is reported as a harness bug.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ ARGUMENTS = ("profile", "data", "root", "progress")
 
 
 class TaskFolder(Protocol):
-    """A task, as far as its module is concerned."""
+    """The attributes of a task that are needed to run its module."""
 
     folder: Path
     name: str
@@ -49,9 +49,9 @@ def prepare(
     progress(f"{file.name} of {task.name} prepares the data", 0, 1)
     make_folder(root)
     with (
-        # Its author need not think of runs that are begun at once.
+        # So that its author need not handle runs that start at the same time.
         Locked(root / f".{digest(str(task.folder))}.lock", progress),
-        # What it prints is no part of what a command prints.
+        # What it prints must not mix with the output of a command.
         contextlib.redirect_stdout(sys.stderr),
     ):
         try:
@@ -131,7 +131,7 @@ def _told(
 
 
 def _line_in(error: BaseException, folder: Path) -> str:
-    """Return the innermost place inside the task's folder, with its line of code."""
+    """Return the error's innermost place in the task's folder, with its line of code; or ""."""
     if isinstance(error, SyntaxError) and Path(error.filename or "").is_relative_to(folder):
         return f"{error.filename}, line {error.lineno}: {(error.text or '').strip()}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -140,11 +140,11 @@ def _line_in(error: BaseException, folder: Path) -> str:
 
 
 def _check(path: object, task: TaskFolder, profile: str, root: Path, file: Path) -> None:
-    """Raise ConfigError where what ``prepare`` returned is not the data of the task."""
+    """Raise ConfigError if what ``prepare`` returned is not valid data of the task."""
     if not isinstance(path, str | os.PathLike):
         fault = f"it returned {str(path)[:60]!r}; wanted: the path of the data folder"
     elif not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):  # noqa: PTH100
-        # Its modes are set and it may be removed: nothing else of the user's.
+        # We set its modes and may remove it, so it must not be another folder of the user.
         fault = f"{path} is not below the folder that it is given, {root}"
     elif not Path(path).is_dir():
         fault = f"{path} is no folder"
@@ -164,7 +164,7 @@ def _check(path: object, task: TaskFolder, profile: str, root: Path, file: Path)
 
 def _data_fault(folder: Path, task: TaskFolder, profile: str) -> str:
     """Return what is wrong with a data folder, or "". Raises OSError, ValueError."""
-    manifest = manifest_of(folder)  # of which task it is, is the author's: tasks may share data
+    manifest = manifest_of(folder)  # its task is not checked: tasks may share data
     if manifest.profile != profile:
         return f"manifest.json is of profile {manifest.profile}; wanted: {profile}"
     for split in SPLITS:

@@ -1,7 +1,7 @@
-"""A folder of prepared data: made once, by one process at a time, and whole or not there at all.
+"""A folder of prepared data: made once, by one process at a time, either complete or absent.
 
-The folder is written under a hidden name beside its place and renamed last. A lock that the
-kernel frees with its process keeps two from making the same data at once.
+The folder is written under a hidden name beside its final name and renamed last. A file lock,
+which the kernel frees when its process ends, prevents two processes from making the same data.
 """
 
 import errno
@@ -19,11 +19,11 @@ from tasks.definition import Manifest, Progress
 from tasks.shared import make_folder, open_lock, set_modes, told
 
 CHECKSUM_ON_REUSE_BYTES = 100_000_000
-"""Data up to this size are read through before they are used again: that takes under a second."""
+"""Checksums of data below this size are checked before reuse: that takes under a second."""
 
 
 class Locked:
-    """Holds a file lock, saying so while it waits."""
+    """Holds a file lock; reports to ``progress`` while it waits for it."""
 
     def __init__(self, path: Path, progress: Progress) -> None:
         self._path = path
@@ -59,10 +59,10 @@ def prepared(
     build: Callable[[Path], None],
     progress: Progress,
 ) -> Path:
-    """Return the folder ``root/name``, after making it if it is not there whole.
+    """Return the folder ``root/name``; make it if it is missing or incomplete.
 
-    ``fault`` says what is wrong with a folder, or ""; ``build`` fills an empty one, its manifest
-    last. Raises ConfigError where ``root`` cannot be written, and what ``build`` raises.
+    ``fault`` returns what is wrong with a folder, or ""; ``build`` fills an empty one, its manifest
+    last. Raises ConfigError if ``root`` cannot be written, and what ``build`` raises.
     """
     folder, unfinished = root / name, root / f".{name}.part"
     try:
@@ -74,15 +74,15 @@ def prepared(
             if folder.exists():
                 progress(f"rebuilding, for {found}", 0, 1)
             shutil.rmtree(unfinished, ignore_errors=True)
-            if unfinished.exists():  # another user's, who was killed
+            if unfinished.exists():  # left by another user's killed process
                 unfinished = root / f".{name}.{os.getuid()}.part"
                 shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(mode=0o755)
             try:
                 build(unfinished)
-                set_modes(unfinished)  # before anybody finds it
+                set_modes(unfinished)  # before others can see it
             except BaseException:
-                # What is left of it would hold the space that the next attempt needs.
+                # An unfinished folder would take up space that the next attempt needs.
                 shutil.rmtree(unfinished, ignore_errors=True)
                 raise
             shutil.rmtree(folder, ignore_errors=True)
@@ -99,7 +99,7 @@ def prepared(
 
 
 def _is_of_the_source(error: OSError, root: Path) -> bool:
-    """Whether it was the source of the data that could not be read, not ``root`` written."""
+    """Return whether the error came from reading the data's source, not from writing ``root``."""
     if not isinstance(error.filename, str) or error.errno in (errno.ENOSPC, errno.EDQUOT):
         return False
     path = Path(error.filename)
@@ -107,9 +107,9 @@ def _is_of_the_source(error: OSError, root: Path) -> bool:
 
 
 def altered(folder: Path, files: Mapping[str, str]) -> str:
-    """Return which of ``files`` (name → SHA-256) is not what it was, or "".
+    """Return which of ``files`` (name → SHA-256) has changed, or "".
 
-    Contents are looked at where all files together are small. Raises OSError.
+    Contents are checked only if all files together are small. Raises OSError.
     """
     paths = {name: folder / name for name in files}
     if sum(path.stat().st_size for path in paths.values()) < CHECKSUM_ON_REUSE_BYTES:
@@ -120,7 +120,7 @@ def altered(folder: Path, files: Mapping[str, str]) -> str:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest.json`` by atomic rename: with it the folder is whole."""
+    """Write ``manifest.json`` by atomic rename: with it the folder is complete."""
     beside = folder / "manifest.json.part"
     with beside.open("w") as out:
         out.write(json.dumps(manifest.model_dump(), indent=2) + "\n")

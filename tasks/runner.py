@@ -1,6 +1,7 @@
-"""What can be said of a task's runner before it enters a sandbox: its syntax, its settings.
+"""Checks a task's runner before it enters a sandbox: its syntax, and which settings it reads.
 
-A setting that is missing would end every submission with a ``KeyError``, as if it were theirs.
+A missing setting would end every submission with a ``KeyError`` that looks like the submission's
+own. The runner's source is only parsed here, never run.
 """
 
 import ast
@@ -32,10 +33,10 @@ def _tree(source: bytes) -> ast.Module:
 
 
 def settings_read(files: Iterable[Path]) -> dict[str, str]:
-    """Return the settings that a runner cannot do without, each with the place that reads it.
+    """Return the settings that a runner always needs, each with the place that reads it.
 
-    What is read in a branch, or may be absent by ``get``, ``in`` or ``except KeyError``, is not
-    among them; nothing is where the runner makes its settings itself, of defaults say.
+    Left out: settings read only in a branch, or guarded by ``get``, ``in`` or ``except KeyError``.
+    Empty if the runner makes its settings itself (from defaults, say). Raises ConfigError.
     """
     needed: dict[str, str] = {}
     optional: set[str] = set()
@@ -51,7 +52,7 @@ def settings_read(files: Iterable[Path]) -> dict[str, str]:
 
 
 def _is_settings(node: ast.AST) -> bool:
-    """Whether it is ``settings``, or ``….settings`` or ``…["settings"]``."""
+    """Return whether it is ``settings``, or ``….settings`` or ``…["settings"]``."""
     match node:
         case ast.Name(id=found) | ast.Attribute(attr=found):
             return found == SETTINGS
@@ -98,7 +99,7 @@ def _may_be_absent(node: ast.AST) -> Iterator[str]:
 
 
 def _reads(node: ast.AST) -> Iterator[tuple[str, int]]:
-    """Yield what is read of the settings whichever way the branches go, with its line."""
+    """Yield each setting that is read whichever branches are taken, with its line."""
     match node:
         case ast.Subscript(value=held, slice=ast.Constant(str(key))) if _is_settings(held):
             yield key, node.lineno

@@ -1,8 +1,8 @@
-"""Rights of what is made in the data folder, where a group shares it.
+"""Permissions of new files in the data folder, if a group shares that folder.
 
-An admin says so by the setgid bit (``chgrp ml DIR; chmod 2770 DIR``), which new folders inherit.
-Below such a folder a group has the rights that it has to the folder itself, whatever the umask of
-whoever makes something there. Elsewhere nothing is changed, and the umask decides.
+An admin shares it by the setgid bit (``chgrp ml DIR; chmod 2770 DIR``), which new folders inherit.
+Below such a folder the group has the same rights as on the folder itself, whatever the umask of
+the user who makes a file. In other folders nothing is changed, and the umask decides.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ SPLITS = ("train", *HIDDEN)
 
 
 def group_rights(folder: Path, most: int = DIRECTORIES) -> int:
-    """Return what the group of a new thing in ``folder`` may do, as mode bits: 0 if not shared."""
+    """Return the group's mode bits for a new entry in ``folder``: 0 if it is not shared."""
     mode = folder.stat().st_mode
     return mode & most if mode & stat.S_ISGID else 0
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, each as shared as the one around it. Raises OSError."""
+    """Make a folder and its missing parents, each shared like its own parent. Raises OSError."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -34,16 +34,17 @@ def make_folder(path: Path) -> None:
 
 
 def hand_on(path: Path) -> None:
-    """Give the group of the folder around what was just made there, and its rights."""
+    """Give a new file or folder the group, and the group's rights, of the folder around it."""
     rights = group_rights(path.parent, DIRECTORIES if path.is_dir() else FILES)
     if rights:
         _set(path, rights | stat.S_IMODE(path.stat().st_mode), path.parent.stat().st_gid)
 
 
 def set_modes(data: Path) -> None:
-    """Let the sandbox's user read ``train/``, whatever the umask, and nobody else the rest.
+    """Let every user, so also the sandbox's, read ``train/``, and only the owner the other splits.
 
-    Nobody but the group of a shared folder: the sandbox's user is in none.
+    The umask does not matter. The group of a shared folder can read all; the sandbox's user is
+    in no group.
     """
     for path in (data, *data.glob("*.*")):
         hand_on(path)
@@ -58,9 +59,9 @@ def set_modes(data: Path) -> None:
 
 
 def closed(root: Path) -> list[Path]:
-    """Return what in a shared data folder its group cannot read, two levels deep.
+    """Return the paths in a shared data folder that its group cannot read, two levels deep.
 
-    What was made there before the folder was shared, or brought there by hand.
+    These were made before the folder was shared, or copied there by hand.
     """
     group, found = root.stat().st_gid, []
     with contextlib.suppress(OSError):
@@ -73,12 +74,12 @@ def closed(root: Path) -> list[Path]:
 
 
 def told(error: OSError, root: Path) -> tuple[str, str]:
-    """Return cause and remedy of what went wrong with a file below the data folder ``root``."""
+    """Return cause and remedy for an error with a file below the data folder ``root``."""
     path = Path(str(error.filename or root))
     cause = str(error)
     if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
         return cause, f"free some space, or make {root} writable, or choose another data folder"
-    for around in (path, *path.parents):  # the nearest that can be looked at
+    for around in (path, *path.parents):  # the nearest one that can be examined
         with contextlib.suppress(OSError):
             found = around.stat()
             rights = stat.S_IMODE(found.st_mode)
@@ -108,7 +109,7 @@ def group_of(path: Path) -> str:
 
 
 def _set(path: Path, mode: int, group: int | None) -> None:
-    # Another user's is used as it is, and so is a folder that is mounted to be read only.
+    # Another user's file is used as it is, and so is a folder on a read-only mount.
     with contextlib.suppress(OSError):
         found = path.stat()
         if group is not None and group != found.st_gid:
@@ -118,9 +119,9 @@ def _set(path: Path, mode: int, group: int | None) -> None:
 
 
 def open_lock(path: Path) -> int | None:
-    """Return a descriptor for ``flock``: another user's file will do. None where none can be had.
+    """Return a descriptor for ``flock``, even of another user's file; None if there is none.
 
-    That is where the folder cannot be written, so that whoever comes here writes nothing either.
+    None means that this process cannot write in the folder, and so needs no lock. Raises OSError.
     """
     flags = os.O_CLOEXEC | os.O_NOFOLLOW
     try:

@@ -1,8 +1,8 @@
-"""What a task is: a folder with ``task.toml``, ``description.md`` and a Python module.
+"""A task: a folder with ``task.toml``, ``description.md`` and a Python module. Found and read here.
 
-The folder is readable without this code. The module named in ``task.toml`` prepares the
-data; the folder ``designs/`` holds the reference submissions; the files of ``runner`` are
-the only code of ours that enters the sandbox with a submission.
+People can read the folder without this code. The module named in ``task.toml`` prepares the
+data; the folder ``designs/`` holds the reference submissions; the files of ``runner`` enter the
+sandbox with a submission, beside the judge's own file. ``definition`` has the schema.
 """
 
 import ast
@@ -37,10 +37,10 @@ from tasks.shared import set_modes
 
 KNOBS_MARK = "KNOBS = "
 OURS = "harness:"
-"""A path in a task's files that begins so is looked for among our own tasks."""
+"""Prefix of a path in a task's files that is looked up in the folder of our own tasks."""
 PAGE = "docs/tasks-own.md"
 GROUP = "harness.tasks"
-"""Of entry points whose value is a package, below which tasks lie."""
+"""The group of entry points whose value is a package that contains tasks."""
 _NAME = re.compile(r"""^\s*name\s*=\s*["'](.+?)["']""", re.MULTILINE)
 _INCLUDE = re.compile(r"^<!-- include (\S+) -->$", re.MULTILINE)
 
@@ -76,14 +76,14 @@ class Task:
 
     @property
     def sources(self) -> frozenset[Value]:
-        """Where its data may come from, by name: what a profile takes them from."""
+        """The names of the sources that the profiles take the data from."""
         profiles = self.definition.profiles.values()
         return frozenset(p.data["source"] for p in profiles if "source" in p.data)
 
     def description(self, profile: str) -> str:
         """Return the text that tells an agent what to write, with this profile's numbers.
 
-        A line ``<!-- include FILE -->`` stands for the text of that file; see ``located``.
+        A line ``<!-- include FILE -->`` is replaced by that file's text; see ``located``.
         """
         chosen = self.profile(profile)
         text = _with_includes(self.folder / "description.md")
@@ -110,10 +110,10 @@ class Task:
         progress: Progress,
         overrides: Mapping[str, Value] = MappingProxyType({}),
     ) -> tuple[Path, Manifest]:
-        """Make the data if need be; return its folder and manifest.
+        """Make the data if they are missing; return their folder and manifest.
 
-        ``overrides`` replace values of the profile's ``data``. Raises ConfigError where the
-        task has no such value, or it is none of its ``choices``.
+        ``overrides`` replace values of the profile's ``data``. Raises ConfigError if the profile
+        has no value of that name, or the new value is not in the task's ``choices``.
         """
         chosen = self.profile(profile)
         for name, value in overrides.items():
@@ -134,9 +134,9 @@ class Task:
         return path, module.manifest_of(path)
 
     def check(self, profile: str) -> None:
-        """Raise ConfigError where a look at the files shows that nothing could be scored.
+        """Raise ConfigError if the task's files show that no submission could be scored.
 
-        The description, the designs, the runner, and the settings that runner and judge read.
+        Checks the description, designs, runner, and the settings that runner and judge read.
         """
         chosen, files = self.profile(profile), self.runner_files()
         self.description(profile)
@@ -164,18 +164,18 @@ class Task:
         return [self._design(name) for name in self.definition.designs]
 
     def self_test(self) -> Design | None:
-        """Return what tests the sandbox: ``designs/self_test.py`` if there is one, or the first."""
+        """Return the design that tests the sandbox: ``self_test``, else the first, else None."""
         if (self.folder / "designs" / "self_test.py").is_file():
             return self._design("self_test")
         return next((self._design(name) for name in self.definition.designs[:1]), None)
 
     def knobs(self) -> dict[str, Knob]:
-        """Return what a searching agent may turn: the design's knobs, and the bounds if free."""
+        """Return what an agent may vary: the design's knobs; if configurable, also the bounds."""
         bounds = self.definition.bounds if self.configurable else {}
         return {**self.definition.knobs, **bounds}
 
     def render(self, values: Mapping[str, Value]) -> dict[str, str]:
-        """Return the submission that ``designs/searchable.py`` makes of the knobs' values."""
+        """Return the submission: ``designs/searchable.py`` with these values of the knobs."""
         file = self.folder / "designs" / "searchable.py"
         try:
             source = file.read_text()
@@ -196,7 +196,7 @@ class Task:
         return {self.definition.files[0]: "".join(lines)}
 
     def runner_files(self) -> dict[str, Path]:
-        """Return our own code that goes into the sandbox: name there → path here."""
+        """Return the runner's files: name in the sandbox → path here. Raises ConfigError."""
         paths = [located(self.folder, name).resolve() for name in self.definition.runner]
         for path in paths:
             if not path.is_file():
@@ -207,7 +207,7 @@ class Task:
         return {path.name: path for path in paths}
 
     def hash(self, profile: str) -> str:
-        """Hash of all that defines the task at this profile; scores compare when it agrees."""
+        """Hash of all that defines the task at this profile; scores compare only if it is equal."""
         parts = [
             self.name,
             profile,
@@ -240,7 +240,7 @@ class Task:
 
 
 def located(folder: Path, name: str) -> Path:
-    """Return the path of a file that a task names: from its folder, or ``harness:`` from ours."""
+    """Return the path of a file that a task names: in its folder, or with ``harness:`` in ours."""
     return TASKS_DIR / name.removeprefix(OURS) if name.startswith(OURS) else folder / name
 
 
@@ -279,7 +279,7 @@ def _parsed(toml: str) -> Definition:
 
 @dataclass(frozen=True)
 class Broken:
-    """A task folder that is none: ``name``, as far as it can be read, and why."""
+    """An invalid task folder: its task's ``name`` (empty if it cannot be read), and the error."""
 
     folder: Path
     name: str
@@ -287,10 +287,10 @@ class Broken:
 
 
 def look() -> tuple[dict[str, Task], list[Broken]]:
-    """Return every task by name, and what is broken.
+    """Return every valid task by name, and the broken ones.
 
-    Ours, those of installed packages, and those under ``$HARNESS_TASKS_DIR``. Of two that have one
-    name the second is broken.
+    Searches our own tasks, installed packages, and ``$HARNESS_TASKS_DIR``. Of two tasks with the
+    same name, the second counts as broken.
     """
     families = _families()
     roots = [TASKS_DIR, *families]
@@ -325,7 +325,7 @@ def look() -> tuple[dict[str, Task], list[Broken]]:
 
 
 def _families() -> dict[Path, str]:
-    """Return the folders of tasks that packages bring, and which. Nothing of them is imported."""
+    """Return the task folders of packages: folder → package. Imports nothing of the packages."""
     found = {}
     for point in installed(GROUP):
         top, *inner = point.value.split(".")
@@ -335,12 +335,12 @@ def _families() -> dict[Path, str]:
 
 
 def all_tasks() -> dict[str, Task]:
-    """Return every task by name."""
+    """Return every valid task by name."""
     return look()[0]
 
 
 def find_task(name: str) -> Task:
-    """Return the task of that name. Raises ConfigError: why it is broken, or the nearest one."""
+    """Return a task. Raises ConfigError that says why it is broken, or names the nearest one."""
     tasks, broken = look()
     for one in broken:
         if one.name and name in (one.name, f"{one.name}-configurable"):
@@ -356,7 +356,7 @@ def find_task(name: str) -> Task:
 
 
 def _name_in(file: Path) -> str:
-    """Return the name in a definition that cannot be read as one, or ""."""
+    """Return the task's name in an invalid ``task.toml``, or ""."""
     try:
         found = _NAME.search(file.read_text(encoding="utf-8", errors="replace"))
     except OSError:

@@ -1,6 +1,6 @@
-"""Sorts of submission by name: how an answer becomes files, and how the files are checked.
+"""Types of submission by name: how a response becomes files, and what checks the files.
 
-Which files a task wants stands in its ``task.toml``. A new sort is an entry here, or one that a
+A task's ``task.toml`` names the files that it wants. A new type is an entry here, or one that a
 package adds (docs/guides/extending.md).
 """
 
@@ -14,12 +14,12 @@ Parse = Callable[[str, Sequence[str]], dict[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A sort of submission.
+    """A type of submission.
 
-    ``check`` is the address, ``module:function``, of what the judge says of its text before any of
-    it runs: see ``scorers.submission``. ``prints``: it tells of its training by what it prints, and
-    not by frames. ``parse`` makes the wanted files of a model's answer, and raises ValueError with
-    what is to be told to the model; None where they are blocks that are named after the files.
+    ``check`` is the address, ``module:function``, of the judge's check of the text before any of
+    it runs: see ``scorers.submission``. ``prints``: it reports its training by what it prints, and
+    not by frames. ``parse`` makes the wanted files from a model's response, and raises ValueError
+    with a message for the model; None if the files are blocks that are named after them.
     """
 
     check: str

@@ -1,4 +1,7 @@
-"""Who writes the submissions."""
+"""The agents, which write the submissions.
+
+``AGENTS`` holds those without a language model; ``harness.launch.agents`` makes all agents by name.
+"""
 
 from collections.abc import Callable
 
@@ -22,6 +25,6 @@ AGENTS: Registry[Callable[[], Agent]] = Registry(
     {a.name: a for a in (ReferenceAgent, RandomAgent, TpeAgent)},
     _fault,
 )
-"""Those that need no model of the table, by name; called without arguments."""
+"""Agents that need no model of the table, by name; each value is called without arguments."""
 
 __all__ = ["AGENTS"]

@@ -1,4 +1,7 @@
-"""The address of a provider's API: whether it can be one, what was likely meant, whose it is."""
+"""Checks the address of a provider's API, suggests the intended one, and names its server.
+
+Nothing here uses the network.
+"""
 
 import ipaddress
 import re
@@ -10,14 +13,14 @@ from harness.base.text import visible
 CALLS = re.compile(
     r"/(chat/completions|completions|responses|embeddings|models|messages|complete)/*$", re.I
 )
-"""Ends of the addresses of single calls; each protocol puts them there itself."""
+"""Endings of addresses of single calls; each protocol client appends its own."""
 
 FORBIDDEN = re.compile(r"[^!#-&(-;=?-\[\]_a-z~\x80-\U0010ffff]")
-"""What no address holds: spaces, line breaks, quotes, backslashes, angle brackets."""
+"""Characters that are not valid in an address, such as spaces, line breaks, quotes and ``<``."""
 
 
 class WrongAddress(ValueError):
-    """Why an address cannot be used; ``likely`` is what was likely meant."""
+    """An address cannot be used; the text says why. ``likely`` is the address probably meant."""
 
     def __init__(self, why: str, likely: str) -> None:
         super().__init__(why)
@@ -25,20 +28,20 @@ class WrongAddress(ValueError):
 
 
 def refuse_wrong(url: str, protocol: str) -> None:
-    """Raise WrongAddress for what cannot be the address of an API of that protocol."""
+    """Raise WrongAddress if ``url`` cannot be the address of an API of that protocol."""
     why = _wrong(url, protocol)
     if why:
         raise WrongAddress(why, likely(url, protocol))
 
 
 def shown(url: str) -> str:
-    """Return an address that can be printed: on one line, without what may be a password."""
+    """Return an address fit to print: on one line, without parts that may hold a password."""
     text = re.sub(r"\s", "�", visible(url))
     return re.sub(r"[?#].*", "?…", re.sub(r"^(\w+:/*)?.*@", r"\1…@", text))
 
 
 def likely(url: str, protocol: str) -> str:
-    """Return the address that was likely meant by one that cannot be used."""
+    """Return the valid address that the user probably meant; if unclear, one on this machine."""
     first = url.split()[:1]
     if first and first[0] != url and not _wrong(first[0], protocol):
         return first[0]
@@ -51,7 +54,7 @@ def likely(url: str, protocol: str) -> str:
     path = CALLS.sub("", slash + path).rstrip("/")
     path = path.removesuffix("/v1") if protocol == "anthropic" else path or "/v1"
     if scheme.lower() not in ("http", "https"):
-        # Who names a number or a short name means a server at hand.
+        # An IP address or a name without a dot probably means a server nearby, without TLS.
         named = re.fullmatch(r"[a-z-][\w-]*(\.[\w-]+)+(:\d+)?", host, re.I) and not is_here(host)
         scheme = "https" if named else "http"
     found = f"{scheme.lower()}://{host}{path}"
@@ -59,7 +62,7 @@ def likely(url: str, protocol: str) -> str:
 
 
 def others(url: str, protocol: str) -> list[str]:
-    """Return where else on its server an API may be that is not at ``url``, the likeliest first."""
+    """Return other addresses on the server of ``url`` where its API may be, likeliest first."""
     base, parts = url.rstrip("/"), urlsplit(url)
     origin = f"{parts.scheme}://{parts.netloc}"
     if protocol == "anthropic":
@@ -72,10 +75,10 @@ def others(url: str, protocol: str) -> list[str]:
 
 
 def server_of(url: str) -> str:
-    """Return whom an answer comes from: a host and its port, or just "local".
+    """Return the name of the server that answers: a host and its port, or just "local".
 
-    The port of a server on this machine is chosen at its start and decides nothing; a run that
-    is resumed on another one is the same run, and a leaderboard has one row of both.
+    A server on this machine chooses its port when it starts, and the port has no effect on its
+    answers. A run resumed on another port is the same run, and both share one leaderboard row.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -120,6 +123,6 @@ def _wrong(url: str, protocol: str) -> str:
 
 
 def _is_host(parts: SplitResult) -> bool:
-    """Return whether a host's labels can be looked up. Raises ValueError where one cannot."""
+    """Return whether a host is IPv6 or a valid name. Raises ValueError if IDNA cannot encode it."""
     host = parts.hostname or ""
     return ":" in host or re.fullmatch(r"[a-z0-9._-]+", host.encode("idna").decode()) is not None

@@ -1,6 +1,6 @@
 """random and tpe: the classical baselines that agents with a language model must beat.
 
-Both search the knobs that a task declares over its ``designs/searchable.py``.
+Both choose values for the knobs (parameters) that a task declares for ``designs/searchable.py``.
 """
 
 import math
@@ -29,15 +29,15 @@ class RandomAgent:
 class TpeAgent:
     """Tree-structured Parzen estimator (Bergstra et al., 2011), by Optuna.
 
-    The study is rebuilt from the tree at every request, so that a resumed run asks the same.
-    Invalid nodes are told as failed trials.
+    The study is rebuilt from the tree at every request, so that a resumed run suggests the same
+    values. Invalid nodes enter the study as failed trials.
     """
 
     name = "tpe"
     trusted = True
 
     def write(self, ask: Ask) -> Answer:
-        """Return the searchable design with the knobs that TPE suggests after the tree so far."""
+        """Return the searchable design with the knobs that TPE suggests from the tree so far."""
         try:
             import optuna
         except ImportError as error:
@@ -67,7 +67,7 @@ class TpeAgent:
 
 
 def draw(knob: Knob, rng: Random) -> Value:
-    """Draw one value of a knob, log-uniformly where it says so."""
+    """Draw one value of a knob, log-uniformly if ``knob.log`` is set."""
     if knob.choices:
         return rng.choice(knob.choices)
     if knob.log:

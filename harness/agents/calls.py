@@ -1,17 +1,17 @@
-"""The record of a run's calls: every answer is on disk before anybody uses it.
+"""Makes and records a run's model calls: every answer is on disk before anything uses it.
 
     operator ──► Model (bound to a node) ──► answered before?  ── yes ──► the answer on disk
                                               │ no
                               room in the budget? ──► "sent" on disk ──► client ──► answer on disk
 
-A node's k-th call is looked for in the run itself (it was killed, and goes on), then in the run
-that is replayed. Whichever holds it, the question must be the same to the letter; what comes
-back costs nothing and is not sent. A node makes its calls one after another; nodes may make
-theirs at once.
+The answer to a node's k-th call is looked up in the run itself (which may be resumed after a
+kill), then in the run that is replayed. The recorded request must equal the new one exactly; then
+nothing is sent and nothing is paid. One node makes its calls one after another; several nodes may
+make calls at the same time.
 
-A call is never paid twice on purpose: a process that was killed between question and answer
-leaves "sent" behind, and the resumed run asks again, with the first one charged at its worst case.
-So is a try whose answer was cut off on its way, before the client asks again.
+No call is paid twice on purpose. A process that is killed between request and response leaves
+"sent" on disk; the resumed run asks again and charges the first call at its worst case. A try whose
+answer was cut off on its way is charged in the same way, before the client asks again.
 """
 
 import threading
@@ -42,8 +42,8 @@ from harness.store.tape import (
 class Calls:
     """All calls of one run. Thread-safe.
 
-    ``endpoint`` may be None where every answer is read from ``recording``, a run that is replayed.
-    Raises ConfigError where a recorded call is damaged; nothing is written before the first call.
+    ``endpoint`` may be None if every answer comes from ``recording``, a run that is replayed.
+    Raises ConfigError if a recorded call is damaged; nothing is written before the first call.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class Calls:
                 recording.diverged = record.divergence
 
     def bind(self, node: int, cancel: threading.Event | None = None) -> "BoundModel":
-        """Return the model for one node's writing, whose calls are numbered from 0.
+        """Return the model for one node, whose calls are numbered from 0.
 
         Once ``cancel`` is set, calls end with Cancelled.
         """
         return BoundModel(self, node, cancel or threading.Event())
 
     def recorded(self, node: int, call: int) -> tuple[Record, Tape] | None:
-        """Return an answered call and the tape that holds it: our own first."""
+        """Return an answered call and the tape that holds it; this run's own tape comes first."""
         followed = self._followed()
         for tape in (self.tape, followed.tape) if followed else (self.tape,):
             record = tape.read(node, call)
@@ -84,7 +84,7 @@ class Calls:
     def fits(self, prompt: Prompt) -> bool:
         """Return whether a prompt and a full answer fit the context; False without an endpoint.
 
-        A replay without one asks this only where the recorded node made no further call.
+        A replay without an endpoint gets here only if the recorded node made no further call.
         """
         if self._endpoint is None:
             return False
@@ -122,9 +122,9 @@ class Calls:
         return None if self._recording is None or self._recording.diverged else self._recording
 
     def _compare(self, record: Record, tape: Tape, prompt: Prompt) -> str:
-        """Return how a question differs from the recorded one; empty if it does not."""
+        """Return how a request differs from the recorded one; empty if it does not."""
         describe = record.describe
-        # What another run was asked with stays true of its answers, whatever is set today.
+        # Answers from another run belong to the settings of that run, whatever is set today.
         if self._endpoint is not None and tape is self.tape and not record.replayed:
             describe = self._endpoint.client.describe()
         if request_hash(describe, prompt) == record.hash:
@@ -144,7 +144,7 @@ class Calls:
         self._say(f"{message} From here on the model is asked.")
 
     def _adopt(self, record: Record, prompt: Prompt) -> None:
-        """Keep another run's answer as our own, so that this run stands alone."""
+        """Copy an answer of the replayed run into this run, so that this run is complete alone."""
         own = record.model_copy(update={"replayed": True, "lost": (), "failures": ()})
         self.tape.write(own, prompt)
         recount(own, self.budget)
@@ -182,7 +182,7 @@ class Calls:
         )
 
         def lost(again: bool) -> None:  # noqa: FBT001 (as Client.send calls it)
-            """Charge a try whose answer was cut off; make room for another, if one follows."""
+            """Charge a try whose answer was cut off; reserve budget for the next try, if any."""
             nonlocal record
             gone = Lost(sent=record.sent, worst=record.worst, worst_dollars=record.worst_dollars)
             record = record.model_copy(update={"lost": (*record.lost, gone), "sent": _now()})
@@ -210,7 +210,7 @@ class Calls:
         except BaseException:
             self.budget.lose(hold)
             raise
-        # A server may say anything: what it says must not give budget back, nor break a file.
+        # A server may send anything: counts must not give budget back, nor text break a file.
         counts = {name: max(0, getattr(reply.usage, name)) for name in TOKENS}
         usage = replace(reply.usage, **counts)
         reply = replace(reply, text=encodable(reply.text), usage=usage)
@@ -222,7 +222,7 @@ class Calls:
 
 
 class BoundModel:
-    """A ``Model`` for one node: numbers its calls, and remembers what ``fits`` said."""
+    """A ``Model`` for one node: numbers its calls, and remembers what ``fits`` returned."""
 
     def __init__(self, calls: Calls, node: int, cancel: threading.Event) -> None:
         self.node = node
@@ -241,7 +241,7 @@ class BoundModel:
         return reply
 
     def fits(self, prompt: Prompt) -> bool:
-        """Return whether the prompt and a full answer fit the context; as recorded, if it is."""
+        """Return whether the prompt and a full answer fit the context; a recorded value wins."""
         if self._said is None:
             found = self._calls.recorded(self.node, self.call)
             self._said = found[0].fits if found else ()
@@ -252,7 +252,7 @@ class BoundModel:
 
 
 def recount(record: Record, budget: Budget) -> None:
-    """Add to a budget what a call on disk has used."""
+    """Add to a budget what a recorded call has used."""
     worst = Hold(record.worst, record.worst_dollars)
     for lost in _lost(record):
         hold = Hold(lost.worst, lost.worst_dollars)
@@ -268,7 +268,7 @@ def _kind(record: Record) -> Literal["paid", "replayed"]:
 
 
 def _lost(record: Record | None) -> tuple[Lost, ...]:
-    """Return the calls in this place whose answers were never seen."""
+    """Return the tries of this call whose answers never arrived, a pending "sent" included."""
     if record is None:
         return ()
     if record.status != "sent":

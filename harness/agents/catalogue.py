@@ -1,8 +1,8 @@
 """The models as data: ``agents.toml``, and a user's own table merged over it.
 
-What differs between models (limits, prices, which parameters a model takes and under which
-name) is in the table; no name of a model appears in code. An absent price is unknown, and what
-depends on it is unknown too: never 0.
+All differences between models (limits, prices, which parameters a model takes and under which
+name) are in the table; the code names no model. A missing price is unknown, and so are costs that
+depend on it: they are never 0. The clients that call a model are in ``harness.agents.clients``.
 """
 
 import os
@@ -47,23 +47,23 @@ class Price(_Frozen):
 
 
 class Retirement(_Frozen):
-    """When a provider shuts a model: on a day, or not before it."""
+    """When a provider shuts a model: on that day (shut), or not before it (earliest)."""
 
     on: date
     kind: Literal["shut", "earliest"]
 
 
 class Effort(_Frozen):
-    """Where a request says how hard to think (a dotted path), and which words are understood.
+    """The reasoning effort: its place in a request (a dotted path), and the accepted words.
 
-    A table of values maps each word onto what is sent.
+    If ``values`` is a table, it maps each word to the value that is sent.
     """
 
     field: str
     values: tuple[str, ...] | dict[str, str | bool | int]
 
     def sent(self, word: str) -> str | bool | int:
-        """Return what stands in the request for a word."""
+        """Return the value that a request carries for a word."""
         return self.values[word] if isinstance(self.values, dict) else word
 
 
@@ -74,12 +74,12 @@ class Entry(_Frozen):
     title: str
     maker: str = ""
     paper: bool = False
-    """True for the twelve of arXiv 2605.15871."""
+    """True for the twelve models of arXiv 2605.15871."""
     provider: Literal["anthropic", "openai"]
-    """Which protocol is spoken; openai is every compatible server."""
+    """Which protocol to use; openai stands for every compatible server."""
     model: str
     base_url: str | None = None
-    """None: it runs on your own server, whose address a run must give."""
+    """None: the model runs on your own server, and the run must give its address."""
     key: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
     """The environment variable that holds the key, never the key."""
     context_tokens: Positive
@@ -87,7 +87,7 @@ class Entry(_Frozen):
     max_input_tokens: Positive | None = None
     max_output_tokens: Positive
     answer_tokens: Positive = 32_000
-    """How long an answer may be, reasoning included, where a run does not say."""
+    """How long an answer may be, reasoning included, if the run does not set a limit."""
     concurrency: Positive = 8
     """How many calls may be under way at once to this model's server, from one process."""
     prices: tuple[Price, ...] = ()
@@ -98,18 +98,18 @@ class Entry(_Frozen):
     note: str = ""
 
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
-    """For the openai protocol; anthropic has one name for it."""
+    """For the openai protocol; the anthropic protocol has only one name for this field."""
     temperature: bool = True
-    """Whether a request may name one."""
+    """Whether a request may set a temperature."""
     effort: Effort | None = None
     stream_usage: bool = True
     """Whether the server understands ``stream_options.include_usage``."""
     cache_control: bool = False
     system_role: Literal["system", "developer", "user"] = "system"
-    """Who says the constant part; user: it is put before the first message."""
+    """The role of the system text; user: the text is put before the first message."""
     system_prefix: str = ""
     think_tags: bool = False
-    """Whether the text holds its reasoning between think tags. For whoever parses it."""
+    """Whether the answer holds its reasoning between think tags. For information only."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     extra_headers: dict[str, str] = Field(default_factory=dict)
 
@@ -128,7 +128,7 @@ class Entry(_Frozen):
         return self
 
     def price(self, usage: Usage) -> float | None:
-        """Return the dollars of one call; None where a price that is needed is unknown."""
+        """Return the dollars of one call; None if a price that it needs is unknown."""
         band = self._band(usage.prompt_tokens)
         if band is None:
             return None
@@ -146,10 +146,10 @@ class Entry(_Frozen):
         return total / 1e6
 
     def worst_price(self, prompt_tokens: int, output_tokens: int) -> float | None:
-        """Return the most that a call of at most so many tokens can cost; None if unknown.
+        """Return the most dollars that a call of at most these sizes can cost; None if unknown.
 
-        Writing a prompt into the provider's cache is dearer than reading it in plainly, so the
-        price of input alone would be no bound.
+        Writing a prompt into the provider's cache costs more than plain input, so the price of
+        input alone would not be an upper bound.
         """
         bands = [b for b in self.prices if b.above_prompt_tokens < max(prompt_tokens, 1)]
         return max(
@@ -162,7 +162,7 @@ class Entry(_Frozen):
         )
 
     def fits(self, prompt_tokens: int, output_tokens: int) -> bool:
-        """Return whether so long a prompt and answer are within the model's limits."""
+        """Return whether a prompt and an answer of these sizes are within the model's limits."""
         return (
             prompt_tokens + output_tokens <= self.context_tokens
             and prompt_tokens <= (self.max_input_tokens or self.context_tokens)
@@ -170,7 +170,7 @@ class Entry(_Frozen):
         )
 
     def is_shut(self, today: date) -> bool:
-        """Return whether its provider has shut it. An earliest date says nothing of that."""
+        """Return whether its provider has shut it. An "earliest" date does not tell."""
         return self.retires is not None and self.retires.kind == "shut" and today >= self.retires.on
 
     def _band(self, prompt_tokens: int) -> Price | None:
@@ -232,7 +232,7 @@ def find_agent(name: str, file: Path | None = None) -> Entry:
 
 
 def load_agents(file: Path | None = None) -> dict[str, Entry]:
-    """Return all models: ours, with the user's table (``file``, or $HARNESS_AGENTS) over them.
+    """Return all models: ours, overridden by the user's table (``file``, or $HARNESS_AGENTS).
 
     Raises ConfigError.
     """
@@ -248,7 +248,7 @@ def load_agents(file: Path | None = None) -> dict[str, Entry]:
 
 
 def today() -> date:
-    """Return the day by which retirements are judged."""
+    """Return today's date in UTC, which decides whether a model is retired."""
     return datetime.now(UTC).date()
 
 

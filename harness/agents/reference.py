@@ -10,7 +10,7 @@ class ReferenceAgent:
     trusted = True
 
     def write(self, ask: Ask) -> Answer:
-        """Return the design whose place is the node's number. Raises Exhausted after the last."""
+        """Return the design whose index is the node's number. Raises Exhausted after the last."""
         designs = ask.task.designs()
         if ask.node >= len(designs):
             raise Exhausted(f"All {len(designs)} reference designs have been tried.")

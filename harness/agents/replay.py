@@ -1,10 +1,10 @@
-"""replay:RUN: a recorded run again, token for token, at no cost.
+"""replay:RUN: repeats a recorded run, token for token, at no cost.
 
-Each node is chosen as it was, and its agent is shown what it was shown: the recorded scores, logs
-and budgets as they stood then, never those of the evaluations done anew (clocks and GPUs would
-change a digit, and with it every later prompt). So the questions are the same unless prompts,
-settings or the harness changed, whatever the number of slots was or is. An agent without a model
-is replaced by the files it wrote.
+Each node is chosen as in the recorded run, and its agent gets the same request: the recorded
+scores, logs and budgets as they were then, never those of the new evaluations (clocks and GPUs
+would change a digit, and with it every later prompt). So the prompts are the same, for any number
+of slots then and now, unless templates, settings or the harness changed. If the recorded agent has
+no model, it is not called: the files that it wrote are used.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from harness.store.tape import Divergence
 
 
 class ReplayAgent:
-    """Writes what a recorded run's agent wrote: by asking that agent again, or from its files.
+    """Writes what a recorded run's agent wrote: calls that agent again, or takes its files.
 
     Never trusted: a run folder may come from anywhere.
     """
@@ -38,7 +38,7 @@ class ReplayAgent:
         self.agent = agent
 
     def write(self, ask: Ask) -> Answer:
-        """Answer as recorded. Raises Exhausted at its end, Divergence, and what the agent does."""
+        """Answer as recorded. Raises Exhausted at the end, Divergence, and the agent's errors."""
         node = self.recording.node(ask.node)
         if node is None:
             if self.recording.live and self.agent is not None:
@@ -57,7 +57,7 @@ class ReplayAgent:
         return answer
 
     def _differ(self, number: int) -> None:
-        """Leave the recording, or raise Divergence: the same answers were read in another way."""
+        """Stop following the recording, or raise Divergence: the same answers gave other files."""
         run = self.recording.run
         message = (
             f"The replay of {run.path} differs at node {number}: the answers gave other files."
@@ -74,7 +74,7 @@ class ReplayAgent:
 def make_replay(
     text: str, make: Callable[[str, Writing, bool], Agent], *, live: bool = False
 ) -> ReplayAgent:
-    """Return the agent that repeats a run; ``make`` makes one by name, settings and ``live``."""
+    """Return the agent that repeats a run; ``make`` makes its agent by name, settings, ``live``."""
     recording = Recording.open(text, live=live)
     if not recording.has_calls:
         return ReplayAgent(recording, None)

@@ -1,1 +1,1 @@
-"""What everybody may import, and what imports nothing of ours."""
+"""Helpers that every package may import. They import nothing of ours but each other."""

@@ -1,4 +1,4 @@
-"""The commands that we print for people to paste, each a line that a shell takes as it stands."""
+"""Builds the ``harness …`` commands that messages show, quoted so that people can paste them."""
 
 import shlex
 
@@ -11,12 +11,12 @@ _given: dict[str, object | None] = {}
 
 
 def remember_tasks_dir(folder: object | None) -> None:
-    """Let every printed command repeat the --tasks-dir that was typed; None forgets it."""
+    """Keep the --tasks-dir that was typed, so that printed commands repeat it; None clears it."""
     _given["tasks_dir"] = folder
 
 
 def command(name: str, *arguments: object, **options: object) -> str:
-    """Return ``harness NAME …``. Of the options None and False are left out, True has no value."""
+    """Return ``harness NAME …``. An option is left out if None or False, a bare flag if True."""
     words = ["harness", *name.split(), *map(quote, arguments)]
     if name.split()[0] in WITH_TASKS:
         options = _given | options
@@ -28,6 +28,6 @@ def command(name: str, *arguments: object, **options: object) -> str:
 
 
 def quote(argument: object) -> str:
-    """Quote for a shell; a path that begins with a hyphen is no option."""
+    """Quote for a shell; ``./`` keeps a path that begins with a hyphen from being an option."""
     text = str(argument)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)

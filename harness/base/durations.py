@@ -1,4 +1,4 @@
-"""Durations, read and shown."""
+"""Parses durations such as ``15m``, and shows seconds as durations for people."""
 
 import re
 
@@ -6,7 +6,7 @@ from harness.base.errors import ConfigError
 
 
 def parse_duration(text: str) -> float:
-    """Return seconds of ``90``, ``90s``, ``15m``, ``24h`` or ``2d``. Raises ConfigError."""
+    """Return ``90``, ``90s``, ``15m``, ``24h`` or ``2d`` in seconds. Raises ConfigError."""
     match = re.fullmatch(r"(\d{1,12}(?:\.\d+)?)([smhd]?)", text.strip())
     if not match or float(match[1]) <= 0:
         raise ConfigError(f"{text!r} is not a duration.", remedy="for example 90s, 15m, 24h, 2d")
@@ -14,7 +14,7 @@ def parse_duration(text: str) -> float:
 
 
 def show_duration(seconds: float) -> str:
-    """Return ``m:ss`` or ``h:mm:ss``."""
+    """Return a duration as ``m:ss``, or as ``h:mm:ss`` from one hour on."""
     whole = max(0, round(seconds))
     hours, rest = divmod(whole, 3600)
     minutes, left = divmod(rest, 60)

@@ -1,19 +1,19 @@
 """Every exception the harness raises on purpose, in one tree.
 
     HarnessError
-    ├── ConfigError            bad input, or something asked for is absent     exit 2
-    ├── InfrastructureError    ours broke: retried, never graded               exit 3
+    ├── ConfigError            bad input, or something asked for is missing    exit 2
+    ├── InfrastructureError    harness or machine failed: retried, no score    exit 3
     │   ├── SandboxStartError
     │   ├── SandboxLostError
     │   ├── TransferError
     │   └── GpuUnavailableError
-    ├── JudgeError             the judge broke: rescore, never graded          exit 3
-    ├── ProviderError          a model's API broke: back off and retry         exit 4
-    └── Cancelled              somebody said stop: neither retried nor graded  exit 130
+    ├── JudgeError             the judge failed: score again; no score yet     exit 3
+    ├── ProviderError          a model's API failed, after back-off, retries   exit 4
+    └── Cancelled              the user asked to stop: no retry, no score      exit 130
 
-The class attributes are the failure table of the design. What a *submission* does
-wrong is a result with a reason, never an exception. This module imports nothing of
-ours, so that every package may import it.
+The class attributes are the table of failures: the exit code of each, and whether a
+retry may help. What a *submission* does wrong is a result with a reason, never an
+exception. This module imports nothing of ours, so that every package may import it.
 """
 
 from typing import ClassVar
@@ -41,13 +41,13 @@ class HarnessError(Exception):
 
 
 class ConfigError(HarnessError):
-    """What was asked for is wrong or absent."""
+    """What was asked for is wrong or missing."""
 
     exit_code = 2
 
 
 class InfrastructureError(HarnessError):
-    """The harness or its machine broke; the submission is not to blame."""
+    """The harness or its machine failed; the submission is not the cause."""
 
     exit_code = 3
     retryable = True
@@ -58,7 +58,7 @@ class SandboxStartError(InfrastructureError):
 
 
 class SandboxLostError(InfrastructureError):
-    """A sandbox went away without the submission's doing."""
+    """A sandbox was lost, and the submission did not cause it."""
 
 
 class TransferError(InfrastructureError):
@@ -66,7 +66,7 @@ class TransferError(InfrastructureError):
 
 
 class GpuUnavailableError(InfrastructureError):
-    """No GPU lease could be had."""
+    """No GPU could be leased."""
 
 
 class JudgeError(HarnessError):
@@ -76,7 +76,7 @@ class JudgeError(HarnessError):
 
 
 class ProviderError(HarnessError):
-    """A model's API failed for good."""
+    """A model's API failed, and further retries are not made."""
 
     exit_code = 4
 

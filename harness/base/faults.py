@@ -1,7 +1,7 @@
-"""What a disk, a file system or the machine refused, as a sentence with a remedy.
+"""Turns an ``OSError`` of a disk, a file system or the machine into an error with a remedy.
 
-An ``OSError`` that nobody foresaw is no bug of ours: its errno tells whether the place that was
-given is at fault (exit 2) or the machine (exit 3), and what helps.
+An ``OSError`` that no other code handles is not a bug of ours: its errno tells whether the given
+path is at fault (exit 2) or the machine (exit 3), and what helps.
 """
 
 import errno
@@ -28,7 +28,7 @@ PLACE = {
     errno.EINVAL: "another file system: this one does not take that name, or such a file",
     errno.EXDEV: "a folder on the same file system",
 }
-"""errno -> remedy, where it is the path that was given."""
+"""errno -> remedy, where the path that was given is at fault."""
 
 MACHINE = {
     errno.ENOSPC: "make room (df -h, df -i), or write elsewhere",
@@ -41,16 +41,16 @@ MACHINE = {
     errno.EIO: "look after the disk (dmesg | tail); restore what is damaged from a copy",
     errno.ESTALE: "mount the network disk again",
 }
-"""errno -> remedy, where it is the machine."""
+"""errno -> remedy, where the machine is at fault."""
 
 
 def known(error: OSError) -> bool:
-    """Return whether its errno says enough, so that no traceback is needed to understand it."""
+    """Return whether the errno explains the error, so that no traceback is needed."""
     return error.errno in PLACE or error.errno in MACHINE
 
 
 def explain(error: OSError, *, then: str = "") -> HarnessError:
-    """Return the error as one of ours; ``then`` is what to do once it is mended."""
+    """Return the error as one of ours; ``then`` says what to do after the remedy."""
     number = error.errno or 0
     names = [name for name in (error.filename, error.filename2) if name is not None]
     where = " and ".join(map(shown, names)) or "The output, or an open file,"
@@ -65,14 +65,14 @@ def explain(error: OSError, *, then: str = "") -> HarnessError:
 
 
 def shown(path: object) -> str:
-    """Return a path for a message: names may hold line breaks, or bytes that are no text."""
+    """Return a path for a message; line breaks and bytes that are not text are escaped."""
     text = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else str(path)
     return text if text.isprintable() else repr(text)
 
 
 @contextmanager
 def naming(path: os.PathLike[str]) -> Iterator[None]:
-    """Let an error of a write, which carries no name of its own, name the file."""
+    """Put ``path`` into an OSError that names no file, as errors of writes do not."""
     try:
         yield
     except OSError as error:

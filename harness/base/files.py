@@ -1,8 +1,8 @@
-"""Files: read so that they can neither hang us nor fill us, written whole or not at all.
+"""Reads files that somebody else may have made, and writes files whole or not at all.
 
-What is read somebody else may have made.
-A pipe is not waited for, a device not read, a large file not loaded; and what lies in a folder is
-not followed to elsewhere, for a submission or a run that was sent may hold a link to a secret.
+Reading can neither hang nor fill the memory: a pipe is not waited for, a device is not read and a
+large file is not loaded. A link in a folder is not followed, because a submission or a run from
+somebody else may hold a link to a secret.
 """
 
 import errno
@@ -25,7 +25,7 @@ NOT_REGULAR = "it is no regular file"
 def open_plain(file: Path, *, follow: bool = False) -> BinaryIO:
     """Open a regular file for reading. Raises OSError for anything else.
 
-    ``follow``: a link may lead to it, because a user named it and nobody else did.
+    ``follow``: also follow a link; only for a path that the user named.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
@@ -45,10 +45,10 @@ def open_plain(file: Path, *, follow: bool = False) -> BinaryIO:
 
 
 def read_plain(file: Path, *, most: int = MOST_BYTES, follow: bool = False) -> bytes:
-    """Return what a regular file of at most ``most`` bytes holds. Raises OSError."""
+    """Return the content of a regular file of at most ``most`` bytes. Raises OSError."""
     with open_plain(file, follow=follow) as opened:
         large = os.fstat(opened.fileno()).st_size > most
-        # By what comes as well: some files do not know their size, and some grow.
+        # Count what is read as well: some files report no size, and some grow.
         content = b"" if large else opened.read(most + 1)
     if large or len(content) > most:
         raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(file))
@@ -56,7 +56,7 @@ def read_plain(file: Path, *, most: int = MOST_BYTES, follow: bool = False) -> b
 
 
 def read_text(file: Path, *, most: int = MOST_BYTES, follow: bool = False) -> str:
-    """Return what a regular UTF-8 file holds, with "\\n" for every end of a line.
+    """Return the text of a regular UTF-8 file, with "\\n" for every end of a line.
 
     Raises OSError, UnicodeDecodeError; see ``open_plain``.
     """
@@ -73,7 +73,7 @@ def read_json(file: Path) -> dict[str, Any]:
 def read_values(
     file: Path, parse: Callable[[str], Any] = json.loads, *, follow: bool = False
 ) -> tuple[dict[str, Any], str]:
-    """Return the object in a file, and the text that it was parsed from.
+    """Return the JSON object in a file (``parse``: another format), and the file's text.
 
     ``follow``: see ``open_plain``. Raises ConfigError naming the file.
     """
@@ -88,9 +88,9 @@ def read_values(
 
 
 def fresh_folder(parent: Path, stem: str) -> Path:
-    """Make a folder of that name, or of the first of NAME.2, NAME.3, … that is free.
+    """Make a folder named ``stem`` or, if that exists, the first free of STEM.2, STEM.3, …
 
-    Raises OSError where none can be made.
+    Raises OSError where no folder can be made.
     """
     parent.mkdir(parents=True, exist_ok=True)
     path, number = parent / stem, 1
@@ -105,9 +105,10 @@ def fresh_folder(parent: Path, stem: str) -> Path:
 
 
 def write_whole(path: Path, content: str | bytes, *, sync: bool = True) -> None:
-    """Write a file so that it is there whole, or not at all.
+    """Write a file whole or not at all.
 
-    Without ``sync`` a loss of power may take it; a kill never does. Raises OSError with its name.
+    Without ``sync`` the file may be lost if the power fails, but never if the process is killed.
+    Raises OSError naming the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

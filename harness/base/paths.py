@@ -1,4 +1,4 @@
-"""Where things are kept, and under which names."""
+"""The folder of prepared data, the prefix of scratch folders, and names that are safe for files."""
 
 import os
 import re
@@ -7,11 +7,11 @@ from pathlib import Path
 from harness.base.errors import ConfigError
 
 STAGE_PREFIX = "harness-eval-"
-"""Begins the name of an evaluation's scratch folder; the number of its process follows."""
+"""Prefix of the name of an evaluation's scratch folder; its process id follows."""
 
 
 def data_root() -> Path:
-    """Return where prepared data are kept: $HARNESS_DATA, or the user's cache folder."""
+    """Return the folder of prepared data: $HARNESS_DATA, or ``harness`` in the user's cache."""
     if named := os.environ.get("HARNESS_DATA"):
         return Path(named)
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
@@ -25,5 +25,5 @@ def data_root() -> Path:
 
 
 def plain_name(text: str) -> str:
-    """Return a name that every file system and archive takes, as near as can be."""
+    """Return a name close to ``text`` that every file system and archive accepts."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-") or "run"

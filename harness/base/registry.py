@@ -1,8 +1,8 @@
-"""What is known by a name and can be added to: our own table, and what installed packages bring.
+"""Registries of things that users select by name, such as agents, policies and sandboxes.
 
-A package adds to a registry by an entry point of its group (docs/guides/extending.md). Names are
-looked up without importing anything; an addition is imported when it is asked for, and one that
-cannot be used stops no other.
+A registry holds our own table and what installed packages add. A package adds to a registry by an
+entry point of its group (docs/guides/extending.md). Looking up names imports nothing; an addition
+is imported when it is asked for, and a broken addition does not affect the others.
 """
 
 import importlib
@@ -25,14 +25,14 @@ GROUPS = "harness."
 """What the name of every group begins with."""
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
-"""A name stands in commands, tables and names of folders."""
+"""A valid name: it is used in commands, in tables and in names of folders."""
 
 
 class Registry(Generic[T]):
-    """Things of one sort by name: ``ours``, and those that packages add to ``group``.
+    """Things of one kind by name: ``ours``, and those that packages add to ``group``.
 
-    ``word`` is what one is called. ``fault`` returns what keeps an addition from being one, in
-    words, or "".
+    ``word`` names the kind in messages. ``fault`` takes a name and an addition, and returns why
+    the addition is invalid, or "".
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class Registry(Generic[T]):
         return list(dict.fromkeys([*self.ours, *(point.name for point in installed(self.group))]))
 
     def find(self, name: str) -> T:
-        """Return what has that name.
+        """Return the thing with that name.
 
-        Raises ConfigError naming the nearest name, or why what a package adds is of no use: it
-        cannot be imported, is not what it should be, or has a name that is taken.
+        Raises ConfigError naming the nearest name, or why an addition cannot be used: it cannot
+        be imported, it is invalid, or its name is taken.
         """
         points = [point for point in installed(self.group) if point.name == name]
         if not points:
@@ -79,7 +79,7 @@ class Registry(Generic[T]):
         return added
 
     def usable(self) -> dict[str, T]:
-        """Return all that can be used, by name; what cannot is in ``broken``."""
+        """Return all things that can be used, by name; ``broken`` has the others."""
         found = {}
         for name in self.names():
             with suppress(ConfigError):
@@ -87,7 +87,7 @@ class Registry(Generic[T]):
         return found
 
     def broken(self) -> dict[str, ConfigError]:
-        """Return why a name cannot be used, by name."""
+        """Return the names that cannot be used, each with the reason."""
         found = {}
         for name in self.names():
             try:
@@ -97,10 +97,10 @@ class Registry(Generic[T]):
         return found
 
     def added(self) -> dict[str, str]:
-        """Return the package, with its version, of each name that is not ours."""
+        """Return each name that a package adds, with the package and its version."""
         return {point.name: package(point) for point in installed(self.group)}
 
-    def _load(self, point: EntryPoint) -> Any:  # noqa: ANN401 (whatever it is)
+    def _load(self, point: EntryPoint) -> Any:  # noqa: ANN401 (any type of thing)
         wrong = f"The {self.word} {point.name!r} of {package(point)} cannot be used."
         remedy = f"mend it, or pip uninstall {package(point).split()[0]}; docs/guides/extending.md"
         if not NAME.fullmatch(point.name):
@@ -108,7 +108,7 @@ class Registry(Generic[T]):
             raise ConfigError(wrong, cause=cause, remedy=remedy)
         try:
             added = point.load()
-        except (Exception, SystemExit) as error:  # it is anybody's code
+        except (Exception, SystemExit) as error:  # third-party code may raise anything
             cause = f"{point.value}: {type(error).__name__}: {error}"
             raise ConfigError(wrong, cause=cause, remedy=remedy) from error
         if fault := self._fault(point.name, added):
@@ -116,17 +116,17 @@ class Registry(Generic[T]):
         return added
 
 
-def load(address: str) -> Any:  # noqa: ANN401 (whatever stands there)
-    """Return what an address, ``module:name``, stands for. Raises what importing it raises."""
+def load(address: str) -> Any:  # noqa: ANN401 (any object)
+    """Return the object at an address, ``module:name``. Raises what importing it raises."""
     module, _, name = address.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
 @contextmanager
 def blamed() -> Iterator[None]:
-    """Tell what goes wrong in the code of a package as that package's: raises ConfigError.
+    """Turn an exception from the code of an added package into a ConfigError naming the package.
 
-    Anything else is raised as it is.
+    A HarnessError, and an exception from any other code, is raised unchanged.
     """
     try:
         yield
@@ -144,7 +144,7 @@ def blamed() -> Iterator[None]:
 
 
 def _whose(file: Path) -> str:
-    """Return the package that adds something to us and that a file belongs to, or ""."""
+    """Return the package that a file belongs to, if it adds to one of our registries, or ""."""
     points = (p for group in entry_points().groups for p in entry_points(group=group))
     for point in points:
         if point.group.startswith(GROUPS) and any(map(file.is_relative_to, places(point.module))):
@@ -153,20 +153,20 @@ def _whose(file: Path) -> str:
 
 
 def places(module: str) -> list[Path]:
-    """Return where the package that a module is in lies: its folders, or its only file."""
+    """Return the folders of the top-level package of a module, or its only file."""
     spec = find_spec(module.partition(".")[0])
     found = (spec.submodule_search_locations or [spec.origin or ""]) if spec else ()
     return sorted(Path(place) for place in found if place)
 
 
 def misnamed(name: str, added: object) -> str:
-    """Return how an addition is called otherwise than its entry point, or ""."""
+    """Return what is wrong if an addition's ``name`` is not that of its entry point, or ""."""
     called = getattr(added, "name", None)
     return "" if called == name else f"it calls itself {called!r}; wanted: {name!r}"
 
 
 def is_no(wanted: type, added: object) -> str:
-    """Return what an addition is instead of what is wanted, or ""."""
+    """Return what is wrong if an addition is not an instance of ``wanted``, or ""."""
     if isinstance(added, wanted):
         return ""
     return f"it is a {type(added).__name__}; wanted: a {wanted.__module__}.{wanted.__name__}"
@@ -174,10 +174,10 @@ def is_no(wanted: type, added: object) -> str:
 
 @cache
 def installed(group: str) -> tuple[EntryPoint, ...]:
-    """Return what packages add to a group, by name: the same order in every process."""
+    """Return a group's entry points, sorted by name: the same order in every process."""
     return tuple(sorted(entry_points(group=group), key=lambda point: (point.name, package(point))))
 
 
 def package(point: EntryPoint) -> str:
-    """Return the package that brings an entry point, with its version."""
+    """Return the package that provides an entry point, with its version."""
     return f"{point.dist.name} {point.dist.version}" if point.dist else "a package"

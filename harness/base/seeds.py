@@ -1,6 +1,6 @@
-"""Random streams derive from what they are for, never from a live generator.
+"""Derives seeds and random streams from their purpose, never from a generator's current state.
 
-A run that is killed and resumed draws the same numbers as one that was not.
+So a run that is killed and resumed draws the same numbers as an uninterrupted run.
 """
 
 import hashlib

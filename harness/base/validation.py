@@ -1,4 +1,4 @@
-"""Says in sentences what is wrong with a file of values: where, what was found, what is wanted."""
+"""Turns pydantic's errors into sentences: where in a file, what was found, what is wanted."""
 
 import difflib
 import re
@@ -10,16 +10,16 @@ from pydantic import BaseModel, ValidationError
 from harness.base.text import one_line
 
 MOST = 5
-"""Problems that are told; one mistake seldom makes more."""
+"""The most problems that a message lists; one mistake seldom causes more."""
 LONGEST = 60
-"""Characters of a value that are repeated."""
+"""The most characters of a wrong value that a message repeats."""
 
 _MEMBER = re.compile(r"^(int|float|str|bool|constrained-\w+|\w+\[.*\])$")
-"""What pydantic adds to the place of a value that may be of several types."""
+"""The parts that pydantic adds to the location of a value that may be of several types."""
 _SUBJECT = re.compile(r"^\w+ should (be |have )?")
 
 LARGEST = 1e12
-"""No number of a run is larger: not a node, a score, a second or a token."""
+"""Every number in a run is smaller: node numbers, scores, seconds, tokens."""
 
 Place = tuple[int | str, ...]
 
@@ -29,7 +29,7 @@ _KEY = re.compile(rf"^\s*((?:{_PART.pattern})(?:\s*\.\s*(?:{_PART.pattern}))*)\s
 
 
 def sensible(value: object) -> bool:
-    """Return whether it is a number that a plot can hold, as no infinite or astronomic one is."""
+    """Return whether ``value`` is a number small enough to plot; infinity and NaN are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
@@ -40,24 +40,24 @@ def problems(
     toml: str = "",
     secret: bool = False,
 ) -> str:
-    """Return what is wrong with values that a file holds, a line each.
+    """Return what is wrong with the values in a file, one problem a line.
 
-    ``model``: what they should be, to name the nearest known key; ``toml``: the file's text,
-    to name lines. ``secret``: nothing of the values is repeated, for they may hold a key.
+    ``model``: what they should be, to suggest the nearest known key; ``toml``: the file's text,
+    to give line numbers. ``secret``: no value is repeated, because it may be a secret key.
     """
     lines = line_numbers(toml)
     told: dict[Place, list[Any]] = {}
     for one in error.errors(include_url=False):
         place = one["loc"]
-        if len(place) > 1:  # the members of a union complain one by one
+        if len(place) > 1:  # each member of a union gives its own error
             place = (place[0], *(p for p in place[1:] if not _MEMBER.match(str(p))))
         told.setdefault(place, []).append(one)
     for place, faults in list(told.items()):
-        # A list whose items are wrong is empty afterwards: that says nothing new.
+        # Without its wrong items a list may be too short: that error says nothing new.
         inside = any(other[: len(place)] == place != other for other in told)
         if inside and all(fault["type"] == "too_short" for fault in faults):
             del told[place]
-    # A key that is unknown first: it may be the misspelt one that is missing.
+    # Unknown keys come first: an unknown key may be the missing one, misspelt.
     ordered = sorted(
         told.items(), key=lambda i: (_line(lines, i[0]), i[1][0]["type"] != "extra_forbidden")
     )
@@ -67,7 +67,7 @@ def problems(
 
 
 def line_numbers(toml: str) -> dict[Place, int]:
-    """Return the line of each table and key of a TOML text that begins a line of its own."""
+    """Return the line number of each table and key that begins a line of a TOML text."""
     found: dict[Place, int] = {}
     counts: dict[Place, int] = {}
     table: Place = ()
@@ -84,7 +84,7 @@ def line_numbers(toml: str) -> dict[Place, int]:
 
 
 def line_of(toml: str, place: Place) -> int:
-    """Return the line of a table or key, or of the nearest table around it; 1 if there is none."""
+    """Return the line number of a table or key, else of the nearest table around it, else 1."""
     return _line(line_numbers(toml), place) or 1
 
 
@@ -107,7 +107,7 @@ def _sentence(
     first = faults[0]
     line = _line(lines, place)
     where = f"line {line}, " if line else ""
-    # Of an archive or a record the keys, too, may be anybody's: no escapes, no pages.
+    # Anybody may have written the keys of an archive or a record: no escapes, no long texts.
     name = one_line(".".join(map(str, place)), 120) or "the whole"
     if first["type"] == "missing":
         return f"{where}{name} is missing"
@@ -126,7 +126,7 @@ def _sentence(
 
 
 def _line(lines: Mapping[Place, int], place: Place) -> int:
-    """Return the line of the place or of the nearest table around it, 0 if there is none."""
+    """Return the line number of ``place``, else of the nearest table around it, else 0."""
     return next((lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in lines), 0)
 
 

@@ -1,4 +1,4 @@
-"""Whoever watches (a screen, a log) may fail; the work that is watched goes on."""
+"""Lets the watched work go on where a watcher of it (a screen, a log) fails."""
 
 import contextlib
 import sys
@@ -12,11 +12,11 @@ P = ParamSpec("P")
 
 
 def unbreakable(*watchers: Callable[P, object]) -> Callable[P, None]:
-    """Return a call of each that nothing they raise can end; the first time stderr is told.
+    """Return a function that calls each watcher and reports the first failure of any on stderr.
 
-    One that failed is called again the next time: one odd thing to show need not end the showing.
-    Ctrl-C and Cancelled still pass, for they are no faults. (rich raises SystemExit where the
-    reader of a pipe is gone.)
+    A watcher that failed is called again the next time: it may have failed on one odd value only.
+    Ctrl-C and Cancelled still pass, because they are not failures. (rich raises SystemExit where
+    the reader of a pipe is gone.)
     """
     told = False
 
@@ -27,7 +27,7 @@ def unbreakable(*watchers: Callable[P, object]) -> Callable[P, None]:
                 watch(*args, **kwargs)
             except Cancelled:
                 raise
-            except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever it is, it is not the work's)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (no failure of a watcher ends the work)
                 if not told:
                     told = True
                     _tell(error)

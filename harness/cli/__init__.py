@@ -1,4 +1,7 @@
-"""The command line. Nothing heavy is imported here: ``harness --help`` must answer at once."""
+"""The command line. No slow import is made here, so that ``harness --help`` answers at once.
+
+The commands are listed in ``app``.
+"""
 
 import importlib
 import locale
@@ -14,14 +17,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``harness`` command. Raises SystemExit with the exit code."""
     _speak_utf8()
     _have_streams()
-    # There, so that Ctrl-C and errors are words and exit codes while it is imported, too.
+    # Imported inside settle: Ctrl-C and errors during the import become messages and exit codes.
     sys.exit(settle(lambda: importlib.import_module("harness.cli.app").app(arguments)))
 
 
 def _speak_utf8() -> None:
-    """Begin again in UTF-8 mode where the locale would write files in another encoding.
+    """Restart in UTF-8 mode if files would otherwise be written in another encoding.
 
-    A run's files are UTF-8 wherever it is read; only what is printed is the terminal's.
+    A run's files are UTF-8 on every machine. Only printed text has the terminal's encoding.
     """
     if locale.getencoding().lower() in ("utf-8", "utf8") or "PYTHONUTF8" in os.environ:
         return
@@ -31,11 +34,11 @@ def _speak_utf8() -> None:
 
 
 def _have_streams() -> None:
-    """See to it that there are three streams, and that they take any character."""
+    """Make sure that the three standard streams exist and that any character can be printed."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
-        except OSError:  # closed: or else the next file that is opened would be in its place
+        except OSError:  # closed: otherwise the next opened file would get this number
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, "r" if name == "stdin" else "w"))  # noqa: SIM115, PTH123

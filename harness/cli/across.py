@@ -1,4 +1,4 @@
-"""The option --across of commands that compare scores."""
+"""The option --across of the commands that compare scores."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ Across = Annotated[
 
 
 def checked_across(names: list[str] | None) -> frozenset[str]:
-    """Return the conditions that may differ. Raises ConfigError for one that there is not."""
+    """Return the conditions that may differ. Raises ConfigError for an unknown name."""
     for name in names or ():
         if name not in CONDITIONS:
             raise ConfigError(

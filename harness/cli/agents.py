@@ -1,4 +1,4 @@
-"""harness agents"""
+"""``harness agents``: lists the models. ``harness.agents.catalogue`` reads them."""
 
 from harness.agents.catalogue import load_agents, today
 from harness.cli.common import AgentsFile, AsJson, guarded, print_json

@@ -1,7 +1,7 @@
 """All commands, in the order in which a new user meets them.
 
-A command's module is imported when the command is called, so that ``harness --help`` answers at
-once; until then a sentence stands for it.
+A command's module is imported only when the command is called, so that ``harness --help`` answers
+at once. The help sentences are in ``COMMANDS`` for that reason.
 """
 
 import importlib
@@ -43,7 +43,7 @@ COMMANDS = {
     "bench": "What attention mechanisms cost on this machine.",
     "image": "The image of the sandbox docker.",
 }
-"""Module of this folder -> the first sentence of its help."""
+"""Module in this folder -> the first sentence of its command's help."""
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 ran, and the answer is no (no valid submission, a regression); 2 usage, "
@@ -53,11 +53,11 @@ EXIT_CODES = (
 
 
 def load(name: str) -> TyperCommand | TyperGroup:
-    """Return a command, after importing what it needs.
+    """Import a command's module and return the command.
 
-    Its module has a function ``command``, or an ``app`` of several.
+    The module has a function ``command``, or an ``app`` with several commands.
     """
-    # pydantic makes an error of its own of a Ctrl-C while it builds a model: it waits till then.
+    # pydantic turns a Ctrl-C while it builds a model into another error: block it during import.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         module = importlib.import_module(f"harness.cli.{name}")
@@ -71,14 +71,14 @@ def load(name: str) -> TyperCommand | TyperGroup:
 
 
 class Commands(TyperGroup):
-    """The group of all commands, of which only the one that is called is imported."""
+    """The group of all commands. Only the command that is called is imported."""
 
     def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 (typer's)
         super().__init__(**attributes)
         self.commands = {name: TyperCommand(name, help=text) for name, text in COMMANDS.items()}
 
     def resolve_command(self, ctx, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-        """Return name, command and its arguments, of the command that is called."""
+        """Return the called command's name, the command, and its arguments."""
         name, _, rest = super().resolve_command(ctx, args)
         return name, name and load(name), rest
 

@@ -1,4 +1,4 @@
-"""harness baseline"""
+"""``harness baseline``: prints a baseline as JSON. ``harness.report.gate`` makes it."""
 
 import sys
 from pathlib import Path

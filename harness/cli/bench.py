@@ -1,4 +1,4 @@
-"""harness bench mechanisms"""
+"""``harness bench mechanisms``: prints the costs that ``tasks.lra.bench`` measures."""
 
 import sys
 from pathlib import Path
@@ -84,7 +84,7 @@ def command(
 
 
 def _check_place(plot: Path) -> None:
-    """Find out before the minutes are spent whether the plot can be written."""
+    """Check before the measurement, which takes minutes. Raises ConfigError: not writable."""
     if not plot.parent.is_dir() or plot.is_dir():
         raise ConfigError(
             f"{plot} cannot be written.", remedy="name a file in a folder that is there"

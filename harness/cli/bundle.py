@@ -1,4 +1,4 @@
-"""harness bundle"""
+"""``harness bundle``: packs a run. ``harness.report.bundle`` does the work."""
 
 from hashlib import file_digest
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""harness check"""
+"""``harness check``: gates a change. ``harness.report.gate`` does the tests."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What several commands share: options, and results onto stdout."""
+"""What several commands share: options, paths, and JSON results on stdout."""
 
 import functools
 import json
@@ -17,7 +17,7 @@ from tasks.spec import Task
 P = ParamSpec("P")
 
 NO = 1
-"""Exit code: it ran, and the answer is no."""
+"""Exit code: the command ran, and the answer is no (e.g. no valid submission)."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 RunsDir = Annotated[Path, typer.Option(help="Where run directories are kept.")]
@@ -50,8 +50,8 @@ RUNS_DIR = Path("runs")
 
 
 def look_in(context: typer.Context, folder: Path | None) -> Path | None:
-    """Have a folder's tasks known from here on."""
-    # By the environment, so that the processes that a sweep starts look there, too.
+    """Make the tasks of a folder known to this process and to its children."""
+    # Through the environment, so that the processes that a sweep starts look there, too.
     if folder is not None:
         typed = context.get_parameter_source("tasks_dir")
         if typed is not None and typed.name == "COMMANDLINE":
@@ -85,22 +85,22 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
 
 
 def absolute(path: Path) -> Path:
-    """Return the path from the root. Unlike pathlib's own it takes any, and raises nothing."""
+    """Return the absolute path without links. No error for link loops or an unknown ~user."""
     return Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111
 
 
 def run_path(text: Path) -> Path:
-    """Return the run meant by a path or by a bare name under runs/."""
+    """Return the path of a run that is given by its path or by its bare name under runs/."""
     return text if text.exists() or len(text.parts) > 1 else RUNS_DIR / text
 
 
 def chosen_data(
     task: Task, data: str | None, byte_counts: str | None, *, beside: Path = Path()
 ) -> dict[str, str]:
-    """Return what is to replace values of a profile's data; a folder becomes absolute.
+    """Return the values that override a profile's data settings; a folder becomes absolute.
 
-    ``beside``: what a folder is relative to.
-    A folder that is called as a source of the task's is meant by ./NAME.
+    ``beside`` is the folder that a relative path starts from. Write ./NAME for a folder whose name
+    is also a source of the task.
     """
     chosen = {}
     if data is not None:

@@ -1,4 +1,4 @@
-"""harness compare"""
+"""``harness compare``: compares two sides. ``harness.report.comparison`` does the tests."""
 
 from pathlib import Path
 from typing import Annotated

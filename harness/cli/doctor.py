@@ -1,4 +1,4 @@
-"""harness doctor"""
+"""``harness doctor``: examines this machine. ``harness.report.diagnosis`` does the work."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""The edge of the program: exceptions become words on stderr and exit codes."""
+"""The outermost layer of the program: exceptions become messages on stderr and exit codes."""
 
 import os
 import select
@@ -16,7 +16,7 @@ INTERRUPTED, UNFORESEEN = 130, 70
 
 
 def settle(work: Callable[[], int | None]) -> int:
-    """Do it and return its exit code: the edge of the program, which no exception crosses."""
+    """Call ``work`` and return the exit code. No exception leaves this function."""
     try:
         code = work() or 0
         sys.stdout.flush()
@@ -26,10 +26,10 @@ def settle(work: Callable[[], int | None]) -> int:
         _say("\nInterrupted.\n")
         code = INTERRUPTED
     except SystemExit as error:
-        # How Typer ends; and it and rich, with a 1, where the reader of a pipe is gone.
+        # Typer ends so. Typer and rich also raise it, with 1, if the reader of a pipe is gone.
         ended = error.__context__
         code = 0 if isinstance(ended, BrokenPipeError) else int(error.code or 0)
-        if ended and isinstance(ended.__cause__, KeyboardInterrupt):  # outside of any command
+        if ended and isinstance(ended.__cause__, KeyboardInterrupt):  # Ctrl-C outside a command
             _say("\nInterrupted.\n")
     except OSError as error:
         code = _refused(error)
@@ -38,7 +38,7 @@ def settle(work: Callable[[], int | None]) -> int:
     except UnicodeError as error:
         told = ConfigError("A name or a text that was read is not UTF-8.", cause=str(error))
         code = complain(told, details=True)
-    except Exception as error:  # noqa: BLE001 (the edge of the program)
+    except Exception as error:  # noqa: BLE001 (the outermost layer)
         code = UNFORESEEN
         _say(
             f"error: something unforeseen happened: {type(error).__name__}: {error}\n"
@@ -46,7 +46,7 @@ def settle(work: Callable[[], int | None]) -> int:
             "  Nothing that was finished is lost: harness ls, harness resume RUN\n"
         )
     for stream in (sys.stdout, sys.stderr):
-        if not _flushed(stream):  # or the interpreter tries again when it ends, and complains
+        if not _flushed(stream):  # else the interpreter flushes at exit and complains
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return code
@@ -54,8 +54,8 @@ def settle(work: Callable[[], int | None]) -> int:
 
 def _refused(error: OSError) -> int:
     if isinstance(error, BrokenPipeError) and _reader_is_gone():
-        return 0  # head or less has seen enough
-    # One that its number does not explain may be a bug.
+        return 0  # for example, head or less has ended
+    # An error that its errno does not explain may be a bug.
     return complain(faults.explain(error), details=not faults.known(error))
 
 
@@ -89,7 +89,7 @@ def complain(error: HarnessError, *, details: bool = False) -> int:
 
 
 def _say(text: str) -> None:
-    with suppress(OSError, ValueError):  # nobody listens: the exit code still tells
+    with suppress(OSError, ValueError):  # stderr is gone: the exit code remains
         sys.stderr.write(text)
         sys.stderr.flush()
 

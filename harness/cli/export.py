@@ -1,4 +1,4 @@
-"""harness export"""
+"""``harness export``: writes runs for other tools. ``harness.report.export`` does the work."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""harness features"""
+"""``harness features``: prints gains by kind of change, from ``harness.report.features``."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""harness gc"""
+"""``harness gc``: removes leftovers and old runs. ``harness.search.leftovers`` finds leftovers."""
 
 import re
 import sys
@@ -58,7 +58,7 @@ def _asked(count: int) -> bool:
 
 
 def _delete(runs: list[Path]) -> tuple[list[str], int]:
-    """Return what was deleted, and the exit code: one that cannot be keeps none of the others."""
+    """Return the deleted runs and the exit code. A failure does not stop the others."""
     deleted, code = [], 0
     for path in runs:
         try:

@@ -1,4 +1,4 @@
-"""harness image build"""
+"""``harness image build``: builds the docker image. ``sandboxes.image`` does the work."""
 
 from typing import Annotated
 

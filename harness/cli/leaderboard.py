@@ -1,4 +1,4 @@
-"""harness leaderboard"""
+"""``harness leaderboard``: compares finished runs. ``harness.report.leaderboard`` does the work."""
 
 from pathlib import Path
 from typing import Annotated, Literal

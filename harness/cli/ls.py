@@ -1,4 +1,4 @@
-"""harness ls"""
+"""``harness ls``: lists runs. ``harness.report.listing`` does the work."""
 
 from pathlib import Path
 from typing import Annotated

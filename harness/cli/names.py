@@ -1,4 +1,4 @@
-"""Options that take one of the names that are known here: --sandbox, --executor."""
+"""Options whose value is a registered name: --sandbox, --executor."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +12,8 @@ SANDBOXES = [AUTO, *BACKENDS.names()]
 EXECUTORS = KNOWN.names()
 
 
-def one_of(names: Sequence[str], *, help: str) -> Any:  # noqa: A002, ANN401 (as typer's own)
-    """Return the option that takes one of the names."""
+def one_of(names: Sequence[str], *, help: str) -> Any:  # noqa: A002, ANN401 (as in typer)
+    """Return a Typer option that accepts one of ``names``."""
 
     def chosen(name: str) -> str:
         if name not in names:

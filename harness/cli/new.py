@@ -1,4 +1,4 @@
-"""harness new"""
+"""``harness new``: writes a skeleton submission, a copy of the task's first design."""
 
 from pathlib import Path
 from typing import Annotated

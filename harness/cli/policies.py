@@ -1,4 +1,4 @@
-"""harness policies"""
+"""``harness policies``: lists the search policies. ``harness.policies`` holds them."""
 
 import typer
 

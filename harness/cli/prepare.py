@@ -1,4 +1,4 @@
-"""harness prepare"""
+"""``harness prepare``: makes a task's data. The task's ``prepare`` does the work."""
 
 from pathlib import Path
 from typing import Annotated
@@ -62,7 +62,7 @@ def command(
 
 
 def _facts(path: Path, manifest: Manifest) -> list[tuple[str, str]]:
-    """Return what is worth knowing of prepared data, as (name, text)."""
+    """Return the facts to print about prepared data, as (name, text)."""
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     unit = {"train": "tokens"} if "bos" in manifest.shape else {}
     facts = [

@@ -1,4 +1,4 @@
-"""harness report"""
+"""``harness report``: writes the HTML report. ``harness.report.html`` does the work."""
 
 from pathlib import Path
 from typing import Annotated

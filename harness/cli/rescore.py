@@ -1,4 +1,4 @@
-"""harness rescore"""
+"""``harness rescore``: scores a node again. ``harness.launch.rescore`` does the work."""
 
 from pathlib import Path
 from typing import Annotated

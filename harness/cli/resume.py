@@ -1,4 +1,4 @@
-"""harness resume"""
+"""``harness resume``: continues a run. ``harness.launch.run`` does the work."""
 
 from pathlib import Path
 from typing import Annotated

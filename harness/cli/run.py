@@ -1,4 +1,4 @@
-"""harness run"""
+"""``harness run``: turns options into a request. ``harness.launch.run`` starts the run."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,7 +40,7 @@ OPTIONS = {
     "input_tokens": "max_input_tokens",
     "output_tokens": "max_output_tokens",
 }
-"""Of the request's fields, those whose option has another name."""
+"""Field of the request -> name of its option, where the two differ."""
 
 
 @guarded
@@ -219,7 +219,7 @@ def command(
 
 
 def _placed(told: Asked, beside: Path, task: Task) -> Asked:
-    """Return a file's request with the folders that it names made absolute."""
+    """Return a file's request with its folders made absolute, relative to ``beside``."""
     data = told.data | chosen_data(task, told.data.get("source"), None, beside=beside)
     folders = {n: absolute(beside / v) for n, v in told.writing if isinstance(v, Path)}
     writing = told.writing.model_copy(update=folders)
@@ -227,7 +227,7 @@ def _placed(told: Asked, beside: Path, task: Task) -> Asked:
 
 
 def _over(told: Asked, typed: Asked, context: typer.Context) -> Asked:
-    """Return a file's request with what was typed beside it in its place."""
+    """Return a file's request, with the options given as arguments or in the environment."""
 
     def given(field: str) -> bool:
         source = context.get_parameter_source(OPTIONS.get(field, field))
@@ -249,7 +249,7 @@ def _absolute(path: Path | None) -> Path | None:
 
 
 def _notes(literature: str | None, task: Task) -> Path | None:
-    """Return the folder of notes that is meant; ``shipped`` are the task's own."""
+    """Return the folder with notes on papers; ``shipped`` means the task's own notes."""
     if literature != "shipped":
         return _absolute(Path(literature)) if literature else None
     found = shipped(task)

@@ -1,4 +1,4 @@
-"""harness score"""
+"""``harness score``: scores one submission. ``harness.launch.by_hand`` does the work."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -76,7 +76,7 @@ def command(
     )
     files = read_submission(path, chosen)
     if log is not None:
-        log.open("ab").close()  # that it cannot be written is said now, not after the training
+        log.open("ab").close()  # fails now, not after the training, if it cannot be written
     if baseline and not chosen.designs():
         raise ConfigError(f"Task {chosen.name} has no reference design.", remedy="no --baseline")
     kept: list[Path] = []
@@ -110,9 +110,9 @@ def command(
 
 
 def _name(path: Path, task: Task) -> str:
-    """Return what a submission is called: its folder, or its file where that lies in none."""
+    """Return a submission's name: its folder's, or its file's if the file has a name of its own."""
     place = absolute(path)
-    if place.name in task.definition.files:  # model.py says less than the folder that it is in
+    if place.name in task.definition.files:  # its folder's name says more than model.py
         place = place.parent
     return place.stem
 

@@ -1,4 +1,4 @@
-"""Progress of a single evaluation, on stderr."""
+"""Shows the progress of a single evaluation on stderr. For whole runs see ``screen``."""
 
 import sys
 import time
@@ -19,11 +19,11 @@ _SAID = {
     "warning": "warning: {message}",
     "retry": "our side broke, trying again: {cause}",
 }
-"""What is told in a line of its own."""
+"""Events that are printed as a line of their own."""
 
 
 class ScoreScreen:
-    """A progress bar on a terminal, a line a phase elsewhere."""
+    """A progress bar on a terminal; elsewhere one line per phase."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
@@ -58,11 +58,11 @@ class ScoreScreen:
         sys.stderr.write(text + "\n")
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Show data preparation."""
+        """Show how far the data preparation is."""
         self._show(what, done, total or None, "")
 
     def observe(self, what: str, label: str, details: dict[str, Any]) -> None:
-        """Show a phase of the evaluation, or the candidate's own word on its progress."""
+        """Show an event: a phase of the evaluation, or the progress that the submission reports."""
         if what in _SAID:
             self.say(_SAID[what].format(**{k: clean(str(v), 600) for k, v in details.items()}))
             return

@@ -1,7 +1,7 @@
-"""What a run looks like while it runs: a live table on a terminal, plain lines elsewhere.
+"""Shows a live run: a live table on a terminal, plain lines elsewhere.
 
-Everything goes to stderr; stdout belongs to results. What comes from a submission is escaped:
-it is shown, never interpreted.
+``Screen`` writes to stderr only; stdout is for results. Text from a submission is cleaned and
+shown as plain text, never interpreted.
 """
 
 import sys
@@ -27,16 +27,16 @@ from sandboxes.registry import isolates
 from scorers.score import Score
 
 OTHER_COLUMNS = 62
-"""Characters that everything but the column ``what`` needs, borders included."""
+"""Characters that all columns except ``what`` need, borders included."""
 
 OTHER_LINES = 7
-"""Lines that everything but the rows needs: title, head, borders, footer."""
+"""Lines that everything except the rows needs: title, head, borders, footer."""
 
 SAY_EVERY_S = 30.0
-"""How often a training is told of where lines are printed."""
+"""Seconds between two lines about the same training, where lines are printed."""
 
 TRAININGS = 4
-"""Trainings that are told of under the table, at most."""
+"""The most trainings that are listed under the table."""
 
 
 @dataclass
@@ -52,7 +52,7 @@ class _Row:
     seconds: float | None = None
     training: Training | None = None
     said: float = 0.0
-    """When a line was printed on its training."""
+    """When the last line about its training was printed, ``time.monotonic``."""
 
 
 class Screen:
@@ -94,16 +94,16 @@ class Screen:
             unbreakable(self._live.__exit__)(exc_type, exc, tb)
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Show data preparation."""
+        """Show how far the data preparation is."""
         self._said = f"{what}: {done:,} of {total:,}" if total else what
-        # On a terminal the live view shows it; elsewhere every tenth part is enough.
+        # On a terminal the live view shows it; elsewhere a line for every 10 % is enough.
         tenth = 10 * done // total if total else 0
         if self._live is None and self._percent.get(what) != tenth:
             self._percent[what] = tenth
             self._line(self._said)
 
     def observe(self, what: str, label: str, details: dict[str, Any]) -> None:
-        """Take note of one thing that happened."""
+        """Handle one event of the run; events without a handler are ignored."""
         with self._lock:
             handler = getattr(self, f"_on_{what}", None)
             if handler is not None:
@@ -155,7 +155,7 @@ class Screen:
     def _on_training(self, label: str, details: dict[str, Any]) -> None:
         row = self._row(label)
         row.state, row.training = "training", Training(details["limit_s"])
-        row.began = row.said = time.monotonic()  # what it waited for a GPU is not its own time
+        row.began = row.said = time.monotonic()  # waiting for a GPU does not count
 
     def _on_progress(self, label: str, details: dict[str, Any]) -> None:
         row = self._row(label)
@@ -237,22 +237,22 @@ class Screen:
                     return Text(self._said or "preparing …")
                 told = [Text(line, style="cyan") for line in self._trainings()]
                 return Group(self._table(), *told, Text(self._footer(), style="dim"))
-        except Exception as error:  # noqa: BLE001 (a thread of the display calls this, too)
+        except Exception as error:  # noqa: BLE001 (rich's thread calls this, too)
             return Text(f"the display failed ({type(error).__name__}: {error}); the run goes on")
 
     def _trainings(self) -> list[str]:
-        """Return a line for each training that says something of itself."""
+        """Return a line per training that reports its progress, at most ``TRAININGS`` of them."""
         rows = [r for r in self._rows.values() if r.state == "training" and r.training]
         lines = [_told(row) for row in rows if row.training and row.training.step]
         more = f"… and {len(lines) - TRAININGS} more in training"
         return lines if len(lines) <= TRAININGS else [*lines[:TRAININGS], more]
 
     def _table(self) -> Table:
-        title = Text(self._run.name if self._run else "")  # as text: it may be of brackets
+        title = Text(self._run.name if self._run else "")  # as Text: brackets in it are no markup
         table = Table(title=title, title_justify="left")
         for name in ("node", "operator", "parent"):
             table.add_column(name, no_wrap=True)
-        # The only column that gives way: rich would shrink the numbers to nothing instead.
+        # Only this column may shrink; otherwise rich would shrink the numbers to nothing.
         room = max(12, self.console.width - OTHER_COLUMNS)
         table.add_column("what", no_wrap=True, overflow="ellipsis", max_width=room)
         table.add_column("score", justify="right", no_wrap=True, min_width=16)
@@ -271,7 +271,7 @@ class Screen:
         return table
 
     def _visible(self, best: _Row | None) -> list[_Row]:
-        """Return the rows that fit: those that run, the best, and the newest of the others."""
+        """Return the rows that fit: running nodes, the best node, and the newest of the others."""
         rows = list(self._rows.values())
         room = self.console.height - OTHER_LINES - len(self._trainings())
         if self._ended or len(rows) <= room:
@@ -291,7 +291,7 @@ class Screen:
         return "  ·  ".join(parts)
 
     def _left(self) -> float | None:
-        """Estimate the seconds left from what a node took or is taking so far."""
+        """Estimate the seconds left from the mean time of nodes, finished or past SURE_AFTER."""
         done = [r.seconds for r in self._rows.values() if r.seconds]
         guesses = [
             _spent(r) / r.training.share

@@ -1,4 +1,4 @@
-"""harness show"""
+"""``harness show``: shows a run or a node. ``harness.report.tree_view`` does the work."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""harness stop"""
+"""``harness stop``: ends live runs early. ``harness.launch.stopping`` does the work."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ def command(
     json: AsJson = False,
 ) -> int:
     """End live runs well: no new node, the best so far is graded, the result is written."""
-    # All are asked before any is waited for; one that cannot be asked keeps none of the others.
+    # All runs are asked before any wait; a run that cannot be asked does not stop the others.
     results, failures = _each([run_path(r) for r in runs], lambda p: ask(p, now=now))
     if wait:
         live = [path for path, result in results.items() if result is None]
@@ -44,7 +44,7 @@ def command(
 def _each(
     paths: list[Path], work: Callable[[Path], dict[str, Any] | None]
 ) -> tuple[dict[Path, dict[str, Any] | None], list[int]]:
-    """Return what ``work`` says of each path, and the exit codes of those where it failed."""
+    """Return the result of ``work`` for each path, and the exit codes of the failed paths."""
     results: dict[Path, dict[str, Any] | None] = {}
     failures: list[int] = []
     for path in paths:

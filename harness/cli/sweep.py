@@ -1,4 +1,4 @@
-"""harness sweep"""
+"""``harness sweep``: runs a suite. ``harness.sweeps`` plans and runs it."""
 
 import os
 from itertools import chain
@@ -48,11 +48,11 @@ def command(
 
     Its run directories are in a folder of the suite's name under --runs-dir.
     """
-    if agents_file is not None:  # by the environment: the runs are processes of their own
+    if agents_file is not None:  # by the environment: each run is a separate process
         os.environ["HARNESS_AGENTS"] = str(absolute(agents_file))
     plan = plans.make_plan(suite, runs_dir)
     gpus = plans.gpus_here()
-    # A run holds a GPU while it evaluates only: another one's turn while it writes.
+    # A run holds a GPU only while it evaluates; another run can use the GPU while it writes.
     concurrent = concurrent or 2 * gpus or 1
     obstacles = plan.missing if dry_run else plan.obstacles(gpus)
     if skip_missing:

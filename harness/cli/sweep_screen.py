@@ -1,4 +1,4 @@
-"""What a sweep looks like while it runs: one table on a terminal, plain lines elsewhere."""
+"""Shows a live sweep: one table on a terminal, plain lines elsewhere."""
 
 import time
 from collections import deque
@@ -19,11 +19,11 @@ from harness.sweeps.words import status_line
 
 EVERY_S = 1.0
 SAID = 5
-"""Lines of news below the table."""
+"""The most messages that are shown below the table."""
 
 
 class SweepScreen:
-    """Shows a sweep on stderr. Draws only when it is told to: a sweep has no other thread."""
+    """Shows a sweep on stderr. It draws only in ``say`` and ``show``, and starts no thread."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
@@ -47,15 +47,15 @@ class SweepScreen:
             unbreakable(self._live.__exit__)(exc_type, exc, tb)
 
     def say(self, line: str) -> None:
-        """Tell one thing that happened."""
+        """Show one message."""
         line = " ".join(clean(line, 1000, keep="head").split("\n"))
         self._said.append(line)
         if self._live is None:
-            with suppress(OSError):  # a terminal that is gone must not end the runs
+            with suppress(OSError):  # a closed terminal must not end the runs
                 self._console.print(Text(line), soft_wrap=True)
 
     def show(self, sweep: Sweep) -> None:
-        """Draw how the sweep stands, at most once a second."""
+        """Draw the state of the sweep, at most once a second."""
         if self._live is None or time.monotonic() < self._last + EVERY_S:
             return
         self._last = time.monotonic()
@@ -71,7 +71,7 @@ class SweepScreen:
 
 
 def _standing(slot: Slot) -> Standing:
-    """Return how a running child stands; before it has a directory, what it says instead."""
+    """Return a running child's state; before it has a directory, with its last error or line."""
     if slot.begun:
         return slot.look()
     asked, words = slot.run.asked, slot.child.last_words() if slot.child is not None else ""

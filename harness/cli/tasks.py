@@ -1,4 +1,4 @@
-"""harness tasks"""
+"""``harness tasks``: lists, shows and tries tasks. ``tasks.spec`` finds them."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""harness verify"""
+"""``harness verify``: checks a bundle. ``harness.report.bundle.verify`` does the work."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,7 +33,7 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Check every hash of a bundle, and whether its score can be had again."""
-    # What was found is told, though the folder could not be removed.
+    # The result is printed even if the folder cannot be removed.
     with TemporaryDirectory(prefix="harness-verify-", ignore_cleanup_errors=True) as folder:
         place = Path(folder)
         if rescore:

@@ -1,4 +1,4 @@
-"""harness watch"""
+"""``harness watch``: shows live runs. ``harness.report.watching`` reads them."""
 
 import os
 import select
@@ -34,7 +34,7 @@ def command(
 ) -> int:
     """Watch runs: best so far, step, time, GPU, state. It only reads; q leaves.
 
-    With --json a line a second, each one object; where there is no terminal, one look.
+    With --json it prints one JSON object per line, once a second. Without a terminal it looks once.
     """
     watch = Watch(places or [p for p in (RUNS_DIR,) if p.exists()])
     if json:
@@ -78,7 +78,7 @@ def _live(watch: Watch) -> None:
 
 @contextmanager
 def _single_keys() -> Iterator[Callable[[float], str]]:
-    """Yield a function that waits so many seconds for a key, without Return."""
+    """Yield a function that waits at most the given seconds for keys, which need no Enter."""
     keyboard = [sys.stdin] if sys.stdin.isatty() else []
 
     def pressed(seconds: float) -> str:

@@ -1,1 +1,1 @@
-"""The nouns of a search; nothing here reads or writes a file."""
+"""The data types and interfaces of a search; nothing here reads or writes a file."""

@@ -1,4 +1,7 @@
-"""The seam between search and whoever writes code: asked for an operator, answers with files."""
+"""The interface between search and agents: a request names an operator, an answer holds files.
+
+The agents themselves are in ``harness.agents`` and ``harness.operators``.
+"""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -12,7 +15,7 @@ from tasks.spec import Task
 
 
 class Exhausted(Exception):
-    """The agent has nothing more to offer: the run ends well with what it has."""
+    """The agent has no further submission: the run ends normally with the nodes it has."""
 
 
 def _no_log(number: int) -> str:  # noqa: ARG001
@@ -21,14 +24,14 @@ def _no_log(number: int) -> str:  # noqa: ARG001
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request: which operator on which parents, and all that an agent may know.
+    """One request: the operator, its parents, and everything else that an agent may know.
 
-    ``node`` is the number the answer will have. ``seed`` belongs to this node alone.
-    ``tree`` is a copy, as the tree was when this node was chosen, whatever finished since; it
-    holds scores of the search split only. ``model`` is None for agents without one. Once
+    ``node`` is the number of the node that the answer becomes. ``seed`` belongs to this node alone.
+    ``tree`` is a copy of the tree from when this node was chosen, without any later result; it
+    holds scores of the search split only. ``model`` is None for agents without a model. Once
     ``cancel`` is set nobody waits for the answer any more. ``steps`` is how many nodes the run may
     have. ``log`` returns what a node's submission printed while it was evaluated on the search
-    split, "" where there is nothing.
+    split, or "" if that is not known.
     """
 
     task: Task
@@ -47,17 +50,17 @@ class Ask:
     def left(self) -> Mapping[str, float]:
         """What the limited budgets had left when this node was chosen: steps, time_s, dollars …
 
-        Journalled, so that a resumed or replayed run is told the same.
+        Kept in the journal, so that a resumed or replayed run gives an agent the same values.
         """
         return self.tree[self.node].left
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The files of one submission. ``prompt`` and ``completion`` are kept where there are any.
+    """The files of one submission. ``prompt`` and ``completion`` are kept unless they are empty.
 
-    An agent that gives up answers with what files there are, or none: the judge then names what
-    is missing, without a sandbox. ``analyses`` are of earlier nodes, by their numbers.
+    An agent that gives up answers with the files that it has, or none: the judge then names the
+    missing files, without a sandbox. ``analyses`` are of earlier nodes, by their numbers.
     """
 
     files: Mapping[str, str]
@@ -69,12 +72,12 @@ class Answer:
 
 
 class Agent(Protocol):
-    """Writes submissions. Asked from several threads at once where a run has several slots."""
+    """Writes submissions. Called from several threads at once if a run has several slots."""
 
     name: str
     trusted: bool
-    """True where what it submits ships with the harness and may run without isolation. Of an agent
-    that a package adds it is not asked: what that writes never may."""
+    """True if its submissions ship with the harness and may run without isolation. Ignored for an
+    agent that a package adds: its submissions count as untrusted."""
 
     def write(self, ask: Ask) -> Answer:
         """Answer one request. Raises Exhausted, ProviderError, ConfigError, Cancelled."""

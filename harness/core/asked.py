@@ -1,4 +1,7 @@
-"""What a run was asked, and what the names in it stood for when it began."""
+"""The request for a run, and what the names in it resolved to when the run began.
+
+``harness.store.rundir`` reads and writes both, as ``run.toml`` and ``lock.json``.
+"""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -10,18 +13,18 @@ from harness.core.writing import Writing
 from tasks.metrics import Direction
 
 FORMAT = 1
-"""Of every file in a run directory."""
+"""The format version of the files in a run directory."""
 
 REPLAY = "replay:"
-"""An agent's name that begins so repeats the run that follows."""
+"""Prefix of an agent's name; the path of the run to repeat follows."""
 
 
 class Asked(BaseModel):
-    """What a run is asked: the one request, whoever makes it.
+    """The request for one run.
 
-    ``harness run`` fills it from its options, a suite is a list of it, a sweep hands it over as a
-    file, and ``run.toml`` is it, with what was left open filled in. What is left out has the
-    defaults of ``harness run``.
+    ``harness run`` fills it from its options, a suite is a list of requests, a sweep passes each
+    as a file, and ``run.toml`` holds the request with the open fields filled in. Fields that are
+    left out have the defaults of ``harness run``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,16 +36,17 @@ class Asked(BaseModel):
     settings: tuple[str, ...] = ()
     """Parameters of the policy: ``greedy.num_drafts=3``."""
     steps: Annotated[int, Field(ge=0)] = 0
-    """0: as many as the profile has, or the run that is repeated; never so in ``run.toml``."""
+    """0: the policy's own number of nodes, else the profile's; in a replay that of the repeated
+    run. Never 0 in ``run.toml``."""
     time_s: Annotated[float, Field(gt=0)] = 86_400.0
     seed: Annotated[int, Field(ge=0)] = 0
     sandbox: str = "auto"
-    """Where submissions run; ``auto`` is the best that is here."""
+    """Where submissions run; ``auto`` is the best sandbox that works here."""
     executor: str = "local"
-    """Who finds a place for each evaluation."""
+    """The executor, which finds a place to run each evaluation."""
     workers: Annotated[int, Field(ge=1)] = 1
     data: dict[str, str] = Field(default_factory=dict)
-    """What replaces values of the profile's ``data``: source, byte_counts."""
+    """Values that replace those of the profile's ``data``: source, byte_counts."""
     gpu_hours: Annotated[float | None, Field(gt=0)] = None
     input_tokens: Annotated[int | None, Field(ge=1)] = None
     output_tokens: Annotated[int | None, Field(ge=1)] = None
@@ -53,23 +57,23 @@ class Asked(BaseModel):
 
     @property
     def limits(self) -> Limits:
-        """The budgets."""
+        """The limits of the run's budgets."""
         return Limits.model_validate({name: getattr(self, name) for name in Limits.model_fields})
 
 
 class Locked(BaseModel):
-    """``lock.json``: what was asked when the run began, and what the names stood for."""
+    """``lock.json``: the request when the run began, and what its names resolved to."""
 
     # A budget may be infinite, and is read back as such.
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
     format: int = FORMAT
     asked: Asked | None = None
-    """``run.toml`` as it was; None in a lock of before runs kept that."""
+    """``run.toml`` when the run began; None in older locks, which do not hold it."""
     harness: str
     task_hash: str
     data_hash: str
     hidden_key: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")
-    """Of the key that hidden rows were drawn with, the fingerprint; empty for published rows."""
+    """Fingerprint of the key that hidden rows were drawn with; empty for published rows."""
     data: str
     scorer: str
     sandbox: str
@@ -84,7 +88,7 @@ class Locked(BaseModel):
     hardware: dict[str, str | int]
     direction: Direction = "maximize"
     audit_key: str
-    """Drawn once a run; with it the judge derives serving orders that nobody can foresee."""
+    """Drawn at random once per run; the judge derives unpredictable serving orders from it."""
 
     @property
     def gpus(self) -> int:

@@ -1,19 +1,19 @@
 """Budgets: what a run may use, what it has used, and what its calls under way could still use.
 
     steps      nodes that were chosen
-    time       seconds that the run was active, less what its slots waited
+    time       seconds that the run was active, less the mean waiting time of its slots
     GPU-hours  GPUs times the seconds of evaluations; nothing on a CPU
     tokens in, tokens out, dollars
                what calls used, and the worst cases of calls that are under way or were lost
 
 All are checked before a node is chosen; tokens and dollars before every call as well.
 
-What was begun is finished, so time and GPU-hours may be passed by the nodes under way; tokens and
-dollars are never passed: a call whose worst case does not fit is not sent. The final retraining
-is outside of all budgets. Waiting for rate limits and for GPUs is recorded, and charged only if
-``charge_waiting`` asks for it.
+Nodes under way are finished, so they may exceed the limits of time and GPU-hours. The limits of
+tokens and dollars are never exceeded: a call whose worst case does not fit is not sent. The final
+retraining counts in no budget. Waiting for rate limits and for GPUs is recorded, and charged only
+if ``charge_waiting`` is set.
 
-An unknown price stays unknown: sums give the dollars known and the count of calls without a price.
+An unknown price stays unknown: sums give the known dollars and the number of calls without a price.
 """
 
 import threading
@@ -25,19 +25,19 @@ from harness.core.limits import Limits
 from harness.core.model import BudgetSpent, Price, Usage
 
 Kind = Literal["paid", "lost", "replayed"]
-"""Paid: answered. Lost: sent, and cut off on the way, or its process was killed before the answer
-was on disk; counted at its worst case, because the provider may have billed it. Replayed: read back
-from another run."""
+"""Paid: a call that was answered. Lost: a call that was sent, but its answer was cut off or its
+process was killed before the answer was on disk; it counts at its worst case, because the provider
+may have billed it. Replayed: a call whose answer was read from another run."""
 
 TOKENS_IN = ("input_tokens", "cached_tokens", "cache_write_tokens")
 TOKENS = (*TOKENS_IN, "output_tokens", "reasoning_tokens")
 WORDS = {"input_tokens": "input tokens", "output_tokens": "output tokens", "dollars": "dollars"}
 LOOK_S = 0.2
-"""How often a call that waits for room looks whether the run was cancelled."""
+"""Seconds after which a call that waits for room in the budget checks whether to cancel."""
 
 
 def refuse_unknown_price(limits: Limits, price: Price, agent: str) -> None:
-    """Raise ConfigError where dollars are limited and nobody knows what a token costs."""
+    """Raise ConfigError if dollars are limited and the price of a token is unknown."""
     if limits.dollars is not None and price(Usage(input_tokens=1000, output_tokens=1000)) is None:
         raise ConfigError(
             f"The price of {agent} is unknown: a limit of ${limits.dollars:g} could not be held.",
@@ -52,21 +52,22 @@ class Progress:
 
     steps: int
     active_s: float
-    """Seconds that its processes lived."""
+    """Seconds that its processes ran."""
     evaluated_s: float
-    """Seconds of its nodes' evaluations, one after another."""
+    """Seconds of its nodes' evaluations, added up."""
     queued_s: float = 0.0
-    """Seconds that its evaluations waited for GPUs, one after another."""
+    """Seconds that its evaluations waited for GPUs, added up."""
     queued_before_s: float = 0.0
-    """Seconds that it waited for GPUs before it was active, as runs once did."""
+    """Seconds that it waited for GPUs before it was active; only older runs did so."""
 
 
 @dataclass
 class Tally:
-    """Sums over calls. ``dollars`` holds what is known; ``unpriced`` calls cost nobody knows what.
+    """Sums over calls. ``dollars`` adds the known prices; ``unpriced`` counts the other calls.
 
-    Of ``estimated`` calls the provider did not say what they used: bytes bound their tokens.
-    ``seconds`` is the model's time, ``waited_s`` that of rate limits, back-off and queues.
+    ``estimated`` counts the calls whose tokens the provider did not report: their bytes are an
+    upper bound. ``seconds`` is the model's time, ``waited_s`` that of rate limits, back-off and
+    queues.
     """
 
     calls: int = 0
@@ -110,13 +111,13 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """What a call under way could cost at worst."""
+    """The most that a call under way could use: its worst case."""
 
     usage: Usage
     dollars: float | None
 
     def of(self, what: str) -> float:
-        """Return the worst case against one budget."""
+        """Return the worst case in one budget, a key of ``WORDS``."""
         match what:
             case "input_tokens":
                 return self.usage.prompt_tokens
@@ -127,7 +128,7 @@ class Hold:
 
 
 class Budget:
-    """What one run has used. Thread-safe. ``gpus`` is how many an evaluation has."""
+    """What one run has used. Thread-safe. ``gpus``: the number of GPUs of an evaluation."""
 
     def __init__(self, limits: Limits, *, workers: int = 1, gpus: int = 0) -> None:
         self.limits = limits
@@ -142,8 +143,9 @@ class Budget:
     def reserve(self, hold: Hold, *, call: str, cancel: threading.Event) -> None:
         """Set aside what a call could cost. ``call`` names it in errors.
 
-        Where only calls under way stand in its way, they are waited for: most cost far less
-        than their worst case. Raises BudgetSpent, Cancelled.
+        While the room is too small and other calls are under way, wait for them: most cost far
+        less than their worst case. Raises BudgetSpent, Cancelled; ConfigError if dollars are
+        limited and the price is unknown.
         """
         if self.limits.dollars is not None and hold.dollars is None:
             raise ConfigError(
@@ -160,7 +162,7 @@ class Budget:
             self._holds.append(hold)
 
     def release(self, hold: Hold, *, failed_s: float) -> None:
-        """Undo a reservation: the provider said no, after ``failed_s``, and charged nothing."""
+        """Undo a reservation: the provider refused after ``failed_s`` and charged nothing."""
         with self._changed:
             self._drop(hold)
             self._failed_s += failed_s
@@ -168,13 +170,13 @@ class Budget:
     def settle(
         self, hold: Hold, usage: Usage, dollars: float | None, seconds: float, waited_s: float
     ) -> None:
-        """Turn a reservation into what the call really used."""
+        """Replace a reservation by what the call really used."""
         with self._changed:
             self._drop(hold)
             self.count("paid", usage, dollars, seconds, waited_s, worst=hold)
 
     def lose(self, hold: Hold) -> None:
-        """Charge a reservation in full, if there is one: nobody knows what became of the call."""
+        """Charge a reservation in full, if it still stands: the call's outcome is unknown."""
         with self._changed:
             if any(h is hold for h in self._holds):
                 self._drop(hold)
@@ -190,7 +192,7 @@ class Budget:
         *,
         worst: Hold,
     ) -> None:
-        """Add one call that is over. Where its price is unknown its worst case is charged."""
+        """Add one call that has ended. If its price is unknown, its worst case is charged."""
         with self._changed:
             self.tallies[kind].add(usage, dollars, seconds, waited_s)
             if kind != "replayed":
@@ -199,7 +201,7 @@ class Budget:
                     self._charged[what] += used.of(what)
 
     def count_failure(self, seconds: float) -> None:
-        """Add the time of a call that the provider refused for good."""
+        """Add the time of a call that failed in the end, its retries included."""
         with self._changed:
             self._failed_s += seconds
 
@@ -209,8 +211,9 @@ class Budget:
             return self._failed_s + self.tallies["paid"].waited_s
 
     def time_s(self, progress: Progress) -> float:
-        """Return the seconds charged as time. With several slots each has its own clock: the
-        mean of their waiting is left out.
+        """Return the seconds charged as time: the active ones, less the mean waiting of the slots.
+
+        If waiting is charged, nothing is subtracted.
         """
         if self.limits.charge_waiting:
             return progress.active_s + progress.queued_before_s
@@ -222,7 +225,7 @@ class Budget:
         return self.gpus * progress.evaluated_s / 3600
 
     def spent(self, progress: Progress) -> str:
-        """Return which budget is used up, in words; empty while none is."""
+        """Return in words which budget is used up; empty while every budget has some left."""
         limits = self.limits
         for used, limit, words in (
             (progress.steps, limits.steps, "steps"),
@@ -235,7 +238,7 @@ class Budget:
         return ""
 
     def left(self, progress: Progress) -> dict[str, float]:
-        """Return what is left of each budget that has a limit, by the names of ``Limits``."""
+        """Return what is left of each budget that has a limit, by its name in ``Limits``."""
         limits = self.limits
         found = {
             "steps": (limits.steps, progress.steps),

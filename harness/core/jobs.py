@@ -1,4 +1,7 @@
-"""An evaluation as plain data, so that it can run elsewhere, and what stands for it meanwhile."""
+"""An evaluation as plain data, so that it can run elsewhere, and the future of its result.
+
+The executors that run it are in ``harness.search``.
+"""
 
 import json
 import threading
@@ -17,11 +20,11 @@ from scorers.score import Score
 from scorers.submission import hash_files
 
 Observe = Callable[[str, str, dict[str, Any]], None]
-"""Called as ``observe(what, label, details)`` for whoever watches; from several threads."""
+"""Called as ``observe(what, label, details)`` for screens and logs; from several threads."""
 
 
 def teller(observe: Observe) -> Callable[[str], None]:
-    """Return what tells an observer, in words, what is waited for."""
+    """Return a function that reports to an observer, in words, what is being waited for."""
     return lambda line: observe("waiting", "", {"message": line})
 
 
@@ -30,10 +33,10 @@ class _Plain(BaseModel):
 
 
 class Expected(_Plain):
-    """What the names in a job stand for where it was made; where they stand for others it fails.
+    """What a job's names resolve to where it was made; where they resolve otherwise, it fails.
 
-    Hashes of task, data and scorer; of the key that hidden rows were drawn with the fingerprint,
-    of the sandbox's image the digest, each empty where there is none.
+    Hashes of task, data and scorer; the fingerprint of the key that hidden rows were drawn with,
+    and the digest of the sandbox's image: either is empty if there is no key or image.
     """
 
     task_hash: str
@@ -44,7 +47,7 @@ class Expected(_Plain):
 
 
 class JobSpec(_Plain):
-    """One evaluation, and all that decides it. ``label`` names it on screens and in errors.
+    """One evaluation, and all that decides its result. ``label`` names it in screens and errors.
 
     ``data`` replaces values of the profile's ``data``. ``strict``: the exported model is scored,
     in fresh processes that share no memory.
@@ -65,12 +68,12 @@ class JobSpec(_Plain):
 
     @property
     def id(self) -> str:
-        """Which question it is: equal where all is equal but the label."""
+        """A digest of everything but the label: the same for jobs that ask for the same."""
         return self._digest_without("label")
 
     @property
     def batch_key(self) -> str:
-        """What it must have in common with jobs that it is trained together with."""
+        """A digest of what jobs must have in common to be trained together."""
         return self._digest_without("label", "files", "training_seed", "audit_seed")
 
     def _digest_without(self, *names: str) -> str:
@@ -84,14 +87,14 @@ class JobSpec(_Plain):
         )  # fmt: skip
 
     def made_otherwise(self, score: Score) -> str:
-        """Return what was expected and was another thing when a score was made; "" if nothing."""
+        """Return in words where a score's conditions differ from those expected; "" if nowhere."""
         expected = {"profile": self.profile, "sandbox": self.sandbox, **dict(self.expected)}
         made = dict(score.conditions)
         return differing({name: v for name, v in expected.items() if name in made}, made)
 
 
 def differing(expected: Mapping[str, object], found: Mapping[str, object]) -> str:
-    """Return what was found and is not as expected, in words; "" if all is."""
+    """Return in words which values that were found are not as expected; "" if all are."""
     return "; ".join(
         f"{name}: expected {value!r}, found {found[name]!r}"
         for name, value in expected.items()
@@ -100,9 +103,9 @@ def differing(expected: Mapping[str, object], found: Mapping[str, object]) -> st
 
 
 class Place(_Plain):
-    """Where the evaluations of a request run, and what its names stand for there.
+    """Where the evaluations of a request run, and what its names resolve to there.
 
-    ``hardware`` and ``versions`` are those of every evaluation (``scorers.score.Conditions``).
+    ``hardware`` and ``versions`` hold for every evaluation (``scorers.score.Conditions``).
     """
 
     sandbox: str
@@ -139,42 +142,42 @@ class Place(_Plain):
 
 
 class Evaluation(Future[Evaluated]):
-    """A job under way: a future, which an executor gives its end.
+    """A job under way: a future that an executor completes.
 
-    What is given is its own or nothing: a result of another question is a JudgeError.
+    A result that belongs to another job is not accepted: the future then ends with JudgeError.
     """
 
     def __init__(self, job: JobSpec, observe: Observe) -> None:
         super().__init__()
         self.job = job
         self.stopped = threading.Event()
-        """Set by ``stop``: the executor then gives it up, and it ends with Cancelled."""
+        """Set by ``stop``: the executor then stops the job, and the future ends with Cancelled."""
         self._tell = observe
         self._waited_s, self._waits_since = 0.0, time.monotonic()
 
     def stop(self) -> None:
-        """Give it up, and no other. Idempotent; it has ended once the future is done."""
+        """Ask to stop this job only. Idempotent; the job has ended once the future is done."""
         self.stopped.set()
 
     def observe(self, what: str, details: dict[str, Any]) -> None:
-        """Tell whoever watches what happens to it."""
+        """Report to the observer what happens to this job."""
         self._tell(what, self.job.label, details)
 
     @property
     def queued_s(self) -> float:
-        """Seconds that it has waited so far for a place to run: nobody is charged for them."""
+        """Seconds that it has waited so far for a place to run; free unless waiting is charged."""
         return self._waited_s + max(0.0, time.monotonic() - self._waits_since)
 
     def begin(self) -> None:
-        """Its place is there: it waits no longer."""
+        """Note that the job has a place to run and no longer waits."""
         self._waited_s, self._waits_since = round(self.queued_s, 3), float("inf")
 
     def wait_again(self) -> None:
-        """It is to be tried again, and waits for a place once more."""
+        """Note that the job is to be tried again and waits for a place once more."""
         self._waits_since = time.monotonic()
 
     def set_result(self, result: Evaluated) -> None:
-        """End it, with what became of it."""
+        """End the future with a result, or with JudgeError if it belongs to another job."""
         job, score = self.job, result.score
         wrong = job.made_otherwise(score) if job.asks_for(score) else "other files, split or seeds"
         if wrong:

@@ -1,10 +1,10 @@
-"""What a run may use."""
+"""The limits of a run's budgets. What a run has used is counted in ``harness.core.budget``."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class Limits(BaseModel):
-    """What a run may use; None is no limit. ``input_tokens`` counts cached ones too."""
+    """What a run may use; None means no limit. ``input_tokens`` includes cached tokens."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     steps: int | None = Field(None, ge=1)

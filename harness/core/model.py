@@ -1,4 +1,4 @@
-"""The seams between operators, the record of a run's calls, and the clients of providers.
+"""The interfaces between operators, the record of a run's calls, and the clients of providers.
 
     operator ── Prompt ──► Model (harness.agents.calls: budget, record, replay)
                              └── Prompt ──► Client (harness.agents.clients: one HTTP API)
@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 from harness.base.errors import ProviderError
 
 Stop = Literal["end", "length", "refusal"]
-"""Why an answer ended: by itself, at a limit of length, or because the provider refused."""
+"""Why an answer ended: by itself, at the limit of its length, or because the provider refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,11 @@ class Usage:
     output_tokens: int = 0
     reasoning_tokens: int = 0
     estimated: bool = False
-    """Whether the provider did not say, or not credibly: bytes are counted, an upper bound."""
+    """Whether the provider gave no credible counts: then bytes are counted, an upper bound."""
 
     @property
     def prompt_tokens(self) -> int:
-        """All tokens that went in."""
+        """All input tokens, cached or not."""
         return self.input_tokens + self.cached_tokens + self.cache_write_tokens
 
 
@@ -59,9 +59,10 @@ class Usage:
 class Reply:
     """A provider's answer. ``text`` may be empty. ``seconds`` is the call's own time, no waiting.
 
-    ``waited_s`` went to rate limits, back-off and the queue for a free connection.
-    ``lost_tries`` were sent, and their answers never came whole: perhaps charged, tokens unknown,
-    and in no ``usage``; ``Client.send`` tells of each.
+    ``waited_s`` is the time of rate limits, failed tries, back-off and the queue for a free
+    connection. ``lost_tries`` counts the tries that were sent but not answered in full: the
+    provider may charge for each. Their tokens are unknown and not part of ``usage``;
+    ``Client.send`` reports each of them.
     """
 
     text: str
@@ -81,11 +82,11 @@ class Client(Protocol):
     """One model behind one provider's API. Thread-safe."""
 
     def describe(self) -> dict[str, object]:
-        """Return all that decides an answer besides the prompt (model id, settings): hashed."""
+        """Return all that decides an answer besides the prompt (model id, settings); for hashes."""
         ...
 
     def worst_tokens(self, prompt: Prompt) -> tuple[int, int]:
-        """Return upper bounds of the prompt's and the answer's tokens; no network."""
+        """Return upper bounds of the prompt's and the answer's tokens, without network access."""
         ...
 
     def check(self) -> None:
@@ -103,10 +104,10 @@ class Client(Protocol):
         cancel: threading.Event,
         lost: Callable[[bool], None] = lambda _: None,
     ) -> Reply:
-        """Return the answer, after retries. ``say`` is told, in a line, what is waited for.
+        """Return the answer, after retries. ``say`` is called with a line on each wait.
 
-        ``lost`` is called after each try that was sent and whose answer never came whole, with
-        whether another one follows; what it raises ends the call.
+        ``lost`` is called after each try that was sent but not answered in full; its argument
+        says whether another try follows. An exception from ``lost`` ends the call.
 
         Raises ProviderError where the provider failed for good, ConfigError where the key or the
         request is wrong, Cancelled.
@@ -116,10 +117,10 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A model that can be asked, and what is known of it.
+    """A model that can be called, with its prices and the size of its context.
 
-    ``worst_price`` is the most that so many tokens in and out can cost; ``fits`` says whether
-    they are within its context.
+    ``worst_price`` returns the most that given numbers of input and output tokens can cost;
+    ``fits`` returns whether they fit the context.
     """
 
     client: Client
@@ -127,7 +128,7 @@ class Endpoint:
     worst_price: Callable[[int, int], float | None]
     fits: Callable[[int, int], bool]
     prices: tuple[dict[str, Any], ...] = ()
-    """As in the table, for the run's lock."""
+    """The prices as in the price table, for the run's lock."""
 
 
 class Model(Protocol):
@@ -136,8 +137,8 @@ class Model(Protocol):
     def complete(self, prompt: Prompt, *, purpose: str) -> Reply:
         """Return the answer. ``purpose`` (draft, debug, again, analyze …) is recorded beside it.
 
-        Raises BudgetSpent before anything is sent where the call could exceed what is left, and
-        what ``Client.send`` raises.
+        Raises BudgetSpent, before anything is sent, if the call could exceed what is left of a
+        budget, and what ``Client.send`` raises.
         """
         ...
 

@@ -1,4 +1,7 @@
-"""What a policy is: a pure function of the tree and a random stream."""
+"""The interface of a policy: a pure function of the tree and a random stream.
+
+The policies themselves are in ``harness.policies``.
+"""
 
 from dataclasses import dataclass
 from random import Random
@@ -20,13 +23,13 @@ class Policy(Protocol):
 
     name: ClassVar[str]
     most: ClassVar[int | None]
-    """How many nodes it makes, whatever it is let; None: as many as it is let."""
+    """The most nodes that it ever makes; None if only the budgets limit it."""
 
     def choose(self, tree: Tree, rng: Random) -> Decision | None:
         """Return what to do next, or None if there is nothing to do for now.
 
-        ``tree`` holds the running nodes too (their state is not "scored"). None while some run
-        means: ask again when one has finished. ``rng`` derives from the run's seed and the
-        number that the next node will have.
+        ``tree`` also holds the running nodes (their state is not "scored"). After None the policy
+        is called again as soon as a running node has finished a step; if none runs, the search
+        ends. ``rng`` derives from the run's seed and the number that the next node will have.
         """
         ...

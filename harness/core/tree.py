@@ -13,9 +13,9 @@ Operator = Literal["draft", "debug", "improve", "crossover"]
 class Node:
     """One submission. ``score`` is the search split's; None while unscored or when invalid.
 
-    ``state``: chosen (the agent is being asked), written (its files exist), scored; or ungraded,
-    where the judge failed on it: neither good nor bad, and nothing is built on it. ``left`` is
-    what the limited budgets had left when it was chosen, by the names of ``search.budget.Limits``.
+    ``state``: chosen (the agent is being asked), written (its files exist), scored; or ungraded:
+    the judge failed on it, so it is neither valid nor buggy, and no node builds on it. ``left`` is
+    what the limited budgets had left when it was chosen, by their names in ``core.limits.Limits``.
     """
 
     number: int
@@ -32,16 +32,16 @@ class Node:
     message: str = ""
     seconds: float = 0.0
     analysis: str | None = None
-    """What an agent made of the outcome; "" if it had nothing to say, None if it was not asked."""
+    """What an agent wrote about the outcome; "" if it wrote nothing, None if it was not asked."""
 
     @property
     def running(self) -> bool:
-        """Still being written or evaluated."""
+        """Whether it is still being written or evaluated."""
         return self.state in ("chosen", "written")
 
     @property
     def buggy(self) -> bool:
-        """Scored, and invalid."""
+        """Whether it is scored and invalid."""
         return self.state == "scored" and not self.valid
 
 
@@ -74,11 +74,11 @@ class Tree:
         return self._nodes[number]
 
     def drop(self, number: int) -> None:
-        """Remove a node that never came to be."""
+        """Remove a node for which the agent gave no submission."""
         del self._nodes[number]
 
     def copy(self) -> "Tree":
-        """Return a tree that later changes of this one do not reach; nodes are shared."""
+        """Return a copy that later changes of this tree do not affect; nodes are shared."""
         other = Tree(maximize=self.maximize)
         other._nodes = dict(self._nodes)
         return other
@@ -122,10 +122,10 @@ class Tree:
         return depth
 
     def repairable(self, max_debug_depth: int) -> list[Node]:
-        """Return the buggy nodes that nobody works on and that may have one more debug step.
+        """Return the buggy nodes without children that may have one more debug step.
 
-        None of them has a child, running or not: a node is never debugged twice, and no more
-        than ``max_debug_depth`` debug steps ever follow each other.
+        A running child counts, too: a node is never debugged twice. No more than
+        ``max_debug_depth`` debug steps ever follow each other.
         """
         tried = {parent for node in self for parent in node.parents}
         return [
@@ -137,7 +137,7 @@ class Tree:
         ]
 
     def normalised(self) -> dict[int, float]:
-        """Return the valid nodes' scores from 0 (the worst) to 1 (the best); equal ones 0.5."""
+        """Return the valid nodes' scores from 0 (worst) to 1 (best); all 0.5 if all are equal."""
         scores = {node.number: node.score for node in self if node.score is not None}
         if not scores:
             return {}

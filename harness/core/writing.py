@@ -1,4 +1,4 @@
-"""What a run may set of an agent that has a model: how the model is asked, and what it is told."""
+"""What a run may set for an agent with a model: how the model is called, and what it is told."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run may set; None means the table's."""
+    """How the model is called; None means the default of the agent's entry."""
 
     base_url: str | None = None
     effort: str | None = None
@@ -19,7 +19,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """Choices of ``harness run``; part of what makes an agent what it is, so part of the lock.
+    """What the model is told. It decides the agent's answers, so it is part of the lock.
 
     ``prompts`` and ``literature`` are folders. ``answer_format`` is for improve and debug; other
     operators always get whole files. ``analyze`` costs one short call a node. ``complexity`` adds
@@ -34,7 +34,7 @@ class Style:
 
 
 class Writing(BaseModel):
-    """The options of ``harness run`` for agents with a model; None means the table's default.
+    """The options of ``harness run`` for agents with a model; None means the entry's default.
 
     Folders and files are absolute, so that a run can be resumed from anywhere.
     """
@@ -53,7 +53,7 @@ class Writing(BaseModel):
 
     @property
     def settings(self) -> Settings:
-        """How the model is asked."""
+        """How the model is called."""
         return Settings(self.base_url, self.effort, self.temperature, self.max_answer_tokens)
 
     @property

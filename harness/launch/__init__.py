@@ -1,1 +1,1 @@
-"""From what was asked to a run, and from an interrupted one to its end."""
+"""Start, resume, stop, rescore and delete runs; score single submissions outside a run."""

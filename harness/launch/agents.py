@@ -1,4 +1,4 @@
-"""From an agent's name to the agent: keyless ones, models of the table, ``replay:RUN``."""
+"""Make an agent from its name: one without a model, a model of the table, or ``replay:RUN``."""
 
 from harness.agents import AGENTS
 from harness.agents.catalogue import find_agent, load_agents
@@ -14,17 +14,18 @@ from harness.operators.scribe import Scribe
 
 
 def make_agent(name: str, writing: Writing | None = None, *, live: bool = False) -> Agent:
-    """Return the agent of that name, or ``replay:RUN``. Nothing is sent yet.
+    """Return the agent of that name; ``replay:RUN`` repeats a run. Nothing is sent to a model yet.
 
-    ``live``: a replay may go on with the real model where it differs from what was recorded.
-    Raises ConfigError naming the nearest name; for a model that is gone, a key that is absent.
+    ``live``: a replay may continue with the real model where it differs from the recording.
+    Raises ConfigError for an unknown name (naming the nearest one), a model that was shut down, or
+    a missing key.
     """
     writing = writing or Writing()
     if name.startswith(REPLAY):
         _refuse_settings(name, writing)
         return make_replay(name.removeprefix(REPLAY), _make_recorded, live=live)
     if name in AGENTS:
-        # Of ours it is not asked: a table that is broken is nothing to them.
+        # Built-in agents skip this check: a broken table of models must not stop them.
         if name in AGENTS.added() and name in load_agents(writing.agents_file):
             raise ConfigError(
                 f"Two agents are called {name!r}: a model, and one of another kind.",
@@ -46,7 +47,7 @@ def _make_recorded(name: str, writing: Writing, live: bool) -> Agent:
 
 
 def _make_scribe(name: str, writing: Writing, *, live: bool) -> Agent:
-    """Return an agent with a model; one that is not ``live`` needs neither key nor SDK."""
+    """Return an agent with a model; if it is not ``live``, it needs neither a key nor an SDK."""
     if not live:
         return Scribe(name, writing.style)
     entry = find_agent(name, writing.agents_file)
@@ -57,7 +58,7 @@ def _make_scribe(name: str, writing: Writing, *, live: bool) -> Agent:
 
 
 def _refuse_settings(name: str, writing: Writing) -> None:
-    # The table of agents may come from the environment: it is nobody's wish.
+    # agents_file may come from the environment, so it is not a setting made for this agent.
     given = writing.model_dump(exclude_defaults=True, exclude={"agents_file"})
     if given:
         option = next(iter(given)).replace("_", "-")

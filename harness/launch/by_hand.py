@@ -1,4 +1,7 @@
-"""Score submissions outside any run: what a person does who writes a mechanism."""
+"""Score submissions outside any run, for a person who writes a mechanism by hand.
+
+There is no agent and no search here; ``harness.store.by_hand`` makes the folders of the scores.
+"""
 
 import secrets
 from collections.abc import Mapping
@@ -19,16 +22,16 @@ from tasks.spec import Task, find_task
 
 
 class Watcher(Protocol):
-    """Whoever shows what happens."""
+    """The screen, or another observer, that shows progress and events."""
 
     def progress(self, what: str, done: int, total: int) -> None: ...
     def observe(self, what: str, label: str, details: dict[str, Any]) -> None: ...
 
 
 def read_submission(path: Path, task: Task) -> dict[str, str]:
-    """Return the submission's files. Raises ConfigError naming what is missing.
+    """Return the submission's files. Raises ConfigError naming the file that cannot be read.
 
-    ``path`` may be a link, for the user named it; what its folder holds may not.
+    ``path`` may be a link, because the user named it; the files in a folder may not be links.
     """
     wanted = task.definition.files
     in_folder = path.is_dir()
@@ -54,11 +57,11 @@ def read_submission(path: Path, task: Task) -> dict[str, str]:
 
 
 class ByHand:
-    """Evaluations of one request, one at a time. ``with`` it.
+    """Makes the evaluations of one request, one at a time. Use it in a ``with`` statement.
 
-    ``trusted``: the submissions are the user's own. ``hardware``: what to evaluate on, where there
-    is such. Raises ConfigError where ``strict`` means nothing to the task, and what
-    ``Evaluator.get_ready`` raises.
+    ``trusted``: the submissions are the user's own. ``hardware``: the hardware to evaluate on, if
+    this machine has it. Raises ConfigError if ``strict`` is set and the task has no strict check,
+    and what ``Evaluator.get_ready`` raises.
     """
 
     def __init__(
@@ -106,9 +109,10 @@ class ByHand:
         seed: int = 0,
         log: Path | None = None,
     ) -> Score:
-        """Train and score a submission once; ``log`` receives what it prints.
+        """Train and score a submission once; its output is written to the file ``log``.
 
-        Raises what ends an ``Evaluation``. Ctrl-C ends it; nothing of it is alive after ``with``.
+        Raises the errors listed at ``Evaluator.submit``. Ctrl-C stops the evaluation; none of its
+        processes is alive after the ``with`` block.
         """
         job = self._place.job(
             self.asked,
@@ -135,7 +139,7 @@ class ByHand:
         split: Literal["search", "test"],
         seed: int,
     ) -> tuple[Score, Path]:
-        """Do as ``score``, and keep it in a folder of ``runs_dir``; return that, too."""
+        """Score as ``score`` does, keep the score under ``runs_dir``; return score and folder."""
         asked = self.asked.model_copy(update={"seed": seed})
         with record(runs_dir, asked, name, files) as folder:
             score = self.score(files, split=split, seed=seed, log=folder / "stdout.log")
@@ -146,9 +150,9 @@ class ByHand:
 def as_result(
     asked: Asked, path: Path, scores: list[Score], beside: list[Score] | None, kept: list[Path]
 ) -> dict[str, Any]:
-    """Return the JSON object of ``harness score``; the same top level as a run's.
+    """Return the JSON object of ``harness score``; its top level is like that of ``result.json``.
 
-    It is that of the first score, with ``repeats`` and ``baseline`` where asked for.
+    It describes the first score, and adds ``repeats`` and ``baseline`` where they were asked for.
     """
     values = scores[0].model_dump(mode="json")
     split, split_score = scores[0].conditions.split, values.pop("score")

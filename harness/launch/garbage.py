@@ -1,4 +1,7 @@
-"""Runs beyond a size."""
+"""Choose the oldest runs beyond a total size, and delete runs (``harness gc``).
+
+Sandboxes and scratch folders of dead processes: ``harness.search.leftovers``.
+"""
 
 import shutil
 from collections.abc import Iterable
@@ -11,10 +14,10 @@ from harness.store.rundir import Run
 def beyond(
     paths: Iterable[Path], max_bytes: int, *, unfinished: bool = False
 ) -> list[tuple[Path, int]]:
-    """Return the oldest runs (with their sizes) that must go so that the rest fit.
+    """Return the oldest runs (with their sizes) to delete, so that the rest fit ``max_bytes``.
 
-    Runs that a live process holds stay, whatever their size, and, unless ``unfinished``, those
-    without a result: what was paid for in them is not told yet.
+    Runs that a live process holds stay, whatever their size. Runs without a result also stay,
+    unless ``unfinished``: their work was paid for, but is not reported yet.
     """
     sizes = [(path, path.stat().st_mtime, _size(path)) for path in paths]
     total = sum(size for _, _, size in sizes)
@@ -30,9 +33,9 @@ def beyond(
 
 
 def delete(path: Path) -> None:
-    """Delete a run. Raises ConfigError where a process has begun to work on it, OSError.
+    """Delete a run. Raises ConfigError where a process works on it, and OSError.
 
-    It is out of sight at once, so that no half of a run is ever taken for one.
+    The folder is hidden first, by a new name, so that a half-deleted run never looks like a run.
     """
     gone = path.with_name(f".deleted-{path.name}")
     with Run(path).hold():
@@ -43,7 +46,7 @@ def delete(path: Path) -> None:
 def _size(path: Path) -> int:
     total = 0
     for file in path.rglob("*"):
-        with suppress(FileNotFoundError):  # of a live run: it was there a moment ago
+        with suppress(FileNotFoundError):  # a live run has just removed it
             if not file.is_dir():
                 total += file.lstat().st_size
     return total

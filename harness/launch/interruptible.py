@@ -1,4 +1,4 @@
-"""What ends a command from outside ends it as Ctrl-C does: sandboxes closed, records kept."""
+"""Treat SIGTERM and a lost terminal like Ctrl-C: sandboxes are closed and records are kept."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Make SIGTERM and a lost terminal mean what Ctrl-C means, where signals can be handled."""
+    """Raise KeyboardInterrupt on SIGTERM and SIGHUP too. Does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

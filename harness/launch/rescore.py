@@ -1,4 +1,7 @@
-"""The same files and seed under today's judge. The old score is never touched."""
+"""Score a node of a run again: the same files and seed, under today's judge.
+
+The old score is never changed; the new one is a file in the run's folder ``rescores``.
+"""
 
 import secrets
 from datetime import UTC, datetime
@@ -20,7 +23,7 @@ def rescore(
 ) -> tuple[Score, Score, Path]:
     """Score a node again (the final one by default); return old score, new score, its file.
 
-    ``sandbox``: another one than the run's.
+    ``sandbox``: the sandbox to use instead of the run's. Raises ConfigError if there is no score.
     """
     run, _, state = load(path)
     folder = run.path / FINAL if node is None else run.node_dir(node)
@@ -36,7 +39,7 @@ def rescore(
     file = run.path / "rescores" / f"{FINAL if node is None else number}-{stamp}.json"
     here = {"sandbox": sandbox or run.lock.sandbox, "executor": LocalEvaluator.name}
     asked = run.asked.model_copy(update=here)
-    # Refused like a model's code unless an isolating sandbox is there: the files may be one's.
+    # Not trusted, because a model may have written the files.
     with ByHand(asked, screen, trusted=False, hardware=run.lock.hardware) as bench:
         file.parent.mkdir(exist_ok=True)
         new = bench.score(

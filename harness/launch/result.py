@@ -1,4 +1,7 @@
-"""``result.json``: one object that scripts, leaderboards and papers read."""
+"""Compose ``result.json``: one object that scripts, leaderboards and papers read.
+
+``harness.launch.run`` writes the file; ``harness.store.outcome`` reads it.
+"""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,8 @@
-"""From a command line to a finished run, and from an interrupted one to the same end."""
+"""Start a run and take it to its result, or resume an interrupted run.
+
+Finds the parts that a request names, checks them, and writes ``result.json``. The search itself is
+in ``harness.search.loop``.
+"""
 
 import os
 import secrets
@@ -42,7 +46,7 @@ from tasks.spec import Task, find_task
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """A request, and what the names in it stand for."""
+    """A request, and the task, agent and policy that it names."""
 
     asked: Asked
     task: Task
@@ -59,11 +63,11 @@ class _Parts:
         )
 
     def evaluator(self) -> Evaluator:
-        """Return what evaluates for it; ``close`` it."""
+        """Return a new evaluator for the request; the caller must ``close`` it."""
         return EXECUTORS.find(self.asked.executor)(self.asked.workers)
 
     def filled(self) -> "_Parts":
-        """Fill in what a new run's request leaves open, and the names as they are written."""
+        """Return a copy whose request has open values filled in, and names in their full form."""
         asked, agent, policy = self.asked, self.agent, self.policy
         steps = asked.steps
         if not steps and isinstance(agent, ReplayAgent):
@@ -86,8 +90,8 @@ def start(
 ) -> dict[str, Any]:
     """Make a new run and take it to its end; return the result.
 
-    ``name``: the run directory's; empty for one made of date, task, agent, policy and seed.
-    Raises HarnessError; a run that was begun can then be resumed.
+    ``name``: the name of the run directory; if empty, it is made of date, task, profile, agent,
+    policy and seed. Raises HarnessError; if a node was begun, the run can then be resumed.
     """
     parts = _Parts.of(asked).filled()
     with closing(parts.evaluator()) as evaluator:
@@ -102,12 +106,12 @@ def start(
 
 @blamed()
 def resume(path: Path, *, progress: Progress, observe: Observe) -> dict[str, Any]:
-    """Take an interrupted run to its end; return the result. A finished one is left as it is."""
+    """Take an interrupted run to its end; return the result. A finished run is left as it is."""
     run = Run.open(path)
     if run.result is not None:
         return run.result
     run.refuse_unwritable()
-    # It goes on in the sandbox that it began in, also where it was asked for any.
+    # A resumed run uses the sandbox that it began in, even if it was asked for ``auto``.
     parts = _Parts.of(run.asked.model_copy(update={"sandbox": run.lock.sandbox}))
     with closing(parts.evaluator()) as evaluator:
         place = _find_place(evaluator, parts, progress, observe, hardware=run.lock.hardware)
@@ -123,7 +127,7 @@ def _find_place(
     *,
     hardware: Mapping[str, str | int] | None = None,
 ) -> Place:
-    """Refuse what could not be held to the end, then find where evaluations run."""
+    """Check limits, replay and model first, then find where evaluations run."""
     _check(parts.asked, parts.agent)
     return evaluator.get_ready(
         parts.asked,
@@ -135,7 +139,10 @@ def _find_place(
 
 
 def _check(asked: Asked, agent: Agent) -> None:
-    """Raise ConfigError where a limit could not be held, or a replay would be of something else."""
+    """Raise ConfigError if a limit cannot be enforced, or a replay asks other than its recording.
+
+    Raises also what ``Client.check`` raises.
+    """
     endpoint = _endpoint(agent)
     if endpoint is not None:
         refuse_unknown_price(asked.limits, endpoint.price, agent.name)
@@ -146,7 +153,7 @@ def _check(asked: Asked, agent: Agent) -> None:
 
 
 def _endpoint(agent: Agent) -> Endpoint | None:
-    """Return what an agent asks, if it asks a model; of a replay only if it may go on live."""
+    """Return the endpoint of an agent's model, if any; for a replay only if it may go on live."""
     if isinstance(agent, ReplayAgent):
         return _endpoint(agent.agent) if agent.recording.live and agent.agent else None
     endpoint: Endpoint | None = getattr(agent, "endpoint", None)
@@ -154,7 +161,7 @@ def _endpoint(agent: Agent) -> Endpoint | None:
 
 
 def _calls(run: Run, agent: Agent, budget: Budget, say: Callable[[str], None]) -> Calls | None:
-    """Return the record of the calls to an agent's model, or None if it has none."""
+    """Return the record of the calls to an agent's model, or None if it has no model."""
     endpoint, recording = _endpoint(agent), None
     if isinstance(agent, ReplayAgent) and agent.agent is not None:
         recording = agent.recording
@@ -183,7 +190,7 @@ def _resolve(place: Place, parts: _Parts) -> Locked:
 
 
 def _packages(asked: Asked, sandbox: str) -> dict[str, str]:
-    """Return the version of each package that brings what a request names."""
+    """Return the version of each package that adds a part which the request names."""
     named = (
         AGENTS.added().get(asked.agent),
         POLICIES.added().get(asked.policy),
@@ -204,7 +211,7 @@ def _execute(
         closing(Notes(run.path)) as notes,
     ):
         observe = unbreakable(observe, notes.observe)
-        # Reads everything back, and refuses damage, before a byte is written.
+        # Everything is read back, and damage is refused, before the first event is written.
         run.refuse_other_lock(journal.events)
         if run.lock.asked is None:
             unchanged.refuse_other_seed(run.asked, run.training_seeds)
@@ -259,10 +266,10 @@ def _execute(
 
 
 def _again(run: Run, search: Search) -> str:
-    """Return how to go on; "" where there is nothing to go on with."""
+    """Return the command that resumes the run; "" where no node was begun."""
     return command("resume", run.path) if len(search.state.tree) else ""
 
 
 def _close(journal: Journal, status: str, message: str) -> None:
-    with suppress(OSError):  # a full disk must not hide why it ends
+    with suppress(OSError):  # a full disk must not hide why the run ends
         journal.append("closed", status=status, message=message)

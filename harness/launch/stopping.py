@@ -1,6 +1,7 @@
-"""End live runs well from outside: the best so far is graded, and ``result.json`` written.
+"""Ask live runs to end: the best node so far is graded, and ``result.json`` is written.
 
-The request is a file in the run directory; the search looks for it before each choice.
+The request is a file in the run directory. The search (``harness.search.loop``) looks for it before
+each choice, and for a request to end now also while steps are running.
 """
 
 import time
@@ -19,14 +20,14 @@ LOOK_S = 0.5
 def ask(path: Path, *, now: bool) -> dict[str, Any] | None:
     """Ask a run to end; return its result if it has ended already, else None.
 
-    One that nobody works on is asked too: whoever resumes it has its best graded at once.
-    Raises ConfigError for such a one, and where there is no run.
+    A run that no process works on is asked too: when it is resumed, its best node is graded at
+    once. Raises ConfigError for such a run, and where there is no run.
     """
     run = Run.open(path)
     if run.result is None:
         run.refuse_unwritable()
         run.ask_to_stop("now" if now else "step")
-        # It may have ended while we asked: the lock first, then the result.
+        # It may have ended while we asked, so look at the lock first and then at the result.
         if not run.is_held() and run.result is None:
             raise ConfigError(
                 f"Nobody works on {path}: it {_end(Follower(path).look())}.",
@@ -37,9 +38,10 @@ def ask(path: Path, *, now: bool) -> dict[str, Any] | None:
 
 
 def await_end(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Wait until a run that was asked has ended; return its result.
+    """Wait until a run that was asked to end has ended; return its result.
 
-    Raises InfrastructureError if it ends without one.
+    ``say`` is called with each new line about what is waited for. Raises InfrastructureError if
+    the run ends without a result.
     """
     follower, said = Follower(path), ""
     while (standing := follower.look()).state == "running":

@@ -1,1 +1,1 @@
-"""How to ask a model for a submission, and how to read what it answers."""
+"""How to ask a model for a submission, and how to read its answer."""

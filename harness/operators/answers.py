@@ -1,4 +1,7 @@
-"""From a model's reply to a submission: whole files, or edits of the parent's."""
+"""Reads a submission from a model's reply: whole files, or edits of the parent's files.
+
+The formats are parsed in parsing.py and edits.py.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ from tasks.submissions import SUBMISSIONS
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was read out of one reply. Usable if there are no ``problems``."""
+    """The submission read from one reply. Usable if there are no ``problems``."""
 
     files: dict[str, str]
     note: str
@@ -20,16 +23,16 @@ class Reading:
 
 
 def kept_files(ask: Ask) -> dict[str, str]:
-    """Return the parent's files where the operator changes one submission, else none."""
+    """Return the parent's files if the operator changes one submission, else no files."""
     if ask.operator not in ("improve", "debug"):
         return {}
     return dict(ask.parents[0].files)
 
 
 def read(ask: Ask, text: str, *, cut: bool = False, edits: bool = False) -> Reading:
-    """Return what a tidied answer gives. ``cut``: it ended at its limit of length.
+    """Return the submission in a tidied answer. ``cut``: the answer ended at its limit of length.
 
-    ``edits``: edits were asked for. Whole files are taken then as well, if they are named.
+    ``edits``: the prompt asked for edits. Whole files are accepted then too, if they are named.
     """
     text = without_thinking(text)
     note = plan(text)

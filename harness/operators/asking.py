@@ -1,9 +1,9 @@
-"""From a request to a prompt: draft, improve, debug, crossover, analyze.
+"""Builds the prompt for a request: draft, improve, debug, crossover, analyze.
 
 A prompt is a pure function of the request (task, profile, tree, node, parents, seed, and what the
-parents printed), of the style and of what fits the model: no clock, no shuffling, so that a resumed
-or replayed run asks in the same words. What is the same all through a run stands in the system
-part, for providers' caches.
+parents printed), of the style and of what fits the model. It uses no clock, and only the seed for
+random choices, so a resumed or replayed run sends the same prompts. Text that is the same all
+through a run stands in the system part, for providers' caches. Calls are made in scribe.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from harness.operators.text import fence, from_terminal, one_line, trim_middle
 ANALYZE = "analyze"
 
 LOG_ENDS = 64 << 10
-"""Characters of a log's beginning and of its end that are looked at; more is never shown."""
+"""Characters read of a log's beginning and of its end; prompts never show more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Parent:
 
 
 class Operators:
-    """The prompts of one style. Raises ConfigError where its folders are not as they should be."""
+    """Builds the prompts of one style. Raises ConfigError if the style's folders are not valid."""
 
     def __init__(self, style: Style) -> None:
         self.style = style
@@ -68,7 +68,7 @@ class Operators:
         asks: int,
         whole: bool,
     ) -> Prompt:
-        """Return ``first`` with the answer and what is wrong with it, as far as both fit."""
+        """Return ``first``, the answer and its problems; to fit, the answer is cut or left out."""
         values = self._constant(ask, LIMITS)
         values |= {"problems": list(problems), "asked": asked, "asks": asks, "whole": whole}
         text = self._templates.render("again.md", values)
@@ -85,7 +85,7 @@ class Operators:
     def more(self, ask: Ask, first: Prompt, answer: str) -> Prompt | None:
         """Return ``first`` with a cut-off answer and the request to go on.
 
-        None if that is too long, or if nothing of the answer is there but thinking.
+        None if that prompt is too long, or if the answer holds nothing but reasoning.
         """
         if not without_thinking(answer).strip():
             return None
@@ -123,7 +123,7 @@ class Operators:
         )
 
     def _constant(self, ask: Ask, limits: Mapping[Part, int]) -> dict[str, Any]:
-        """Return what is the same in every prompt of a run."""
+        """Return the template values that are the same in every prompt of a run."""
         definition, profile = ask.task.definition, ask.task.profile(ask.profile)
         return {
             "title": definition.title,
@@ -145,7 +145,7 @@ class Operators:
         limits: Mapping[Part, int],
         operator: str,
     ) -> dict[str, Any]:
-        """Return what belongs to one request."""
+        """Return the template values of one request."""
         searching = operator in ("draft", "improve")
         best = _best(ask)
         about = " ".join(node.note for node in ask.parents)
@@ -208,7 +208,7 @@ def _limits(ask: Ask) -> str:
 
 
 def _best(ask: Ask) -> Node | None:
-    """Return the best of the nodes that are older than the one asked for."""
+    """Return the best of the nodes that are older than the requested node."""
     best: Node | None = None
     for node in ask.tree.scored():
         if node.score is None or node.number >= ask.node:
@@ -219,7 +219,7 @@ def _best(ask: Ask) -> Node | None:
 
 
 def _cue(ask: Ask) -> str:
-    """Return AIRA-dojo's cue: by the number of the parent's children, or of drafts."""
+    """Return AIRA-dojo's complexity cue, by the number of the parent's children or of drafts."""
     older = [node for node in ask.tree if node.number < ask.node]
     if ask.parents:
         tried = sum(ask.parents[0].number in node.parents for node in older)
@@ -229,7 +229,7 @@ def _cue(ask: Ask) -> str:
 
 
 def _ends(log: str) -> str:
-    """Return the beginning and the end of a log, cleaned; what is between could not be shown."""
+    """Return the beginning and the end of a log, cleaned; the middle would not fit a prompt."""
     if len(log) > 2 * LOG_ENDS:
         gone = len(log) - 2 * LOG_ENDS
         log = f"{log[:LOG_ENDS]}\n[… {gone:,} characters left out …]\n{log[-LOG_ENDS:]}"

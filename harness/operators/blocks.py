@@ -1,4 +1,4 @@
-"""Fenced blocks in a model's answer, and the file names that belong to them."""
+"""Finds fenced blocks in a model's answer and their file names; parsing.py chooses among them."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,9 +8,9 @@ from typing import Literal
 MAX_BLOCKS = 256
 
 Reading = Literal["strict", "nested", "flat", "widest"]
-"""What a fence inside a block means. strict: as in CommonMark. nested: one with a word begins a
-block in the block. flat: it begins the next block, the last one's end was forgotten. widest: the
-first block ends at the last fence of all."""
+"""What a fence inside a block means. strict: as in CommonMark. nested: a fence with a word begins a
+block inside the block. flat: such a fence begins the next block, because the model forgot to close
+the last one. widest: the first block ends at the last closing fence of the text."""
 
 READINGS: tuple[Reading, ...] = ("strict", "nested", "flat", "widest")
 
@@ -50,7 +50,7 @@ def find_blocks(text: str, wanted: Sequence[str], reading: Reading) -> Iterator[
 
 
 def named_in(lines: list[str], wanted: Sequence[str]) -> str | None:
-    """Return the file that the lines before an edit name: a fence's words, or a line by itself."""
+    """Return the file named before an edit, by the words after a fence or by a line of its own."""
     for line in reversed([line for line in lines if line.strip()]):
         match = _OPEN.match(line)
         name = _read_info(match["info"], wanted)[1] if match else _name_before([line], wanted)
@@ -83,7 +83,7 @@ def is_name(line: str) -> bool:
 
 
 def _end(lines: list[str], start: int, opened: re.Match[str], reading: Reading) -> tuple[int, bool]:
-    """Return the number of the line that ends a block, and whether that is a fence of its own."""
+    """Return the line number where a block ends, and whether that line is its closing fence."""
     depth = 0
     if reading == "widest":
         for number in range(len(lines) - 1, start - 1, -1):
@@ -115,7 +115,7 @@ def _closes(line: str, opened: re.Match[str]) -> bool:
 
 
 def _read_info(info: str, wanted: Sequence[str]) -> tuple[str, str | None]:
-    """Return language and file name of what follows a fence: ``python model.py`` and the like."""
+    """Return language and file name from the words after a fence, such as ``python model.py``."""
     words = [word for word in re.split(r"[\s\"'=:{},()\[\]]+", info) if word]
     names = [word for word in words if word in wanted or _PATH.match(word)]
     language = words[0].lstrip(".").lower() if words and words[0] not in names else ""

@@ -1,4 +1,4 @@
-"""Edits: search/replace blocks, applied strictly.
+"""Parses edits, which are search/replace blocks, and applies them strictly.
 
     model.py
     <<<<<<< SEARCH
@@ -8,7 +8,7 @@
     >>>>>>> REPLACE
 
 Lines are compared whole and exactly. Every search is looked up in the file as it was shown, not
-as other blocks left it; all blocks apply, or none. Where the text itself holds such a mark, all
+as other blocks changed it; all blocks apply, or none. If the text itself holds such a mark, all
 three marks of a block may be longer, by the same number of characters.
 """
 
@@ -40,7 +40,7 @@ def has_edits(text: str) -> bool:
 
 
 def find_edits(text: str, wanted: Sequence[str]) -> tuple[list[Edit], list[str]]:
-    """Return the blocks of an answer, and what is wrong with those that are none."""
+    """Return the valid blocks of an answer, and what is wrong with the invalid ones."""
     edits: list[Edit] = []
     problems: list[str] = []
     lines = text.split("\n")
@@ -70,7 +70,7 @@ def find_edits(text: str, wanted: Sequence[str]) -> tuple[list[Edit], list[str]]
 
 
 def apply_edits(files: Mapping[str, str], edits: Sequence[Edit], *, max_bytes: int) -> Parsed:
-    """Return the files with all edits made, or with the reason for each that cannot be made."""
+    """Return the files with all edits made, or the reason for each edit that cannot be made."""
     problems: list[str] = []
     spans: dict[str, list[tuple[int, int, tuple[str, ...]]]] = {name: [] for name in files}
     lines = {name: text.split("\n") for name, text in files.items()}
@@ -124,10 +124,10 @@ def _resolve(name: str | None, files: Mapping[str, str]) -> str | None:
 
 
 def _places(text: str, search: tuple[str, ...]) -> list[int]:
-    """Return on which lines of ``text`` the search stands; two places are enough to know."""
+    """Return the lines of ``text`` where the search begins; it stops at two, which are too many."""
     if not any(line.strip() for line in search):
         return []
-    # One search in one string, not line by line: hostile repetition would make that quadratic.
+    # One search in one string: line by line, hostile repetition would make it quadratic.
     within, sought = f"\n{text}\n", "\n" + "\n".join(search) + "\n"
     found: list[int] = []
     at = within.find(sought)

@@ -1,4 +1,4 @@
-"""How much of a prompt each part may take, and which part gives way first.
+"""How much of a prompt each part may take, and which part is shortened first.
 
 The numbers are our own choice, in estimated tokens (``text.tokens``); the public scaffolds cap only
 a program's output (at about 1,250 tokens) and let the rest grow.
@@ -33,15 +33,15 @@ SHRINK: tuple[Part, ...] = (
     "message",
     "task",
 )
-"""Where a prompt does not fit a model's context, these are halved in this order: one down to its
-floor before the next is touched."""
+"""If a prompt does not fit a model's context, its parts are halved in this order: each part down to
+its floor before the next part is shortened."""
 
 FLOOR: Mapping[Part, int] = MappingProxyType({"task": 1_000, "code": 500, "message": 100})
-"""What a part keeps in any case; 0 where nothing is said."""
+"""The least limit of a part, in estimated tokens; 0 for a part that is not listed."""
 
 
 def smaller(limits: Mapping[Part, int]) -> Mapping[Part, int] | None:
-    """Return the next smaller limits, or None where every part is at its floor."""
+    """Return the next smaller limits, or None if every part is at its floor."""
     for part in SHRINK:
         floor = FLOOR.get(part, 0)
         if limits[part] > floor:

@@ -1,8 +1,8 @@
 """Literature: a folder of Markdown notes from which prompts draw within a limit of tokens.
 
 All titles stand in every prompt. Whole notes are chosen without a model, so that a replay chooses
-the same: in turns the one that shares the rarest words with what the parents' notes say, and one
-by the node's seed, so that a run does not read the same few for ever.
+the same ones: in turns the note that shares most words with the parents' notes (rare words count
+more), and a note drawn by the node's seed, so that a run does not keep reading the same few.
 """
 
 import re
@@ -21,7 +21,7 @@ from tasks.spec import Task
 
 MAX_NOTES = 1000
 MAX_BYTES = 1 << 20
-"""Of one note's file."""
+"""Largest file of one note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Note:
 
     @property
     def words(self) -> frozenset[str]:
-        """The words by which it is found."""
+        """The words by which ``choose`` finds it."""
         return frozenset(re.findall(r"[a-z][a-z0-9²-]{2,}", self.text.lower()))
 
 
@@ -76,13 +76,13 @@ def titles(notes: tuple[Note, ...], limit: int) -> str:
 
 
 def choose(notes: tuple[Note, ...], about: str, seed: int, limit: int) -> str:
-    """Return whole notes, fenced, that fit ``limit``: by words shared with ``about``, by seed."""
+    """Return whole, fenced notes within ``limit``: in turns by words of ``about`` and by seed."""
     shuffled = list(notes)
     stream(seed, "literature").shuffle(shuffled)
     words = set(re.findall(r"[a-z][a-z0-9²-]{2,}", about.lower()))
     held = Counter(word for note in notes for word in note.words & words)
     match = {note.name: sum(1 / held[word] for word in note.words & words) for note in notes}
-    # A word that most notes hold says nothing of any: it counts little, being divided by many.
+    # Each word counts 1 / (notes that hold it): a word in most notes tells little about any.
     matching = sorted((n for n in shuffled if match[n.name]), key=lambda n: -match[n.name])
     order: dict[str, Note] = {}
     for place, by_seed in enumerate(shuffled):
@@ -99,7 +99,7 @@ def choose(notes: tuple[Note, ...], about: str, seed: int, limit: int) -> str:
 
 def _read(file: Path) -> Note:
     try:
-        # Of a task's own notes some installers make links.
+        # Some installers make links of a task's own notes.
         text = read_text(file, most=MAX_BYTES, follow=TASKS_DIR in file.parents)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(

@@ -1,8 +1,8 @@
-"""What a prompt remembers of earlier nodes: as AIRA-dojo's operators do, but within a limit.
+"""What a prompt tells about earlier nodes: as in AIRA-dojo's operators, but within a limit.
 
-draft and improve see the good nodes (plan, score, analysis; no code), debug the chain of attempts
-back to the last good node. Only nodes that were scored, and are older than the one asked for,
-count: so a prompt depends on the tree as it was when the node was chosen.
+draft and improve see the good nodes (plan, score, analysis; no code), debug sees the failed
+attempts back to the last good node, crossover sees none. All of them are scored and older than the
+requested node, so a prompt depends on the tree as it was when the node was chosen.
 """
 
 from collections import Counter
@@ -13,10 +13,10 @@ from harness.core.tree import Node
 from harness.operators.text import fence, one_line, tokens
 
 ANALYSIS = 600
-"""Characters of an analysis."""
+"""Most characters of an analysis."""
 
 MESSAGE = 200
-"""Characters of the judge's words on one failed attempt."""
+"""Most characters of the judge's message on one failed attempt."""
 
 
 def remembered(ask: Ask) -> list[Node]:
@@ -29,7 +29,7 @@ def remembered(ask: Ask) -> list[Node]:
 
 
 def memory(ask: Ask, analyses: Mapping[int, str], limit: int) -> str:
-    """Return the good nodes as a fenced list; the worst go first where ``limit`` is short."""
+    """Return the good nodes as a fenced list; beyond ``limit``, the worst are left out."""
     good = [node for node in remembered(ask) if node.score is not None]
     ranked = sorted(good, key=lambda n: (_worse(ask, n), n.number))
     failed = Counter(node.reason or "unknown" for node in _earlier(ask) if node.buggy)
@@ -39,12 +39,12 @@ def memory(ask: Ask, analyses: Mapping[int, str], limit: int) -> str:
 
 
 def attempts(ask: Ask, analyses: Mapping[int, str], limit: int) -> str:
-    """Return the chain of failed attempts as a fenced list; the oldest go first."""
+    """Return the failed attempts as a fenced list; beyond ``limit``, the oldest are left out."""
     return _list(_chain(ask)[::-1], analyses, limit, "older", "")
 
 
 def outcome(node: Node, *, message: int = MESSAGE) -> str:
-    """Return what became of a node, in words."""
+    """Return the result of a node, in words."""
     if node.state != "scored":
         return "not scored yet"
     if node.score is not None:
@@ -58,7 +58,7 @@ def _earlier(ask: Ask) -> list[Node]:
 
 
 def _chain(ask: Ask) -> list[Node]:
-    """Return the failed nodes that lead to the one to repair, it included."""
+    """Return the failed nodes that lead to the node to repair, which is the last of them."""
     chain: list[Node] = []
     node = ask.parents[0]
     while node.buggy:
@@ -75,7 +75,7 @@ def _worse(ask: Ask, node: Node) -> float:
 
 
 def _list(ranked: list[Node], analyses: Mapping[int, str], limit: int, gone: str, last: str) -> str:
-    """Return as many of ``ranked`` as fit, the first before all, in order of their numbers."""
+    """Return the first nodes of ``ranked`` that fit, listed in order of their numbers."""
     room = limit - tokens(fence(f"(999999 {gone} ones are left out)\n{last}", "text"))
     if room < 0:
         return ""

@@ -1,7 +1,7 @@
-"""From a model's answer to files: tolerant of how it is written, strict about what it names.
+"""Reads files from a model's answer: tolerant of how it is written, strict about file names.
 
-An answer may hold prose, several blocks, wrong, missing or nested fences. What comes out are
-files of the task's list and nothing else, within limits, and sentences on what is missing.
+An answer may hold prose, several blocks, wrong, missing or nested fences. The result holds only
+files of the task's list, within limits, and sentences on what is wrong. Edits: see edits.py.
 """
 
 import re
@@ -14,13 +14,13 @@ from harness.operators.blocks import READINGS, Block, find_blocks, is_name, outs
 from harness.operators.text import fence, one_line
 
 MAX_ANSWER = 2 << 20
-"""Characters of an answer that are looked at; four times the largest output of any model listed."""
+"""Characters of an answer that are read; four times the largest output of any model listed."""
 
 MAX_NAMES = 5
-"""Of names that are none of the task's, so many are reported."""
+"""How many names that are not files of the task are reported."""
 
 NOTE = 300
-"""Characters of a note."""
+"""Most characters of a note."""
 
 _CODE = re.compile(r"^(import \w|from [\w.]+ import |class \w|def \w|#!|\"\"\"|@\w)", re.M)
 _SUBSTANCE = re.compile(r"^(import |from |class |def )", re.M)
@@ -29,7 +29,7 @@ _FINAL = "<|channel|>final<|message|>"
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What an answer gives. Without ``problems`` it can be used as it is."""
+    """The files of an answer. They can be used as they are if there are no ``problems``."""
 
     files: dict[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
@@ -41,10 +41,10 @@ def tidy(reply: str) -> str:
 
 
 def without_thinking(text: str) -> str:
-    """Return an answer without what a model thought aloud before it.
+    """Return an answer without the reasoning that a model wrote before it.
 
-    Unfinished thinking leaves nothing. An end of thinking without its beginning (some templates
-    hold the beginning) counts where it stands outside of blocks.
+    If the reasoning is unfinished, nothing is left. A closing mark without an opening mark (some
+    chat templates hold the opening mark) counts if it stands outside of blocks.
     """
     if text.lstrip().startswith("<think>"):
         return text.partition("</think>")[2].lstrip("\n")
@@ -66,7 +66,7 @@ def plan(text: str) -> str:
 
 
 def show_files(files: Mapping[str, str]) -> str:
-    """Return files in the form in which answers give them."""
+    """Return files in the form in which answers must give them."""
     shown = []
     for name, text in files.items():
         language = "python " if name.endswith(".py") else ""
@@ -86,9 +86,9 @@ def parse_files(
 ) -> Parsed:
     """Return the files of an answer.
 
-    ``cut``: the answer ended at a limit of length. ``named_only``: a block without a name is no
-    file, even where only one is wanted. ``kept``: files that stay where the answer gives none.
-    ``holds``: what tells a submission from other code (``Definition.holds``).
+    ``cut``: the answer ended at a limit of length. ``named_only``: a block without a name is not
+    used, even if only one file is wanted. ``kept``: files that stay if the answer does not give
+    them. ``holds``: names that tell a submission from other code (``Definition.holds``).
     """
     best: Parsed | None = None
     tried: list[list[Block]] = []
@@ -115,7 +115,7 @@ def _bare(text: str, *, cut: bool) -> list[Block]:
     if begin is None or not _SUBSTANCE.search(text, begin.start()):
         return []
     code = text[begin.start() :].rstrip()
-    for end in ("'''", "``", "</code>", "</pre>"):  # what was meant for a fence
+    for end in ("'''", "``", "</code>", "</pre>"):  # probably meant as a fence
         code = code.removesuffix(f"\n{end}")
     return [Block(code + "\n", "python", None, closed=not cut)]
 
@@ -129,7 +129,7 @@ def _choose(
     cut: bool,
     named_only: bool,
 ) -> dict[str, Block]:
-    """Return which block is which file."""
+    """Return the block that is used for each file."""
     named: dict[str, list[Block]] = {}
     for block in blocks:
         if block.name is not None and (name := _plain(block.name)) in wanted:
@@ -149,7 +149,7 @@ def _choose(
 
 
 def _last(name: str, blocks: list[Block], *, cut: bool) -> Block:
-    """Return of several blocks of one name the last that can be the file, if any can."""
+    """Return the last block whose language fits the file; the last of all if none fits."""
     if cut and not blocks[-1].closed:  # where the answer ended
         return blocks[-1]
     return ([b for b in blocks if _may_be(b.language, name)] or blocks)[-1]
@@ -158,7 +158,7 @@ def _last(name: str, blocks: list[Block], *, cut: bool) -> Block:
 def _holding(
     name: str, blocks: list[Block], holds: Sequence[str], max_bytes: int
 ) -> tuple[list[Block], list[Block]]:
-    """Return the blocks that hold what is asked for, and those with a mistake that meant to."""
+    """Return the blocks that hold a name of ``holds``, and broken blocks that mention one."""
     if not holds or len(blocks) < 2:
         return [], []
     looks = syntax.look_at({str(i): b.text[:max_bytes] for i, b in enumerate(blocks)})

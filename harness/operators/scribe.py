@@ -1,4 +1,7 @@
-"""The agent that has a model: asks, reads the answer, asks again where it cannot be used."""
+"""The agent with a model: sends a prompt, reads the answer, asks again if it cannot be used.
+
+asking.py builds the prompts, answers.py reads the answers, harness.agents.calls records the calls.
+"""
 
 from dataclasses import dataclass, field
 
@@ -15,8 +18,8 @@ from harness.operators.templates import prompts_hash
 from harness.operators.text import from_terminal, one_line
 
 ASKS = 3
-"""Requests for one node before it is given up (AIRA-dojo: three tries); besides, one answer that
-was cut off is continued."""
+"""Requests for one node before it is given up (AIRA-dojo: three tries); in addition, one answer
+that was cut off is continued."""
 
 OVERLAP = 2000
 """Characters of a cut-off answer's end that its continuation may have repeated."""
@@ -26,10 +29,10 @@ ONLY_THOUGHT = (
     "Nothing but reasoning came before the limit of length: there is no answer. Think far less "
     "this time, and begin with the file at once."
 )
-"""Told to the model once: the same again would be paid for again."""
+"""Sent to the model once: if the next answer is all reasoning too, a third would only cost more."""
 
 PARTIAL = 4
-"""So many characters of a line that was cut off, written again, are taken for a repetition."""
+"""Least length of a cut-off line that counts as a repetition if the model writes it again."""
 
 
 class Scribe:
@@ -40,9 +43,9 @@ class Scribe:
     def __init__(
         self, name: str, style: Style | None = None, endpoint: Endpoint | None = None
     ) -> None:
-        """Raises ConfigError where the style's folders are not as they should be.
+        """Raises ConfigError if the style's folders are not valid.
 
-        ``endpoint`` is what ``Ask.model`` asks in the end; None where all answers are recorded.
+        ``endpoint`` is the model behind ``Ask.model``; None if all answers are recorded.
         """
         self.name = name
         self.endpoint = endpoint
@@ -50,7 +53,7 @@ class Scribe:
         self._operators = Operators(self.style)
 
     def describe(self) -> dict[str, object]:
-        """Return what decides its answers, besides the run."""
+        """Return the settings that decide its answers, besides those of the run."""
         return {
             "asks": self.endpoint.client.describe() if self.endpoint else None,
             "prompts": prompts_hash(self.style.prompts),
@@ -60,8 +63,8 @@ class Scribe:
     def write(self, ask: Ask) -> Answer:
         """Answer one request. Raises ConfigError, and what ``Model.complete`` raises.
 
-        After ``ASKS`` answers that cannot be used, or two in a row that were all reasoning, what
-        files there are go to the judge, who says what is wrong with them; the note begins with why.
+        After ``ASKS`` answers that cannot be used, or two in a row that were all reasoning, the
+        files that exist go to the judge, which reports what is wrong; the note begins with why.
         """
         analyses = self._analyses(ask) if self.style.analyze else {}
         edits = self.style.answer_format == "edits" and bool(kept_files(ask))
@@ -85,7 +88,7 @@ class Scribe:
                 break
             problems = reading.problems
             if asked == ASKS - 1:
-                edits = False  # what could not be edited in two tries is asked for whole
+                edits = False  # after two failed tries with edits, ask for whole files
             prompt = self._operators.again(
                 ask,
                 first,
@@ -115,10 +118,10 @@ class Scribe:
         )
 
     def _analyses(self, ask: Ask) -> dict[int, str]:
-        """Analyse those nodes that this request's memory is about and that nobody has analysed.
+        """Analyse the nodes in this request's memory that have no analysis yet.
 
-        Done here, and not when a node is scored: what comes out is journalled with the node that
-        needed it, so a tree rebuilt from the journal holds the same memory.
+        This is done here, not when a node is scored: the analyses are journalled with the node
+        that needed them, so a tree rebuilt from the journal holds the same memory.
         """
         analyses: dict[int, str] = {}
         for node in remembered(ask):
@@ -167,7 +170,7 @@ def _read(ask: Ask, reply: Reply, text: str, *, edits: bool) -> Reading:
 def _joined(before: str, rest: str) -> str:
     """Return an answer and its continuation as one text.
 
-    Models tend to open the block anew, and to repeat some of what stands before; both go.
+    Models tend to open the block again and to repeat some of the text before; both are removed.
     """
     if ends_in_block(before):
         first, newline, others = rest.lstrip("\n").partition("\n")
@@ -177,7 +180,7 @@ def _joined(before: str, rest: str) -> str:
         if len(line.strip()) >= PARTIAL and rest.lstrip().startswith(line.strip()):
             return before.removesuffix(line) + rest
     for size in range(min(OVERLAP, len(rest), len(before)), 0, -1):
-        # Whole lines only: a repeated word or bracket may well be meant.
+        # Whole lines only: a repeated word or bracket may be intended.
         if before.endswith(rest[:size]) and "\n" in rest[:size].rstrip("\n"):
             return before + rest[size:]
     return before + rest

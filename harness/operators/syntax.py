@@ -1,9 +1,9 @@
-"""Whether Python files compile, and what they define and call: asked of another process.
+"""Checks whether Python files compile and what they define and call, in a separate process.
 
 Deep nesting can overflow the parser's stack (how deep depends on the Python and on the thread),
-and its warnings would go through state that threads share; neither may reach the harness. The
-process is kept, for to start one takes longer than all the rest of a step; one that dies of a
-source, or thinks too long, is replaced.
+and the parser's warnings use state that threads share; neither may affect the harness. The process
+is reused, because starting one takes longer than all the rest of a step. It is replaced if a source
+crashes it or takes too long. No source is executed.
 """
 
 import atexit
@@ -46,10 +46,10 @@ for line in sys.stdin:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a Python source is: why it does not compile ("" if it does), and what it holds.
+    """Why a Python source does not compile ("" if it does), and which names it holds.
 
-    That are names which it defines at its top level by class, def or assignment (an import
-    defines nothing), and ``NAME()`` for what it calls anywhere.
+    It holds the names that it defines at its top level by class, def or assignment (an import
+    does not count), and ``NAME()`` for each name that it calls anywhere.
     """
 
     error: str
@@ -57,14 +57,14 @@ class Look:
 
 
 class _Compiler:
-    """The process. One source at a time; a lock lets threads take turns."""
+    """The separate process. One request at a time; a lock lets threads take turns."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
     def look_at(self, sources: Mapping[str, str]) -> dict[str, Look]:
-        """Return its findings. Raises OSError, ValueError where it died or thought too long."""
+        """Return a Look for each source. Raises OSError, ValueError if it died or took too long."""
         with self._lock:
             process = self._process
             if process is None or process.poll() is not None:
@@ -73,7 +73,7 @@ class _Compiler:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
-                    start_new_session=True,  # Ctrl-C is ours alone; the end of our pipe ends it
+                    start_new_session=True,  # Ctrl-C does not reach it; it ends with our pipe
                 )
             try:
                 found = json.loads(_exchange(process, json.dumps(sources)))
@@ -84,7 +84,7 @@ class _Compiler:
             return {name: Look(error, frozenset(holds)) for name, (error, holds) in found.items()}
 
     def close(self) -> None:
-        """End the process; the next question starts another."""
+        """End the process; the next request starts another."""
         with self._lock:
             if self._process is not None:
                 _end(self._process)
@@ -96,7 +96,7 @@ atexit.register(_compiler.close)
 
 
 def look_at(sources: Mapping[str, str]) -> dict[str, Look]:
-    """Return what each Python source is, by the same keys."""
+    """Return a Look for each Python source, by the same keys."""
     if not sources:
         return {}
     try:
@@ -106,9 +106,9 @@ def look_at(sources: Mapping[str, str]) -> dict[str, Look]:
 
 
 def faults(files: Mapping[str, str], written: Collection[str], holds: Sequence[str]) -> list[str]:
-    """Return in sentences what is wrong with files: those just ``written``, and all together.
+    """Return sentences on what is wrong with files: those just ``written``, and all together.
 
-    ``holds``: of these at least one must be in them (``Definition.holds``).
+    ``holds``: the files must hold at least one of these names (``Definition.holds``).
     """
     found = look_at({name: text for name, text in files.items() if name.endswith(".py")})
     wrong = {name: look.error for name, look in found.items() if look.error}
@@ -147,5 +147,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            with contextlib.suppress(OSError):  # what could not be sent to it
+            with contextlib.suppress(OSError):  # unsent data in the pipe
                 pipe.close()

@@ -1,7 +1,7 @@
 """The prompts' templates: Markdown files in ``prompts/``, each of which a user may replace.
 
-A folder given with ``--prompts`` holds replacements under the same names. What is wrong with one is
-said, with file and line, before the first token is paid for.
+A folder given with ``--prompts`` holds replacements under the same names. A syntax error or an
+unknown variable in one is reported, with file and line, before the first token is paid for.
 """
 
 import re
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 OURS = Path(__file__).parent / "prompts"
 MAX_BYTES = 1 << 20
-"""Of one template."""
+"""Largest file of one template."""
 
 VARIABLES = (
     # The same in every prompt of a run.
@@ -31,11 +31,11 @@ VARIABLES = (
     # Of a second request after an answer that could not be used.
     "problems", "asked", "asks",
 )  # fmt: skip
-"""What templates may use; docs/operators.md says what each holds."""
+"""The variables that templates may use; docs/operators.md says what each holds."""
 
 
 class Templates:
-    """All templates, ours under the user's, compiled."""
+    """All templates, compiled; a user's template replaces ours of the same name."""
 
     def __init__(self, folder: Path | None) -> None:
         self._files = _files(folder)
@@ -46,7 +46,7 @@ class Templates:
         """Return the filled template. Raises ConfigError naming file and line."""
         try:
             return self._compiled[name].render(values).strip() + "\n"
-        except Exception as error:  # a user's template may do anything
+        except Exception as error:  # a user's template may raise anything
             raise _broken(self._files[name], _line_of(error), str(error)) from error
 
 

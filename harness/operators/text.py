@@ -1,4 +1,4 @@
-"""Text on its way into a prompt: made harmless, measured, shortened, fenced."""
+"""Prepares text for a prompt: makes it harmless, measures, shortens and fences it."""
 
 import re
 
@@ -10,14 +10,14 @@ BYTES_A_TOKEN = 3
 consist, have 2.5 to 3.5, so this errs on the long side."""
 
 LONGEST_RUN = 32
-"""No run of backticks in fenced text is longer, or a hostile one could make fences huge."""
+"""Longer runs of backticks are shortened to this; a hostile run could make fences huge."""
 
 
 def from_terminal(text: str) -> str:
-    """Return what a program printed as a person would have seen it, and no more.
+    """Return a program's output as a person would have seen it on a terminal.
 
-    Escape sequences go, of a line that was overwritten (progress bars) the last version stays,
-    and ``<|`` is torn apart: many local servers read ``<|…|>`` anywhere as the end of a message.
+    Escape sequences are removed, an overwritten line (progress bars) keeps its last version, and
+    ``<|`` becomes ``< |``: many local servers read ``<|…|>`` anywhere as the end of a message.
     """
     text = ESCAPES.sub("", text)
     lines = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
@@ -25,12 +25,12 @@ def from_terminal(text: str) -> str:
 
 
 def apart(text: str) -> str:
-    """Return text in which no ``<|…|>`` can pass for a mark of a chat template."""
+    """Return text in which no ``<|…|>`` can be taken for a mark of a chat template."""
     return text.replace("<|", "< |")
 
 
 def one_line(text: str, limit: int) -> str:
-    """Return text as one line of at most ``limit`` characters, harmless as ``from_terminal``."""
+    """Return text as one line of at most ``limit`` characters, cleaned by ``from_terminal``."""
     return base.one_line(from_terminal(text), limit)
 
 
@@ -40,9 +40,9 @@ def tokens(text: str) -> int:
 
 
 def trim_middle(text: str, limit: int) -> str:
-    """Return text of at most ``limit`` estimated tokens; a line says what the middle lost.
+    """Return text of at most ``limit`` estimated tokens; a line says how many bytes are left out.
 
-    Empty where the limit leaves no room for anything but that line.
+    Empty if the limit leaves no room for anything but that line.
     """
     raw = text.encode()
     room = limit * BYTES_A_TOKEN
@@ -59,14 +59,14 @@ def trim_middle(text: str, limit: int) -> str:
 
 
 def _whole_lines(piece: bytes, *, last: bool) -> bytes:
-    """Return a piece without the line that was cut, unless that would cost half of it."""
+    """Return a piece without the line that was cut, unless that would lose over half of it."""
     at = piece.rfind(b"\n") if last else piece.find(b"\n")
     kept = piece[:at] if last else piece[at + 1 :]
     return kept if at >= 0 and len(kept) * 2 >= len(piece) else piece
 
 
 def fence(text: str, info: str = "") -> str:
-    """Return text as a fenced block that nothing in the text can end."""
+    """Return text as a fenced block that nothing in the text can close."""
     text = re.sub(rf"`{{{LONGEST_RUN},}}", "`" * LONGEST_RUN, text)
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     ticks = "`" * max(3, longest + 1)

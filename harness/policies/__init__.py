@@ -1,4 +1,7 @@
-"""Which node next, and by which operator."""
+"""The policies by name. A policy chooses the next node's operator and parents.
+
+It only decides: ``harness.search.loop`` asks the agent and has the submission scored.
+"""
 
 from inspect import isabstract
 
@@ -28,9 +31,9 @@ __all__ = ["POLICIES", "make_policy"]
 
 
 def make_policy(name: str, settings: list[str]) -> Parameters:
-    """Return the policy of that name; ``settings`` are ``policy.parameter=value`` texts.
+    """Return the policy of that name; ``settings`` are ``policy.parameter=value`` strings.
 
-    Raises ConfigError, naming the nearest name.
+    Raises ConfigError for an unknown name (naming the nearest one) and for a bad setting.
     """
     policy = POLICIES.find(name)
     values: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The parameters of policies: declared once, set with --set, always in range."""
+"""The base class of policies: parameters are declared once, set with --set, always in range."""
 
 import math
 from abc import ABC, abstractmethod
@@ -23,14 +23,14 @@ def parameter(default: T, about: str, *, low: float = -math.inf, high: float = m
 
 @dataclass(frozen=True)
 class Parameters(ABC):
-    """Base of policies: their parameters, from ``--set`` values and always in range.
+    """Base class of policies. Its fields are parameters, set by ``--set`` and checked for range.
 
-    A parameter is an integer, a float, or a ``Literal`` of texts.
+    A parameter is an integer, a float, or a ``Literal`` of strings.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
-    """Whence the defaults."""
+    """Where the default values come from."""
     most: ClassVar[int | None] = None
     """See ``harness.core.policy.Policy``."""
 
@@ -59,7 +59,7 @@ class Parameters(ABC):
             if isinstance(value, str):
                 continue
             low, high = f.metadata["low"], f.metadata["high"]
-            # Infinity is refused everywhere: lock.json could not hold it.
+            # Infinity and NaN are refused even where the range has no upper end.
             if not (math.isfinite(value) and low <= value <= high):
                 raise ConfigError(f"{self.name}.{f.name} must {_range(low, high)}.")
 

@@ -15,7 +15,7 @@ from harness.policies.base import Parameters, parameter
 
 @dataclass(frozen=True)
 class Evolve(Parameters):
-    """Draws one node to improve, or two to cross, from the population of valid ones."""
+    """Draws one node to improve, or two to cross, from the population of valid nodes."""
 
     name: ClassVar[str] = "evolve"
     source: ClassVar[str] = (
@@ -24,7 +24,7 @@ class Evolve(Parameters):
     )
     num_drafts: int = parameter(5, "drafts before anything else", low=1)
     selection: Literal["rank", "fitness"] = parameter("rank", "what a node is drawn by")
-    # Below 0.01 weights other than the best's would underflow to nothing.
+    # Below 0.01 the weights of all nodes but the best would underflow to 0.
     temperature: float = parameter(0.2, "lower draws the best more often", low=0.01, high=1e6)
     crossover_prob: float = parameter(0.15, "probability to cross two", low=0, high=1)
     population: int = parameter(500, "the best so many nodes may be parents", low=1)
@@ -34,7 +34,7 @@ class Evolve(Parameters):
     )
 
     def choose(self, tree: Tree, rng: Random) -> Decision | None:
-        """Repair what is broken; draft; then cross or improve members of the population."""
+        """Debug a broken node, else draft, else cross or improve members of the population."""
         broken = tree.repairable(self.max_debug_depth)
         if broken:
             return Decision("debug", (broken[0].number,))
@@ -55,7 +55,7 @@ class Evolve(Parameters):
         return Decision("crossover", (members[first].number, members[second].number))
 
     def weights(self, tree: Tree, members: list[Node]) -> list[float]:
-        """Return what the chance of each member is proportional to; ``members`` best first."""
+        """Return each member's weight in the random draw; ``members`` are sorted best first."""
         if self.selection == "rank":
             # (N - rank + 1)^(1/T), ranks from 1, divided by the largest so as not to overflow.
             size = len(members)
@@ -65,7 +65,7 @@ class Evolve(Parameters):
 
     def _members(self, tree: Tree, begins: int) -> list[Node]:
         """Return the nodes that may be parents, best first, the earlier one first on a tie."""
-        # By the scores themselves: scaled to 0…1, two that are close can become one.
+        # Sort by the raw scores: scaled to 0…1, two close scores can become equal.
         sign = -1 if tree.maximize else 1
         valid = [(sign * n.score, n) for n in tree if n.score is not None and n.number < begins]
         return [node for _, node in sorted(valid, key=lambda pair: pair[0])[: self.population]]
@@ -73,7 +73,8 @@ class Evolve(Parameters):
     def _generation_begins(self, tree: Tree) -> int | None:
         """Return the number of the current generation's first node, None if it has to wait.
 
-        The drafts are generation 0. Without generations each node is one of its own.
+        A new generation waits until no node is running. The drafts are generation 0. Without
+        generations each node is a generation of its own.
         """
         if not self.generation_size:
             return len(tree)
@@ -85,5 +86,5 @@ class Evolve(Parameters):
 
 
 def _draw(members: list[Node], weights: list[float], rng: Random) -> int:
-    """Return the place of one member."""
+    """Return the index of one member, drawn at random by weight."""
     return rng.choices(range(len(members)), weights)[0]

@@ -34,5 +34,5 @@ class Greedy(Parameters):
         best = tree.best()
         if best is not None:
             return Decision("improve", (best.number,))
-        # What runs may yet turn out good: another draft would be one too many.
+        # Wait for running nodes: if one turns out valid, no other draft is needed.
         return None if tree.is_running() else Decision("draft")

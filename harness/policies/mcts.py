@@ -1,4 +1,4 @@
-"""mcts: UCT over ideas, each of them repaired in place before it counts.
+"""mcts: UCT over ideas; a broken idea is repaired in place, and counts once it is valid.
 
 docs/policies/mcts.md: the rule in full, sources, and differences from the public implementation.
 Nothing is kept between calls: visits and values are counted anew in the tree each time.
@@ -16,11 +16,11 @@ from harness.policies.base import Parameters, parameter
 
 @dataclass(slots=True)
 class _Idea:
-    """A draft or an improvement together with its repairs: one place in the UCT tree.
+    """A draft or an improvement together with its repairs: one vertex of the UCT tree.
 
-    ``tip`` is the last of its nodes; the root, under which the drafts are, has none.
-    ``visits`` and ``total`` (of normalised scores) are those of the idea and all below it;
-    ``running`` counts what will be a visit if it turns out valid.
+    ``tip`` is the last of its nodes; the root, whose children are the drafts, has none.
+    ``visits`` and ``total`` (of normalised scores) are sums over the idea and all ideas below it;
+    so is ``running``, the nodes that become visits if they turn out valid.
     """
 
     tip: Node | None
@@ -30,12 +30,12 @@ class _Idea:
     total: float = 0.0
     running: int = 0
     is_open: bool = False
-    """Whether a new idea may be put somewhere below it."""
+    """Whether a new idea may be added as its child or anywhere below it."""
 
 
 @dataclass(frozen=True)
 class Mcts(Parameters):
-    """Goes down the tree by UCT to an idea that has no children, and improves that one."""
+    """Goes down the tree by UCT to an idea that has no children, and improves that idea."""
 
     name: ClassVar[str] = "mcts"
     source: ClassVar[str] = "public AIRA-dojo (arXiv 2507.02554)"
@@ -44,7 +44,7 @@ class Mcts(Parameters):
     max_debug_depth: int = parameter(20, "debug steps in a row, at most", low=0)
 
     def choose(self, tree: Tree, rng: Random) -> Decision | None:  # noqa: ARG002
-        """Repair what is broken, finish an expansion that was begun, or begin the next."""
+        """Debug a broken node, else go on with an expansion under way, else begin another."""
         broken = tree.repairable(self.max_debug_depth)
         if broken:
             return Decision("debug", (broken[0].number,))
@@ -53,7 +53,7 @@ class Mcts(Parameters):
         place = next(begun, None) or self._descend(root)
         if place is not None:
             return Decision("improve", (place.tip.number,)) if place.tip else Decision("draft")
-        # All ideas there are stayed broken, or are still running.
+        # No idea can be expanded: those without children stayed broken, or are still running.
         return None if tree.is_running() else Decision("draft")
 
     def _count(self, tree: Tree) -> tuple[_Idea, list[_Idea]]:
@@ -76,7 +76,7 @@ class Mcts(Parameters):
             if node.number in worth:
                 idea.visits += 1
                 idea.total += worth[node.number]
-        # Children come after their parents: backwards, each is complete before it is passed up.
+        # Parents come first, so in reverse order each idea is complete when its parent adds it.
         for idea in (*reversed(ideas), root):
             room = len(idea.children) < self.num_children
             valid = idea.tip is None or idea.tip.number in worth
@@ -100,7 +100,7 @@ class Mcts(Parameters):
         return here
 
     def _uct(self, idea: _Idea, parent_visits: int) -> float:
-        # What runs counts as a visit but has no value yet, as in WU-UCT (Liu et al., 2020):
-        # with several workers the next one goes elsewhere.
+        # A running node counts as a visit without a value, as in WU-UCT (Liu et al., 2020), so
+        # that with several workers the next worker goes elsewhere.
         visits = idea.visits + idea.running
         return idea.total / idea.visits + self.uct_c * math.sqrt(math.log(parent_visits) / visits)

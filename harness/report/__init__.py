@@ -1,1 +1,1 @@
-"""What is said of runs: tables, pages, statistics, exports, bundles."""
+"""Reports on runs: tables, pages, statistics, exports, bundles."""

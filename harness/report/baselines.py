@@ -1,4 +1,7 @@
-"""What a task scores without learning anything, as measured when its data were prepared."""
+"""Baselines of a task: scores of simple guesses, measured when its data were prepared.
+
+This module reads them from the manifest of the data and names them; it measures nothing.
+"""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -14,15 +17,15 @@ from harness.store.rundir import Run
 from tasks.spec import find_task
 
 MOST, LONGEST = 32, 60
-"""Baselines of a task, and characters of a name, that are shown."""
+"""The most baselines of a task, and the most characters of a name, that are shown."""
 
 Split = Literal["search", "test"]
 
 
 def baselines(run: Run, split: Split = "test") -> dict[str, float]:
-    """Return a run's baselines on a split by name; empty where the data are gone.
+    """Return a run's baselines on a split by name; empty if the data are gone.
 
-    What is no number that a table can hold is left out: the file is on somebody's disk.
+    Values that a table cannot hold are left out: anybody could have edited the file.
     """
     try:
         found = read_json(Path(run.lock.data) / "manifest.json").get("baselines")
@@ -34,14 +37,14 @@ def baselines(run: Run, split: Split = "test") -> dict[str, float]:
 
 
 def _told(key: str) -> tuple[str, Split]:
-    """Return the baseline's name, and the split that it was measured on: search where none is."""
+    """Return the baseline's name and the split it was measured on: search if the key names none."""
     if key.endswith("_test"):
         return key.removesuffix("_test"), "test"
     return key.removesuffix("_search"), "search"
 
 
 def named(task: str, values: Mapping[str, float]) -> dict[str, float]:
-    """Return baselines by what their task calls them; by their bare names if it is not here."""
+    """Return baselines by the names that their task displays; by bare names without the task."""
     try:
         words = find_task(task).definition.baselines
     except ConfigError:
@@ -53,12 +56,12 @@ def named(task: str, values: Mapping[str, float]) -> dict[str, float]:
 
 
 def known(entry: Entry, split: Split = "test") -> dict[str, float]:
-    """Return the baselines of a run's task on a split, by what the task calls them."""
+    """Return the baselines of a run's task on a split, by the names that the task displays."""
     found = baselines(Run(Path(entry.path)), split)
     return named(entry.asked.task, found) if entry.asked and found else {}
 
 
 def baselines_of(result: dict[str, Any]) -> str:
-    """Return the baselines of a result's run in words; empty if unknown."""
+    """Return the baselines of a result's run as text; empty if unknown."""
     found = named(result["task"], baselines(Run(Path(result["run"]))))
     return ", ".join(f"{name} {value:.4f}" for name, value in found.items())

@@ -1,6 +1,7 @@
-"""What a leaderboard is made of. Its JSON has these fields in this order: both are its format.
+"""The data classes of a leaderboard. Its JSON format has their fields, in this order.
 
-Scores are in the metric of their task. Costs are of graded runs alone.
+leaderboard.py fills them and board_text.py prints them. Scores are in the metric of their task.
+Costs are those of graded runs only.
 """
 
 from collections.abc import Mapping
@@ -19,12 +20,12 @@ from tasks.metrics import Direction
 
 Metric = Literal["score", "normalized", "vsr", "elo", "cost"]
 TESTED: frozenset[Metric] = frozenset({"score", "normalized", "elo"})
-"""The metrics by which rows are tested against the first."""
+"""The metrics for which each row is tested against the first row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Valid runs of graded ones, 0 to 1; both None where nothing was graded."""
+    """The share of graded runs that are valid, 0 to 1. Both fields are None if none was graded."""
 
     share: float | None
     interval: Interval | None
@@ -32,20 +33,20 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What ``runs`` used in all, calls whose answers were lost among it. None: unknown, never 0."""
+    """Total use of all ``runs``, calls with lost answers included. None is unknown, never 0."""
 
     runs: int
     input_tokens: int | None
-    """Cached ones, too."""
+    """Cached tokens included."""
     output_tokens: int | None
     dollars: float | None
     dollars_known: float
-    """Of the calls whose price is known: no less was spent."""
+    """Cost of the calls whose price is known: a lower bound of what was spent."""
     gpu_hours: float | None
 
     @property
     def tokens(self) -> int | None:
-        """Of both kinds."""
+        """Input and output tokens together."""
         if self.input_tokens is None or self.output_tokens is None:
             return None
         return self.input_tokens + self.output_tokens
@@ -60,61 +61,61 @@ class Cell:
     valid: int
     vsr: Share
     median: float | None
-    """As ``mean``: over seeds with a valid run, None where there is none."""
+    """Like ``mean``, over the seeds with a valid run; None if there is no such seed."""
     mean: float | None
     best: float | None
-    """Of the valid runs; None where there is none."""
+    """Best score of the valid runs; None if there is no valid run."""
     interval: Interval | None
-    """At 95 %, of the mean or of the median; None for too few seeds."""
+    """95 % interval of the mean or of the median; None for too few seeds."""
     scores: Mapping[int, tuple[float | None, ...]]
-    """Of graded runs by seed; None is an invalid run."""
+    """Scores of graded runs by seed; None stands for an invalid run."""
     normalized: float | None
-    """0 at the worst mark, 1 at the best; None where the task has no marks."""
+    """0 at the task's worst mark, 1 at its best; None if the task has no marks."""
     cost: Cost
 
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """A row against the first, paired by seed. ``same``: they cannot be told apart."""
+    """A row tested against the first, paired by seed. ``same``: no significant difference."""
 
     same: bool
     p: float
-    """Two-sided, corrected over the rows."""
+    """Two-sided p value, corrected for the number of rows."""
     pairs: int
-    """Seeds in common; with none ``p`` is 1."""
+    """Seeds that both rows have; with fewer than two, ``p`` is 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A contender. ``agent`` or ``policy`` is empty where its runs are pooled over them."""
+    """A contender. ``agent`` or ``policy`` is empty if its runs are pooled over all of these."""
 
     agent: str
     policy: str
     setup: str
-    """What was set up otherwise than in the contender's other rows; empty where there are none."""
+    """Settings that differ from the other rows of its agent and policy; empty if none differ."""
     planned: int
     graded: int
     valid: int
     vsr: Share
     cells: Mapping[str, Cell]
-    """By task; none of a task of which no run was graded."""
+    """By task; a task without a graded run has no cell."""
     worth: float | None
-    """Mean of the scores of a lone task, negated where less is better, else of normalised ones;
-    None where a task has no marks, or no run was graded."""
+    """With one task, the mean score, negated if less is better. With several, the mean normalised
+    score; None if a task has no marks. None if no run was graded."""
     normalized: float | None
-    """Mean over tasks; None where one has no marks, or no run was graded."""
+    """Mean over tasks; None if a task has no marks, or no run was graded."""
     elo: Player | None
-    """Over all tasks; None where there is nobody to meet."""
+    """Over all tasks; None if there is no other player."""
     cost: Cost
     against_leader: Against | None
-    """None for the first row itself, and where there is no common scale."""
+    """None for the first row, for metrics outside ``TESTED``, and without a common scale."""
     value: float | None
-    """What rows are ordered by, more being better; None stands last."""
+    """What rows are ordered by, larger being better; rows with None come last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A task, and what its scores are held against."""
+    """A task, and the values that its scores are compared with."""
 
     task: str
     metric: str
@@ -122,31 +123,31 @@ class Column:
     task_hash: str
     data_hash: str
     baselines: Mapping[str, float]
-    """On the test split, by their bare names; empty where the data are gone."""
+    """On the test split, by their bare names; empty if the data are gone."""
     references: tuple[Reference, ...]
-    """Of the table's profile; empty where the task is not here."""
+    """Published values for the table's profile; empty if the task is not installed here."""
     marks: Scale | None
-    """None where there are none to normalise by."""
+    """None if the task has no marks to normalise by."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Runs under equal conditions: ``rows`` the best first, ``tasks`` by name."""
+    """Runs under equal conditions. ``rows``: the best first. ``tasks``: by name."""
 
     conditions: Mapping[str, str]
     reason: str
-    """What keeps it from the first table; empty for that."""
+    """Why these runs are not in the first table; empty for the first table."""
     ranked: bool
-    """False for a profile whose scores mean nothing elsewhere."""
+    """False for a trial profile: its scores mean nothing elsewhere and are not a ranking."""
     tasks: tuple[Column, ...]
     rows: tuple[Row, ...]
     human: Player | None
-    """The published people as a player; None where no task has a result of theirs."""
+    """The published human results as a player; None if no task has one."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotGraded:
-    """A run without a verdict, by its path."""
+    """A run without a result. ``run`` is its path."""
 
     run: str
     state: State
@@ -155,7 +156,7 @@ class NotGraded:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A run that repeats another, by its path."""
+    """A run that repeats another. ``run`` is its path."""
 
     run: str
     agent: str
@@ -163,7 +164,7 @@ class Replay:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """All tables, the one with the most runs first, and what is in none of them."""
+    """All tables, the one with the most runs first, and the runs that are in no table."""
 
     format: Literal[2] = 2
     metric: Metric
@@ -172,10 +173,10 @@ class Board:
     not_graded: tuple[NotGraded, ...]
     replays: tuple[Replay, ...]
     skipped: Mapping[str, str]
-    """Why each could not be read, by path."""
+    """Unreadable run directories: path to reason."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as values that ``json`` writes."""
-        # Made here, and not when this is imported: that takes 10 ms, and no other format needs it.
+        """Return the board as values that ``json`` can write."""
+        # Built here, not at import: it takes 10 ms, and only JSON needs it.
         values: dict[str, Any] = TypeAdapter(Board).dump_python(self)
         return values

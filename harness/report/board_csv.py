@@ -1,4 +1,4 @@
-"""A leaderboard as CSV: a line for each contender on each task, numbers as they are."""
+"""A leaderboard as CSV: one line for each contender on each task, with unrounded numbers."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ CSV = (
 
 
 def csv_of(board: Board, columns: Sequence[str] = ()) -> str:
-    """Return all tables as one; of ``columns``, where there are some. Raises ConfigError."""
+    """Return all tables as one CSV, only with ``columns`` if given. Raises ConfigError."""
     check_columns(columns, CSV)
     lines = [
         _line(place, table, task, row, cell)

@@ -1,4 +1,4 @@
-"""What stands under a leaderboard: conditions, how it is ordered, what marks mean, sources."""
+"""The notes under a leaderboard: conditions, order, the meaning of its signs, sources."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,8 @@
-"""A leaderboard in words: the grid of each table, its notes, and what was left out and why."""
+"""A leaderboard for readers: a grid for each table, its notes, and the runs left out with reasons.
+
+The numbers come from leaderboard.py, the notes from board_notes.py. grid.py writes Markdown and
+LaTeX.
+"""
 
 import sys
 import textwrap
@@ -25,15 +29,15 @@ from harness.report.stats.intervals import FEW
 from harness.report.terminal import draw, stdout
 
 FIXED = 4
-"""Columns that say who: mark, agent, policy, valid."""
+"""Leading columns, the same for all metrics: mark, agent, policy, valid."""
 MOST_NAMED = 20
 FEW_TASKS = 3
-"""With more of them a cell is one line: the median, and half of the interval."""
+"""With more tasks a cell is one line: the median, and half the width of the interval."""
 NAME_WIDTH, POINTS_WIDTH = 28, 18
 
 Layout = Literal["wide", "stacked", "few", "many"]
-"""Of a score's cells: a lone task in several columns, or all it has in one; few tasks in a column
-of several lines each; many in a line each."""
+"""How scores are laid out. wide: one task, in several columns. stacked: one task, in one column.
+few: a column a task, cells of several lines. many: a column a task, cells of one line."""
 
 TOTALS: dict[Metric, tuple[str, ...]] = {
     "score": ("tokens", "dollars", "GPU-h"),
@@ -42,7 +46,7 @@ TOTALS: dict[Metric, tuple[str, ...]] = {
     "elo": ("Elo", "95 %"),
     "cost": ("tokens", "dollars", "GPU-h"),
 }
-"""The columns over all tasks; of scores only the last."""
+"""Columns over all tasks, by metric. For scores, those of ``OF_SCORES`` come before them."""
 OF_SCORES: dict[Layout, tuple[str, ...]] = {
     "wide": ("normalised", "Elo"),
     "stacked": (),
@@ -60,10 +64,10 @@ WHAT: dict[Metric, str] = {
 
 
 def show(board: Board, form: Format, columns: Sequence[str] = ()) -> None:
-    """Print a board on stdout; beside CSV, which has no room for words, those go to stderr.
+    """Print a board on stdout. CSV has no room for remarks: there they go to stderr.
 
-    ``columns``: which to print, in what order; all where there are none. Raises ConfigError for
-    one that no table has.
+    ``columns``: which columns to print, in this order; all if empty. Raises ConfigError for a
+    column that no table has.
     """
     words = list(_words(board))
     if form == "csv":
@@ -91,14 +95,14 @@ def show(board: Board, form: Format, columns: Sequence[str] = ()) -> None:
 
 
 def html(grids: Sequence[Grid], words: Sequence[str]) -> str:
-    """Return a whole page that opens offline, in the report's style and under its policy."""
+    """Return a page that opens offline, with the report's style and Content-Security-Policy."""
     return filled(
         {"title": "Leaderboard", "grids": grids, "words": words}, "board.html.j2", scripted=False
     )
 
 
 def _fitting(grid: Grid, table: Table, board: Board, width: int, chosen: bool) -> list[Grid]:
-    """Return a table as one grid where it fits the terminal, else as several."""
+    """Return a table as one grid if it fits the terminal, else as several."""
     if board.by == "task":
         return grid.transposed(FIXED).split(1, width)
     if chosen:
@@ -110,7 +114,7 @@ def _fitting(grid: Grid, table: Table, board: Board, width: int, chosen: bool) -
 
 
 def _draw(console: Console, grids: Sequence[Grid], said: set[str]) -> None:
-    """Print one table. A note in ``said`` stands under an earlier one."""
+    """Print one table. Notes in ``said`` stand under an earlier table and are not repeated."""
     for grid in grids:
         drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for i, name in enumerate(grid.header):
@@ -152,7 +156,7 @@ def _words(board: Board) -> Iterator[str]:
 def _grid(
     table: Table, metric: Metric, by: By, *, narrow: bool = False, flat: bool = False
 ) -> Grid:
-    """Return a table. ``flat``: a line a cell."""
+    """Return a table as a grid. ``flat``: no layout "few", even with few tasks."""
     tasks = table.tasks
     alone = len(tasks) == 1
     layout: Layout = "few" if len(tasks) <= FEW_TASKS and not flat else "many"
@@ -194,7 +198,7 @@ def _grid(
 
 
 def _signs(header: Sequence[str], tasks: Sequence[Column], metric: Metric) -> dict[int, float]:
-    """Return the columns in which one number is better than another, 1 where more is."""
+    """Return the columns that can have a best number: 1 if more is better, -1 if less is."""
     signs = {name: 1.0 for name in ("normalised", "Elo", "VSR", "mean")}
     for task in tasks if metric != "cost" else ():
         down = metric in ("score", "elo") and task.direction == "minimize"
@@ -276,9 +280,10 @@ def _interval(cell: Cell) -> str:
 
 
 def _half(cell: Cell) -> str:
-    """Return half of the interval; where an end of the scale cuts it both ends, of two the points.
+    """Return half the width of the interval, or the points if there is no interval.
 
-    Half of what is left would claim more than is known.
+    If an end of the scale cuts the interval, return both ends: half of what is left would claim
+    more than is known.
     """
     found = cell.interval
     if not found:
@@ -290,7 +295,7 @@ def _half(cell: Cell) -> str:
 
 
 def points(cell: Cell) -> str:
-    """Return the scores by seed in words, a dash for an invalid run; empty for one, or for many."""
+    """Return the scores by seed, a dash for an invalid run; empty for 1 run, or ``FEW`` or more."""
     found = [s for runs in cell.scores.values() for s in runs]
     if not 1 < len(found) < FEW:
         return ""
@@ -342,14 +347,14 @@ def _cost(cost: Cost) -> list[str]:
 
 
 def dollars(cost: Cost) -> str:
-    """Return what runs cost; where a price is unknown that is said, with what is known."""
+    """Return what runs cost, as text; if a price is unknown, a lower bound or "unknown"."""
     if cost.dollars is not None:
         return _money(cost.dollars) if cost.dollars else "0"
     return f"≥ {_money(cost.dollars_known)}" if cost.dollars_known else "unknown"
 
 
 def _money(value: float) -> str:
-    """Return dollars, small ones to a digit that is not 0."""
+    """Return dollars with two decimals, below 0.01 with one significant digit."""
     return f"{value:,.2f}" if value >= 0.01 else f"{value:.1g}"
 
 
@@ -361,12 +366,12 @@ def _short(count: int) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Return a number, or a dash where there is none."""
+    """Return a number as text, a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _known(tasks: Sequence[Column]) -> Iterator[tuple[str, list[str]]]:
-    """Yield name and values of what was published, and of what needs no learning."""
+    """Yield the name and the values by task of each baseline and each published result."""
     names: dict[str, dict[str, str]] = {}
     for task in tasks:
         for name, value in named(task.task, task.baselines).items():

@@ -1,7 +1,7 @@
-"""Two sets of runs beside each other: paired by seed on each task that both ran alike.
+"""Compares two sets of runs, paired by seed on each task that both ran under the same conditions.
 
-A difference is B - A, turned so that more is better. An invalid run counts as the worst there is,
-for leaving it out would favour whoever fails on hard seeds.
+A difference is B - A, with its sign set so that more is better. An invalid run counts as the worst
+score: leaving it out would favour the side that fails on hard seeds. The tests are in stats/.
 """
 
 from collections import defaultdict
@@ -25,19 +25,19 @@ LEVEL = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """Both sides' runs of one task. ``reason``: why they do not compare; empty where they do."""
+    """Both sides' runs of one task. ``reason``: why they cannot be compared; empty if they can."""
 
     task: str
     a: Sample | None
     b: Sample | None
     reason: str = ""
     across: tuple[str, ...] = ()
-    """Conditions that differ, as was allowed, in words."""
+    """Conditions that differ, which the caller allowed, as text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A task that both sides ran alike. The ``p`` of ``test`` is corrected over all tasks."""
+    """A task that can be compared. The ``p`` of ``test`` is corrected for the number of tasks."""
 
     task: str
     a: Sample
@@ -57,7 +57,7 @@ class Compared:
 
     @property
     def further_seeds(self) -> int | None:
-        """How many more would tell, if like these; None where it is told, or nothing would."""
+        """How many more seeds like these would settle it; None if settled, untested or too many."""
         if self.test is None or self.test.identical or _settled(self.test):
             return None
         return further_seeds(self.test, 0.0, LEVEL / 2)
@@ -69,7 +69,7 @@ def _settled(test: Difference) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What each side is called, the tasks that compare, and those that do not."""
+    """The names of both sides, the tasks that can be compared, and those that cannot."""
 
     a: str
     b: str
@@ -78,9 +78,9 @@ class Comparison:
 
 
 def chosen(text: str, places: Sequence[Path], cache: Path | None) -> list[Entry]:
-    """Return the runs meant by a path, an agent, a policy, or AGENT/POLICY among ``places``.
+    """Return the runs at a path, or those of an agent, a policy or AGENT/POLICY in ``places``.
 
-    Raises ConfigError naming the nearest that is there.
+    Replays are left out. Raises ConfigError, naming the nearest known name.
     """
     if Path(text).exists():
         return [e for e in entries([Path(text)], cache=cache) if e.asked and not e.is_replay]
@@ -101,13 +101,13 @@ def chosen(text: str, places: Sequence[Path], cache: Path | None) -> list[Entry]
 
 
 def pooled(runs: Iterable[Entry], name: str) -> list[Sample]:
-    """Return the samples of one side, whoever made its runs."""
+    """Return the samples of one side, its runs pooled over agents and policies."""
     found = list(runs)
     return samples(found, {entry.path: Contender(name, "") for entry in found})
 
 
 def pair(a: Iterable[Sample], b: Iterable[Sample], across: Collection[str]) -> list[Pairing]:
-    """Match samples of the same task and conditions; those in ``across`` may differ."""
+    """Match samples of the same task and conditions; conditions in ``across`` may differ."""
     left, right = _by_task(a), _by_task(b)
     found = []
     for task in sorted(left.keys() | right.keys()):
@@ -158,7 +158,10 @@ def _in_words(a: Sample, b: Sample) -> tuple[str, ...]:
 
 
 def difference(a: Sample, b: Sample) -> Difference | None:
-    """Return B - A, more being better: by seed where they share one, else of the two means."""
+    """Return B - A, more being better.
+
+    Paired by seed if they share a seed, else of the two means (None if a side has fewer than two).
+    """
     both = by_seed(a, b)
     if both:
         return paired(list(both.values()), grain=max(a.grain, b.grain))
@@ -182,7 +185,7 @@ def by_seed(a: Sample, b: Sample) -> dict[int, float]:
 
 
 def bounded(test: Difference, metric: str) -> tuple[float | None, float | None]:
-    """Return the ends of a difference's interval as far as two scores can be apart."""
+    """Return the ends of a difference's interval, cut to the largest possible difference."""
     least, most = METRICS.find(metric).bounds
     apart = most - least
     low, high = (None if v is None else clip(v, (-apart, apart)) for v in (test.low, test.high))
@@ -192,7 +195,7 @@ def bounded(test: Difference, metric: str) -> tuple[float | None, float | None]:
 def compare(
     a: Iterable[Entry], b: Iterable[Entry], names: tuple[str, str], across: Collection[str]
 ) -> Comparison:
-    """Pair the runs of both sides, and test what differs on each task."""
+    """Pair the runs of both sides, and test the difference on each task."""
     pairings = pair(pooled(a, names[0]), pooled(b, names[1]), across)
     both = [(p, p.a, p.b) for p in pairings if p.a and p.b]
     tests = _corrected([difference(left, right) for _, left, right in both])

@@ -1,4 +1,4 @@
-"""A comparison in words."""
+"""A comparison as plain text. comparison.py makes it, and its JSON."""
 
 from collections.abc import Iterator
 from statistics import fmean
@@ -12,7 +12,7 @@ MOST_POINTS = 10
 
 
 def told(found: Comparison) -> str:
-    """Return a comparison in words."""
+    """Return a comparison as text."""
     return clean("\n".join(_lines(found)), 1 << 20)
 
 

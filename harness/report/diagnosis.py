@@ -1,4 +1,7 @@
-"""What this machine can do; each lack with its remedy."""
+"""Checks what this machine can do, for ``harness doctor``; each problem comes with a remedy.
+
+It only reports: it installs and repairs nothing.
+"""
 
 import os
 import shutil
@@ -28,7 +31,7 @@ from tasks.submissions import SUBMISSIONS
 PAGE = "docs/shared-server.md"
 ENOUGH_DISK_GB = 5
 PACKAGES = ("numpy", "torch")
-"""What the submissions of our own tasks need in a sandbox."""
+"""Packages that the submissions of our own tasks import in a sandbox."""
 REGISTRIES: tuple[Registry[Any], ...] = (
     KINDS, METRICS, SUBMISSIONS, BACKENDS, AGENTS, POLICIES, EXECUTORS
 )  # fmt: skip
@@ -36,7 +39,7 @@ REGISTRIES: tuple[Registry[Any], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line. ``blocks``: without it no submission of a model can be scored here."""
+    """One line. ``blocks``: until it is good, no submission of a model can be scored here."""
 
     what: str
     good: bool
@@ -56,13 +59,13 @@ class Finding:
 
 
 def diagnose() -> list[Finding]:
-    """Look at everything that a run needs."""
+    """Check everything that a run needs."""
     checks = (_python, _packages_added, _backends, _gpu, _disk, _hidden_key, _leftovers)
     return [finding for check in checks for finding in _made(check)]
 
 
 def _made(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Yield what a check finds; that it could not be made is a finding, too."""
+    """Yield what a check finds. A check that raises an error is itself a finding."""
     try:
         yield from check()
     except (HarnessError, OSError) as error:
@@ -155,7 +158,7 @@ def _gpu() -> Iterator[Finding]:
 
 def _disk() -> Iterator[Finding]:
     root = data_root()
-    existing = next(p for p in (root, *root.parents) if os.path.exists(p))  # noqa: PTH110 (no EACCES)
+    existing = next(p for p in (root, *root.parents) if os.path.exists(p))  # noqa: PTH110 (does not raise EACCES)
     free = shutil.disk_usage(existing).free / 1e9
     detail, writable = f"{root}, {free:.0f} GB free", os.access(existing, os.W_OK)
     if not writable:

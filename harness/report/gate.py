@@ -1,8 +1,9 @@
-"""The gate: did a change make anything worse by more than is allowed?
+"""The gate: did a change make any score worse by more than is allowed?
 
 A baseline is a small file of scores by seed. A change may alter what the repository holds (the
-task's code and text, the scorer): that is what is tried. Data, profile, isolation, hardware and
-torch must be the baseline's, unless the caller allows them to differ.
+task's code and text, the scorer): this is what the gate tests. Data, profile, isolation, hardware
+and torch must be the baseline's, unless the caller allows them to differ. The gate runs nothing: it
+compares finished runs. The statistics are in stats/margin.py.
 """
 
 import json
@@ -31,7 +32,7 @@ TRIED = ("task", "scorer")
 
 
 MOST_REPLAYS = 10
-"""Replays of replays are followed so far."""
+"""A chain of replays of replays is followed no further than this."""
 
 
 class Group(BaseModel):
@@ -49,7 +50,7 @@ class Group(BaseModel):
     scores: dict[int, tuple[float | None, ...]] = Field(min_length=1)
 
     def sample(self) -> Sample:
-        """Return it as a sample of runs."""
+        """Return the group as a sample of runs."""
         who = Contender(self.agent, self.policy, self.setup)
         return Sample(
             who, self.task, self.metric, self.direction, self.conditions, self.scores, self.rows
@@ -57,7 +58,7 @@ class Group(BaseModel):
 
 
 class Baseline(BaseModel):
-    """``baseline.json``."""
+    """The contents of ``baseline.json``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
@@ -67,7 +68,7 @@ class Baseline(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """How much worse is allowed: a share of the baseline's mean, or a number of the metric."""
+    """How much worse is allowed: a share of the baseline's mean, or an amount in the metric."""
 
     amount: float
     relative: bool
@@ -88,7 +89,7 @@ class Drop:
         return cls(amount / 100 if percent else amount, percent)
 
     def of(self, mean: float) -> float:
-        """Return it in the metric."""
+        """Return the allowed drop in the metric, for a baseline of this mean."""
         return self.amount * abs(mean) if self.relative else self.amount
 
     def __str__(self) -> str:
@@ -97,7 +98,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One task of one contender before the gate."""
+    """The gate's result for one task of one contender."""
 
     who: Contender
     pairing: Pairing
@@ -112,9 +113,10 @@ class Checked:
 
 
 def make_baseline(entries: Iterable[Entry], version: str) -> tuple[Baseline, list[str]]:
-    """Return a baseline, and in words what was left out.
+    """Return a baseline, and a line of text for each run that was left out.
 
-    Raises ConfigError where there is nothing to go by.
+    Raises ConfigError if no run was graded, or if one contender's runs of a task were made under
+    several conditions.
     """
     found = list(entries)
     said = [f"left out: {e.path}: {e.problem or e.state}" for e in found if e.outcome is None]
@@ -152,13 +154,13 @@ def _group(sample: Sample) -> Group:
 
 
 def baseline_text(baseline: Baseline) -> str:
-    """Return the file's text: sorted, with a line a seed, so that a diff shows what moved."""
+    """Return the file's text, sorted and with one line a seed, so that a diff shows changes."""
     text = json.dumps(baseline.model_dump(mode="json"), indent=1, ensure_ascii=False)
     return text.replace("[\n     ", "[").replace("\n    ]", "]").replace(",\n     ", ", ") + "\n"
 
 
 def load_baseline(file: Path) -> Baseline:
-    """Read a baseline. Raises ConfigError where it is damaged or of another format."""
+    """Read a baseline. Raises ConfigError if it is damaged or of another format."""
     values = read_json(file)
     if values.get("format") != FORMAT:
         raise ConfigError(
@@ -184,7 +186,10 @@ def check(
     across: Collection[str] = (),
     tasks: Collection[str] = (),
 ) -> list[Checked]:
-    """Return the verdict on each group of the baseline; ``tasks``: only on these."""
+    """Return the verdict on each group of the baseline, only on ``tasks`` if given.
+
+    Raises ConfigError if the baseline has none of these tasks.
+    """
     found = [_as_recorded(entry) for entry in entries]
     now = samples(found, contenders(found))
     groups = [g for g in baseline.groups if not tasks or g.task in tasks]
@@ -210,9 +215,9 @@ def check(
 
 
 def _as_recorded(entry: Entry) -> Entry:
-    """Return a whole replay as a run of the agent it repeats; anything else as it is.
+    """Return a finished, undiverged replay as a run of the agent it repeats, others unchanged.
 
-    So a scorer can be gated without a key on what a model once wrote.
+    This lets the gate test a scorer on what a model wrote earlier, without an API key.
     """
     origin = entry
     for _ in range(MOST_REPLAYS):
@@ -231,8 +236,8 @@ def _as_recorded(entry: Entry) -> Entry:
 def _pairing(before: Sample, mine: list[Sample], across: Collection[str]) -> Pairing:
     """Match a baseline with the runs of the change.
 
-    Where several sets of them fit nobody may pick: the one most like the baseline may be of before
-    the change.
+    If several sets of runs fit, none is chosen: the set most like the baseline may have been made
+    before the change.
     """
     fits = [s for s in mine if not set(before.differs(s)) - set(across)]
     if not mine:
@@ -274,7 +279,7 @@ def _notes(pairing: Pairing) -> Iterable[str]:
 
 
 def exit_code(checked: Iterable[Checked]) -> int:
-    """Return 1 for any regression, else 5 where one cannot be told, else 0."""
+    """Return 1 if any verdict is "regression", else 5 if any is "cannot tell", else 0."""
     verdicts = {one.verdict for one in checked}
     if "regression" in verdicts:
         return 1

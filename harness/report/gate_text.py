@@ -1,4 +1,4 @@
-"""The gate's verdicts in words, and as JUnit XML for CI servers."""
+"""The gate's verdicts as plain text, and as JUnit XML for CI servers. gate.py makes their JSON."""
 
 from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree as ET
@@ -13,7 +13,7 @@ WORDS = {0: "no regression", 1: "REGRESSION", 5: "cannot tell"}
 
 
 def told(checked: Iterable[Checked], drop: Drop, level: float) -> str:
-    """Return all verdicts in words."""
+    """Return all verdicts as text."""
     found = list(checked)
     lines = [line for one in found for line in _lines(one)]
     code = exit_code(found)
@@ -49,7 +49,7 @@ def _lines(one: Checked) -> Iterator[str]:
 
 
 def _spread(one: Checked, test: Difference) -> str:
-    """Return the interval, as far as two scores can be apart; of two pairs both differences."""
+    """Return the interval, cut to the largest possible difference; of 2 pairs, both differences."""
     a, b = one.pairing.a, one.pairing.b
     if a is None or b is None:
         return ""
@@ -69,7 +69,7 @@ def _further(one: Checked) -> str:
 
 
 def junit(checked: Iterable[Checked], drop: Drop, level: float) -> str:
-    """Return JUnit XML: a regression is a failure, what nobody can tell an error."""
+    """Return JUnit XML: "regression" is a failure, "cannot tell" is an error."""
     found = list(checked)
     verdicts = [one.verdict for one in found]
     suite = ET.Element(

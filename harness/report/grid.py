@@ -1,7 +1,7 @@
-"""One grid of short texts, printed as a terminal table, Markdown, CSV, LaTeX or a page.
+"""A grid of short texts, and how it is written as Markdown, CSV or LaTeX.
 
-Names of agents and messages come from run directories, which may be a stranger's: every format
-escapes what it would otherwise act upon.
+board_text.py prints it on a terminal and as an HTML page. Names of agents and messages come from
+run directories, which strangers may have made: every format escapes its special characters.
 """
 
 import csv
@@ -24,7 +24,7 @@ Format = Literal["table", "md", "csv", "latex", "html"]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One row. A cell may hold several lines. ``dim``: not a contender, a value to compare with.
+    """One row. A cell may hold several lines. ``dim``: no contender, but a value to compare with.
 
     ``best``: cells that hold the best number of their column.
     """
@@ -34,7 +34,7 @@ class Line:
     best: frozenset[int] = frozenset()
 
     def only(self, columns: Sequence[int]) -> "Line":
-        """Return it with these cells."""
+        """Return the row with only these cells, in this order."""
         best = frozenset(n for n, i in enumerate(columns) if i in self.best)
         return Line(tuple(self.cells[i] for i in columns), self.style, best)
 
@@ -43,12 +43,12 @@ KEYS = {"": "mark", "95 %": "interval", "by seed": "seeds"}
 
 
 def key(header: str) -> str:
-    """Return the name by which a column is asked for."""
+    """Return the name by which a user asks for a column."""
     return KEYS.get(header, header.replace("\n", "-")).casefold()
 
 
 def check_columns(asked: Sequence[str], known: Sequence[str]) -> None:
-    """Raise ConfigError where one that is asked for is not among those that are there."""
+    """Raise ConfigError if a column of ``asked`` is not in ``known``."""
     for name in asked:
         if name.casefold() not in known:
             raise ConfigError(
@@ -58,9 +58,10 @@ def check_columns(asked: Sequence[str], known: Sequence[str]) -> None:
 
 
 def marked(lines: Sequence[Line], signs: Mapping[int, float]) -> list[Line]:
-    """Return the lines with the best number of each of these columns marked, as it is printed.
+    """Return the lines with the best number of each of these columns marked.
 
-    A lone number is the best of nothing.
+    ``signs``: column to 1 if more is better, else -1. Numbers compare as printed, so ties are all
+    marked. A column with a single number has no best.
     """
     found: list[set[int]] = [set() for _ in lines]
     for i, sign in signs.items():
@@ -81,7 +82,7 @@ def _leading(cell: str) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table with its title and the notes under it. ``numbers``: columns set to the right."""
+    """A table with its title and the notes under it. ``numbers``: right-aligned columns."""
 
     title: str
     header: tuple[str, ...]
@@ -91,7 +92,7 @@ class Grid:
 
     @property
     def width(self) -> int:
-        """How many characters a line of it takes on a terminal."""
+        """How many characters a line of the grid takes on a terminal."""
         return sum(self._widths) - PADDING
 
     @property
@@ -103,7 +104,7 @@ class Grid:
         ]
 
     def slim(self, fixed: int) -> "Grid":
-        """Return it without the columns from ``fixed`` on that say nothing about anybody."""
+        """Return the grid without columns from ``fixed`` on that hold only "", "–" or "0"."""
         cells = [line.cells for line in self.lines]
         kept = [
             i
@@ -113,15 +114,15 @@ class Grid:
         return self._only(kept)
 
     def only(self, names: Sequence[str], fixed: int) -> "Grid":
-        """Return it with the columns of these names, as far as it has them, after ``fixed``."""
+        """Return the first ``fixed`` columns, then those of these names that the grid has."""
         place = {key(name): i for i, name in enumerate(self.header)}
         chosen = [place[n.casefold()] for n in names if n.casefold() in place]
         return self._only([*range(fixed), *(i for i in chosen if i >= fixed)])
 
     def split(self, fixed: int, width: int) -> list["Grid"]:
-        """Return it as tables of at most so many characters.
+        """Return the grid as several, each at most ``width`` characters wide if its columns allow.
 
-        Each repeats the columns before ``fixed``, but the last of these only the first table has.
+        Each repeats the columns before ``fixed``, except the last of them if there are several.
         """
         widths = self._widths
         again = list(range(max(1, fixed - 1) if fixed else 0))
@@ -153,7 +154,7 @@ class Grid:
         )
 
     def transposed(self, fixed: int) -> "Grid":
-        """Return the columns from ``fixed`` on as rows, one column a row; dim rows are left out."""
+        """Return the columns from ``fixed`` on as rows, one row a column; dim rows are left out."""
         kept = [line for line in self.lines if line.style == "plain"]
         names = tuple("\n".join(filter(None, line.cells[1:fixed])) for line in kept)
         lines = tuple(
@@ -168,7 +169,7 @@ class Grid:
 
 
 def written(grids: Sequence[Grid], words: Sequence[str], form: Format) -> str:
-    """Return the grids and closing words as text of a format other than the terminal's."""
+    """Return the grids and closing remarks as Markdown or LaTeX."""
     match form:
         case "md":
             return "\n".join([*map(_markdown, grids), *(f"{_md(w)}\n" for w in words)])
@@ -180,7 +181,7 @@ def written(grids: Sequence[Grid], words: Sequence[str], form: Format) -> str:
 
 
 def as_csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return CSV. A text that a spreadsheet would take for a formula is quoted by an apostrophe."""
+    """Return CSV. Text that a spreadsheet would read as a formula gets a leading apostrophe."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(header)
@@ -218,7 +219,7 @@ TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
-    "[": "{[}", "]": "{]}", "*": "{*}",  # which \\\\ before them would take for its own
+    "[": "{[}", "]": "{]}", "*": "{*}",  # after a row's \\ LaTeX would read them as arguments
     "±": r"$\pm$", "≈": r"$\approx$", "≥": r"$\geq$", "–": "--", "×": r"$\times$",
     "†": r"$\dagger$", "·": r"$\cdot$", "…": r"\dots{}", "’": "'", "−": "$-$", "→": r"$\to$",
 }  # fmt: skip
@@ -226,7 +227,7 @@ PLAIN = re.compile("[ -~À-ÖØ-öø-ÿ]")
 
 
 def _tex(text: str) -> str:
-    """Return a text that every LaTeX sets; what its fonts may lack is named by its number."""
+    """Return text that every LaTeX can set; a character its fonts may lack becomes U+number."""
     return "".join(
         TEX.get(c) or (c if PLAIN.match(c) else rf"\texttt{{U+{ord(c):04X}}}") for c in text
     )

@@ -1,8 +1,9 @@
-"""Leaderboards: a row an agent with its policy, a column a task, one table for equal conditions.
+"""Builds leaderboards: a row for each agent with its policy, a column for each task.
 
-Numbers are the hidden test split's. Invalid runs count against the valid submission rate, have a
-normalised score of 0 and lose every match; medians are of valid runs. A run that our side or a
-provider broke is counted as planned and never graded. Replays do not rank.
+Each set of equal conditions has its own table (sheets.py). Scores are those of the hidden test
+split. Invalid runs count against the valid submission rate, have a normalised score of 0 and lose
+to every valid run; medians are of valid runs. A run that failed because of the harness or a
+provider counts as planned, but is never graded. Replays do not rank.
 """
 
 from collections import defaultdict
@@ -46,12 +47,12 @@ HUMAN = "human (published)"
 LEVEL = 0.05
 
 Worth = dict[str, dict[int, float]]
-"""What runs are worth by task and seed, more being better."""
+"""A value for each task and seed, more being better: see ``_worth``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """One contender's runs in one table, and by task what was graded of them."""
+    """One contender's runs in one table, and by task the sample of its graded runs."""
 
     who: Contender
     runs: tuple[Entry, ...]
@@ -59,7 +60,7 @@ class Entrant:
 
 
 def build(entries: Iterable[Entry], *, metric: Metric = "score", by: By = "agent") -> Board:
-    """Return the tables, with what was left out of them and why."""
+    """Return the tables, and the runs left out of them with the reasons."""
     found = sorted(entries, key=lambda e: e.path)  # so that their order changes no digit
     ranking = [e for e in found if e.asked is not None and not e.is_replay]
     return Board(
@@ -122,7 +123,7 @@ def _column(sheet: Sheet, task: str) -> Column:
     assert lock is not None  # noqa: S101
     references: tuple[Reference, ...] = ()
     marks: Scale | None = None
-    with suppress(ConfigError):  # a task that is not here: its runs came from elsewhere
+    with suppress(ConfigError):  # the task is not installed: its runs came from elsewhere
         known = find_task(task).definition
         references, marks = known.references, scale_of(known, profile)
     return Column(
@@ -151,10 +152,10 @@ def _rated(entrants: Iterable[Entrant], tasks: Mapping[str, Column]) -> dict[str
 
 
 def _worth(entrant: Entrant, tasks: Mapping[str, Column]) -> Worth | None:
-    """Return what an entrant's runs are worth.
+    """Return the values by which an entrant's runs are compared.
 
-    On one task that is the score itself, an invalid run counted as the worst there is; on several
-    the normalised score, and None where a task has no constants for one.
+    With one task, the score itself (negated if less is better), an invalid run counted as the worst
+    score. With several, the normalised score; None if a task has no constants for it.
     """
     worth: Worth = {}
     for task, sample in entrant.samples.items():
@@ -217,7 +218,7 @@ def _row(
         normalized=mean_normalized,
         elo=player,
         cost=cost,
-        against_leader=None,  # which is known once the rows are in order
+        against_leader=None,  # set once the rows are in order
         value=values[metric],
     )
 
@@ -245,7 +246,7 @@ def _share(hits: int, n: int) -> Share:
 
 
 def _cost(runs: Iterable[Entry]) -> Cost:
-    """Return what graded runs used in all."""
+    """Return what the graded runs used in total."""
     spent = [entry.outcome.spent for entry in runs if entry.outcome is not None]
     known = [s for s in spent if s is not None]
     whole = len(known) == len(spent)
@@ -271,14 +272,14 @@ def _tokens(spent: Iterable[Spent], *names: str) -> int:
 
 
 def _place(row: Row) -> tuple[bool, float, str]:
-    """Return where a row stands: those without a value last, then by name."""
+    """Return a sort key: larger values first, rows without a value last, ties by name."""
     return row.value is None, -(row.value or 0.0), f"{row.agent} {row.policy} {row.setup}"
 
 
 def _told(order: Sequence[Worth | None]) -> list[Against | None]:
-    """Test each row against the first: paired by seed, corrected over the rows.
+    """Test each row against the first: paired by seed, corrected for the number of rows.
 
-    None where there is no common scale, and for the first itself.
+    None for the first row itself, and for rows without a common scale.
     """
     leader = order[0]
     tests = {
@@ -295,7 +296,7 @@ def _told(order: Sequence[Worth | None]) -> list[Against | None]:
 
 
 def _by_seed(leader: Worth, other: Worth) -> list[float]:
-    """Return a difference a seed: the mean over the tasks that both ran with it."""
+    """Return one difference a seed: the mean over the tasks that both ran with this seed."""
     found: dict[int, list[float]] = defaultdict(list)
     for task in leader.keys() & other.keys():
         for seed in leader[task].keys() & other[task].keys():

@@ -1,4 +1,4 @@
-"""What runs there are, and how each stands; damaged ones are named, never skipped silently."""
+"""The runs and the state of each, for ``harness ls``. Damaged runs are named, never skipped."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +10,7 @@ from harness.store.follower import Follower, Standing
 
 
 def listing(paths: Iterable[Path]) -> list[Standing]:
-    """Return how each run stands, its journal checked to the end."""
+    """Return the state of each run, after reading and checking its whole journal."""
     return [Follower(path, thorough=True).look() for path in paths]
 
 
@@ -41,7 +41,7 @@ HEADER = ("run", "status", "nodes", "search", "test")
 
 
 def render(runs: list[Standing]) -> None:
-    """Print the listing as a table on stdout; below it why which are damaged."""
+    """Print the listing as a table on stdout, and below it what is wrong with damaged runs."""
     if not runs:
         print("No runs here yet. Start one: harness run --task lra/listops")
         return

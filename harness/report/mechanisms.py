@@ -1,4 +1,7 @@
-"""What mechanisms cost, for readers: a table, scaling exponents, a plot, one JSON object."""
+"""What mechanisms cost, for readers: a table, scaling exponents, a plot, one JSON object.
+
+tasks/lra/bench.py measures the costs.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,7 +12,7 @@ from tasks.lra.bench import Cell, Machine
 
 Quantity = Callable[[Cell], float | None]
 
-# Okabe and Ito's colours, which colour-blind people tell apart, and three between them.
+# Seven colours of Okabe and Ito, which colour-blind people can tell apart, and five more.
 COLOURS = (
     "#000000", "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d1f",
     "#5b3a8e", "#7a7a7a", "#a00030", "#2f6b2f",
@@ -19,10 +22,10 @@ PLOT, GAP, LEFT, TOP = (290, 330), 180, 60, 50
 
 
 def exponent(cells: Sequence[Cell], value: Quantity) -> float | None:
-    """Return p of ``value`` ~ length^p for one row, by least squares over logarithms.
+    """Return p in ``value`` / rows ~ length^p, by least squares over logarithms.
 
-    Over the upper half of the lengths, for short rows show what every call costs. None below two
-    lengths, or where something is not known.
+    Fitted over the upper half of the lengths: short rows show the fixed cost of a call. Cells
+    without a value are left out. None if fewer than two remain.
     """
     points: list[tuple[float, float]] = []
     for cell in sorted(cells, key=lambda c: c.length):
@@ -63,7 +66,7 @@ def as_json(machine: Machine, cells: Sequence[Cell], complete: bool) -> dict[str
 
 
 def table(machine: Machine, cells: Sequence[Cell]) -> str:
-    """Return a line a cell, under 80 columns, and how time and memory of a row grow."""
+    """Return one line a cell, under 80 columns, with the exponents of time and memory of a row."""
     lines = [
         f"Training passes of one block, {machine.precision}, on {machine.device} ({machine.name}), "
         f"torch {machine.torch}",
@@ -89,7 +92,7 @@ def table(machine: Machine, cells: Sequence[Cell]) -> str:
 
 
 def plot(machine: Machine, cells: Sequence[Cell]) -> str:
-    """Return an SVG: time and memory a token by length, both axes logarithmic."""
+    """Return an SVG: time and memory per token by length, both axes logarithmic."""
     panels: tuple[tuple[str, Quantity], ...] = (
         ("nanoseconds a token, both passes", lambda c: None if c.ms is None else c.ms * 1e6),
         ("bytes a token, at the peak", lambda c: None if c.peak_mb is None else c.peak_mb * 1e6),
@@ -163,12 +166,12 @@ def _panel(title: str, lines: dict[str, list[tuple[int, float]]]) -> str:
 
 
 def _spread(ends: list[tuple[float, float, str]], apart: float = 14) -> list[float]:
-    """Return heights for the labels of the line ends, from the top, none over another."""
+    """Return y positions for the labels at the line ends, from the top, without overlap."""
     heights = sorted(y for _, y, _ in ends)
     for i in range(1, len(heights)):
         heights[i] = max(heights[i], heights[i - 1] + apart)
     overflow = max(0.0, heights[-1] - PLOT[1]) if heights else 0.0
-    if overflow:  # push up from the bottom what was pushed below it
+    if overflow:  # move labels that are below the plot up again
         heights[-1] -= overflow
         for i in reversed(range(len(heights) - 1)):
             heights[i] = min(heights[i], heights[i + 1] - apart)
@@ -176,7 +179,7 @@ def _spread(ends: list[tuple[float, float, str]], apart: float = 14) -> list[flo
 
 
 def _decade(value: float, way: int) -> float:
-    """Return the next of 1, 2, 5, 10, … at or beyond ``value``, upwards or downwards."""
+    """Return the next of 1, 2, 5, 10, … at or above ``value``, or at or below if ``way`` < 0."""
     power = 10.0 ** math.floor(math.log10(value))
     steps = [power * step for step in (1, 2, 5, 10)]
     if way > 0:

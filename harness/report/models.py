@@ -1,4 +1,4 @@
-"""The table of models: what each costs, how long it lives, and whether its key is here."""
+"""The table of models: prices, retirement, and whether the API key of each is set."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from harness.report.terminal import draw, least, stdout
 
 
 def as_json(entry: Entry, today: date) -> dict[str, Any]:
-    """Return a model as JSON values. An unknown price is None."""
+    """Return a model as JSON values. Unknown prices are None."""
     return {
         "agent": entry.name,
         "title": entry.title,
@@ -56,11 +56,11 @@ def _status(entry: Entry, today: date) -> str:
 
 COLUMNS = ("agent", "maker", "model id", "limits", "$ in/cached/out", "read", "key", "status")
 OPTIONAL = ("maker", "model id", "read", "limits")
-"""What a narrow terminal does without, all or the last: it is in --json."""
+"""Columns left out on a narrow terminal: the first three, or all. ``--json`` has them."""
 
 
 def render(entries: list[Entry], today: date, *, source: str) -> None:
-    """Print the table on stdout; below it, who follows whom and where prices come from."""
+    """Print the table on stdout; below it, the successors of models and the source of prices."""
     console = stdout()
     choices = [[n for n in COLUMNS if n not in gone] for gone in ((), OPTIONAL[:3], OPTIONAL)]
     tables = [_table(entries, today, shown) for shown in choices]

@@ -1,8 +1,8 @@
-"""Which runs belong together: of one contender, on one task, under one set of conditions.
+"""Groups runs into samples: those of one contender, on one task, under one set of conditions.
 
 A contender is an agent with a policy. Where its runs of one task were set up differently
-(steps, budgets, settings of the policy or of the model), each set-up is a contender of its own,
-named by what differs: a run of 500 steps is no second seed of a run of five.
+(steps, budgets, settings of the policy or of the model), each set-up is a separate contender,
+named by what differs: a run of 500 steps is not a second seed of a run of five.
 """
 
 import json
@@ -30,16 +30,17 @@ SETUP = (
     "dollars",
     "charge_waiting",
 )
-"""What of ``run.toml`` sets a search up, besides ``settings`` and ``writing``."""
+"""Fields of ``run.toml`` that set up a search, besides ``settings`` and ``writing``."""
 
 PLACES = {name.removeprefix("writing.") for name, rule in ASKED.items() if rule == "as resolved"}
-"""Of ``writing``: what is found there stands in the lock (server, settings, hashes of texts), and
-the places themselves decide nothing: one server on another port, one folder elsewhere."""
+"""Fields of ``writing`` that name a place. What was found there is in the lock (server, settings,
+hashes of texts). The place itself does not matter: the same server may have another port, the same
+folder another path."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Contender:
-    """Who is compared. ``setup`` is empty unless it was run in several."""
+    """An agent, a policy or both. ``setup`` is empty unless its runs have several set-ups."""
 
     agent: str
     policy: str
@@ -54,8 +55,8 @@ class Contender:
 class Sample:
     """The graded runs of one contender on one task under one set of conditions, by seed.
 
-    ``scores``: None is an invalid run. ``rows``: how many rows an accuracy is a share of, where
-    that is known. ``missing``: seeds of runs that nobody graded, with the reason.
+    ``scores``: None is an invalid run. ``rows``: how many rows an accuracy is a share of, None if
+    unknown. ``missing``: seeds without a graded run, with the reason.
     """
 
     contender: Contender
@@ -69,7 +70,7 @@ class Sample:
 
     @property
     def sign(self) -> float:
-        """1 where more is better, else -1."""
+        """1 if more is better, else -1."""
         return 1.0 if self.direction == "maximize" else -1.0
 
     def differs(self, other: "Sample") -> tuple[str, ...]:
@@ -83,26 +84,26 @@ class Sample:
 
     @property
     def by_seed(self) -> dict[int, float | None]:
-        """One score a seed: the mean of its valid runs, None where it has none.
+        """One score a seed: the mean of its valid runs, None if it has none.
 
-        A seed that was run twice is one draw, not two: on a CPU both are the same to the digit.
+        A seed that was run twice is one draw, not two: on a CPU both scores agree in every digit.
         """
         valid = {seed: [s for s in runs if s is not None] for seed, runs in self.scores.items()}
         return {seed: fmean(runs) if runs else None for seed, runs in valid.items()}
 
     @property
     def graded(self) -> int:
-        """How many runs were graded, invalid ones among them."""
+        """How many runs were graded, invalid ones included."""
         return sum(map(len, self.scores.values()))
 
     @property
     def grain(self) -> float:
-        """The smallest step of its scores; 0 where that is unknown, or where there is none."""
+        """The smallest step between scores, 1 / rows; 0 if unknown, or if there is no such step."""
         return 1 / self.rows if self.rows else 0.0
 
     @property
     def values(self) -> dict[int, float]:
-        """One score a seed: the mean of its runs, an invalid one counted as the worst there is."""
+        """One score a seed: the mean of its runs, an invalid run counted as the metric's floor."""
         floor = METRICS.find(self.metric).floor
         return {
             seed: sum(floor if s is None else s for s in runs) / len(runs)
@@ -111,7 +112,7 @@ class Sample:
 
 
 def contenders(entries: Iterable[Entry], by: By = "agent") -> dict[str, Contender]:
-    """Return whose each run is, by the run's path."""
+    """Return the contender of each run, by the run's path."""
     families: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in entries:
         if entry.asked is not None:
@@ -130,7 +131,7 @@ def contenders(entries: Iterable[Entry], by: By = "agent") -> dict[str, Contende
 
 
 def _alike(members: list[Entry]) -> bool:
-    """Return quickly whether all runs of each task were set up alike."""
+    """Return whether all runs of each task, policy and agent have one set-up; a quick check."""
     first: dict[tuple[str, str, str], tuple[object, ...]] = {}
     for entry in members:
         asked, lock = entry.asked, entry.lock
@@ -154,7 +155,7 @@ def _family(asked: Asked, by: By) -> tuple[str, str]:
 
 
 def _setup(asked: Asked, lock: Locked) -> dict[str, str]:
-    """Return everything that was set, in words; what is a default among them."""
+    """Return all settings of a run as text, defaults included."""
     flat = {name: str(getattr(asked, name)) for name in SETUP}
     for prefix, values in ((f"{asked.policy}.", lock.policy), ("", lock.agent)):
         flat |= {f"{prefix}{name}": _word(value) for name, value in values.items()}
@@ -162,7 +163,7 @@ def _setup(asked: Asked, lock: Locked) -> dict[str, str]:
 
 
 def _told(asked: Asked, lock: Locked) -> dict[str, object]:
-    """Return how a model was to be asked; without places, where the lock holds what they held."""
+    """Return the ``writing`` settings, without ``PLACES`` if the lock has an agent's settings."""
     return {name: v for name, v in asked.writing if not (lock.agent and name in PLACES)}
 
 
@@ -171,10 +172,10 @@ def _word(value: object) -> str:
 
 
 def _varied(members: list[Entry], setups: list[dict[str, str]]) -> list[str]:
-    """Return the settings that differ between runs of one task and one policy.
+    """Return the names of settings that differ between runs of one task, policy and agent.
 
-    Between tasks they may: a profile has its own number of steps. A pooled policy or model has
-    its own settings, too.
+    Between tasks they may differ: each profile has its own number of steps. Pooled policies and
+    models have their own settings, too.
     """
     seen: dict[tuple[str, str, str], dict[str, str]] = {}
     found: set[str] = set()
@@ -189,9 +190,9 @@ def _varied(members: list[Entry], setups: list[dict[str, str]]) -> list[str]:
 
 
 def samples(entries: Iterable[Entry], owner: Mapping[str, Contender]) -> list[Sample]:
-    """Return the samples of runs, each contender's as ``owner`` says; replays and skipped left out.
+    """Return the samples of runs. ``owner``: the contender of each run, by path.
 
-    A sample without one graded run is left out, too.
+    Replays, unreadable runs, and samples without a graded run are left out.
     """
     grouped: dict[tuple[Contender, str, tuple[tuple[str, str], ...]], list[Entry]] = defaultdict(
         list

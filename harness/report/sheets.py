@@ -1,7 +1,8 @@
-"""Which runs may share a table, and why others may not.
+"""Decides which runs may share a table, and says why others may not.
 
-A table has one profile, one kind of isolation, one hardware, one scorer and one torch; and, of each
-task, one definition and one set of data. What differs goes to a table of its own, with the reason.
+A table has one profile, one kind of isolation, one hardware, one scorer and one torch; and, for
+each task, one definition and one set of data. Runs that differ go to another table, with the
+reason. leaderboard.py fills the tables.
 """
 
 from collections import Counter, defaultdict
@@ -12,12 +13,12 @@ from harness.store.index import Entry
 from tasks import hidden
 
 OF_TASK = ("task", "data")
-"""Conditions that each task has for itself; all others hold for a whole table."""
+"""Conditions that belong to each task; all others hold for a whole table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """Runs that compare. ``reason`` says what keeps them from the first table; empty for that."""
+    """Runs for one table. ``reason``: why they are not in the first table; empty for the first."""
 
     shared: dict[str, str]
     tasks: dict[str, dict[str, str]]
@@ -44,7 +45,7 @@ def sheets(entries: Iterable[Entry]) -> list[Sheet]:
 def _layers(
     shared: dict[str, str], members: list[Entry], conditions: dict[str, dict[str, str]]
 ) -> list[Sheet]:
-    """Split runs that share all but a task's definition or data: its most frequent one first."""
+    """Split runs by each task's definition and data: the most frequent ones first."""
     kinds: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
 
     def kind(entry: Entry) -> tuple[str, str]:
@@ -85,6 +86,6 @@ def _reason(sheet: Sheet, first: Sheet) -> str:
 
 
 def _hidden_key(sheet: Sheet, task: str) -> str:
-    """Return the fingerprint of the key of a task's hidden rows: one, for its data are one."""
+    """Return the fingerprint of the key of a task's hidden rows; its runs share it."""
     found = (e.lock.hidden_key for e in sheet.runs if e.asked and e.lock and e.asked.task == task)
     return next(found, "")

@@ -1,4 +1,4 @@
-"""What a run used, in words: unknown prices stay unknown."""
+"""What a run used, as in result.json and as text. Unknown prices stay unknown, never 0."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def spent_by(run: Run, events: list[Event], tree: Tree) -> dict[str, Any]:
     """Return what a run has used so far, finished or not, as in result.json."""
     result = run.result
     if result is not None:
-        spent: dict[str, Any] = result.get("spent", {})  # older runs did not count
+        spent: dict[str, Any] = result.get("spent", {})  # older results lack it
         return spent
     budget = Budget(run.asked.limits, workers=run.asked.workers, gpus=run.lock.gpus)
     for record in Tape(run.path):
@@ -26,7 +26,7 @@ def spent_by(run: Run, events: list[Event], tree: Tree) -> dict[str, Any]:
 
 
 def describe_spent(spent: dict[str, Any]) -> list[str]:
-    """Return a line for each kind of call that was made, for GPU-hours and what was waited."""
+    """Return a line for each kind of call made, one for GPU-hours and one for waits for GPUs."""
     if not spent:
         return []
     lines = []
@@ -43,7 +43,7 @@ def describe_spent(spent: dict[str, Any]) -> list[str]:
         if kind == "model":
             line += f"{_cost(tally)}, {tally['seconds']:.0f} s"
             line += f", waited {spent['waited_s']:.0f} s" if spent["waited_s"] >= 1 else ""
-            if estimated := tally.get("estimated_calls"):  # older runs did not say
+            if estimated := tally.get("estimated_calls"):  # older results lack it
                 line += f"; tokens of {_calls(estimated)} are an upper bound, by bytes"
         elif kind == "replayed":
             line += f"$0 now, {_cost(tally)} when recorded"

@@ -1,4 +1,4 @@
-"""A finished run in a few lines, and what to do next."""
+"""A finished run in a few lines with commands to go on with; and single scores as text."""
 
 from pathlib import Path
 from statistics import mean, stdev
@@ -16,7 +16,7 @@ Z = 1.96
 
 
 def summarize(result: dict[str, Any]) -> str:
-    """Return the closing words of ``harness run``."""
+    """Return the text with which ``harness run`` ends."""
     run = result["run"]
     lines = [""]
     if result["valid"]:
@@ -71,11 +71,11 @@ def summarize(result: dict[str, Any]) -> str:
 
 
 def spread_of_rows(score: float | None, error: float | None, metric: str) -> str:
-    """Return the 95 % interval that the number of rows gives, in words; empty where it is unknown.
+    """Return the 95 % interval from the number of rows alone, as text; empty if it is unknown.
 
-    It never leaves the metric's scale.
+    The interval is cut to the metric's scale.
     """
-    if score is None or not error:  # 0 at a perfect score, where it says nothing
+    if score is None or not error:  # the error is 0 at a perfect score, where it says nothing
         return ""
 
     half = Z * error
@@ -86,7 +86,7 @@ def spread_of_rows(score: float | None, error: float | None, metric: str) -> str
 
 
 def describe(score: Score) -> str:
-    """Return one score in words: the number, or the reason, and each audit with its power."""
+    """Return one score as text: the number or why it is invalid, each audit with its power."""
     lines = []
     if score.valid and score.score is not None:
         spread = spread_of_rows(score.score, score.standard_error, score.metric)
@@ -127,7 +127,7 @@ def describe(score: Score) -> str:
 
 
 def describe_by_hand(scores: list[Score], beside: list[Score] | None) -> str:
-    """Return scores made by hand in words: the first in full, then how they spread."""
+    """Return what ``harness score`` prints: the first score in full, then the spread of all."""
     lines = [describe(scores[0])]
     if len(scores) > 1:
         lines.append(f"{len(scores)} times: {_spread_of(scores)}")

@@ -1,4 +1,4 @@
-"""The tasks as a reader meets them: what is asked, and what a guess scores beside it."""
+"""The list of tasks and each task in full, for ``harness tasks``, with what a guess scores."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,7 +14,7 @@ from tasks.spec import Broken, Task
 
 
 def listing(tasks: Iterable[Task]) -> list[dict[str, Any]]:
-    """Return a row a task, as JSON values."""
+    """Return one row for each task, as JSON values."""
     return [_row(task) for task in tasks]
 
 
@@ -35,7 +35,7 @@ def _row(task: Task) -> dict[str, Any]:
 
 
 def describe(task: Task) -> dict[str, Any]:
-    """Return all that ``harness tasks show`` says of a task, as JSON values."""
+    """Return all that ``harness tasks show`` prints about a task, as JSON values."""
     d = task.definition
     told = {"about", "ranked", "device", "data", "settings", "limits"}
     return {
@@ -56,13 +56,13 @@ def _bounds(task: Task) -> dict[str, Knob]:
 
 
 def as_json(broken: Broken) -> dict[str, str]:
-    """Return a folder that holds no task, and why, as JSON values."""
+    """Return a folder whose task is invalid, and why, as JSON values."""
     error = broken.error
     return {"folder": str(broken.folder), "message": error.message, "cause": error.cause}
 
 
 def render(tasks: Iterable[Task], broken: Iterable[Broken] = ()) -> None:
-    """Print the listing on stdout, and below it what is wrong with the folders that are no task."""
+    """Print the listing on stdout, and below it what is wrong with folders of invalid tasks."""
     table = Table(box=None, pad_edge=False)
     table.add_column("task", no_wrap=True)
     table.add_column("chance", justify="right", no_wrap=True)

@@ -1,4 +1,4 @@
-"""Tables and words on stdout, of which no name and no number is ever cut."""
+"""Prints tables and text on stdout without ever cutting a name or a number."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -10,7 +10,7 @@ from rich.table import Table
 
 ENDLESS = 100_000
 INDENT = 2
-"""Characters before what stands below a name, where none fits beside it."""
+"""Indent of the line below a name, if no name fits beside the other columns."""
 
 
 def stdout() -> Console:
@@ -22,14 +22,14 @@ def stdout() -> Console:
 
 
 def draw(console: Console, table: Table) -> None:
-    """Print a table; where not even its ``no_wrap`` columns fit, wider than the terminal."""
+    """Print a table, wider than the terminal if its least width does not fit."""
     console.print(table, width=max(console.width, least(console, table)), crop=False)
 
 
 def least(console: Console, table: Table) -> int:
-    """Return the characters that a table takes at least, if nothing in it is cut.
+    """Return the least width of a table, in characters, at which nothing in it is cut.
 
-    Its ``no_wrap`` columns are made as wide as they are; others as wide as their longest word.
+    Sets ``min_width`` of its columns: the full text for ``no_wrap``, else the longest word.
     """
     endless = console.options.update(max_width=ENDLESS)
     for column in table.columns:
@@ -44,10 +44,10 @@ def named(
     width: int,
     left: Collection[str] = (),
 ) -> list[list[str]]:
-    """Return a heading and a block of lines a row, the first of ``header`` being its name's.
+    """Return a block of lines for the heading and one for each row; names are the first column.
 
-    A name stands whole: in a line of its own where the other columns leave no room beside them.
-    Those are set to the right, but for the ones in ``left``.
+    A name is never cut: it has a line of its own if the other columns leave no room for it. The
+    other columns are right-aligned, except those in ``left``.
     """
     head, *others = header
     sizes = [max(map(cell_len, (n, *(r[i] for _, r in rows)))) for i, n in enumerate(others)]

@@ -1,4 +1,4 @@
-"""A run's tree, and one node in full: files or diff, score, evidence, log."""
+"""What ``harness show`` prints: a run's tree, or one node with code, score, evidence and log."""
 
 import difflib
 from pathlib import Path
@@ -46,7 +46,7 @@ def as_json(path: Path, number: int | None) -> dict[str, Any]:
 
 
 def show_tree(path: Path) -> None:
-    """Print the tree with scores, and the final score."""
+    """Print the tree with scores, the final score, and what the run used."""
     run, events, state = load(path)
     console = stdout()
     asked, best = run.asked, state.tree.best()
@@ -100,12 +100,12 @@ def show_node(path: Path, number: int, *, whole: bool) -> None:
 
 
 def _say(console: Console, text: str, style: str = "") -> None:
-    """Print words whose lines only the terminal itself may break: a path stays one to copy."""
+    """Print text without line breaks of our own, so that a path can be copied in one piece."""
     console.print(Text(text, style=style), soft_wrap=True)
 
 
 def _code(console: Console, text: str, language: str) -> None:
-    """Print a text as it is: coloured on a terminal, elsewhere to the letter, tabs and all."""
+    """Print code: coloured on a terminal, elsewhere unchanged, tabs included."""
     if console.is_terminal:
         coloured = Syntax("", language, background_color="default").highlight(text)
         coloured.rstrip()

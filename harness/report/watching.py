@@ -1,4 +1,7 @@
-"""All runs at some places, looked at again and again; and as lines that fit a terminal."""
+"""Watches all runs in some places, and shows them as lines that fit a terminal.
+
+harness/store/follower.py reads each run; harness/cli/watch.py repeats and draws.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,16 +27,16 @@ RUN = ("run.toml", "lock.json")
 NAMES = ("agent", "task", "policy")
 ALWAYS = ("seed", "best", "test", "step", "time", "state")
 YIELDING = ("tokens", "gpu", "$", "time", "seed")
-"""Columns that a terminal does without on which they leave no room, the first first."""
+"""Columns that are left out, in this order, until the rest fits a narrow terminal."""
 LEAST = 6
-"""Characters beside them."""
+"""Characters that the other columns leave for the name."""
 
 LONGEST = 1000
-"""Characters of a name or of a reason that are shown."""
+"""The most characters of a name or of a problem that are shown."""
 
 
 class Watch:
-    """Follows the runs at some places, those that appear later too."""
+    """Follows the runs in some places, including runs that appear later."""
 
     def __init__(self, places: Iterable[Path]) -> None:
         self._places = list(places)
@@ -41,8 +44,8 @@ class Watch:
         self._gpus = GpuPool().gpus
 
     def look(self) -> list[Standing]:
-        """Return how every run stands, the living first. Raises ConfigError for a bad place."""
-        # Those that look like runs and have no run.toml, too: half made, or damaged.
+        """Return the state of every run, running ones first. Raises ConfigError for a bad place."""
+        # Also folders with lock.json but without run.toml: half-made or damaged runs.
         paths = [p for p in scan(self._places) if any((p / name).exists() for name in RUN)]
         self._followers = {p: self._followers.get(p) or Follower(p) for p in paths}
         found = [follower.look() for follower in self._followers.values()]
@@ -52,7 +55,7 @@ class Watch:
         return sorted(found, key=lambda s: (ORDER.index(s.state), s.run))
 
     def _owners(self) -> dict[int | None, str]:
-        """Return process → its GPUs, by what stands in the lock files."""
+        """Return process id → its GPU numbers, as the lock files say."""
         found: dict[int | None, list[str]] = defaultdict(list)
         for gpu in self._gpus:
             with suppress(GpuUnavailableError):
@@ -61,9 +64,9 @@ class Watch:
 
 
 def lines(standings: Sequence[Standing], *, width: int, height: int | None = None) -> list[str]:
-    """Return a heading and a run in a line, or two where its name is long; less than ``height``.
+    """Return a heading and a line for each run, two if its name is long; fewer than ``height``.
 
-    What is wrong with damaged ones stands below.
+    Below a run: a line for each of its trainings. At the end: what is wrong with damaged runs.
     """
     if not standings:
         return ["No runs here yet."]
@@ -85,7 +88,7 @@ def lines(standings: Sequence[Standing], *, width: int, height: int | None = Non
 
 
 def _cut(first: list[str], blocks: list[list[str]], below: list[str], most: int) -> list[str]:
-    """Return as much as fits into so many lines, and how many blocks do not."""
+    """Return at most ``most`` lines; the last says how many blocks did not fit, if any."""
     text, left = list(first), list(blocks)
     while left and len(text) + len(left[0]) + (len(left) > 1) <= most:
         text += left.pop(0)
@@ -95,7 +98,7 @@ def _cut(first: list[str], blocks: list[list[str]], below: list[str], most: int)
 
 
 def _names(rows: Sequence[Mapping[str, str]], width: int) -> tuple[str, list[str]]:
-    """Return who the rows are and their heading: in columns, unless that makes one too long."""
+    """Return the heading and ``NAMES`` of each row, aligned if they fit in half the width."""
     sizes = [max(map(cell_len, (n, *(row[n] for row in rows)))) for n in NAMES]
     if sum(sizes) > width // 2:
         return "  ".join(NAMES), ["  ".join(filter(None, (row[n] for n in NAMES))) for row in rows]
@@ -108,7 +111,7 @@ def _who(row: Mapping[str, str]) -> list[str]:
 
 
 def _cells(run: Standing) -> dict[str, str]:
-    """Return the cells of a run's line; an empty one where nothing is known."""
+    """Return the cells of a run's line; most are empty where nothing is known."""
     if run.state == "damaged":
         empty = dict.fromkeys(_cells(Standing("", state="killed")), "")
         return {**empty, "agent": one_line(Path(run.run).name, LONGEST), "state": "damaged"}

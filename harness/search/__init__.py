@@ -1,1 +1,1 @@
-"""The search: the loop that chooses, writes, scores and records, and where evaluations run."""
+"""The search: the loop that makes and records nodes, and the executors of evaluations."""

@@ -1,4 +1,7 @@
-"""The only seam through which work leaves the search: jobs in, evaluations under way out."""
+"""The interface of executors: the search hands in jobs and gets evaluations under way.
+
+All evaluations go through it. ``harness.search.local`` implements it for this machine.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -20,25 +23,26 @@ class Evaluator(Protocol):
         progress: Progress,
         observe: Observe,
     ) -> Place:
-        """Find where the evaluations of a request can run, and test it: nothing is paid before.
+        """Find where a request's evaluations can run, and test that place before money is spent.
 
-        ``trusted``: the submissions are the user's own. ``hardware``: what a run began on, to go on
-        with, where there is such. Observed are ``waiting`` and ``warning``, each with a
-        ``message``. Raises ConfigError with a remedy, and InfrastructureError where the test fails.
+        ``trusted``: the submissions are the user's own. ``hardware``: the hardware that a run began
+        on, which is used again if it is there. ``observe`` is called with ``waiting`` and
+        ``warning``, each with a ``message``. Raises ConfigError with a remedy, and
+        InfrastructureError where the test fails.
         """
         ...
 
     def submit(self, jobs: Sequence[JobSpec], observe: Observe) -> list[Evaluation]:
-        """Begin jobs, each with a score, a log and an end of its own; return them in order.
+        """Begin jobs; return their evaluations in order. Each has its own score, log and end.
 
-        A GPU is held while a job is evaluated, and no longer; what waits for one is in
-        ``Evaluation.queued_s``. Those with one ``batch_key`` that wait at the same time may be
-        trained together. Our own faults are tried again; what is left of them ends a job:
-        InfrastructureError, JudgeError; ConfigError where the names in it stand for other
-        things than expected; Cancelled after ``Evaluation.stop``.
+        A GPU is held only while a job is evaluated; the time that a job waits for a GPU is in
+        ``Evaluation.queued_s``. Jobs with the same ``batch_key`` that wait at the same time may be
+        trained together. Faults of the harness or machine are retried. A job ends with
+        InfrastructureError or JudgeError if retries do not help, with ConfigError if its task,
+        data, scorer, key or image are not as expected, with Cancelled after ``Evaluation.stop``.
         """
         ...
 
     def close(self) -> None:
-        """Stop all that is under way; return when nothing of it is alive. Idempotent."""
+        """Stop all evaluations; return when none of their processes is alive. Idempotent."""
         ...

@@ -1,4 +1,4 @@
-"""Where evaluations run, by name."""
+"""The executors by name: an executor finds a place for each evaluation of a run."""
 
 from collections.abc import Callable
 
@@ -19,4 +19,4 @@ def _fault(name: str, executor: object) -> str:
 EXECUTORS: Registry[Callable[[int], Evaluator]] = Registry(
     "executor", "harness.executors", {LocalEvaluator.name: LocalEvaluator}, _fault
 )
-"""Called with the number of jobs that a run has under way at most."""
+"""Each is called with the largest number of jobs that a run has under way at once."""

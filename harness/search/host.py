@@ -1,4 +1,7 @@
-"""What a request's names stand for on this machine: task, data, sandbox and GPUs, made ready."""
+"""Prepare this machine for a request: its task, data, sandbox (which is tested) and GPUs.
+
+No submission is evaluated here: ``harness.search.local`` does that.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,18 +26,18 @@ from tasks.spec import Task, find_task
 class Host:
     """This machine, ready to evaluate submissions to one task at one profile.
 
-    ``blank`` is a request without a submission; its GPU is one like all of ``gpus``, and not
-    leased. Each evaluation leases one of those; None where it computes on the CPU.
+    ``blank`` is a request without a submission. Its GPU stands for all of ``gpus``, which are of
+    one model, and is not leased. Each evaluation leases one of ``gpus``; None means the CPU.
     """
 
     blank: Request
     gpus: GpuPool | None
     warning: str | None
-    """On the sandbox."""
+    """A warning about the sandbox, if any."""
 
     @property
     def expected(self) -> Expected:
-        """What the names in its jobs stand for here."""
+        """Hashes of the task, data, scorer, key and image that evaluations use here."""
         blank = self.blank
         return Expected(
             task_hash=blank.task.hash(blank.profile),
@@ -46,7 +49,7 @@ class Host:
 
     @property
     def place(self) -> Place:
-        """What to tell whoever makes jobs."""
+        """Where evaluations run, as plain data for the code that makes jobs."""
         return Place(
             sandbox=self.blank.backend.name,
             data=str(self.blank.data),
@@ -56,7 +59,7 @@ class Host:
         )
 
     def check(self, job: JobSpec) -> None:
-        """Raise ConfigError where the names in a job stand for other things than expected."""
+        """Raise ConfigError where a job expects another task, data, scorer, key or image."""
         if wrong := differing(dict(job.expected), dict(self.expected)):
             raise ConfigError(
                 f"The evaluation of {job.label} cannot be made here: it would be another question.",
@@ -65,7 +68,7 @@ class Host:
             )
 
     def request(self, job: JobSpec, gpus: tuple[str, ...]) -> Request:
-        """Return what the judge is asked. ``gpus``: UUIDs, leased."""
+        """Return the request to the judge for a job. ``gpus``: UUIDs of leased GPUs."""
         return replace(
             self.blank,
             split=job.split,
@@ -77,7 +80,7 @@ class Host:
         )
 
     def test(self, say: Callable[[str], None]) -> None:
-        """Test the sandbox unless that went well before. Raises as ``self_test.require`` does."""
+        """Test the sandbox unless it passed before. Raises what ``self_test.require`` raises."""
         if self.gpus is None:
             self_test.require(self.blank, say=say)
         elif not self_test.passed(self.blank):
@@ -94,12 +97,12 @@ def find_host(
 ) -> Host:
     """Find the task that is asked for, choose sandbox and GPUs, and prepare the data.
 
-    ``hardware``: of GPUs of several models take those. Raises ConfigError with a remedy.
+    ``hardware``: the GPU model to prefer where there are several. Raises ConfigError with a remedy.
     """
     task = find_task(asked.task)
     gpus = _alike(task, asked.profile, hardware)
     backend, warning = registry.choose(asked.sandbox, trusted=trusted)
-    collect()  # what a killed run left holds memory: its scratch disk is a tmpfs
+    collect()  # leftovers of a killed run take memory: its scratch disk is a tmpfs
     folder, manifest = _prepared(task, asked.profile, asked.data, progress)
     blank = Request(
         task=task,
@@ -131,9 +134,9 @@ def _prepared(
 
 
 def _alike(task: Task, profile: str, hardware: Mapping[str, str | int] | None) -> GpuPool | None:
-    """Return GPUs on which scores compare: those of ``hardware``, else of the commonest model.
+    """Return GPUs of one model, so that scores compare: as ``hardware``, else the commonest model.
 
-    None for the CPU. Raises ConfigError where a GPU is needed and none is here.
+    None means the CPU. Raises ConfigError where a GPU is needed and this machine has none.
     """
     device, pool = task.profile(profile).device, GpuPool()
     if device == "cpu" or (device == "any" and not pool.gpus):

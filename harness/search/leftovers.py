@@ -1,4 +1,4 @@
-"""What dead harness processes left behind on this machine."""
+"""Find and remove what dead harness processes left behind: sandboxes and scratch folders."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ def stale_stages() -> list[Path]:
     found = []
     for path in Path(tempfile.gettempdir()).glob(f"{STAGE_PREFIX}*"):
         owner = path.name.removeprefix(STAGE_PREFIX).split("-")[0]
-        # The folder for scratch is everybody's: names there may be anything.
+        # Any user may write to the temporary folder, so names there may be anything.
         if re.fullmatch("[0-9]{1,9}", owner) and not psutil.pid_exists(int(owner)):
             found.append(path)
     return found

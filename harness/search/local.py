@@ -1,4 +1,8 @@
-"""Evaluations in threads of this process: each has a sandbox, and a GPU while it runs."""
+"""The local executor: evaluations run in threads of this process, each in a sandbox.
+
+An evaluation leases a GPU, where it needs one, only while it runs. It decides nothing about nodes
+(``harness.search.loop``), and how a submission is scored is in ``scorers``.
+"""
 
 import os
 import threading
@@ -20,22 +24,22 @@ from tasks.definition import Progress
 from tasks.kinds import KINDS
 
 RETRIES = 2
-"""How often an evaluation is tried again when our side of it broke."""
+"""How often an evaluation is retried after a fault of the harness or the machine."""
 
 JUDGED_AGAIN = 1
-"""The same where it was the judge: mostly that is a fault of ours, and fails again."""
+"""How often it is retried after a JudgeError: mostly that is a bug of ours, and fails again."""
 
 BACK_OFF_S = 2.0
 UNBEGUN = "Stopped before it began."
 LOOK_S = 0.2
-"""How often who waits for a turn looks for those that were stopped meanwhile."""
+"""Seconds after which a thread that waits for its turn looks again for stopped evaluations."""
 
 
 class LocalEvaluator:
-    """Evaluates on this machine, ``slots`` jobs at once, fewer where there are fewer GPUs.
+    """Evaluates up to ``slots`` jobs at once on this machine, fewer if it has fewer GPUs.
 
-    Of one run one thread alone stands in the queue for GPUs: of many runs each has its turn,
-    however many slots they have.
+    Only one thread of a run at a time waits in the queue for GPUs, so that several runs take turns
+    however many slots each of them has.
     """
 
     name = "local"
@@ -57,7 +61,7 @@ class LocalEvaluator:
         progress: Progress,
         observe: Observe,
     ) -> Place:
-        """Prepare data, choose sandbox and GPUs, and test it all; see ``Evaluator``."""
+        """Prepare data, choose sandbox and GPUs, and test the sandbox; see ``Evaluator``."""
         progress, observe = unbreakable(progress), unbreakable(observe)
         host = find_host(asked, trusted=trusted, hardware=hardware, progress=progress)
         for text in filter(None, (host.warning, self._crowded(host))):
@@ -83,12 +87,12 @@ class LocalEvaluator:
         return begun
 
     def close(self) -> None:
-        """Stop all that is under way; return when nothing of it is alive. Idempotent."""
+        """Stop all evaluations; return when none of their processes is alive. Idempotent."""
         with self._lock:
             under_way = list(self._under_way)
         for evaluation in under_way:
             evaluation.stop()
-        # Not by the threads alone: Ctrl-C while one starts leaves a pool that does not know it.
+        # Do not rely on the threads: Ctrl-C while one starts leaves a pool that does not know it.
         self._let_go()
         wait(under_way)
         self._threads.shutdown(wait=True)
@@ -98,7 +102,7 @@ class LocalEvaluator:
             self._under_way.discard(evaluation)
 
     def _work(self) -> None:
-        """Take the first that waits to its end, and those that are trained together with it."""
+        """Take the first waiting evaluation to its end, and those that are trained with it."""
         batch, causes, attempt = list[Evaluation](), list[str](), 0
         while True:
             ends = self._ends(batch, causes)
@@ -119,10 +123,10 @@ class LocalEvaluator:
     def _ends(
         self, batch: list[Evaluation], causes: Sequence[str]
     ) -> Sequence[Evaluated | BaseException]:
-        """Evaluate some once; return what became of each, in order. Never raises.
+        """Evaluate a batch once; return the result or error of each, in order. Never raises.
 
-        ``batch``: those that are tried again, because of ``causes``; or none, and it becomes what
-        waits.
+        ``batch``: evaluations to retry, with the ``causes`` of their failures; or an empty list,
+        which is filled with waiting evaluations.
         """
         try:
             for evaluation, cause in zip(batch, causes, strict=True):
@@ -137,15 +141,15 @@ class LocalEvaluator:
                 if not together:
                     return [judge(batch[0], requests[0])]
                 return _judge_together(load(together), batch, requests)
-        except BaseException as error:  # noqa: BLE001 (whoever waits for them raises it)
+        except BaseException as error:  # noqa: BLE001 (raised where the result is read)
             return [_told(evaluation, error) for evaluation in batch]
 
     @contextmanager
     def _place(self, batch: list[Evaluation]) -> Iterator[list[Request]]:
-        """Wait for a place to evaluate a batch, and hold it: a GPU, or cores.
+        """Wait for a place to evaluate a batch, a GPU or CPU cores, and hold it.
 
-        Whoever waits for a GPU, or trains together on the cores, keeps the others of this run
-        waiting: so they gather, and of many runs each has its turn.
+        While a batch waits for a GPU, or is trained together on CPU cores, the run's other
+        evaluations wait: so they gather to be trained together, and several runs take turns.
         """
         with ExitStack() as held, ExitStack() as turn:
             turn.enter_context(self._my_turn())
@@ -188,7 +192,7 @@ class LocalEvaluator:
         return gpus.lease(1, on_wait=say, stopped=stopped)
 
     def _next(self) -> list[Evaluation]:
-        """Take the first that waits, if any does."""
+        """Remove the first waiting evaluation from the queue; return it in a list, if any."""
         self._let_go()
         with self._lock:
             first = self._waiting[:1]
@@ -196,14 +200,14 @@ class LocalEvaluator:
         return first
 
     def _companions(self, batch_key: str) -> list[Evaluation]:
-        """Take those that wait and may be trained with one of that key."""
+        """Remove from the queue all evaluations with that key: they can be trained together."""
         with self._lock:
             found = [one for one in self._waiting if one.job.batch_key == batch_key]
             self._waiting = [one for one in self._waiting if one not in found]
         return found
 
     def _let_go(self) -> None:
-        """End those that were stopped while they waited."""
+        """End the evaluations that were stopped while they waited, with Cancelled."""
         with self._lock:
             stopped = [one for one in self._waiting if one.stopped.is_set()]
             self._waiting = [one for one in self._waiting if one not in stopped]
@@ -211,7 +215,7 @@ class LocalEvaluator:
             evaluation.set_exception(Cancelled(UNBEGUN))
 
     def _host(self, job: JobSpec) -> Host:
-        """Return this machine made ready for a job, as it was for the request if that is known."""
+        """Return this machine prepared for a job; reuse what was prepared for the same request."""
         key = _key(job, job.sandbox)
         if key not in self._hosts:
             host = find_host(job, trusted=False, hardware=None, progress=_quiet)
@@ -232,12 +236,12 @@ class LocalEvaluator:
 
 
 def judge(evaluation: Evaluation, request: Request) -> Evaluated:
-    """Evaluate one. Raises InfrastructureError, JudgeError, ConfigError, Cancelled."""
+    """Evaluate one job. Raises InfrastructureError, JudgeError, ConfigError, Cancelled."""
     return evaluate(request, observe=evaluation.observe, cancel=evaluation.stopped)
 
 
 def _together(request: Request) -> str:
-    """Return the address of what trains several such at once; "" where nothing does."""
+    """Return the address of the function that trains several such submissions at once, or ""."""
     return KINDS.find(request.task.definition.kind).together
 
 
@@ -257,9 +261,9 @@ def _retries(end: BaseException) -> int:
 
 
 def _told(evaluation: Evaluation, error: BaseException) -> BaseException:
-    """Return how an evaluation ends that an error ended.
+    """Return the error that an evaluation ends with.
 
-    What nobody foresaw in the judge is ours, not the submission's.
+    An unexpected exception becomes a JudgeError: it is our fault, not the submission's.
     """
     if isinstance(error, HarnessError) or not isinstance(error, Exception):
         return error
@@ -273,7 +277,7 @@ def _told(evaluation: Evaluation, error: BaseException) -> BaseException:
 
 
 def _key(asked: Asked | JobSpec, sandbox: str) -> tuple[object, ...]:
-    """Return what decides how this machine is made ready."""
+    """Return the values that decide how this machine is prepared."""
     return asked.task, asked.profile, tuple(sorted(asked.data.items())), sandbox
 
 

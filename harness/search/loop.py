@@ -4,10 +4,10 @@
       ▲                                                                                     │
       └──────────────────────── wait for the first that finishes ◄──────────────────────────┘
 
-One loop for every policy and any number of slots; a node has a slot from its choice to its
+One loop for every policy and any number of slots; a node holds a slot from its choice to its
 score. Only the main thread decides, and only it writes to the journal. Each step is journalled
-before the next begins; ``State`` is only ever advanced by the events that are also written, so
-a resumed run cannot differ from one that was never killed.
+before the next begins. ``State`` changes only by events that are also written, so a resumed run
+cannot differ from one that was never killed.
 """
 
 import threading
@@ -39,19 +39,22 @@ from scorers.score import Score
 from tasks.spec import Task
 
 LOOK_S = 1.0
-"""How often a run whose steps take long looks whether it was asked to stop at once."""
+"""Seconds after which a run, while steps are running, looks again for a request to stop now."""
 
 STOPPED = "Stopped by the user."
 
 UNGRADED_IN_A_ROW = 3
-"""The judge fails on one odd submission; on so many, one after another, the judge is broken."""
+"""After this many nodes in a row that the judge failed on, the judge is taken to be broken.
+
+One failure may be due to one odd submission.
+"""
 
 GRACE_S = 1.0
-"""How long a cancelled agent is waited for; then it is left behind, to end with the process."""
+"""Seconds to wait for a cancelled agent; then its thread is left to end with the process."""
 
 
 class Search:
-    """One run, from wherever its journal stands to its result."""
+    """One run, continued from the state that its journal records up to its final score."""
 
     def __init__(
         self,
@@ -82,7 +85,7 @@ class Search:
         self._recording = recording
         self._audit_key = run.lock.audit_key
         self.state = rebuild(journal.events, run.path / "nodes", maximize=run.lock.maximize)
-        # An answer while the node's state is "chosen", a score while it is "written".
+        # Nodes by future: the agent's answer while the node is "chosen", later an evaluation.
         self._running: dict[Future[Any], int] = {}
         self._failure: BaseException | None = None
         self._ungraded_in_a_row = 0
@@ -91,12 +94,12 @@ class Search:
     def search(self) -> None:
         """Fill the tree until the budget is spent or there is nothing more to do.
 
-        Where one step fails for good no other begins; those begun are finished and kept, and
-        then the failure is raised. A node that the judge fails on is not graded, and the search
-        goes on; each resume lets the judge try it once more.
+        If a step fails for good, no new node begins. Steps under way are finished and kept, then
+        the failure is raised. If the judge fails on a node, the node stays ungraded and the search
+        goes on; each resume lets the judge try it again.
         """
         begun = [] if self.run.stop_asked else list(self.state.tree)
-        for node in begun:  # what was under way when the last process ended
+        for node in begun:  # nodes that the last process left unfinished
             if node.state == "chosen":
                 self._write(node.number)
             elif node.state != "scored":
@@ -110,14 +113,14 @@ class Search:
             if self.run.stop_asked == "now":
                 self._abandon()
                 break
-            # In order of their numbers: the journal must not depend on a set's order.
+            # In order of node numbers: the journal must not depend on the order of a set.
             for future in sorted(done, key=self._running.__getitem__):
                 self._finish(self._running.pop(future), future)
         if self._failure is not None:
             raise self._failure
 
     def _abandon(self) -> None:
-        """Drop what is under way, but for evaluations that have just ended."""
+        """Drop all steps under way; only evaluations that have just ended are recorded."""
         evaluated = self._evaluations()
         self._cancel.set()
         for evaluation in evaluated:
@@ -131,17 +134,17 @@ class Search:
         self._stopped()
 
     def cancel(self) -> None:
-        """Stop all that runs. Nothing of an evaluation is alive when this returns. Idempotent."""
+        """Stop all that runs. No evaluation process is alive when this returns. Idempotent."""
         self._cancel.set()
         self.evaluator.close()
         state = self.state.tree
         wait([f for f, n in self._running.items() if state[n].state == "chosen"], timeout=GRACE_S)
 
     def finalize(self) -> Score | None:
-        """Retrain the best node once, in a fresh sandbox, and serve it the test split.
+        """Retrain the best node once, in a fresh sandbox, and score it on the test split.
 
-        Returns None if no node is valid. Raises JudgeError where one that the judge failed on
-        might be: such a run must not count as one without a valid node.
+        Returns None if no node is valid. Raises JudgeError if none is valid but the judge failed on
+        some, which may be valid: such a run must not count as one without a valid node.
         """
         best = self.state.tree.best()
         if best is None:
@@ -166,25 +169,25 @@ class Search:
 
     @property
     def progress(self) -> Progress:
-        """How far the run is, for its budgets."""
+        """How far the run is; its budgets are checked against this."""
         waiting_s = sum(evaluation.queued_s for evaluation in self._evaluations())
         return how_far(self.journal.events, self.state.tree, self.journal.elapsed_s, waiting_s)
 
     @property
     def ended(self) -> str:
-        """Why no other node is begun, in words."""
+        """Why the search begins no more nodes, in words."""
         spent = self.budget.spent(self.progress)
         return self.state.exhausted or spent or "the policy has nothing more to do"
 
     def _stopped(self) -> bool:
-        """Return whether the search is over before its budget; note it if somebody asked for it."""
+        """Return whether the search was stopped or exhausted; record a request to stop first."""
         if not self.state.exhausted and self.run.stop_asked:
             self._record("stopped", message=STOPPED)
             self.observe("exhausted", "", {"message": STOPPED})
         return bool(self.state.exhausted)
 
     def _choose(self) -> bool:
-        """Begin one more node if the budgets and the policy allow it."""
+        """Begin one more node if budgets and policy allow it; return whether one was begun."""
         if self._failure or self._stopped() or self.budget.spent(self.progress):
             return False
         number = len(self.state.tree)
@@ -232,7 +235,7 @@ class Search:
         self._running[_in_thread(lambda: self.agent.write(ask), f"write-{number}")] = number
 
     def _finish(self, number: int, future: Future[Any]) -> None:
-        """Record what became of a step, and begin the node's next one."""
+        """Record the outcome of a step, and begin the node's next step."""
         error = future.exception()
         if isinstance(error, Exhausted | BudgetSpent):
             self._record("exhausted", node=number, message=str(error))
@@ -255,7 +258,7 @@ class Search:
         for name, text in answer.files.items():
             write_whole(folder / name, text)
         for name, text in (("prompt.md", answer.prompt), ("completion.md", answer.completion)):
-            if text:  # for people; the calls hold both
+            if text:  # for people to read; the recorded calls hold both
                 write_whole(folder / name, text, sync=False)
         self._record(
             "written",
@@ -289,8 +292,8 @@ class Search:
         self.observe("scored", str(number), {"node": self.state.tree[number]})
 
     def _not_graded(self, number: int, error: JudgeError, queued_s: float) -> None:
-        """Record that the judge failed on a node; after several in a row no other is begun."""
-        # One that an earlier process had recorded says nothing new, and must not end this one.
+        """Record that the judge failed on a node; after several in a row no new node begins."""
+        # A failure that an earlier process recorded is not counted: it must not end this process.
         again = self.state.tree[number].state == "ungraded"
         self._record("ungraded", node=number, message=str(error)[:2000], queued_s=queued_s)
         self.observe("ungraded", str(number), {"cause": str(error)})
@@ -324,16 +327,16 @@ class Search:
 
 
 def _in_thread(work: Callable[[], Answer], name: str) -> Future[Answer]:
-    """Start ``work`` in a thread that a process may leave behind when it ends.
+    """Start ``work`` in a daemon thread, which the process does not wait for when it ends.
 
-    A pool would wait at exit for an agent that does not listen.
+    A thread pool would wait at exit for an agent that ignores its cancellation.
     """
     future: Future[Answer] = Future()
 
     def run() -> None:
         try:
             future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 (whoever waits raises it)
+        except BaseException as error:  # noqa: BLE001 (raised where the result is read)
             future.set_exception(error)
 
     threading.Thread(target=run, name=name, daemon=True).start()
@@ -341,13 +344,13 @@ def _in_thread(work: Callable[[], Answer], name: str) -> Future[Answer]:
 
 
 def _keep(folder: Path, evaluated: Evaluated) -> None:
-    """Write what an evaluation gave: with its score it counts as finished, so that comes last."""
+    """Write an evaluation's log and score. The score marks it as finished, so it comes last."""
     unbreakable(write_whole)(folder / "stdout.log", evaluated.log, sync=False)
     write_whole(folder / "score.json", evaluated.score.model_dump_json(indent=2) + "\n")
 
 
 def _adopt(folder: Path, job: JobSpec) -> Score | None:
-    """Return a score that was finished but not journalled before a kill."""
+    """Return a job's score if it is on disk: a kill came before it was journalled."""
     file = folder / "score.json"
     if not file.exists():
         return None

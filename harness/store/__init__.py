@@ -1,1 +1,1 @@
-"""Run folders: what they hold, read and written here and nowhere else."""
+"""Run folders: the formats of their files, and the code that reads, checks and writes them."""

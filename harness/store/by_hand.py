@@ -1,7 +1,9 @@
-"""Scores that people make by hand: a folder each, in ``scores`` under the folder of runs.
+"""Single scores, made by hand without a run: a folder each, in ``scores`` under the runs folder.
 
-asked.toml     what was asked                     stdout.log   what the submission printed
-model.py …     the submission's files             score.json   written last, at once
+asked.toml     the request                        stdout.log   what the submission printed
+model.py …     the submission's files             score.json   written last, whole
+
+``harness.launch.by_hand`` evaluates the submission and writes the last two files.
 """
 
 import shutil
@@ -19,14 +21,14 @@ from harness.core.asked import Asked
 from harness.store.rundir import SCORES
 
 ASKED = {"format", "task", "profile", "seed", "sandbox", "data"}
-"""Of a request what concerns a single score."""
+"""The fields of a request that concern a single score."""
 
 
 @contextmanager
 def record(runs_dir: Path, asked: Asked, name: str, files: Mapping[str, str]) -> Iterator[Path]:
-    """Make the folder of one score, to be filled; it is removed where none was made.
+    """Make the folder of one score, for the caller to fill; it is removed if the caller fails.
 
-    Raises ConfigError where nothing can be kept there.
+    Raises ConfigError where no folder can be made.
     """
     parts = (f"{datetime.now(UTC):%Y%m%d-%H%M%S}", asked.task, asked.profile, name, asked.seed)
     stem = plain_name("_".join(str(part).replace("/", "-") for part in parts))

@@ -1,7 +1,7 @@
-"""How a run stands, followed cheaply while it lives: only what is new in its journal is read.
+"""Follows the progress of a live run cheaply: only what is new in its journal is read.
 
-For whoever looks again every second at hundreds of runs. Nothing is written; what is read is taken
-for what it is, text that a stranger may have written.
+Made for screens that look at hundreds of runs every second. Nothing is written, and what is read
+is not trusted: a stranger may have written it.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -23,15 +23,15 @@ from harness.store.training import Claim
 State = Literal["running", "finished", "interrupted", "failed", "killed", "damaged"]
 
 LONGEST = 1000
-"""Characters of a name that are kept: that of a replay holds a path."""
+"""The most characters of a name that are kept: the name of a replay agent holds a path."""
 
 
 @dataclass(slots=True)
 class Standing:
-    """One run as a watcher sees it. None is unknown; seconds are active time.
+    """The progress of one run. None means unknown; seconds are active time.
 
-    ``step`` counts scored nodes and ``steps`` those that were asked for; ``best`` is of the
-    search split, ``score`` of the hidden one. ``doing`` says what a running one is at.
+    ``step`` counts the scored nodes, ``steps`` the nodes that were asked for; ``best`` is a score
+    on the search split, ``score`` on the test split. ``doing`` says what a running run does now.
     ``dollars`` is None where a price is unknown, 0 for agents without a model.
     """
 
@@ -60,9 +60,9 @@ class Standing:
     max_dollars: float | None = None
     gpu: str = ""
     training: list[Claim] = field(default_factory=list)
-    """What its trainings say of themselves now."""
+    """What its trainings under way report of themselves."""
     queued: bool = False
-    """Whether all that it evaluates waits for a GPU."""
+    """Whether all of its evaluations under way wait for a GPU."""
     stop: When | None = None
     pid: int | None = None
 
@@ -74,7 +74,7 @@ class Standing:
 class Follower:
     """Follows one run directory.
 
-    ``thorough``: the journal of a run that has ended is read and checked, too.
+    ``thorough``: also read and check the journal of a run that has ended.
     """
 
     def __init__(self, path: Path, *, thorough: bool = False) -> None:
@@ -89,7 +89,8 @@ class Follower:
         self._outcome: Outcome | None = None
         self._maximize = True
         self._spending = Spending(self.path)
-        # Whose agent may still call its model, and whose has just ended: once more for its last.
+        # Nodes whose agent may still call its model, and nodes whose agent has just ended: the
+        # calls of those are read once more, for the last one.
         self._writing: set[int] = set()
         self._written: set[int] = set()
         self._evaluating: set[str] = set()
@@ -97,10 +98,10 @@ class Follower:
         self._elapsed_s = 0.0
         self._at = datetime.now(UTC)
         self._closed: Literal["", "failed", "interrupted"] = ""
-        self._held = True  # until the first look has asked
+        self._held = True  # until the first look finds out
 
     def look(self) -> Standing:
-        """Read what is new and return how the run stands; damage is a state, never raised."""
+        """Read what is new and return the run's progress; damage is a state, never raised."""
         if self._broken is not None and self._broken == self._stamp():
             return self.standing
         try:
@@ -114,7 +115,7 @@ class Follower:
         return self.standing
 
     def _stamp(self) -> object:
-        """Return what changes when a damaged run is mended."""
+        """Return times and sizes of the run's files: they change when a damaged run is repaired."""
         stamp: list[tuple[int, int] | None] = []
         for name in ("run.toml", "lock.json", "events.jsonl", "result.json"):
             try:
@@ -136,8 +137,8 @@ class Follower:
         elif self._outcome is None:
             self._count(self._spending.look(self._writing | self._written))
             self._written.clear()
-        # One that nobody works on is asked again only when its journal has grown: to ask is to
-        # lock it for an instant, and somebody may want to resume it just then.
+        # Where no process works on the run, check again only when its journal has grown: the check
+        # locks the run for an instant, and somebody may want to resume it just then.
         if self._held or grown:
             self._held = self._run.is_held()
         now.stop = self._run.stop_asked
@@ -152,7 +153,7 @@ class Follower:
             now.doing, now.training, now.queued = "", [], False
 
     def _conclude(self, outcome: Outcome) -> None:
-        """Take everything from a run's result: nothing else of it needs to be read then."""
+        """Take the values from the result of a run that has ended; the journal is not needed."""
         now = self.standing
         now.step, now.valid_nodes = outcome.nodes.scored, outcome.nodes.valid
         now.best, now.best_node = outcome.search_score, outcome.node
@@ -187,7 +188,7 @@ class Follower:
         return self._closed or "killed"
 
     def _follow(self) -> bool:
-        """Take in the events that are new. Returns whether there are any."""
+        """Take in the new events. Return whether there are any."""
         before = self._journal.whole
         for event in self._journal.more():
             self._take(event)

@@ -1,11 +1,11 @@
-"""What tables need of each run, from four of its files; and a cache of that.
+"""Reads what tables need of each run from four of its files, and caches it.
 
 The cache is derived and may be deleted at any time. It is never trusted over the files: an entry
-counts only while size, time and inode of all four are what they were when it was made. Whatever
-cannot be read (damaged, half-written, of a newer format, no run at all) becomes an entry that
+is used only while size, time and inode of all four are what they were when it was made. A directory
+that cannot be read (damaged, half-written, of a newer format, no run at all) becomes an entry that
 says so: nothing is skipped silently, and nothing is written into a run directory.
 
-Run directories come from strangers, too: only regular files are read, and only so much of them.
+Run directories may come from strangers: only regular files are read, up to a limit of their size.
 """
 
 import json
@@ -33,15 +33,16 @@ from scorers.score import key
 FILES = ("run.toml", "lock.json", "result.json", "events.jsonl")
 TAIL_BYTES = 1 << 16
 VERSION = 4
-"""Of what an entry holds: a cache of another version is made anew."""
+"""The version of what an entry holds: a cache of another version is rebuilt."""
 RACY_NS = 2_000_000_000
-"""A file changed so recently could change again without its time moving on: not cached."""
+"""Runs with a file that changed more recently are not cached: the file could change again without a
+change of its time."""
 
 State = Literal["finished", "failed", "interrupted", "unfinished", "skipped"]
 
 
 class Entry(BaseModel):
-    """One run directory. Of one that was skipped only ``path`` and ``problem`` are there."""
+    """One run directory. A skipped one has only ``path``, ``state`` and ``problem``."""
 
     model_config = ConfigDict(frozen=True)
     path: str
@@ -53,7 +54,7 @@ class Entry(BaseModel):
 
     @property
     def key(self) -> dict[str, str]:
-        """What must agree before runs are compared; of an unscored run as its lock tells."""
+        """What must agree before runs are compared; for an unscored run taken from its lock."""
         asked, lock, outcome = self.asked, self.lock, self.outcome
         if outcome is not None and outcome.key is not None:
             found = outcome.key
@@ -73,19 +74,19 @@ Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
 def cache_file() -> Path | None:
-    """Return where the cache is: beside the prepared data, never among runs. None without one."""
+    """Return the path of the cache: beside the prepared data, never among runs. May be None."""
     try:
         return data_root() / "runs.sqlite"
-    except ConfigError:  # no home: it is done without
+    except ConfigError:  # no home folder: there is no cache
         return None
 
 
 def entries(places: Iterable[Path], *, cache: Path | None = None) -> list[Entry]:
-    """Return an entry for each directory at or under the places, by name.
+    """Return an entry for each directory at or under the places, sorted by name.
 
-    Looks into folders of runs, and into those of sweeps within them. ``cache``: where to keep
-    what was read; a cache that cannot be read or written is done without. Raises ConfigError
-    where a place does not exist.
+    Looks into folders of runs, and into folders of sweeps within them. ``cache``: the file of the
+    cache; it is ignored where it cannot be read or written. Raises ConfigError where a place does
+    not exist.
     """
     paths = list(dict.fromkeys(scan(places)))
     if cache is None:
@@ -107,7 +108,7 @@ def entries(places: Iterable[Path], *, cache: Path | None = None) -> list[Entry]
         entry = read(path)
         found.append(entry)
         newest = max((s[1] for s in stamp if s), default=now)
-        utf8 = name.encode(errors="replace").decode() == name  # as no name need be
+        utf8 = name.encode(errors="replace").decode() == name  # a name need not be
         if utf8 and entry.state != "skipped" and newest + RACY_NS < now and stamp == _stamp(path):
             fresh.append((name, json.dumps(stamp), entry.model_dump_json()))
     _save(cache, fresh)
@@ -137,7 +138,7 @@ def read(path: Path) -> Entry:
 
 
 def _refuse_other(run: Run, outcome: Outcome) -> None:
-    """Raise ConfigError where the result is of another run."""
+    """Raise ConfigError where the result does not belong to the request and the lock."""
     for name, then in outcome.claimed.items():
         now = getattr(run.asked, name)
         if then is not None and then != now:
@@ -147,7 +148,7 @@ def _refuse_other(run: Run, outcome: Outcome) -> None:
 
 
 def _ending(journal: Path) -> tuple[State, str]:
-    """Say how an unfinished run stands by its last whole line; its chain is not checked."""
+    """Return an unfinished run's state and message by its last whole line, its chain unchecked."""
     try:
         with open_plain(journal) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
@@ -173,7 +174,7 @@ def _stamp(path: Path) -> Stamp:
     found: list[tuple[int, int, int] | None] = []
     for name in FILES:
         try:
-            seen = os.stat(f"{path}/{name}")  # noqa: PTH116 (2,400 x 4 of them)
+            seen = os.stat(f"{path}/{name}")  # noqa: PTH116 (2,400 x 4 calls)
             found.append((seen.st_size, seen.st_mtime_ns, seen.st_ino))
         except OSError:
             found.append(None)
@@ -205,7 +206,7 @@ def _save(cache: Path, fresh: list[tuple[str, str, str]]) -> None:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 return  # locked, read-only or full: the next call may write it
-            cache.unlink(missing_ok=True)  # no database, or a damaged one
+            cache.unlink(missing_ok=True)  # not a database, or damaged
         except OSError:
             return
         else:

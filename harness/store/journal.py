@@ -1,8 +1,8 @@
-"""The journal: append-only, fsynced, and chained, so that damage and gaps are seen.
+"""The journal: append-only, fsynced, and chained, so that damage and gaps are detected.
 
-One JSON object a line. ``chain`` is a hash over the line and the line before it. A last line
-that is torn (the harness was killed while writing) is dropped on load; anything else that
-does not read back is damage, and is never overwritten.
+One JSON object a line. ``chain`` is a hash over the line and the previous line's ``chain``. A torn
+last line (the harness was killed while writing) is dropped on load; any other line that cannot be
+read back is damage, and is never overwritten.
 """
 
 import errno
@@ -29,8 +29,9 @@ CHUNK = 16 << 20
 SCORED = b'"event": "scored"'
 
 _DERIVED = ("written", "evaluating", "scored")
-"""What a loss of power may take until the next other line: it follows from files that are on disk
-by then (the answer of the model, the submission, score.json), and is found again in them."""
+"""Events that are not fsynced: a power failure may lose them until an event of another kind is
+written. They are found again in files that are then on disk: the model's answer, the submission,
+score.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.events: list[Event] = []
-        # One attribute, set last: an interrupt cannot come between its parts.
+        # (chain, size) in one attribute, set last: an interrupt cannot come between the two.
         self._end = ("", 0)
         self._load()
         self._before_s = self.events[-1].elapsed_s if self.events else 0.0
@@ -64,7 +65,7 @@ class Journal:
         return self._before_s + time.monotonic() - self._opened
 
     def append(self, kind: str, **data: Any) -> Event:  # noqa: ANN401 (JSON values)
-        """Write one event; no kill can take it once this returns (``_DERIVED``).
+        """Write one event. After that a kill cannot lose it; for power failures see ``_DERIVED``.
 
         Ctrl-C or a full disk may end this anywhere: the next line then continues from what was
         really written.
@@ -72,7 +73,7 @@ class Journal:
         if self.path.stat().st_size != self._end[1]:
             self._load()
         chain, whole = self._end
-        # As it will be read back, where an enum is a text: a resumed run must not differ.
+        # Convert to what will be read back, where an enum is a text: a resumed run must not differ.
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         event = Event(kind, round(self.elapsed_s, 3), at, json.loads(json.dumps(data)))
         body = {
@@ -107,9 +108,9 @@ class Journal:
 
 
 class Reader:
-    """Reads a journal, and later what has come since: whole lines only, each checked.
+    """Reads a journal, and later what was added since: whole lines only, each checked.
 
-    ``chain`` is the last line's, ``whole`` how many bytes all lines so far have.
+    ``chain`` is that of the last line read, ``whole`` the number of bytes of all lines so far.
     """
 
     def __init__(self, path: Path) -> None:
@@ -117,9 +118,10 @@ class Reader:
         self.chain, self.whole, self._lines = "", 0, 0
 
     def more(self) -> Iterator[Event]:
-        """Yield the events that are new; none where there is no journal yet.
+        """Yield the events that are new; none if there is no journal yet.
 
-        Raises ConfigError where a line before the last is damaged, missing or of a newer format.
+        Raises ConfigError where a whole line is damaged or of another format, where a line before
+        it is missing, or where the file has become shorter or is too large.
         """
         try:
             with open_plain(self.path) as file:
@@ -183,14 +185,14 @@ def read(path: Path) -> list[Event]:
 
 
 def scored(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the ``scored`` lines alone, as they stand: of 240,000 nodes no more is read in seconds.
+    """Yield the ``scored`` lines only: of 240,000 nodes nothing more can be read within seconds.
 
     Neither chain nor values are checked. Raises OSError, ValueError, RecursionError.
     """
     for line in read_plain(path, most=MOST_BYTES).split(b"\n")[:-1]:
         if SCORED in line:
             body = json.loads(line)
-            if body["event"] == "scored":  # or the words stand in some other text
+            if body["event"] == "scored":  # else the words are part of another text
                 yield body
 
 

@@ -1,4 +1,4 @@
-"""A whole run, read strictly: what is shown, exported, packed, repeated or scored again."""
+"""Reads a whole run strictly, to show, export, pack, replay or rescore it. Writes nothing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from harness.store.state import State, rebuild
 
 
 class Loaded(NamedTuple):
-    """A run, what its journal says, and the state after that."""
+    """A run, the events of its journal, and the state after them."""
 
     run: Run
     events: list[Event]
@@ -20,7 +20,7 @@ class Loaded(NamedTuple):
 def load(path: Path, *, each: Callable[[State], object] = lambda state: None) -> Loaded:
     """Read a run without touching it. Raises ConfigError where it is damaged.
 
-    ``each`` is called after every event, with the state then.
+    ``each`` is called after every event, with the state after it.
     """
     run = Run.open(path)
     events = read(run.path / "events.jsonl")

@@ -1,4 +1,4 @@
-"""How a run ended, as ``result.json`` tells it."""
+"""How a run ended, read from ``result.json``. ``harness.launch.result`` composes that file."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from tasks.metrics import METRICS, MetricName
 
 
 class Tokens(BaseModel):
-    """What calls used. ``dollars`` is None where the price of one is unknown."""
+    """What calls used. ``dollars`` is None if the price of any call is unknown."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
     calls: int = 0
@@ -32,7 +32,7 @@ class Spent(BaseModel):
 
 
 class Counts(BaseModel):
-    """Nodes that were scored, and those of them that were valid."""
+    """How many nodes were scored, and how many of those were valid."""
 
     model_config = ConfigDict(frozen=True)
     scored: int
@@ -40,14 +40,14 @@ class Counts(BaseModel):
 
 
 class Standing(BaseModel):
-    """Of a score's conditions what is not in its key."""
+    """The conditions of a score that are not in its key."""
 
     model_config = ConfigDict(frozen=True)
     ranked: bool = True
 
 
 class Repeats(BaseModel):
-    """Which run a replay repeats, and where it left it; "" where it did not."""
+    """Which run a replay repeats, and where it diverged from that run; "" if it did not."""
 
     model_config = ConfigDict(frozen=True)
     of: str
@@ -55,11 +55,11 @@ class Repeats(BaseModel):
 
 
 Measured = Annotated[float, Field(ge=-1e9, le=1e9)]
-"""No score is near these bounds, and the statistics can square it."""
+"""A score: real ones are far from these bounds, and statistics can square every value within."""
 
 
 class Outcome(BaseModel):
-    """``result.json``, as far as it is read again. What newer harnesses add is ignored."""
+    """The part of ``result.json`` that is read again. Fields of newer harnesses are ignored."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
     task: str | None = None
@@ -68,7 +68,7 @@ class Outcome(BaseModel):
     policy: str | None = None
     seed: int | None = None
     lock: str = ""
-    """Of ``lock.json`` the digest; empty in results of before they held it."""
+    """The digest of ``lock.json``; empty in older results, which do not hold it."""
     valid: bool
     metric: MetricName
     score: Measured | None
@@ -76,7 +76,7 @@ class Outcome(BaseModel):
     search_score: Measured | None = None
     reason: str | None = None
     node: int | None = None
-    """The one that was chosen; None where none was valid."""
+    """The node that was chosen; None if no node was valid."""
     nodes: Counts = Counts(scored=0, valid=0)
     key: dict[str, str] | None = None
     conditions: Standing | None = None
@@ -86,14 +86,14 @@ class Outcome(BaseModel):
 
     @property
     def claimed(self) -> dict[str, str | int | None]:
-        """What it says the run was asked for."""
+        """The request's fields as the result states them."""
         return {
             name: getattr(self, name) for name in ("task", "profile", "agent", "policy", "seed")
         }
 
     @property
     def rows(self) -> int | None:
-        """How many rows the score is a share of; None where it is none, or does not say."""
+        """The number of rows that the score is a share of; None if unknown or not a share."""
         s, error = self.score, self.standard_error
         if not METRICS.find(self.metric).of_rows or s is None or not error:
             return None

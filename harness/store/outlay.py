@@ -1,7 +1,7 @@
-"""What a run's calls to its model used so far, read from ``nodes/0007/calls/000.json``.
+"""Adds up what a run's model calls used so far, from files like ``nodes/0007/calls/000.json``.
 
-A call that was sent and not answered counts at its worst case, as one that was lost does: the
-provider may bill it. What is replayed costs nothing. A missing price is never 0.
+A call that was sent and not answered counts at its worst case, as a lost call does: the provider
+may bill it. Replayed calls cost nothing. A missing price is counted as unknown, not as 0.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from harness.store.tape import Record, read_record
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Tokens and dollars; ``unpriced`` calls cost nobody knows what."""
+    """Tokens and dollars; ``unpriced`` counts the calls whose price is unknown."""
 
     calls: int = 0
     tokens_in: int = 0
@@ -45,7 +45,7 @@ class Spending:
     def look(self, nodes: Iterable[int]) -> Spent:
         """Read the calls of these nodes that are new or have changed; return the sum of all.
 
-        Raises ConfigError where one is no call.
+        Raises ConfigError where a file does not hold a valid call.
         """
         grown = False
         for node in nodes:
@@ -62,7 +62,7 @@ class Spending:
 
 
 def of_outcome(spent: outcome.Spent) -> Spent:
-    """Return what ``result.json`` says of it: what was paid, and what may have been."""
+    """Return the sums in ``result.json``: paid calls, and lost calls at their worst case."""
     kinds = (spent.model, spent.lost)
     return Spent(
         calls=sum(kind.calls for kind in kinds),

@@ -1,4 +1,4 @@
-"""Where runs are: in the folders that somebody named, and in those of sweeps within them."""
+"""Finds run directories in the folders that a user named, and in folders of sweeps within them."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ from harness.store.rundir import LOGS, REQUESTS, SCORES, SWEEP
 
 
 def scan(places: Iterable[Path]) -> Iterator[Path]:
-    """Yield every directory at or under the places that is, or should be, a run, by name.
+    """Yield every directory at or under the places that is, or should be, a run; sorted by name.
 
     Raises ConfigError where a place does not exist.
     """
@@ -25,7 +25,7 @@ def scan(places: Iterable[Path]) -> Iterator[Path]:
 
 
 def find_runs(places: Iterable[Path]) -> Iterator[Path]:
-    """Yield those of ``scan`` that have a ``run.toml``."""
+    """Yield the directories of ``scan`` that have a ``run.toml``."""
     return (path for path in scan(places) if (path / "run.toml").exists())
 
 

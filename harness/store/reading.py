@@ -1,4 +1,4 @@
-"""One file of a run as a model: of a format that we know, and each value what it may be."""
+"""Reads one file of a run into a pydantic model, and checks its format and every value."""
 
 import json
 import re
@@ -20,13 +20,13 @@ M = TypeVar("M", bound=BaseModel)
 
 DAMAGE: tuple[type[Exception], ...] = (ConfigError, OSError, ValueError, TypeError, LookupError)
 DAMAGE += (AttributeError, ArithmeticError, RecursionError)
-"""What reading a stranger's JSON can raise."""
+"""The exceptions that reading JSON from a stranger can raise."""
 
 
 def read_as(model: type[M], file: Path, *, follow: bool = False) -> M:
     """Return what a TOML or JSON file holds. Raises ConfigError naming the file and the value.
 
-    ``follow``: it may be a link, because a user named it and nobody else did.
+    ``follow``: the file may be a link; only for a path that the user named.
     """
     is_toml = file.suffix == ".toml"
     values, text = read_values(file, _toml if is_toml else json.loads, follow=follow)
@@ -44,7 +44,7 @@ def read_as(model: type[M], file: Path, *, follow: bool = False) -> M:
 
 
 def _toml(text: str) -> dict[str, Any]:
-    """Parse TOML. The seeds of one experiment differ in one line: the rest is parsed once.
+    """Parse TOML. Runs of one experiment differ only in the seed's line: the rest is parsed once.
 
     That is a third of the time of reading 2,400 runs.
     """

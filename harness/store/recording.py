@@ -1,4 +1,7 @@
-"""A run that is repeated: what was chosen, shown and answered then."""
+"""A recorded run that a replay repeats: what was chosen, shown to the agent and answered.
+
+The agent that replays it is in ``harness.agents.replay``.
+"""
 
 import os
 from dataclasses import dataclass, field
@@ -15,26 +18,26 @@ from harness.store.rundir import Run
 from harness.store.tape import Tape
 
 SAME = ("task", "profile", "policy", "settings", "seed", "data")
-"""What a replay must be asked in common with its run: other values give other questions."""
+"""The fields in which a replay's request must equal its run's: other values give other prompts."""
 
 
 @dataclass
 class Recording:
-    """A run that is repeated. ``live`` allows to go on with the real model where it differs."""
+    """A run that is replayed. ``live``: where the replay diverges, go on with the real model."""
 
     run: Run
     agent: str
-    """Who wrote it; where it is itself a replay, who wrote what it repeats."""
+    """The agent that wrote the run; if that was a replay, the agent that wrote the original run."""
     writing: Writing
-    """How its model was asked."""
+    """How that agent's model was called."""
     tree: Tree
     ended: str
-    """Why its agent had nothing more; empty where the search ended otherwise."""
+    """Why its search ended early (agent exhausted, budget too small for a call, stopped), or ""."""
     shown: dict[int, Tree] = field(default_factory=dict)
     """The tree as it stood when each node was chosen."""
     live: bool = False
     diverged: str = ""
-    """Where and how it was left; empty while it is followed."""
+    """Where and how the replay diverged; empty while it follows the recording."""
 
     @classmethod
     def open(cls, text: str, *, live: bool = False) -> "Recording":
@@ -51,16 +54,16 @@ class Recording:
 
     @property
     def tape(self) -> Tape:
-        """Its calls."""
+        """The recorded calls."""
         return Tape(self.run.path)
 
     @property
     def has_calls(self) -> bool:
-        """Whether its agent asked a model."""
+        """Whether its agent called a model."""
         return next(self.run.path.glob("nodes/*/calls/[0-9]*.json"), None) is not None
 
     def check(self, asked: Asked) -> None:
-        """Raise ConfigError naming what is asked otherwise than in the recorded run."""
+        """Raise ConfigError naming the fields of ``SAME`` that differ from the recorded request."""
         other = self.run.asked
         differs = [name for name in SAME if getattr(asked, name) != getattr(other, name)]
         if differs:
@@ -74,13 +77,13 @@ class Recording:
             )
 
     def node(self, number: int) -> Node | None:
-        """Return what a node was, or None if it has none to follow: left, or never written."""
+        """Return a recorded node; None after a divergence, or if the node was never written."""
         if self.diverged or number not in self.tree or self.tree[number].state == "chosen":
             return None
         return self.tree[number]
 
     def to_json(self, tree: Tree) -> dict[str, Any]:
-        """Return what is repeated, where it was left, and which nodes now have other scores."""
+        """Return the repeated run, where the replay diverged, and which nodes' scores differ."""
         both = [(n, self.tree[n.number]) for n in tree.scored() if self.node(n.number) is not None]
         return {
             "of": str(self.run.path),

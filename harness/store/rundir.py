@@ -5,9 +5,9 @@
     nodes/0007/    the submission's files, submission.json, stdout.log, score.json, calls/
     prompts/       system texts that the recorded calls share
     final/         the same for the final retraining
-    stop           there once somebody asked the run to end well
+    stop           exists once somebody asked the run to stop
 
-Files are written whole (temporary name, fsync, rename), so that a reader never sees half.
+Files are written whole (temporary name, fsync, rename), so that a reader never sees half a file.
 """
 
 import fcntl
@@ -37,17 +37,17 @@ from harness.store.unchanged import refuse_edited
 LOCK, STOP, SWEEP, FINAL = ".lock", "stop", "sweep.toml", "final"
 
 SCORES, REQUESTS, LOGS = "scores", "asked", "logs"
-"""Folders among runs that hold none: scores by hand; what a sweep asked, and what was said."""
+"""Folders among runs that are not runs: scores by hand; a sweep's requests, and its runs' logs."""
 
 When = Literal["step", "now"]
-"""When a run that was asked to stop does so: after the evaluations under way, or without them."""
+"""When a requested stop takes effect: after the nodes under way, or at once without them."""
 
 PROBE_S = 0.5
-"""How long ``hold`` is patient: whoever looks whether a run is held locks it for an instant."""
+"""How long ``hold`` waits for the lock: ``is_held`` in another process takes it for an instant."""
 
 
 class Run:
-    """One run directory. ``with run.hold():`` before anything is written to it."""
+    """One run directory. Call ``with run.hold():`` before writing anything to it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,9 +55,9 @@ class Run:
 
     @classmethod
     def create(cls, runs_dir: Path, asked: Asked, lock: Locked, *, name: str = "") -> "Run":
-        """Make a new run directory, under a name of its own unless one is given.
+        """Make a new run directory; its name is made up unless ``name`` is given.
 
-        Raises ConfigError where that name is taken. Leaves nothing where it fails.
+        Raises ConfigError where that name is taken. Leaves nothing behind if it fails.
         """
         if name in (SCORES, REQUESTS, LOGS):
             raise ConfigError(
@@ -69,7 +69,7 @@ class Run:
                 f"{datetime.now(UTC):%Y%m%d-%H%M%S}",
                 asked.task.replace("/", "-"),
                 asked.profile,
-                asked.agent.partition(":")[0],  # of a replay not what it repeats: names are short
+                asked.agent.partition(":")[0],  # without a replay's path: names are short
                 asked.policy,
                 str(asked.seed),
             )
@@ -102,7 +102,7 @@ class Run:
         return cls(path)
 
     def remove_unbegun(self) -> None:
-        """Remove it if no node was begun in it: what was refused leaves nothing behind."""
+        """Remove the directory if no node was begun: a refused run leaves nothing behind."""
         with suppress(OSError, ConfigError):
             events = read(self.path / "events.jsonl")
             if not self.is_held() and all(event.kind in ("opened", "closed") for event in events):
@@ -110,7 +110,7 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> "Run":
-        """Open an existing run directory. Raises ConfigError where it is none, or is newer."""
+        """Open a run directory. Raises ConfigError if it is not one, is damaged or newer."""
         run = cls(path)
         if not path.is_dir():
             near = [p for p in (Path("runs") / path,) if p.is_dir()]
@@ -125,10 +125,10 @@ class Run:
         _ = run.asked, run.lock
         return run
 
-    # Read once: a run in progress goes on, and ends, as what it began as.
+    # Read once: later edits of the file do not change a run in progress.
     @cached_property
     def asked(self) -> Asked:
-        """``run.toml``. Raises ConfigError where it is damaged, newer, or no more what it was."""
+        """``run.toml``. Raises ConfigError where it is damaged, newer, or has a forbidden edit."""
         file = self.path / "run.toml"
         asked = read_as(Asked, file)
         refuse_edited(asked, self.lock, file)
@@ -141,7 +141,7 @@ class Run:
 
     @cached_property
     def lock_digest(self) -> str:
-        """By which journal and result name ``lock.json``."""
+        """The digest by which journal and result identify ``lock.json``."""
         return digest(read_plain(self.path / "lock.json"))
 
     def refuse_other_lock(self, events: Iterable[Event]) -> None:
@@ -162,7 +162,7 @@ class Run:
 
     @property
     def outcome(self) -> Outcome | None:
-        """The same as far as it is read again, each value checked. Raises ConfigError."""
+        """The fields of ``result.json`` that are read again, each checked. Raises ConfigError."""
         file = self.path / "result.json"
         return read_as(Outcome, file) if file.exists() else None
 
@@ -179,7 +179,7 @@ class Run:
         return {n: seed for n, seed in seeds.items() if isinstance(seed, int)}
 
     def log(self, number: int) -> str:
-        """Return what a node's submission printed: of nodes, and so of the search split, only."""
+        """Return what a node's submission printed on the search split, or ""; never on the test."""
         file = self.node_dir(number) / "stdout.log"
         try:
             return read_plain(file).decode(errors="replace")
@@ -207,7 +207,7 @@ class Run:
         return lock
 
     def refuse_unwritable(self) -> None:
-        """Raise ConfigError where nothing can be written to it: before any work, not after."""
+        """Raise ConfigError if the directory cannot be written to; to be called before any work."""
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise ConfigError(
                 f"{self.path} cannot be written: it is somebody else's, or read-only.",
@@ -221,7 +221,7 @@ class Run:
         except OSError:
             return False
         try:
-            # Shared: of two who look at once neither takes the other for the run.
+            # A shared lock: two processes that check at once must not take each other for the run.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -232,12 +232,12 @@ class Run:
         return False
 
     def ask_to_stop(self, when: When) -> None:
-        """Leave word for whoever works on this run, or next will, to end it well."""
+        """Ask the process that works on this run, now or next, to end it with a result."""
         write_whole(self.path / STOP, f"{when}\n")
 
     @property
     def stop_asked(self) -> When | None:
-        """When the run is to stop, if somebody asked for that. Whatever is no "now" is a "step"."""
+        """When the run is to stop, or None. Everything in the file but "now" means "step"."""
         try:
             with open_plain(self.path / STOP) as file:
                 return "now" if file.read(4).startswith(b"now") else "step"
@@ -246,6 +246,6 @@ class Run:
 
 
 def write_asked(file: Path, asked: Asked) -> None:
-    """Write a request as ``run.toml`` is written."""
-    values = asked.model_dump(mode="json", exclude_none=True)  # TOML knows no null
+    """Write a request in the format of ``run.toml``."""
+    values = asked.model_dump(mode="json", exclude_none=True)  # TOML has no null
     write_whole(file, tomlkit.dumps(values))

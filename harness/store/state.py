@@ -1,7 +1,7 @@
-"""Events in, state out: what a run knows, rebuilt from its journal and nothing else.
+"""Rebuilds the state of a run from the events of its journal and the submissions that they name.
 
-The chain of a journal shows damage, not intent: whoever knows how it is made can write a journal
-that holds any JSON. So its values are checked here as well, and submissions by their hashes.
+The chain of a journal detects damage, not forgery: anybody who knows how it is made can write a
+journal that holds any JSON. So its values are checked here, and submissions by their hashes.
 """
 
 import json
@@ -31,7 +31,7 @@ class State:
     """The tree, and how far the run is. ``final`` is the summary of the test score.
 
     ``shown`` holds, for each node that is being written, the tree as it was when the node was
-    chosen: what its agent sees, be it asked at once or again after a kill.
+    chosen. The agent sees this tree, whether it is asked at once or again after a kill.
     """
 
     tree: Tree
@@ -82,7 +82,7 @@ class State:
             case "opened" if not sensible(data.get("queued_s", 0.0)):
                 raise ValueError("it waited for GPUs for a time that is no number")
             case _:
-                pass  # for people and listings: opened, evaluating, closed
+                pass  # opened, evaluating, closed: only for people and listings
 
 
 def rebuild(
@@ -92,9 +92,9 @@ def rebuild(
     maximize: bool,
     each: Callable[[State], object] = lambda state: None,
 ) -> State:
-    """Return the state after all of ``events``. ``each`` is called after every one of them.
+    """Return the state after all of ``events``. ``each`` is called with the state after each event.
 
-    Raises ConfigError where they are not those of a run, and as ``State.apply`` does.
+    Raises ConfigError where they are not the events of a run, and as ``State.apply`` does.
     """
     state = State(Tree(maximize=maximize))
     try:
@@ -111,7 +111,7 @@ def rebuild(
 
 
 def _check(state: State) -> None:
-    """Raise ValueError, or what else odd values raise, where a state is not one of a run."""
+    """Raise ValueError, or another error that odd values cause, if no run can have this state."""
     nodes, final = list(state.tree), state.final
     if state.finalist is not None or final is not None:
         chosen = [node for node in nodes if node.number == state.finalist]
@@ -133,7 +133,7 @@ def load_files(folder: Path, hashes: dict[str, str]) -> dict[str, str]:
     files: dict[str, str] = {}
     for name, expected in hashes.items():
         file = folder / name
-        # A stranger's journal may name anything: what is outside is not read.
+        # A stranger's journal may name any path: files outside the folder are not read.
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise ConfigError(f"{name!r} in the journal is no file of a submission.")
         try:
@@ -154,9 +154,9 @@ def load_files(folder: Path, hashes: dict[str, str]) -> dict[str, str]:
 
 
 def how_far(events: list[Event], tree: Tree, active_s: float, waiting_s: float = 0.0) -> Progress:
-    """Return how far a run is that was active for so long, final retraining left out.
+    """Return how far a run is after ``active_s`` seconds of active time, without the retraining.
 
-    ``waiting_s``: what evaluations under way have waited for a GPU so far.
+    ``waiting_s``: seconds that the evaluations under way have waited for a GPU so far.
     """
     until = [event.elapsed_s for event in events if event.kind == "finalizing"]
     opened = [event.data for event in events if event.kind == "opened"]

@@ -1,10 +1,10 @@
-"""What the calls of a run leave on disk: one file a call, whole or not at all.
+"""The record of a run's model calls on disk: one file a call, written whole or not at all.
 
     nodes/0007/calls/000.json   what was asked, what came back, what it cost
-    prompts/<sha256>.txt        a system text, kept once however many calls repeat it
+    prompts/<sha256>.txt        a system text, kept once for all calls that use it
 
-No key and no header is ever in them: a client's ``describe`` holds settings only, and of a
-failure its kind is kept, not its words.
+The files never hold an API key or a header: a client's ``describe`` holds settings only, and a
+failure is kept as its kind, without its message. ``harness.agents.calls`` makes the calls.
 """
 
 import json
@@ -24,15 +24,15 @@ from harness.core.asked import FORMAT
 from harness.core.model import Prompt, Reply, Turn, Usage
 
 SHOWN = 160
-"""Characters of a line that are shown where two prompts differ."""
+"""The most characters that are shown of a line in which two prompts differ."""
 
 
 class Divergence(ConfigError):
-    """A question, or what became of its answer, is not what was recorded in its place."""
+    """A prompt, or what was made of its answer, differs from what was recorded in that place."""
 
 
 class Lost(BaseModel):
-    """A call whose process was killed before the answer was on disk: charged at its worst case."""
+    """A try whose answer was cut off, or not on disk at a kill: charged at its worst case."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     sent: str
@@ -41,7 +41,7 @@ class Lost(BaseModel):
 
 
 class Failure(BaseModel):
-    """A call that the provider refused for good. ``error`` is the kind of error."""
+    """A call that failed in the end. ``error`` is the name of the exception's class."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     sent: str
@@ -59,30 +59,30 @@ class Record(BaseModel):
     purpose: str
     hash: str
     describe: dict[str, Any]
-    """The client's settings when it was asked."""
+    """The client's settings when the call was made."""
     system: str
-    """The name of the system text under prompts/, without its ending."""
+    """The name of the system text's file under prompts/, without ``.txt``."""
     turns: tuple[Turn, ...]
     fits: tuple[bool, ...] = ()
-    """What ``Model.fits`` answered between the call before and this one, in order."""
+    """What ``Model.fits`` returned between the previous call and this one, in order."""
     status: Literal["sent", "answered", "failed"]
     sent: str
     worst: Usage
     worst_dollars: float | None
     reply: Reply | None = None
     dollars: float | None = None
-    """What the answer cost, by the price when it came; None where the price is unknown."""
+    """What the answer cost, by the price at that time; None where the price is unknown."""
     answered: str = ""
     replayed: bool = False
     """Whether the answer was read from another run; ``dollars`` is then what it cost there."""
     divergence: str = ""
-    """In a replay that went on live: where and how it had differed."""
+    """In a replay that went on live: where and how it had diverged."""
     lost: tuple[Lost, ...] = ()
     failures: tuple[Failure, ...] = ()
 
 
 class Tape:
-    """The calls on disk of one run."""
+    """The recorded calls of one run."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
@@ -98,7 +98,7 @@ class Tape:
         return read_record(file) if file.exists() else None
 
     def write(self, record: Record, prompt: Prompt) -> None:
-        """Write a call; when this returns no kill can take it, nor an answer a loss of power."""
+        """Write a call. After that no kill can lose it; once answered, no power failure either."""
         text = self.run / "prompts" / f"{record.system}.txt"
         if not text.exists():
             write_whole(text, prompt.system)
@@ -110,7 +110,7 @@ class Tape:
         )
 
     def prompt(self, record: Record) -> Prompt:
-        """Return what a call asked. Raises ConfigError where its system text is damaged."""
+        """Return the prompt of a call. Raises ConfigError where its system text is damaged."""
         file = self.run / "prompts" / f"{record.system}.txt"
         try:
             text = read_plain(file)

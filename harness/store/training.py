@@ -1,7 +1,7 @@
 """How far a training says it is, and how long it has left by our own clock.
 
-Step, total and loss are the submission's claim: shown, and nothing else. So that others see them,
-too, a run keeps them in a small file while it trains.
+Step, total and loss are claims of the submission: they are shown, and used for nothing else. A run
+keeps them in a small file while it trains, so that other processes can show them, too.
 """
 
 import json
@@ -19,10 +19,10 @@ from harness.base.files import read_text, write_whole
 from harness.store.reading import DAMAGE
 
 FILE = ".training.json"
-"""In a run's folder, while it trains. A bundle leaves it out, as everything that has a dot."""
+"""In a run's folder, while it trains. A bundle leaves out all files that begin with a dot."""
 
 EVERY_S = 2.0
-"""How often the file is written, at most."""
+"""The fewest seconds between two writes of the file that only report progress."""
 
 SURE_AFTER = 0.05
 """Share of a training after which its speed is used to guess the time left."""
@@ -34,7 +34,8 @@ MOST_BYTES = 64 << 10
 class Claim:
     """What is shown of one training. ``total`` is 0 where it is not known.
 
-    ``left_s`` is by its speed so far, or all that its limit leaves, where ``at_most`` says so.
+    ``left_s`` is the time left, estimated from the speed so far; with ``at_most`` it is the time
+    left until the limit.
     """
 
     node: Annotated[str, Field(max_length=20)]
@@ -45,7 +46,7 @@ class Claim:
     at_most: bool
 
     def words(self, show: Callable[[float], str]) -> str:
-        """Return it in words; ``show`` puts seconds into words."""
+        """Return the claim in words; ``show`` puts seconds into words."""
         name = f"node {self.node}: " if self.node.isdigit() else self.node and f"{self.node}: "
         of = f" of {self.total:,}" if self.total else ""
         loss = "" if self.loss is None else f", loss {self.loss:.4g}"
@@ -65,10 +66,10 @@ class Training:
     total: int = 0
     loss: float | None = None
     share: float = 0.0
-    """How much of it is done, as far as it says."""
+    """The share that is done, as the submission reports it."""
 
     def take(self, details: dict[str, Any]) -> None:
-        """Take what it says of itself: ``progress`` of ``scorers.request.Observe``."""
+        """Take in the details of a ``progress`` report (``scorers.request.Observe``)."""
         self.step, self.total, self.loss = details["step"], details["total"], details["loss"]
         self.share = details.get("share", self.step / self.total if self.total else 0.0)
 
@@ -83,7 +84,7 @@ class Training:
 
 
 class Notes:
-    """Keeps the claims of a run's trainings in its folder, for whoever watches from outside."""
+    """Keeps the claims of a run's trainings in its folder, for other processes that show them."""
 
     def __init__(self, run: Path) -> None:
         self._file = run / FILE
@@ -91,10 +92,10 @@ class Notes:
         self._queued: set[str] = set()
         self._written = 0.0
         self._lock = threading.Lock()
-        self.close()  # what a killed process left is old
+        self.close()  # a file that a killed process left is outdated
 
     def observe(self, what: str, label: str, details: dict[str, Any]) -> None:
-        """Take note of one thing that happened; see ``harness.core.jobs.Observe``."""
+        """Take note of one event; see ``harness.core.jobs.Observe``."""
         with self._lock:
             if what == "queued":
                 self._queued.add(label)
@@ -127,7 +128,7 @@ class Notes:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """What the file tells: claims, and the labels of what waits for a GPU."""
+    """The content of the file: claims, and the labels of evaluations that wait for a GPU."""
 
     trainings: list[Claim] = field(default_factory=list)
     queued: list[Annotated[str, Field(max_length=20)]] = field(default_factory=list)
@@ -137,7 +138,7 @@ _NOTED = TypeAdapter(Noted)
 
 
 def read(run: Path) -> Noted:
-    """Return what is noted of a run's trainings, as of now; nothing where it cannot be used."""
+    """Return the notes on a run's trainings, as of now; empty notes where they cannot be used."""
     try:
         noted = json.loads(read_text(run / FILE, most=MOST_BYTES))
         age_s = max(0.0, time.time() - float(noted.pop("at")))

@@ -1,8 +1,8 @@
-"""What of a run may change between its first process and its last, and what never may.
+"""Which fields of a run may change between its first process and its last, and which never may.
 
-``run.toml`` and ``lock.json`` lie open on a disk. What was asked for stands in the lock as well,
-and the journal's first line names the lock, so that no result claims what was not done. Each field
-has its rule here, and the same table stands in docs/runs.md.
+Anybody can edit ``run.toml`` and ``lock.json`` on disk. So the lock holds the request as well, and
+the journal's first line holds the lock's digest: no result can claim what was not done. Each field
+has its rule here; docs/runs.md has the same table.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,8 +15,8 @@ from scorers import conditions
 from tasks import hidden
 
 Rule = Literal["fixed", "may rise", "as resolved", "free"]
-"""fixed: as it was. may rise: a budget, which may grow, or go. as resolved: a place; what is found
-there is compared, in the lock. free: decides nothing of what is claimed."""
+"""fixed: may not change. may rise: a budget, which may be raised or removed. as resolved: where
+something is found; the thing itself is compared, in the lock. free: affects no claimed result."""
 
 ASKED: Mapping[str, Rule] = {
     "format": "fixed",
@@ -49,7 +49,7 @@ ASKED: Mapping[str, Rule] = {
     "writing.analyze": "fixed",
     "writing.complexity": "fixed",
 }
-"""Of ``run.toml``, against what the lock holds of it."""
+"""The rules for ``run.toml``, which is compared with the request in the lock."""
 
 LOCKED: Mapping[str, Rule] = {
     "format": "fixed",
@@ -60,7 +60,7 @@ LOCKED: Mapping[str, Rule] = {
     "hidden_key": "fixed",
     "data": "as resolved",
     "scorer": "fixed",
-    "sandbox": "as resolved",  # a run that goes on takes the lock's
+    "sandbox": "as resolved",  # a resumed run uses the lock's
     "image": "fixed",
     "policy": "fixed",
     "agent": "fixed",
@@ -70,13 +70,13 @@ LOCKED: Mapping[str, Rule] = {
     "direction": "fixed",
     "audit_key": "as resolved",  # drawn once
 }
-"""Of ``lock.json``, against what the same names stand for when the run goes on."""
+"""The rules for ``lock.json``, which is compared with what its names resolve to on a resume."""
 
 
 def edited(asked: Asked, lock: Locked) -> str:
-    """Return how ``run.toml`` claims what the run did not begin with; empty if it does not.
+    """Return in words what was edited in ``run.toml`` and may not be; empty if nothing was.
 
-    A lock of before runs kept that says nothing.
+    Also empty for an older lock, which does not hold the request.
     """
     if lock.asked is None or lock.asked == asked:
         return ""
@@ -84,7 +84,7 @@ def edited(asked: Asked, lock: Locked) -> str:
 
 
 def refuse_edited(asked: Asked, lock: Locked, file: object) -> None:
-    """Raise ConfigError naming what was edited in ``run.toml``, then and now."""
+    """Raise ConfigError naming what was edited in ``run.toml``: the values then and now."""
     if changes := edited(asked, lock):
         raise ConfigError(
             f"{file} was edited after the run began, and would claim what was not done.",
@@ -102,7 +102,7 @@ def refuse_other(before: Locked, now: Locked) -> None:
             remedy=hidden.remedy(before.hidden_key),
         )
     for name, rule in LOCKED.items():
-        # What an old lock does not hold was not known then.
+        # A field that an old lock does not hold was not known then.
         if rule != "fixed" or name not in before.model_fields_set:
             continue
         old, new = getattr(before, name), getattr(now, name)
@@ -117,9 +117,10 @@ def refuse_other(before: Locked, now: Locked) -> None:
 
 
 def refuse_other_seed(asked: Asked, trained: Mapping[int, int]) -> None:
-    """Raise ConfigError where nodes were trained with the seeds of another run's seed.
+    """Raise ConfigError if nodes were trained with seeds that do not derive from the run's seed.
 
-    ``trained``: the training seed of each scored node. It tells where an old lock does not.
+    ``trained``: the training seed of each scored node. This also finds an edited seed where an old
+    lock does not hold the request.
     """
     for node, seed in trained.items():
         if seed != derive(asked.seed, "node", node):
@@ -149,7 +150,7 @@ def _flat(asked: Asked) -> dict[str, Any]:
 
 
 def _differences(name: str, old: object, new: object) -> Iterator[str]:
-    """Yield the values that differ, inside of tables those alone."""
+    """Yield the values that differ; for tables only the entries that differ."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in [*old, *(k for k in new if k not in old)]:
             yield from _differences(f"{name}.{key}", old.get(key), new.get(key))

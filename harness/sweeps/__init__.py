@@ -1,1 +1,1 @@
-"""Many runs from one file: expanded, estimated, run side by side, and gone on with."""
+"""Sweeps: many runs from one suite file, which are estimated, run in parallel and resumed."""

@@ -1,8 +1,8 @@
-"""One run as a process of its own: what breaks it breaks no other, and its memory ends with it.
+"""A run as a child process: a crash harms no other run, and its memory is freed when it ends.
 
 A child ends with the sweep, however the sweep ends: the kernel sends it SIGTERM, which a run
-takes for Ctrl-C. It has a process group of its own, so that Ctrl-C at the terminal reaches the
-sweep alone, which then asks its children in turn.
+treats like Ctrl-C. It has a process group of its own, so that Ctrl-C at the terminal reaches only
+the sweep, which then interrupts its children (``harness.sweeps.sweep``).
 """
 
 import ctypes
@@ -20,7 +20,7 @@ _TAIL = 16 << 10
 
 
 class Child:
-    """A started process; what it says goes to the end of ``log``."""
+    """A started process; its standard error is appended to the file ``log``."""
 
     def __init__(self, argv: Sequence[str], log: Path) -> None:
         self._log = log
@@ -52,7 +52,7 @@ class Child:
             with self._log.open("rb") as file:
                 file.seek(max(self._begin, file.seek(0, os.SEEK_END) - _TAIL))
                 lines = clean(file.read(_TAIL).decode(errors="replace"), _TAIL).splitlines()
-        except OSError as error:  # somebody tidied up: its run is none the worse
+        except OSError as error:  # somebody removed the log; the run is not affected
             return f"its log cannot be read: {error.strerror}"
         begins = [n for n, line in enumerate(lines) if line.startswith("error: ")]
         said = lines[begins[-1] :] if begins else lines[-1:]
@@ -60,14 +60,14 @@ class Child:
 
 
 def _tie(parent: int) -> Callable[[], None]:
-    """Return what the child does between fork and exec. Nothing there may import or allocate."""
+    """Return what the child calls between fork and exec. It must not import or allocate."""
     prctl = ctypes.CDLL(None).prctl
 
     def tie() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it has died already, and no signal will come
+        if os.getppid() != parent:  # the parent has died already, so no signal will come
             os._exit(1)
-        # Ignored in whatever a shell put into the background, and then in every child.
+        # A shell makes its background processes ignore SIGINT, and their children inherit that.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     return tie

@@ -1,8 +1,8 @@
-"""What a suite will take, before anything is started: hours, tokens, dollars.
+"""Estimate what a suite will take, before anything is started: hours, tokens, dollars.
 
-From the suite's stated assumptions; where runs of the same task and agent have finished already
-in the runs folder, their measured step replaces the assumed one. A price that nobody knows makes
-the dollars unknown, and so do tokens that the suite does not guess: counted apart, never 0.
+Based on the suite's stated assumptions. If the runs folder has finished runs of the same task,
+profile, agent and policy, their measured step replaces the assumed one. Dollars are unknown where
+a price is unknown, or where the suite guesses no tokens: such runs are counted apart, never as 0.
 """
 
 import heapq
@@ -28,7 +28,7 @@ NOTHING = Tokens(tokens_in=0, tokens_out=0)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step takes: seconds with the writing, of which ``evaluation_s`` to evaluate."""
+    """What one step takes: ``seconds`` with the writing, ``evaluation_s`` for evaluation alone."""
 
     seconds: float
     evaluation_s: float
@@ -37,36 +37,36 @@ class Step:
 
 
 Measured = Mapping[tuple[str, ...], Step]
-"""By task, profile, agent and policy, and by task and profile alone."""
+"""Steps by (task, profile, agent, policy), and by (task, profile)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """One run. ``tokens_in`` has the cached ones too.
+    """What one run will take. ``tokens_in`` includes cached tokens.
 
-    ``tokens_in`` and ``tokens_out`` None: the suite guesses none for its policy. ``dollars`` None:
-    that, or it is ``unpriced``. ``at_least``: its seconds hold no time to write.
+    ``tokens_in`` and ``tokens_out`` are None if the suite guesses none for the policy; ``dollars``
+    is None then, or if the run is ``unpriced``. ``at_least``: ``seconds`` lacks the time to write.
     """
 
     run: Planned
     steps: int
     seconds: float
     gpu_seconds: float
-    """Of them those of evaluations on a GPU: while it writes, a run holds none."""
+    """The part of ``seconds`` that is spent on a GPU: a run holds none while its agent writes."""
     tokens_in: int | None
     tokens_out: int | None
     dollars: float | None
     at_most: float | None
-    """Dollars that the run may spend by its own budget; None without one."""
+    """Dollars that the run's own budget allows; None without one, 0 without a provider."""
     measured: int
     missing: tuple[str, ...]
-    """Why it can be run nowhere today: no such task yet, a model that was shut."""
+    """Why it cannot be run: the task does not exist here yet, or the agent has an ``obstacle``."""
     unpriced: bool = False
     at_least: bool = False
 
 
 def measure(paths: Iterable[Path]) -> Measured:
-    """Return the mean steps of the finished runs; whatever cannot be read is left out."""
+    """Return the mean steps of the finished runs; runs that cannot be read are left out."""
     seen: dict[tuple[str, ...], list[Step]] = defaultdict(list)
     for path in paths:
         try:
@@ -88,7 +88,7 @@ def _step(outcome: Outcome) -> Step | None:
     scored, seconds = outcome.nodes.scored, outcome.seconds
     if not scored:
         return None
-    # What it waited for GPUs is not its own time.
+    # Time that the run waited for GPUs is not counted.
     queued_s = outcome.spent.queued_s if outcome.spent else 0.0
     alone_s = max(seconds["nodes"], seconds["total"] - seconds.get("final", 0.0) - queued_s)
     return Step(alone_s / scored, seconds["nodes"] / scored)
@@ -97,7 +97,7 @@ def _step(outcome: Outcome) -> Step | None:
 def estimate(
     run: Planned, suite: Suite, task: Task | None, measured: Measured, offer: Offer
 ) -> Estimate:
-    """Return what a run will take, and what is missing for it. ``task`` None: not here yet.
+    """Return what a run will take, and what is missing for it. ``task`` is None if not here yet.
 
     Raises ConfigError where the task has no such profile.
     """
@@ -113,12 +113,12 @@ def estimate(
     place = (asked.task, asked.profile)
     step = own = measured.get((*place, asked.agent, asked.policy))
     if step is None:
-        # Another agent's runs tell how long an evaluation takes, not how long this one writes.
+        # Runs of other agents show how long an evaluation takes, not how long this agent writes.
         other = measured.get(place, Step(0.0, evaluation_s))
         step = replace(other, seconds=other.evaluation_s + tokens.write_s)
     wanted = asked.steps or (profile.search_steps if profile else 1)
     wanted = min(wanted, POLICIES.find(asked.policy).most or wanted)
-    # No step begins after the time, and one that has begun is finished; then the final one.
+    # No step begins after the time limit; a step under way is finished; the final one follows.
     steps = min(wanted, max(1, math.ceil(asked.time_s / step.seconds)))
     usage = Usage(
         input_tokens=tokens.tokens_in - tokens.tokens_cached,
@@ -147,10 +147,10 @@ def estimate(
 
 @dataclass(slots=True)
 class Total:
-    """Many runs together: the sums of what is known.
+    """Sums over many runs, of the values that are known.
 
-    ``unpriced`` names the agents that are not in ``dollars``, ``unguessed`` the policies that are
-    in neither tokens nor dollars. ``at_least`` counts the runs whose seconds hold no writing.
+    ``dollars`` leaves out the agents in ``unpriced``; tokens and dollars leave out the policies in
+    ``unguessed``. ``at_least`` counts the runs whose ``seconds`` lack the time to write.
     """
 
     runs: int = 0
@@ -188,14 +188,14 @@ class Total:
 
     @property
     def partial(self) -> bool:
-        """Whether ``dollars`` lacks somebody's."""
+        """Whether ``dollars`` leaves out some agents or policies."""
         return bool(self.unpriced or self.unguessed)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values; null is unknown.
 
-        ``dollars`` is a lower bound where ``unpriced`` names agents; with the tokens also where
-        ``unguessed`` names policies, and hours where ``at_least_runs`` is not 0.
+        ``dollars`` is a lower bound if ``unpriced`` names agents; dollars and tokens are if
+        ``unguessed`` names policies, and hours if ``at_least_runs`` is not 0.
         """
         tokens = bool(self.tokens_in or not self.unguessed)
         return {
@@ -216,9 +216,9 @@ class Total:
 
 
 def wall_s(estimates: Iterable[Estimate], concurrent: int, gpus: int) -> float:
-    """Return the seconds until the last ends, if each starts in order in the first free slot.
+    """Return the seconds until the last run ends, if each in order takes the first free slot.
 
-    ``gpus``: how many share the evaluations; 0 where that is not known.
+    ``gpus``: how many GPUs share the evaluations; 0 if that is not known.
     """
     ends, gpu_seconds = [0.0] * concurrent, 0.0
     for one in estimates:

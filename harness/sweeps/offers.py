@@ -13,9 +13,10 @@ from harness.core.model import Usage
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """An agent's model. ``provider`` is empty for agents without one: they cost nothing.
+    """An agent's model. ``provider`` is empty for agents that call none: they are free.
 
-    ``obstacle`` says why it can never run again (shut), ``unready`` why not here and now.
+    ``obstacle`` says why it cannot run at all (model shut down, agent unknown or broken);
+    ``unready`` says why it cannot run here and now (no key, no address).
     """
 
     provider: str = ""
@@ -24,7 +25,7 @@ class Offer:
     obstacle: str = ""
     unready: str = ""
     own_server: bool = False
-    """Whether it runs wherever somebody serves it, at an address that must be given."""
+    """Whether the model runs on the user's own server, whose address must be given."""
 
 
 FREE = Offer()
@@ -33,7 +34,7 @@ Offers = Callable[[str], Offer]
 
 
 def offer(agent: str) -> Offer:
-    """Return what is known of an agent; one that nobody knows has an obstacle."""
+    """Return what is known of an agent; an unknown agent has an ``obstacle``."""
     if agent.startswith(REPLAY):
         return FREE
     if agent in AGENTS:

@@ -1,4 +1,7 @@
-"""From a suite's file to its runs: what is planned, what it will take, what cannot run here."""
+"""The plan of a sweep: the runs of a suite, what each will take, and which cannot run here.
+
+Nothing is started here: ``harness.sweeps.sweep`` does that.
+"""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -26,7 +29,7 @@ from tasks.spec import all_tasks
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A suite expanded, in the order in which its runs are started."""
+    """The runs of a suite, in the order in which they are started."""
 
     suite: Suite
     file: Path
@@ -37,7 +40,7 @@ class Plan:
 
     @property
     def missing(self) -> dict[Planned, tuple[str, ...]]:
-        """Why runs could be made nowhere today: a task that is not here yet, a shut model."""
+        """Why runs cannot be made: a task that is not here yet, an agent's ``obstacle``."""
         return {one.run: one.missing for one in self.estimates if one.missing}
 
     def without(self, runs: Collection[Planned]) -> "Plan":
@@ -48,7 +51,7 @@ class Plan:
         return replace(self, estimates=kept)
 
     def obstacles(self, gpus: int) -> dict[Planned, tuple[str, ...]]:
-        """Return why runs cannot be made here and now; those that can are not in it."""
+        """Return the runs that cannot be made here and now, each with the reasons."""
         found = {}
         for one in self.estimates:
             why, unready = list(one.missing), self.unready(one.run.asked.agent)
@@ -67,7 +70,7 @@ class Plan:
 
 
 def make_plan(file: Path, runs_dir: Path, offers: Offers = offer) -> Plan:
-    """Read a suite and estimate each of its runs. Raises ConfigError for what can never be run."""
+    """Read a suite and estimate its runs. Raises ConfigError if a value of it is invalid."""
     suite = load(file)
     runs, tasks = list(expand(suite, file.parent)), all_tasks()
     for policy, settings in {(run.asked.policy, run.asked.settings) for run in runs}:
@@ -87,12 +90,12 @@ def make_plan(file: Path, runs_dir: Path, offers: Offers = offer) -> Plan:
 
 
 def by_count(causes: Iterable[str]) -> list[tuple[str, int]]:
-    """Return each cause with how often it is there, the most frequent first."""
+    """Return each cause with its count, the most frequent first."""
     return Counter(causes).most_common()
 
 
 def refuse_obstacles(obstacles: Mapping[Planned, tuple[str, ...]]) -> None:
-    """Raise ConfigError if there are any, naming each with how many runs it concerns."""
+    """Raise ConfigError if there are any obstacles, naming each with its number of runs."""
     if obstacles:
         counts = by_count(chain.from_iterable(obstacles.values()))
         raise ConfigError(
@@ -103,7 +106,7 @@ def refuse_obstacles(obstacles: Mapping[Planned, tuple[str, ...]]) -> None:
 
 
 def refuse_unknown_prices(plan: Plan, max_dollars: float) -> None:
-    """Raise ConfigError where a limit of dollars could not be held."""
+    """Raise ConfigError if a price is unknown, because the dollar limit could not be enforced."""
     unknown = sorted({one.run.asked.agent for one in plan.estimates if one.unpriced})
     if unknown:
         raise ConfigError(

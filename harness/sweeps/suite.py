@@ -1,7 +1,8 @@
 """A suite: a TOML file that names many runs as groups of agents x policies x tasks x seeds.
 
-A planned run's name is made of all that decides what it does, so the directory of that name is
-that run, whoever started it and when. Changing a group makes new runs; old ones are left alone.
+A planned run's name is made from everything that decides what the run does. So a directory of that
+name is that run, no matter who started it and when. Changing a group makes new runs; the old runs
+are left alone.
 """
 
 import hashlib
@@ -40,8 +41,8 @@ class _Strict(BaseModel):
 class Group(_Strict):
     """Runs of every agent with every policy on every task with every seed.
 
-    ``seeds`` is a count, from 0, or a list. ``steps``, ``hours``, ``dollars``, the tokens and
-    ``gpu_hours`` are budgets of one run; ``options`` are more arguments of ``harness run``.
+    ``seeds`` is a count (3 means 0, 1, 2) or a list. ``steps``, ``hours``, ``dollars``, the tokens
+    and ``gpu_hours`` are budgets of one run; ``options`` are more arguments of ``harness run``.
     """
 
     agents: Names
@@ -69,12 +70,12 @@ class Group(_Strict):
 
     @property
     def seed_list(self) -> tuple[int, ...]:
-        """The seeds, one by one."""
+        """The seeds themselves, also where ``seeds`` is a count."""
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
 
 class Tokens(_Strict):
-    """What one step of a policy is assumed to take of a model, for ``--dry-run`` alone."""
+    """Tokens and seconds that a model is assumed to need for one step; only for ``--dry-run``."""
 
     tokens_in: Count
     tokens_cached: Count = 0
@@ -84,10 +85,10 @@ class Tokens(_Strict):
 
 
 class Assumed(_Strict):
-    """What ``--dry-run`` computes with where nothing was measured yet.
+    """What ``--dry-run`` assumes where nothing was measured yet.
 
     An evaluation takes ``share_of_limits`` of the profile's train_s + serve_s, or
-    ``evaluation_s`` where the task is not here.
+    ``evaluation_s`` where the task is not here yet.
     """
 
     share_of_limits: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -96,13 +97,13 @@ class Assumed(_Strict):
 
 
 class Server(_Strict):
-    """Where an agent that runs on one's own GPUs is served."""
+    """The address of the server of an agent that runs on the user's own GPUs."""
 
     base_url: str
 
 
 class Suite(_Strict):
-    """The file. ``defaults`` hold for every group that does not say otherwise."""
+    """The contents of the file. ``defaults`` apply to each group that does not override them."""
 
     format: Literal[1]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")]
@@ -115,7 +116,7 @@ class Suite(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One run of a suite. Its ``name`` is its directory's."""
+    """One run of a suite. ``name`` is the name of its directory."""
 
     name: str
     asked: Asked = field(hash=False)
@@ -124,7 +125,7 @@ class Planned:
 
 
 def load(file: Path) -> Suite:
-    """Read a suite. Raises ConfigError naming what is wrong where."""
+    """Read a suite. Raises ConfigError that says what is wrong and where."""
     try:
         text = read_text(file, follow=True)
         values = tomllib.loads(text)
@@ -159,9 +160,9 @@ def load(file: Path) -> Suite:
 def expand(suite: Suite, beside: Path) -> Iterator[Planned]:
     """Yield every run in the order in which they are started.
 
-    Seeds are outermost, so that a sweep that is cut short has compared all agents on all tasks
-    with fewer seeds; then groups, tasks, agents and policies as listed. ``beside``: the folder that
-    paths in the suite are relative to.
+    Seeds are the outermost loop, so that a sweep that is cut short has still compared all agents
+    on all tasks, with fewer seeds. Then come groups, tasks, agents and policies, as listed.
+    ``beside``: the folder that paths in the suite are relative to.
     """
     seeds = dict.fromkeys(seed for group in suite.groups for seed in group.seed_list)
     for seed in seeds:
@@ -182,7 +183,7 @@ def _asked(
         seed=seed,
         policy=policy,
         profile=group.profile,
-        # What is for another policy of the group is not for this one.
+        # Leave out settings of the other policies of the group.
         settings=tuple(s for s in group.settings if s.partition(".")[0] == policy),
         steps=group.steps or 0,
         time_s=group.hours * 3600,
@@ -199,9 +200,9 @@ def _asked(
 
 
 def _name(group: Group, asked: Asked) -> str:
-    """Return the name of a run's directory: readable, and the same whenever the same is asked.
+    """Return the name of a run's directory: readable, and always the same for the same request.
 
-    Of the group as it stands in the suite: a run is known by it across versions and machines.
+    Its hash covers the group as the suite has it, so that versions and machines agree on the name.
     """
     decides = group.model_dump(mode="json", exclude={"agents", "policies", "tasks", "seeds"})
     ours = [asked.agent, asked.policy, asked.task, asked.seed, decides]

@@ -1,14 +1,14 @@
-"""Runs a suite: each run a child process, so many at once, until none is left to do.
+"""Runs a suite: each run is a child process, ``concurrent`` at once, until none is left to do.
 
-The run directories are the state. Whoever starts the same sweep again goes on with it: finished
-runs are left, begun ones are resumed, and what failed on our side or was refused is tried again.
+The run directories are the only state. The same sweep started again continues: finished runs are
+left alone, begun runs are resumed, and runs that failed or were refused are tried again.
 
 | a child ends with | then |
 |---|---|
-| a result | done, or invalid: never again |
-| 2 | refused: said, not tried again in this sweep |
-| 4 | its provider's runs pause, longer each time; it is tried again |
-| 130 | somebody stopped it: left for the next sweep |
+| a result | done, or invalid: never run again |
+| 2 | refused: reported, not tried again in this sweep |
+| 4 | no run of its provider starts for a while, longer each time; it is tried again |
+| 130, SIGINT, SIGTERM | interrupted: left for the next sweep |
 | anything else | tried again after a while, a few times |
 """
 
@@ -36,9 +36,9 @@ from harness.sweeps.suite import Planned
 State = Literal[
     "waiting",
     "running",
-    "elsewhere",  # held by a process that is no child of ours: waited for
+    "elsewhere",  # held by a process that is not our child; we wait for it
     "done",
-    "invalid",  # ended as it should, without a valid submission
+    "invalid",  # ended normally, without a valid submission
     "refused",
     "failed",
     "interrupted",
@@ -55,21 +55,21 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How failures are met, in seconds. Waiting doubles with each failure in a row."""
+    """How failures are handled; times in seconds. Waits double with each failure in a row."""
 
     retries: int = 2
-    """How often a run is tried again when our side of it broke."""
+    """How often a run is tried again after a fault of the harness or the machine."""
     back_off_s: float = 10.0
     pause_s: float = 300.0
     longest_pause_s: float = 3600.0
     strikes: int = 6
-    """After so many failures, with the pauses between them, a provider is given up."""
+    """After this many failures in a row, with pauses between, a provider's runs start no more."""
     look_s: float = 0.25
 
 
 @dataclass(slots=True)
 class Slot:
-    """One planned run and how it stands. ``limit``: the most dollars that it may spend."""
+    """One planned run and its state. ``limit``: the most dollars that it may spend."""
 
     run: Planned
     path: Path
@@ -79,7 +79,7 @@ class Slot:
     limit: float = 0.0
     spent: float = 0.0
     unpriced: bool = False
-    """Whether ``spent`` lacks calls of unknown price."""
+    """Whether ``spent`` leaves out calls of unknown price."""
     tries: int = 0
     not_before: float = 0.0
     child: Child | None = None
@@ -92,12 +92,12 @@ class Slot:
 
     @property
     def reserved(self) -> float:
-        """Dollars that are spent, or kept for what it may still spend while it runs."""
+        """Dollars that it has spent; while it runs, the most that it may have spent at its end."""
         lives = self.state in ("running", "elsewhere")
         return max(self.spent, self.limit) if lives else self.spent
 
     def look(self) -> Standing:
-        """Return how a begun run stands, as its own files say."""
+        """Read the state of a begun run from its own files; update ``spent``."""
         self.follower = self.follower or Follower(self.path)
         standing = self.follower.look()
         self.spent = standing.dollars or self.spent
@@ -147,7 +147,7 @@ class Sweep:
 
     @property
     def running(self) -> list[Slot]:
-        """The runs that are our children now."""
+        """The runs that are child processes of ours now."""
         return [slot for slot in self.slots if slot.state == "running"]
 
     @property
@@ -161,9 +161,9 @@ class Sweep:
         return self._signals > 0
 
     def run(self) -> None:
-        """Take every run to its end; on Ctrl-C, SIGTERM or a lost terminal stop them all well.
+        """Take every run to its end. On Ctrl-C, SIGTERM or a lost terminal, interrupt all runs.
 
-        The second time they are killed.
+        The second time, kill them.
         """
         handled = 0
         before = {
@@ -205,11 +205,11 @@ class Sweep:
                 slot.child.send(signal.SIGKILL if hard else signal.SIGINT)
 
     def _find(self, slot: Slot) -> None:
-        """Let what is on disk say how a run stands that is no child of ours."""
+        """Set the state of a run from its files on disk. The run is not a child of ours now."""
         slot.state = "waiting"
         try:
             if slot.begun:
-                _ = Run.open(slot.path).asked  # one that was edited since is not what was planned
+                _ = Run.open(slot.path).asked  # raises if run.toml was edited since
             if (outcome := Run(slot.path).outcome) is not None:
                 slot.state = "done" if outcome.valid else "invalid"
                 scores = (outcome.search_score, outcome.score)
@@ -242,7 +242,7 @@ class Sweep:
                 self._find(slot)
 
     def _share(self) -> float | None:
-        """Divide what is left among the runs that have no limit of dollars of their own."""
+        """Divide the dollars left among the runs without a limit of their own; return the share."""
         if self.max_dollars is None:
             return None
         open_slots = [s for s in self.slots if s.state == "waiting" and s.offer.provider]
@@ -280,7 +280,7 @@ class Sweep:
                 slot.state, slot.message = "unaffordable", f"${left:.2f} are left"
 
     def _begin(self, slot: Slot) -> bool:
-        """Start or resume a run. Returns False if something is in its way."""
+        """Start or resume a run. Returns False if something else is in its directory."""
         if slot.begun:
             arguments = ["resume", str(slot.path)]
         else:
@@ -314,7 +314,7 @@ class Sweep:
                     self._say(f"{slot.state}  {slot.path.name}  {slot.message}")
 
     def _went_wrong(self, slot: Slot, code: int) -> None:
-        """Decide about a run that ended without a result."""
+        """Decide what to do with a run that ended without a result."""
         patience = self._patience
         if self.was_stopped or code in STOPPED:
             slot.state = "interrupted"
@@ -334,7 +334,7 @@ class Sweep:
         now, patience = self._now(), self._patience
         provider = self._providers.setdefault(slot.offer.provider, _Provider())
         if provider.paused_until > now:
-            return  # another of its runs has said so
+            return  # another of its runs has started the pause
         pause_s = min(patience.pause_s * 2**provider.strikes, patience.longest_pause_s)
         provider.strikes += 1
         provider.paused_until = now + pause_s
@@ -344,9 +344,9 @@ class Sweep:
 
 
 def _clear_half_made(path: Path) -> bool:
-    """Remove what a run left that was killed while its directory was made; False if it is more.
+    """Remove the directory of a run that was killed while making it; False if it holds more.
 
-    Nobody else makes runs in a sweep's folder: its lock is held, and children die with a sweep.
+    No other process makes runs in a sweep's folder: we hold its lock, and children end with us.
     """
     if not path.exists():
         return True

@@ -1,4 +1,7 @@
-"""A sweep in words: the table of ``--dry-run``, how far it is, and how it ended."""
+"""Texts and JSON about a sweep: the table of ``--dry-run``, its progress, and how it ended.
+
+Nothing is printed here: ``harness.cli.sweep`` does that.
+"""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -20,7 +23,7 @@ NEXT: tuple[State, ...] = (
     "paused",
     "unaffordable",
 )
-"""The states of runs that another sweep of the same suite goes on with."""
+"""The states of runs that another sweep of the same suite continues."""
 
 EXITS: tuple[tuple[int, tuple[State, ...]], ...] = (
     (130, ("interrupted", "waiting", "running", "elsewhere")),
@@ -29,11 +32,11 @@ EXITS: tuple[tuple[int, tuple[State, ...]], ...] = (
     (2, ("refused",)),
     (1, ("unaffordable", "invalid")),
 )
-"""Exit code and the states that cause it, the worst first."""
+"""Exit codes, each with the states that cause it, the worst first."""
 
 
 def exit_code(sweep: Sweep) -> int:
-    """Return the exit code of the worst that happened; 0 if every run is valid."""
+    """Return the exit code of the worst state; 0 if every run is valid."""
     counts = sweep.counts
     return next((code for code, states in EXITS if any(counts[s] for s in states)), 0)
 
@@ -53,7 +56,7 @@ def status_line(sweep: Sweep) -> str:
 
 
 def opening(sweep: Sweep) -> list[str]:
-    """Return what is said before the first run: what is done already, and each one's share."""
+    """Return the lines to print first: the status, and the dollars that a run may spend."""
     text = [f"{status_line(sweep)}; {sweep.concurrent} at once"]
     if sweep.share is not None:
         text.append(f"a run without a limit of its own may spend at most ${sweep.share:.2f}")
@@ -61,7 +64,7 @@ def opening(sweep: Sweep) -> list[str]:
 
 
 def summary(sweep: Sweep, again: str) -> list[str]:
-    """Return how a sweep ended and how to go on; ``again`` is the command."""
+    """Return lines on how a sweep ended; ``again`` is the command that continues it."""
     text = [status_line(sweep)]
     for state in ("refused", "failed", "interrupted", "paused", "unaffordable"):
         causes = by_count(s.message for s in sweep.slots if s.state == state)
@@ -126,7 +129,7 @@ def plan_as_json(plan: Plan, concurrent: int, gpus: int) -> dict[str, Any]:
 
 
 def plan_table(plan: Plan, concurrent: int, gpus: int, max_dollars: float | None) -> list[str]:
-    """Return the table of ``--dry-run``: a line an agent, the sum, and what it rests on."""
+    """Return the table of ``--dry-run``: a line for each agent, the sum, and the basis of both."""
     parts, whole = totals(plan.estimates)
     size = max(len(" ".join(key)) for key in parts)
     head = f"{'agent':{size}}  {'runs':>6} {'steps':>9} {'h/run':>6} {'hours':>8} {'GPU-h':>8}"
@@ -151,7 +154,7 @@ def plan_table(plan: Plan, concurrent: int, gpus: int, max_dollars: float | None
 
 
 def _sum(value: float, least: bool) -> str:
-    """Return a sum in words; ``least``: it lacks what nobody knows. A small one is not 0."""
+    """Return a sum as text; ``least``: it is a lower bound. A small sum is not shown as 0."""
     text = f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
     return f"≥ {text}" if least else text
 

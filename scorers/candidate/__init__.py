@@ -1,1 +1,1 @@
-"""The code of the judge's that enters the sandbox, each file for itself: none imports another."""
+"""The part of the judge's code that enters the sandbox. No file here imports another."""

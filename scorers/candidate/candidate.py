@@ -1,16 +1,16 @@
-"""The serving side of a submission: the only part of the scorer that enters a sandbox.
+"""The serving side of a submission: it runs inside the sandbox and talks to the judge.
 
-It runs in the submission's own process and is therefore *untrusted*: the judge believes
-nothing it says but the logits, and checks their frame. It needs numpy and the standard
-library only, and imports nothing of ours, because it is mounted alone.
+It runs in the submission's own process and is therefore *untrusted*: the judge trusts nothing
+that it sends except the logits, and checks the frame that announces them. It needs only numpy and
+the standard library, and imports no other harness code, because a sandbox does not contain it.
 
-A runner uses it so:
+A runner uses it like this:
 
     link = Link.connect(path)          # before any code of the submission is imported
     link.progress(step, total, loss)   # now and then; shown to the user as a claim
     link.serve(predict, claim={...})   # answers the judge's batches until it says goodbye
 
-The protocol stands in the docstring of ``scorers/wire.py``, the judge's side.
+The docstring of ``scorers/wire.py``, the judge's side, describes the protocol.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ MAX_TEXT = 16_384
 
 
 class Link:
-    """The connection to the judge, with the shared buffer that logits are written to."""
+    """The connection to the judge, and the shared buffer that logits are written to."""
 
     def __init__(self, sock: socket.socket, buffer: mmap.mmap) -> None:
         self._sock = sock
@@ -47,7 +47,7 @@ class Link:
     def connect(cls, path: str) -> "Link":
         """Connect to the judge's socket and take over the buffer it hands out."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # By the folder's descriptor: the path itself may be longer than a socket's may be.
+        # Through the folder's descriptor: the full path may be longer than a socket's path may be.
         folder = os.open(Path(path).parent, os.O_PATH)
         sock.connect(f"/proc/self/fd/{folder}/{Path(path).name}")
         os.close(folder)
@@ -65,11 +65,11 @@ class Link:
         now = time.monotonic()
         if now - self._last_progress >= every_s:
             self._last_progress = now
-            told = loss if -math.inf < loss < math.inf else None  # JSON has no word for it
+            told = loss if -math.inf < loss < math.inf else None  # JSON has no NaN or inf
             self._send_json(PROGRESS, {"step": step, "total": total, "loss": told})
 
     def fail(self, kind: str, text: str) -> None:
-        """Say why the submission cannot be served; the process should exit afterwards."""
+        """Tell the judge why the submission cannot be served; the process should then exit."""
         self._send_json(FAIL, {"kind": kind, "text": text[-MAX_TEXT // 8 :]})
 
     def serve(
@@ -78,12 +78,12 @@ class Link:
         *,
         claim: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Answer batches until the judge says goodbye; return its last words, {"score": …}.
+        """Answer batches until the judge says goodbye; return its BYE message, {"score": …}.
 
-        ``predict`` takes token ids, int32 (rows, length), and returns logits, float32: (rows,
-        classes) of a classifier, (rows, positions, classes) of a language model. A shape in
-        place of an array says that the logits lie in the device buffer that the claim names.
-        ``claim`` is what the submission says of itself.
+        ``predict`` takes token ids, int32 (rows, length), and returns float32 logits: (rows,
+        classes) for a classifier, (rows, positions, classes) for a language model. If it returns
+        a shape instead of an array, the logits are in the device buffer that the claim names.
+        ``claim`` is what the submission reports about itself.
         """
         self._send_json(READY, claim or {})
         while True:
@@ -98,9 +98,9 @@ class Link:
             self._send(LOGITS, sequence, struct.pack("<III", *shape))
 
     def lend(self, data: bytes) -> int:
-        """Lay a file into the buffer, for the judge to take before it asks; return its bytes.
+        """Copy a file into the buffer; return its size in bytes.
 
-        Raises ValueError if it does not fit.
+        The judge reads it before it sends the first batch. Raises ValueError if it does not fit.
         """
         if len(data) > len(self._buffer):
             raise ValueError(
@@ -110,7 +110,7 @@ class Link:
         return len(data)
 
     def _write(self, answer: np.ndarray) -> tuple[int, int, int]:
-        """Put logits into the shared buffer; return their shape, all 0 if they have none."""
+        """Put logits into the shared buffer; return their shape, all 0 if neither 2-D nor 3-D."""
         logits = np.asarray(answer, dtype=np.float32)
         if logits.nbytes <= len(self._buffer):
             room = np.frombuffer(self._buffer, np.float32, count=logits.size)
@@ -120,12 +120,12 @@ class Link:
         return logits.shape if logits.ndim == 3 else (0, 0, 0)
 
     def _send_json(self, kind: int, value: dict[str, Any]) -> None:
-        # The judge takes Unicode only, and a name of a file in an error may be none.
+        # The judge accepts only valid Unicode, and a file name in an error may not be.
         text = json.dumps(value, ensure_ascii=False)
         self._send(kind, 0, text.encode(errors="replace"))
 
     def _send(self, kind: int, sequence: int, body: bytes) -> None:
-        # A judge that has hung up has decided already; there is nobody left to tell.
+        # A judge that has hung up has already decided, so a failed send does not matter.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._sock.sendall(HEADER.pack(MAGIC, kind, 0, sequence, len(body)) + body)
 

@@ -1,9 +1,10 @@
 """The data of the Autoresearch task: a tokenizer, training tokens and the judge's hidden rows.
 
-Documents go to one of six places: training, the submission's own validation, and of each hidden
-split (search, test) the scored rows and the audits. No document, by content, is in two of them.
-What nearly repeats itself between training and a hidden split is measured, not removed: the
-share of the hidden runs of 13 words that stand in the training text is in the manifest.
+Each document goes to one of six places: training, the submission's own validation, and the scored
+rows and the audits of each hidden split (search, test). No two places hold a document with the same
+content. Near-duplicates that are left between training and a hidden split are measured, not
+removed: the manifest gives the share of the hidden text's 13-word runs that also occur in the
+training text. ``sources`` reads the text, and ``splits`` draws the documents.
 """
 
 import os
@@ -32,12 +33,12 @@ HIDDEN: tuple[sources.Hidden, ...] = ("test", "search")
 class Parameters(Strict):
     """What a profile's ``data`` table may hold.
 
-    ``source`` is ``bundled``, ``climbmix`` or a folder. ``length`` is in tokens: a row holds one
-    more. ``rows`` are scored in each hidden split; its audits use documents of at least
-    ``audit_tokens``. ``shards`` counts climbmix's shards of training text; ``max_characters``
-    limits the text (0: all), ``max_document`` a document of a corpus that is not climbmix. Of
-    such a corpus the documents are dropped that share more than ``near_duplicates`` of their runs
-    of 13 words with earlier ones (1: none are).
+    ``source`` is ``bundled``, ``climbmix`` or a folder. ``length`` is in tokens; a row holds one
+    more. In each hidden split ``rows`` rows are scored, and the audits use documents of at least
+    ``audit_tokens`` tokens in all. ``shards`` is the number of climbmix shards for training;
+    ``max_characters`` limits the text (0: all). Two fields are for other corpora than climbmix:
+    ``max_document`` limits the characters of a document, and documents are dropped that share more
+    than ``near_duplicates`` of their 13-word runs with earlier ones (1: none are dropped).
     """
 
     source: str
@@ -72,7 +73,7 @@ class HiddenSplit:
 
 
 def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progress) -> Path:
-    """Make the data folder under ``root`` if it is not there whole, and return it.
+    """Return the data folder under ``root``; make it first if it is missing or incomplete.
 
     Raises ConfigError if ``data`` is wrong, the source cannot be read or is too small, or
     ``root`` cannot be written; InfrastructureError if a download fails.
@@ -90,9 +91,9 @@ def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progr
 
 
 def find_fault(folder: Path, p: Parameters) -> str:
-    """Return why ``folder`` is not the whole data of ``p``, or "" if it is.
+    """Return why ``folder`` does not hold the complete data of ``p``, or "" if it does.
 
-    Sizes and headers are always looked at; contents where that takes under a second.
+    Sizes and headers are always checked; contents where that takes under a second.
     """
     try:
         manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
@@ -103,9 +104,9 @@ def find_fault(folder: Path, p: Parameters) -> str:
             if name.endswith(".npy"):
                 np.load(folder / name, mmap_mode="r")
         return altered(folder, manifest.files)
-    except PermissionError:  # it may be whole: another user's
+    except PermissionError:  # another user's folder, which may be complete
         raise
-    except (OSError, ValueError, EOFError) as error:  # pydantic's are ValueErrors
+    except (OSError, ValueError, EOFError) as error:  # pydantic's errors are ValueErrors
         return f"it cannot be read ({error})"
 
 
@@ -207,7 +208,7 @@ def _draw(
     threads: int,
     progress: Progress,
 ) -> tuple[dict[str, HiddenSplit], list[splits.Document], Iterator[splits.Document]]:
-    """Return the hidden splits, the validation, and what of a single pool is left for training."""
+    """Return the hidden splits, the validation, and a single pool's documents left for training."""
     drawers: dict[int, splits.Drawer] = {}
     for texts in source.hidden.values():
         fresh = encoder.encode(splits.unseen(texts, seen), threads)

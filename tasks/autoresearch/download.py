@@ -1,4 +1,7 @@
-"""Shards of the public climbmix dataset: their names, their address, what a sound one is."""
+"""Shards of the public climbmix dataset: their names, their address, and what makes one valid.
+
+``tasks.download`` does the download itself; ``sources`` decides which shards are used for what.
+"""
 
 import os
 from collections.abc import Sequence
@@ -43,7 +46,7 @@ def fetch(
 
 
 def damage(path: Path) -> str:
-    """Return why ``path`` is no readable parquet file with a column of text, or ""."""
+    """Return why ``path`` is not a readable parquet file with a column ``text``, or "" if it is."""
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
     try:

@@ -1,8 +1,9 @@
-"""How much of the hidden text also stands in the training text: shared runs of 13 words.
+"""Measures how much hidden text also occurs in the training text, by shared runs of 13 words.
 
-A word is a run of letters and digits, in lower case; what stands between words does not count.
-Runs are compared by 64-bit hashes. Of large texts only the runs are kept whose hash falls into
-a fixed fraction, the same on both sides, so that the share is measured on a fair sample.
+A word is a run of letters and digits, in lower case; everything between words is ignored. Runs are
+compared by 64-bit hashes. Of large texts only the runs are kept whose hash falls into a fixed
+fraction, the same for both texts, so that the share is measured on a fair sample. The same runs
+also serve to drop near-duplicates within one corpus.
 """
 
 from collections import deque
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 WORDS = 13
 SAMPLE = 1_000_000
-"""About so many runs of a split are compared at most."""
+"""About how many runs of a split are compared at most."""
 BYTES_AT_ONCE = 4_000_000
 
 Hashes = NDArray[np.uint64]
@@ -50,7 +51,7 @@ def runs(texts: Iterable[str], threads: int = 1) -> Iterator[Hashes]:
 
 
 class Overlap:
-    """Counts which runs of some hidden texts occur in texts that are shown to it later."""
+    """Records which runs of the hidden texts occur in texts that are passed to it later."""
 
     def __init__(self, hidden: Iterable[str], threads: int = 1) -> None:
         parts = list(runs(hidden, threads))
@@ -61,7 +62,7 @@ class Overlap:
         self._seen = np.zeros(len(self._runs), np.bool_)
 
     def look_at(self, hashes: Hashes) -> None:
-        """Note the ``runs`` of training text."""
+        """Record which hidden runs are among ``hashes``, the ``runs`` of training text."""
         if len(self._runs):
             kept = np.sort(self._sample(hashes))
             at = np.minimum(np.searchsorted(self._runs, kept), len(self._runs) - 1)
@@ -82,9 +83,9 @@ class Overlap:
 def without_near_duplicates(
     texts: list[str], most: float, progress: Callable[[int, int], None]
 ) -> list[str]:
-    """Return the texts of whose runs at most the share ``most`` stands in earlier texts returned.
+    """Return the texts of which at most the fraction ``most`` of runs is in earlier texts kept.
 
-    Only one run in eight is looked at. A text without any is kept.
+    Only one run in eight is looked at. A text that has none of these is kept.
     """
     seen: set[int] = set()
     kept = []
@@ -120,8 +121,8 @@ def _runs(raw: bytes) -> Hashes:
     starts, ends = edges[::2], edges[1::2]
     if len(starts) < WORDS:
         return np.zeros(0, np.uint64)
-    # A polynomial hash of each word: prefix sums of byte · RADIX^position, then the position
-    # taken out again, for RADIX is odd and so has an inverse modulo 2^64.
+    # A polynomial hash of each word: a difference of prefix sums of byte · RADIX^position, divided
+    # by RADIX^start. RADIX is odd, so it has an inverse modulo 2^64.
     room = 1 << len(data).bit_length()
     prefix = np.zeros(len(data) + 1, np.uint64)
     np.cumsum(data * _powers(RADIX, room)[: len(data)], out=prefix[1:])
@@ -132,7 +133,7 @@ def _runs(raw: bytes) -> Hashes:
     for i in range(WORDS):
         found = found * np.uint64(RADIX) + words[i : i + count]
     same = document[:count] == document[WORDS - 1 :]
-    # The first word of a later document is the mark between the two.
+    # The mark between two documents counts as the first word of the second.
     same &= data[starts[:count]] != BETWEEN_DOCUMENTS[1]
     return _mix(found[same])
 

@@ -1,13 +1,13 @@
 """A 4-gram model: the reference whose loss the judge subtracts to see small differences.
 
-Interpolated Kneser-Ney with the three discounts of Chen and Goodman (1998): seen n-grams are
-counted a little down, and what that frees goes to the distribution with one token of context
-less, in which a token counts by the number of different tokens that it follows. Every
-distribution sums to one over the vocabulary: the lowest is the uniform one, and each order
-gives away exactly what it took.
+Interpolated Kneser-Ney with the three discounts of Chen and Goodman (1998): the counts of seen
+n-grams are reduced a little, and the probability that this frees goes to the distribution with one
+token of context less. There, a token is weighted by the number of different tokens it follows.
+Every distribution sums to one over the vocabulary: the lowest is the uniform one, and each order
+passes on exactly the probability that it took.
 
-A document begins at BOS and nothing before it informs: tokens before the last BOS of a context
-are read as BOS. An n-gram is one uint64, 16 bits a token, so that counting is sorting.
+A document begins at BOS, and nothing before it counts: tokens before the last BOS of a context are
+read as BOS. An n-gram is one uint64, 16 bits per token, so sorting is enough to count n-grams.
 """
 
 import math
@@ -24,7 +24,8 @@ MAX_TRAIN_TOKENS = 50_000_000
 QUERIES_AT_ONCE = 4_000_000
 BITS = np.uint64(16)
 GRAIN = 2.0**-16
-"""Log-probabilities are multiples of it: machines whose logarithms differ in the last bit agree."""
+"""Log-probabilities are rounded to multiples of it, so that machines agree whose logarithms differ
+in the last bit."""
 FALLBACK_DISCOUNT = 0.75
 """For counts too few to estimate a discount from."""
 
@@ -38,13 +39,13 @@ class Level:
     continuations (how many different tokens they follow), for use under a higher order."""
 
     grams: Keys  # (n,) sorted
-    shares: NDArray[np.float32]  # (2, n) what a gram's last token gets for itself
+    shares: NDArray[np.float32]  # (2, n) discounted probability of a gram's last token
     contexts: Keys  # (m,) sorted
-    left: NDArray[np.float32]  # (2, m) what goes to the order below
+    left: NDArray[np.float32]  # (2, m) probability passed to the order below
 
     @classmethod
     def of(cls, grams: Keys, counts: Floats, continuations: Floats) -> Self:
-        """Build the level of sorted, different ``grams``."""
+        """Build the level of ``grams``, which are sorted and distinct."""
         above = grams >> BITS
         starts = np.flatnonzero(np.concatenate(([True], above[1:] != above[:-1])))
         sizes = np.diff(np.append(starts, len(grams)))
@@ -61,7 +62,7 @@ class Level:
         return cls(grams, shares, above[starts], left)
 
     def interpolate(self, keys: Keys, lower: Floats) -> tuple[Floats, Floats]:
-        """Return the probabilities of ``keys`` by counts and by continuations, over ``lower``."""
+        """Return the probabilities of ``keys`` by counts and by continuations, using ``lower``."""
         order = np.argsort(keys)  # neighbouring searches then share the cache
         sorted_keys = keys[order]
         found, at = _find(self.grams, sorted_keys)
@@ -110,7 +111,7 @@ class NgramReference:
 
 
 def train(tokens: NDArray[np.uint16], vocabulary: int, bos: int) -> NgramReference:
-    """Return the model of the first 50 million of ``tokens`` (n,), each document after BOS."""
+    """Return the model of the first 50 million of ``tokens`` (n,); documents begin with BOS."""
     tokens = tokens[:MAX_TRAIN_TOKENS]
     keys = np.sort(keys_of(tokens, bos, 0, len(tokens)))
     levels: list[Level] = []
@@ -120,10 +121,10 @@ def train(tokens: NDArray[np.uint16], vocabulary: int, bos: int) -> NgramReferen
         if longer is None:
             continuations = counts
         else:
-            # The same n-grams again, for each of them has a token before it, if only a made-up BOS.
+            # The same n-grams again: each has a token before it, even if only an assumed BOS.
             _, different = _runs(np.sort(longer & _mask(k)))
             first = grams >> (BITS * np.uint64(k))
-            # Nothing but BOS stands before BOS, so its continuations would all be one.
+            # Only BOS precedes BOS, so an n-gram that begins with BOS would have one continuation.
             continuations = np.where((first == bos) & (k > 0), counts, different)
         levels.append(Level.of(grams, counts, continuations))
         longer = grams
@@ -135,7 +136,7 @@ def train(tokens: NDArray[np.uint16], vocabulary: int, bos: int) -> NgramReferen
 def bits_per_byte(
     log_p: NDArray[np.float32], targets: NDArray[np.uint16], token_bytes: NDArray[np.int32]
 ) -> float:
-    """Return the score of ``log_p`` for ``targets`` (same shape): special targets do not count."""
+    """Return the bits-per-byte of ``log_p`` for ``targets`` (same shape), special ones left out."""
     size = token_bytes[targets]
     nats = -float(log_p[size > 0].astype(np.float64).sum())
     return nats / (math.log(2) * int(size.sum()))
@@ -160,7 +161,7 @@ def _mask(k: int) -> np.uint64:
 
 
 def _runs(keys: Keys) -> tuple[Keys, Floats]:
-    """Return the different values of sorted ``keys`` and how often each stands there."""
+    """Return the distinct values of the sorted ``keys`` and how often each occurs."""
     starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
     return keys[starts], np.diff(np.append(starts, len(keys))).astype(np.float64)
 
@@ -171,7 +172,7 @@ def _find(table: Keys, sorted_keys: Keys) -> tuple[NDArray[np.bool_], NDArray[np
 
 
 def _discounts(weights: Floats) -> Floats:
-    """Return how much counts of 1, 2 and more give away, by Chen and Goodman's estimate."""
+    """Return the discounts of counts of 1, 2, and 3 or more, by Chen and Goodman's estimate."""
     n1, n2, n3, n4 = (float((weights == c).sum()) for c in range(1, 5))
     discounts = [FALLBACK_DISCOUNT] * 3
     if min(n1, n2, n3, n4) > 0:

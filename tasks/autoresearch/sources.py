@@ -23,7 +23,7 @@ Hidden = Literal["search", "test", "val"]
 
 BUNDLED = Path(__file__).parent / "corpus" / "corpus.jsonl.xz"
 HIDDEN_SHARE = 0.4
-"""Most of a corpus, in characters, that the hidden splits may take."""
+"""Largest share of a corpus, in characters, that the hidden splits may take."""
 FILE_DOCUMENT = 10_000
 """Characters: a longer text file is cut into several documents."""
 SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
@@ -31,19 +31,19 @@ SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
 VALIDATION_SHARD = download.LAST_SHARD
 SEARCH_SHARDS = (6540, 6538)
 TEST_SHARDS = (6541, 6539)
-"""Climbmix shards of the hidden splits. The public validation shard, 6542, is none of them:
+"""Climbmix shards of the hidden splits. The public validation shard, 6542, is not one of them:
 authors have seen it, so it is the submission's own validation."""
 MAX_TRAIN_SHARDS = min(*SEARCH_SHARDS, *TEST_SHARDS)
 SHARD_CHARACTERS, SHARD_TOKENS = 250_000_000, 50_000_000
-"""What a shard holds at the least."""
+"""What a shard holds at least."""
 
 
 @dataclass(frozen=True)
 class Source:
     """Documents of one corpus. ``hidden`` are iterators, consumed as splits draw from them.
 
-    ``one_pool`` says that the hidden iterators are the same one and that what no split needed
-    of it is training text; ``train_characters`` is about how much ``train`` gives.
+    If ``one_pool``, the hidden iterators are one and the same, and documents that no split needs
+    become training text. ``train_characters`` is about how many characters ``train`` gives.
     """
 
     hidden: dict[Hidden, Iterator[str]]
@@ -77,8 +77,8 @@ def pool(
     """Return the documents of ``bundled`` or of a folder, and how many duplicates were dropped.
 
     Documents are in the order of their fingerprints. Only the first ``max_characters`` of the
-    source are read (0: all), and documents longer than ``max_document`` characters are cut (0:
-    only text files are, at 10,000). Raises ConfigError naming a file that cannot be read.
+    source are read (0: all), and documents longer than ``max_document`` characters are cut (0: only
+    text files are cut, at 10,000). Raises ConfigError naming a file that cannot be read.
     """
     texts = _bundled() if source == "bundled" else _folder(Path(source), max_document, progress)
     found: dict[bytes, str] = {}
@@ -110,8 +110,8 @@ def open_climbmix(
 ) -> Source:
     """Return climbmix after downloading ``shards`` shards of training text and the hidden ones.
 
-    ``hidden_tokens`` is what each hidden split needs; it decides on the number of its shards.
-    Raises ConfigError for a wrong number of shards, and what ``download.fetch`` raises.
+    ``hidden_tokens`` is what each hidden split needs; it decides how many shards each gets. Raises
+    ConfigError for a wrong number of shards, and what ``download.fetch`` raises.
     """
     if not 1 <= shards <= MAX_TRAIN_SHARDS:
         raise ConfigError(
@@ -249,7 +249,7 @@ def _json_lines(path: Path) -> Iterator[str]:
 
 
 def parquet_texts(path: Path) -> Iterator[str]:
-    """Yield the column ``text`` of a parquet file, group by group. Raises ConfigError naming it."""
+    """Yield the column ``text`` of a parquet file, by group. Raises ConfigError naming the file."""
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
     fault = download.damage(path)
@@ -283,7 +283,7 @@ def _shard(path: Path) -> Iterator[str]:
 
 
 def _whole(text: str) -> str:
-    """Replace lone surrogates, which JSON can spell but UTF-8 cannot."""
+    """Replace lone surrogates, which JSON can express but UTF-8 cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

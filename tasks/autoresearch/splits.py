@@ -17,7 +17,7 @@ from tasks.packing import pack
 Document = tuple[str, Tokens]
 
 SPARE = 1.1
-"""So many times the tokens of the rows are drawn at first: packing crops some of them."""
+"""At first, this many times the tokens of the rows are drawn, because packing crops some."""
 
 
 class TooSmall(Exception):
@@ -71,7 +71,7 @@ def draw_documents(drawer: Drawer, tokens: int) -> list[Document]:
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows uint16 (rows, capacity), the documents in them, and those drawn in vain."""
+    """Rows uint16 (rows, capacity), the documents in them, and the drawn documents in no row."""
 
     rows: Tokens
     used: list[Document]
@@ -81,8 +81,8 @@ class Packed:
 def draw_rows(drawer: Drawer, rows: int, capacity: int, seed: int) -> Packed:
     """Pack documents into ``rows`` rows of ``capacity`` tokens, as the public loader packs.
 
-    Documents are drawn until they fill enough rows; of these ``rows`` are chosen at random, for
-    a buffer that has just been filled gives other rows than one long in use. Raises TooSmall.
+    Documents are drawn until they fill enough rows. ``rows`` of these are chosen at random, because
+    a buffer that has just been filled gives different rows from one long in use. Raises TooSmall.
     """
     found: list[Document] = []
     need = SPARE * rows * capacity
@@ -114,7 +114,7 @@ def draw_rows(drawer: Drawer, rows: int, capacity: int, seed: int) -> Packed:
 
 
 class TokenFile:
-    """Writes documents to a one-dimensional uint16 ``.npy`` file as they come, any number.
+    """Writes any number of documents to a one-dimensional uint16 ``.npy`` file, as they come.
 
     numpy leaves room in the header for a longer shape, so the header is written again at the
     end, in place. ``starts`` are the documents' offsets.
@@ -157,7 +157,7 @@ def write_documents(
 ) -> Iterator[str]:
     """Write ``{prefix}tokens.npy`` and ``{prefix}starts.npy``, yielding the texts on the way.
 
-    ``progress`` is told how many million characters are done.
+    ``progress`` is called with the number of million characters done.
     """
     characters = 0
     with TokenFile(folder / f"{prefix}tokens.npy") as file:
@@ -177,7 +177,7 @@ def concatenated(documents: list[Document]) -> tuple[Tokens, NDArray[np.int64]]:
 
 
 def hidden_tokens(rows: int, capacity: int, audit_tokens: int) -> int:
-    """Return about how many tokens of text one hidden split uses up, croppings included.
+    """Return about how many tokens of text one hidden split uses up, cropped ones included.
 
     The public loader is reported to lose 35 % of its tokens to cropping.
     """

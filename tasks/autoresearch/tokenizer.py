@@ -43,7 +43,7 @@ BYTES = 256
 
 MAX_DOCUMENT_CHARACTERS = 10_000
 MAX_CHARACTERS = 1_000_000_000
-"""What the tokenizer is trained on: the beginning of each document, and so much in all."""
+"""Limits of the tokenizer's training text: the beginning of each document, and the total."""
 
 ENCODE_AT_ONCE = 256
 """Documents handed to the threads together."""
@@ -97,7 +97,7 @@ class Tokenizer:
     def encode(self, texts: Iterable[str], threads: int) -> Iterator[tuple[str, Tokens]]:
         """Yield every text with its tokens, BOS first, in order; texts are drawn lazily.
 
-        What looks like a special token in a text is encoded as the text that it is.
+        Text that looks like a special token is encoded as ordinary text.
         """
         source = iter(texts)
         with ThreadPoolExecutor(threads) as pool:
@@ -141,9 +141,9 @@ class Tokenizer:
 
 
 def train(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """Return the tokenizer of ``vocabulary`` ids that ``texts`` give.
+    """Train a tokenizer of ``vocabulary`` ids on ``texts``, and return it.
 
-    Raises ConfigError if they hold too few different words for so many merges.
+    Raises ConfigError if they hold too few different words for that many merges.
     """
     import rustbpe  # type: ignore[import-untyped]
 

@@ -1,8 +1,8 @@
-"""What a mechanism costs: time and memory of training passes by the length of the row.
+"""Measures what a mechanism costs: time and memory of training passes by the length of the row.
 
-``measure`` asks a worker, this file run as a program, which alone imports torch: a mechanism that
-takes all memory takes the worker with it and nothing else. Only for the gallery: a submission is
-run in a sandbox.
+``measure`` sends requests to a worker process, which runs this file as a program. Only the worker
+imports torch: a mechanism that takes all memory ends the worker and nothing else. This is for
+mechanisms of the gallery only; a submission is run in a sandbox, which this file does not do.
 """
 
 import contextlib
@@ -25,15 +25,15 @@ from harness.base.errors import ConfigError, InfrastructureError
 from tasks.lra.gallery import load
 
 ROOT = Path(__file__).parents[2]
-VOCABULARY, CLASSES = 257, 10  # bytes: the tree is the even one
+VOCABULARY, CLASSES = 257, 10  # ids of bytes; the tree mechanism then uses its even tree
 
-# One block, at the width of lra/listops at the paper profile, or at what a CPU does in seconds.
+# One block: on a GPU as wide as lra/listops at the paper profile, on a CPU what takes seconds.
 SIZES: dict[str, dict[str, int]] = {
     "cuda": {"dim": 512, "heads": 8, "mlp_dim": 1024, "depth": 1, "tokens": 32_768},
     "cpu": {"dim": 64, "heads": 4, "mlp_dim": 128, "depth": 1, "tokens": 4096},
 }
 LENGTHS = {"cuda": (512, 1024, 2048, 4096, 8192, 16_384), "cpu": (256, 512, 1024, 2048)}
-SECONDS = {"cuda": 0.3, "cpu": 0.5}  # of repetitions a cell, after the warm-up
+SECONDS = {"cuda": 0.3, "cpu": 0.5}  # of repetitions per cell, after the warm-up
 REPEATS = 3, 50  # at least and at most
 LONGEST_S = 300.0
 MAX_LENGTH = 1 << 20
@@ -42,9 +42,9 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One mechanism at one length: a training step's passes over ``rows`` rows, or why not.
+    """One mechanism at one length: a training step's passes over ``rows`` rows, or ``failure``.
 
-    Milliseconds are medians; ``peak_mb`` is the most held at once beyond the model and its input.
+    Milliseconds are medians; ``peak_mb`` is the most memory held at once beyond model and input.
     """
 
     mechanism: str
@@ -69,7 +69,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where the cells were measured, as the worker says."""
+    """Where the cells were measured, as the worker reports."""
 
     device: str
     name: str
@@ -108,9 +108,9 @@ def measure(
     """Yield the machine, then every cell as it is measured, shorter rows first.
 
     ``lengths`` and ``device`` default to what fits the machine. ``progress`` is called with the
-    cells done, those in all, and the one that begins. A cell that takes longer than ``longest_s``
-    ends as "timeout"; after "oom" or "timeout", longer rows of that mechanism are not tried.
-    Raises ConfigError where there is no such device, InfrastructureError without torch.
+    number of cells done, the number in all, and the cell that begins. A cell that takes longer than
+    ``longest_s`` ends as "timeout"; after "oom" or "timeout", longer rows of that mechanism are not
+    tried. Raises ConfigError if the device is missing, InfrastructureError without torch.
     """
     worker = Worker(device)
     try:
@@ -140,14 +140,14 @@ def measure(
 
 
 class Worker:
-    """The process that measures; one request at a time."""
+    """The process that measures; it handles one request at a time."""
 
     def __init__(self, device: str | None) -> None:
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in close()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tasks.lra.bench"], cwd=ROOT, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log,
-            start_new_session=True,  # Ctrl-C is the parent's to handle
+            start_new_session=True,  # only the parent handles Ctrl-C
         )  # fmt: skip
         hello = self._exchange({"device": device})
         if hello is None:
@@ -167,7 +167,7 @@ class Worker:
         return self.process.poll() is None
 
     def ask(self, cell: Cell, longest_s: float) -> Cell:
-        """Return the cell measured, or with what went wrong."""
+        """Return the cell with its measurements, or with ``failure``."""
         late = threading.Event()
 
         def stop() -> None:
@@ -175,7 +175,7 @@ class Worker:
             self.process.kill()
 
         timer = threading.Timer(longest_s, stop)
-        timer.daemon = True  # Ctrl-C may come before the try, and the exit waits for no daemon
+        timer.daemon = True  # Ctrl-C may come before the try; a daemon does not delay exit
         try:
             timer.start()
             reply = self._exchange(asdict(cell))
@@ -184,7 +184,7 @@ class Worker:
         if reply is not None:
             return replace(cell, **reply)
         code = self.process.wait()
-        # A kill that is not ours is the kernel's, for want of memory.
+        # A kill that is not ours comes from the kernel, because memory ran out.
         failure = "timeout" if late.is_set() else "oom" if code == -9 else self._last_words()
         return replace(cell, failure=failure)
 
@@ -198,7 +198,7 @@ class Worker:
                     pipe.close()
 
     def _exchange(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """Send one line and return the answer, None if there is none."""
+        """Send one line and return the reply, or None if there is none."""
         assert self.process.stdin is not None  # noqa: S101
         assert self.process.stdout is not None  # noqa: S101
         try:
@@ -217,11 +217,11 @@ class Worker:
 
 
 def answer(replies: TextIO) -> None:
-    """Be the worker: read a request a line, write a reply a line, until there is no more."""
+    """Run as the worker: read a request per line, write a reply per line, until the input ends."""
     import torch
 
     with contextlib.suppress(AttributeError, OSError):
-        # Whoever asks may be killed in the middle of minutes of work that nobody wants any more.
+        # If the parent is killed, end too: nobody wants the rest of minutes of work.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     device = json.loads(sys.stdin.readline())["device"]
     if device is None:
@@ -252,7 +252,7 @@ def answer(replies: TextIO) -> None:
 
 
 def passes(name: str, length: int, rows: int, device: str) -> dict[str, float]:
-    """Measure one encoder of one block: medians of the passes, and the peak."""
+    """Measure an encoder of one block: return the medians of its passes, and the peak memory."""
     import torch
 
     torch.manual_seed(0)
@@ -301,9 +301,9 @@ def passes(name: str, length: int, rows: int, device: str) -> dict[str, float]:
 
 
 def clock(device: str) -> tuple[Callable[[], Any], Callable[[Any, Any], float]]:
-    """Return what marks a moment, and the milliseconds between two marks.
+    """Return a function that marks a moment, and one for the milliseconds between two marks.
 
-    On a GPU the device's own events: marking does not make it wait, the last reading does.
+    On a GPU the marks are CUDA events: marking does not wait for the device, reading them does.
     """
     if device == "cpu":
         return time.perf_counter, lambda start, end: float(end - start) * 1e3
@@ -324,7 +324,7 @@ def clock(device: str) -> tuple[Callable[[], Any], Callable[[Any, Any], float]]:
 def held(device: str, reset: bool = False) -> int | None:
     """Return the most bytes held since the last reset; after ``reset``, what is held now.
 
-    On a CPU the process's resident memory, which Linux alone tells: None elsewhere.
+    On a CPU this is the process's resident memory, which only Linux reports; None elsewhere.
     """
     import torch
 
@@ -335,7 +335,7 @@ def held(device: str, reset: bool = False) -> int | None:
         return torch.cuda.max_memory_allocated()
     try:
         if reset:
-            # What the allocator keeps for later would hide what the next pass takes.
+            # Memory that the allocator keeps for reuse would hide what the next pass takes.
             with contextlib.suppress(AttributeError, OSError):
                 ctypes.CDLL(None).malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")
@@ -347,6 +347,6 @@ def held(device: str, reset: bool = False) -> int | None:
 
 
 if __name__ == "__main__":
-    # What a mechanism or the compiler prints is not an answer.
+    # stdout is for replies only, and a mechanism or the compiler may print.
     replies, sys.stdout = sys.stdout, sys.stderr
     answer(replies)

@@ -1,7 +1,7 @@
-"""The gallery: reference mechanisms that are a valid ``model.py`` for every Long Range Arena task.
+"""The gallery: reference mechanisms, each a valid ``model.py`` for every Long Range Arena task.
 
 Each is one file under ``designs/``. A task names those it wants in ``task.toml``; a file of that
-name in the task's own ``designs/`` goes first.
+name in the task's own ``designs/`` takes precedence.
 """
 
 import importlib.util
@@ -28,13 +28,13 @@ NAMES = (
     "mega",
     "tree",
 )
-"""From attention by way of its approximations to recurrences; the order of every table."""
+"""From attention through its approximations to recurrences; all tables have this order."""
 
 GALLERY: Mapping[str, Path] = MappingProxyType({name: FOLDER / f"{name}.py" for name in NAMES})
 
 
 def source_of(name: str) -> Path:
-    """Return the file of that mechanism. Raises ConfigError naming the nearest one."""
+    """Return the file of that mechanism. Raises ConfigError naming the most similar one."""
     if name not in GALLERY:
         raise ConfigError(
             f"The gallery has no mechanism {name!r}.", remedy=did_you_mean(name, list(NAMES))
@@ -46,7 +46,7 @@ def source_of(name: str) -> Path:
 def load(name: str) -> ModuleType:
     """Import that mechanism's file, as the shell does, and return it as a module.
 
-    Torch is imported with it.
+    This also imports torch.
     """
     path = source_of(name)
     spec = importlib.util.spec_from_file_location(f"gallery_{name}", path)

@@ -1,7 +1,8 @@
-"""What the tasks on pixels share: images as rows of grey values, and a baseline of no learning.
+"""What the tasks on pixels share: images as rows of grey values, and a simple baseline.
 
 A grey value is its own id, so 0 is black and not padding: the manifest's ``padded`` is 0, and the
-mask that a model is given is True everywhere. Long Range Arena masks black pixels as padding.
+mask that a model is given is True everywhere. Long Range Arena, unlike us, masks black pixels as
+padding.
 """
 
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ def pixel_rows(
 
 
 def nearest_mean(splits: Mapping[str, Split], classes: int) -> dict[str, float]:
-    """Return what naming the class whose mean image is nearest scores."""
+    """Return the accuracy of predicting the class whose mean training image is nearest."""
     pixels, labels = splits["train"]
     means = np.stack(
         [

@@ -1,7 +1,7 @@
 """What the prepared data of all LRA tasks have in common: rows of token ids, and their labels.
 
 A split is ``tokens.npy`` (rows, width) and ``labels.npy`` (rows,). Ids are uint8 where the
-vocabulary allows it, else int16: this is also how they lie on a GPU.
+vocabulary allows it, else int16; they keep this type on a GPU.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,11 +29,11 @@ P = TypeVar("P", bound=Strict)
 
 @dataclass(frozen=True)
 class Rows:
-    """All that is written of a data set.
+    """What a data set is written from.
 
     ``shape`` holds length, vocabulary and classes; ``documents`` = 2 says that a row is two
-    documents of that length, one after the other; ``padded`` = 0 that no id means padding.
-    ``facts`` are what is worth knowing of the source, ``baselines`` scores without learning.
+    documents of that length, one after the other; ``padded`` = 0 says that no id means padding.
+    ``facts`` are worth knowing about the source, ``baselines`` are scores of simple guesses.
     """
 
     splits: Mapping[str, Split]
@@ -69,10 +69,10 @@ def prepare_rows(
     identity: str = "",
     key: HiddenKey | None = None,
 ) -> Path:
-    """Return the data folder under ``root``, after writing what ``make`` returns if need be.
+    """Return the data folder under ``root``; if it is missing or incomplete, write ``make``'s rows.
 
-    ``identity`` changes when the source's content may have changed; ``key`` is what the hidden
-    rows are drawn with. Raises ConfigError where ``root`` cannot be written, and what ``make``
+    ``identity`` changes when the source's content may have changed; with ``key`` the rows of search
+    and test are drawn. Raises ConfigError where ``root`` cannot be written, and what ``make``
     raises.
     """
     wanted = parameters.model_dump()
@@ -121,7 +121,7 @@ def _arrays(rows: Rows) -> Arrays:
 
 
 def majority(splits: Mapping[str, Split], classes: int) -> dict[str, float]:
-    """Return what always naming the commonest training label scores on search and test."""
+    """Return search and test accuracy of always predicting the most common training label."""
     commonest = int(np.bincount(splits["train"][1], minlength=classes).argmax())
     return by_split("majority", splits, lambda tokens: np.full(len(tokens), commonest))
 

@@ -26,7 +26,7 @@ RELEASE = Remote(
 )
 """Long Range Arena's own archive: 8.2 GB, 18.6 GB unpacked. No checksum of it is published."""
 RELEASE_FOLDERS = ("lra_release/lra_release", "lra_release", ".")
-"""Where its folders may stand. The inner one first: the outer pathfinder128 is a broken copy
+"""Where the archive's folders may be. The inner one first: the outer pathfinder128 is a broken copy
 (google-research/long-range-arena, issue 38)."""
 
 
@@ -74,11 +74,11 @@ def download(remote: Remote, root: Path, progress: Progress, *, what: str = "") 
 
 @contextmanager
 def naming(path: Path, remedy: str = "") -> Iterator[None]:
-    """Turn what reading ``path`` raises into a ConfigError that names it."""
+    """Turn errors in reading ``path`` into a ConfigError that names the file."""
     try:
         yield
     except (OSError, EOFError, ValueError, tarfile.TarError) as error:
-        # zlib.error is none of these: gzip turns what it can into them, tarfile the rest.
+        # zlib.error is not listed: gzip and tarfile convert what they can, ``members`` the rest.
         raise ConfigError(
             f"{path} cannot be read.",
             cause=str(error) or type(error).__name__,
@@ -89,7 +89,7 @@ def naming(path: Path, remedy: str = "") -> Iterator[None]:
 def members(
     archive: Path, wanted: Callable[[str], bool], progress: Progress, total: int
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, content) of the regular files of a tar archive whose name is ``wanted``.
+    """Yield (name, content) of the regular files of a tar archive whose name ``wanted`` accepts.
 
     Nothing is written to disk. ``total`` is about how many there are. Raises ConfigError.
     """

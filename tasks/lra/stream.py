@@ -1,4 +1,4 @@
-"""Random numbers that a seed fixes for good.
+"""Random numbers that depend on the seed alone, and on no version of numpy.
 
 They come from the raw PCG64 stream, which numpy promises never to change, unlike the methods of
 its Generator.
@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 
 
 class Stream:
-    """A stream of random numbers that is the same for a seed under every numpy."""
+    """A stream of random numbers that is the same for a seed under every version of numpy."""
 
     def __init__(self, *seed: int) -> None:
         self._bits = np.random.PCG64(seed)

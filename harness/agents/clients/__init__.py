@@ -1,4 +1,4 @@
-"""Clients of providers' APIs. Nothing heavy is imported before ``make_client`` is called."""
+"""Makes the clients of providers' APIs. SDKs are imported only when ``make_client`` is called."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from harness.core.writing import Settings
 __all__ = ["make_client"]
 
 NO_KEY = "none"
-"""What a server of one's own is sent where no key is set: the SDKs insist on one."""
+"""Sent as the key to a user's own server if no key is set: the SDKs insist on a key."""
 
 _SDKS = re.compile(r"(OPENAI|AZURE_OPENAI|ANTHROPIC)_")
 _ambient = threading.Lock()
@@ -33,8 +33,8 @@ def make_client(
 ) -> Client:
     """Return the client of a model. Nothing is sent; ``check()`` tries the key.
 
-    Raises ConfigError: a model that its provider has shut, a setting that it does not take, a
-    key that is not there, an SDK that is not installed.
+    Raises ConfigError if the provider has shut the model, the model does not take a setting, the
+    key is missing or malformed, or the SDK is not installed.
     """
     settings, patience = settings or Settings(), patience or Patience()
     check_settings(entry, settings)
@@ -58,11 +58,11 @@ def make_client(
 
 @contextmanager
 def _nothing_ambient() -> Iterator[None]:
-    """Hide what the SDKs read from the environment as they are imported and made.
+    """Hide the environment variables that the SDKs read when they are imported and created.
 
-    Organisation, project and headers set for another tool (a whole ``Authorization`` among them)
-    would go to whatever server a run names, and a log of every prompt to the screen. The SDKs
-    have no switch for it.
+    Otherwise organisation, project and headers set for another tool (even ``Authorization``) would
+    go to the server that a run names, and a log of every prompt would go to the screen. The SDKs
+    have no option to turn this off.
     """
     with _ambient:
         hidden = {name: os.environ.pop(name) for name in list(os.environ) if _SDKS.match(name)}
@@ -73,7 +73,7 @@ def _nothing_ambient() -> Iterator[None]:
 
 
 def _check_alive(entry: Entry, settings: Settings, on: date) -> None:
-    """Refuse a model that is gone, unless another server is said to have it."""
+    """Refuse a model that its provider has shut, unless the run names another server."""
     if settings.base_url is None and entry.retires is not None and entry.is_shut(on):
         successor = f"--agent {entry.successor} (its successor), or " if entry.successor else ""
         raise ConfigError(
@@ -83,7 +83,7 @@ def _check_alive(entry: Entry, settings: Settings, on: date) -> None:
 
 
 def key_is_needed(entry: Entry, settings: Settings) -> bool:
-    """Return whether a call without a key is pointless: on the provider's own address."""
+    """Return whether calls need a key: they do at the table's address if the table names a key."""
     return entry.key is not None and settings.base_url is None and entry.base_url is not None
 
 
@@ -98,7 +98,7 @@ def _key(entry: Entry, settings: Settings) -> str:
             )
         return NO_KEY
     if not key.isascii() or not key.isprintable() or " " in key:
-        # The HTTP library's own error would print it.
+        # The HTTP library's own error would print the key.
         raise ConfigError(
             f"{entry.key} holds characters that no key has.",
             remedy=f"set {entry.key} again, without spaces, line breaks or quotes around it",

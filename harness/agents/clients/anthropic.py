@@ -1,4 +1,4 @@
-"""Anthropic's Messages API, by its SDK (2.x), streamed."""
+"""Anthropic's Messages API through its SDK (2.x), streamed. ``client.py`` does the retries."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,18 +21,18 @@ from harness.core.model import Prompt, Usage
 from harness.core.writing import Settings
 
 VERSION = "2026-10-21"
-"""The API version is ours to choose, not the installed SDK's: it decides what is accepted."""
+"""The API version, which decides what is accepted. We set it; the installed SDK does not."""
 
 _CACHED = {"type": "ephemeral"}
 
 
 class Speaker:
-    """Asks by ``messages.create(stream=True)``."""
+    """Sends requests with ``messages.create(stream=True)``."""
 
     models = "/v1/models"
 
     def __init__(self, entry: Entry, settings: Settings, *, key: str, idle_s: float) -> None:
-        import anthropic  # seconds
+        import anthropic  # takes seconds
 
         self._entry = entry
         self._settings = settings
@@ -47,28 +47,28 @@ class Speaker:
         )
 
     def knock(self, at: str = "") -> str:
-        """Ask for the list of models."""
+        """Request the list of models. See ``client.Speaker``."""
         got = self._sdk.get(f"{at}{self.models}", cast_to=httpx2.Response)
         return got.headers.get("content-type", "")
 
     def touch(self) -> str:
-        """Ask for nothing: a server refuses that at no cost, where there is one."""
+        """Send an empty request, which an API refuses at no cost."""
         got = self._sdk.post("/v1/messages", body={}, cast_to=httpx2.Response)
         return got.headers.get("content-type", "")
 
     def hear(self, prompt: Prompt) -> Heard:
-        """Ask, and read the answer to its ``message_stop``."""
+        """Send the prompt and read the answer to its ``message_stop``."""
         body = options(self._entry, self._settings)
         if system := system_text(self._entry, prompt):
             body["system"] = [self._block(system, cached=True)]
         last = len(prompt.turns) - 1
         messages = [
-            # A lone turn differs from call to call: writing it into the cache would cost a
-            # quarter more than reading it once. A conversation that goes on is read again.
+            # A single turn differs from call to call: writing it into the cache would cost a
+            # quarter more than plain input. A longer conversation is sent again, so it is cached.
             {"role": t.role, "content": [self._block(turn_text(t), cached=0 < i == last)]}
             for i, t in enumerate(prompt.turns)
         ]
-        ask: Any = self._sdk.messages.with_streaming_response.create  # plain dicts in
+        ask: Any = self._sdk.messages.with_streaming_response.create  # for plain dicts
         with ask(
             model=self._entry.model,
             max_tokens=answer_tokens(self._entry, self._settings),
@@ -97,7 +97,7 @@ def _read(events: Events) -> Heard:
             _take(draft, used, event)
             draft.finish = word(event, "stop_reason")
         elif kind == "content_block_start":
-            # Usually empty; a compatible server may send all it has at once.
+            # Usually empty; a compatible server may send the whole block here.
             _block(draft, inside(event, "content_block"))
         elif kind == "content_block_delta":
             _block(draft, inside(event, "delta"))
@@ -106,7 +106,8 @@ def _read(events: Events) -> Heard:
             _take(draft, used, event)
         elif kind == "message_stop":
             events.marked = True
-    stop = draft.stop(events)  # before the usage, whose beginning came first of all
+    # Before draft.usage is set: the first event brings usage, so usage does not show the end.
+    stop = draft.stop(events)
     if "output_tokens" in used:
         draft.usage = Usage(
             input_tokens=used.get("input_tokens", 0),
@@ -119,13 +120,13 @@ def _read(events: Events) -> Heard:
 
 
 def _block(draft: Draft, block: object) -> None:
-    """Take over a block, or a piece of one: answers and thoughts come in fields of their own."""
+    """Add a block, or a piece of one, to the draft; text and reasoning have separate fields."""
     draft.pieces.append(word(block, "text"))
     draft.think(word(block, "thinking"))
 
 
 def _take(draft: Draft, used: dict[str, int], holder: Mapping[str, Any]) -> None:
-    """Take over the model's name and what was used; later counts include the earlier ones."""
+    """Store the model's name and the usage; later counts include earlier ones and replace them."""
     draft.model_id = word(holder, "model") or draft.model_id
     usage = inside(holder, "usage")
     for place, name in (

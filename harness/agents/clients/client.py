@@ -1,9 +1,9 @@
-"""One model behind one API: queue, try, judge, wait, try again. What both protocols share.
+"""The client of one model behind one API, for both protocols: queue, try, wait, try again.
 
-Each protocol (anthropic.py, openai.py) only knows how to ask once and how to read the stream.
-An answer that came to its end is kept, however the end was told. What arrived of one that was cut
-is thrown away and asked for again. The tokens of such a lost try are unknown: whoever keeps the
-budget is told of each, and charges its worst case; usage holds the last one's alone.
+Each protocol (anthropic.py, openai.py) only sends one request and reads its stream.
+A complete answer is kept, however the server marks its end. An incomplete answer is thrown away
+and requested again. The tokens of such a lost try are unknown: ``send`` reports each one to its
+``lost`` callback, so that the budget charges the worst case; a reply's usage is the last try's.
 """
 
 import threading
@@ -29,32 +29,33 @@ from harness.base.text import encodable
 from harness.core.model import Prompt, Reply, Stop, Turn, Usage
 from harness.core.writing import Settings
 
-# Upper bounds for worst_tokens, per request and per message. Chat templates add words of their
+# Upper bounds for worst_tokens, per request and per message. Chat templates add text of their
 # own: some 70 tokens for gpt-oss (its system block), 4 to 8 around each message elsewhere.
 REQUEST_TOKENS = 256
 MESSAGE_TOKENS = 16
 
-# A streamed token costs 160 (Anthropic's protocol) or 300 bytes on the wire, from llama.cpp.
+# llama.cpp sends a streamed token in 160 bytes (Anthropic's protocol) or 300 bytes (OpenAI's).
 BYTES_PER_TOKEN = 1024
 BYTES_BESIDES = 1 << 20
 
 ABSENT = (404, 405)
-"""Statuses of an address behind which there is nothing."""
+"""Statuses that mean that nothing exists at an address."""
 
 EMPTY = "(empty)"
-"""Stands for a message without text: providers refuse those with a 400."""
+"""Sent in place of an empty message: providers refuse an empty one with status 400."""
 
 
 DOUBTS = 5
-"""So many tries of one call may bring what is no answer, or no known error: each may be paid."""
+"""Most tries of one call that may end in an invalid response or an unknown error: the provider
+may charge for each of them."""
 
 BYTES_A_TOKEN = 128
-"""No vocabulary's tokens are longer (cl100k's longest are 128 spaces)."""
+"""Longest token of any vocabulary, in bytes (cl100k's longest are 128 spaces)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What one try brought. ``usage`` is None where the server does not tell."""
+    """The answer that one try returned. ``usage`` is None if the server does not report it."""
 
     text: str
     stop: Stop
@@ -63,39 +64,42 @@ class Heard:
     thought: int = 0
     """Bytes of reasoning."""
     explained: bool = True
-    """Whether the server said why it ended."""
+    """Whether the server said why the answer ended."""
 
     @classmethod
     def of(cls, draft: Draft, stop: Stop) -> Self:
-        """Return a draft that came to its end."""
+        """Return the answer that a complete draft holds."""
         text = "".join(draft.pieces)
         return cls(text, stop, draft.usage, draft.model_id, draft.thought, bool(draft.finish))
 
 
 class Speaker(Protocol):
-    """A protocol: how to ask once. Raises its SDK's errors, httpx2's, Malformed."""
+    """Sends single requests in one protocol.
+
+    Raises the errors of its SDK and of httpx2, Told, Malformed, Refused.
+    """
 
     def hear(self, prompt: Prompt) -> Heard:
-        """Ask, and read the answer to its end."""
+        """Send the prompt and read the answer to its end."""
         ...
 
     models: str
-    """Where the list of models is, from the address on."""
+    """The path of the list of models, relative to the API's address."""
 
     def knock(self, at: str = "") -> str:
-        """Ask for the list of models, here or ``at`` another address; return what kind came.
+        """Request the list of models, from here or ``at`` another address; return its content type.
 
-        It costs nothing and needs the key. None of it is read: servers differ in its form.
+        The request is free and needs the key. The list is ignored: servers differ in its form.
         """
         ...
 
     def touch(self) -> str:
-        """Ask for nothing at all where answers come from, and return what kind of answer came."""
+        """Send an empty request to the endpoint that gives answers; return the content type."""
         ...
 
 
 class ApiClient:
-    """A ``Client``. Holds the key only to take it out of what a provider says."""
+    """A ``Client``. The key is kept only to remove it from a provider's messages."""
 
     def __init__(
         self, entry: Entry, settings: Settings, speaker: Speaker, *, key: str, patience: Patience
@@ -112,7 +116,7 @@ class ApiClient:
         return f"ApiClient({self.entry.name})"
 
     def describe(self) -> dict[str, object]:
-        """Return all that decides an answer besides the prompt; nothing secret."""
+        """Return all settings that decide an answer besides the prompt; nothing secret."""
         return {
             "provider": self.entry.provider,
             "model": self.entry.model,
@@ -127,10 +131,10 @@ class ApiClient:
     def worst_tokens(self, prompt: Prompt) -> tuple[int, int]:
         """Return upper bounds of the prompt's and the answer's tokens; no network.
 
-        A token of a byte-level vocabulary stands for at least one byte, so the bytes bound the
-        tokens, about fourfold for English and code. (Tokenizers that first rewrite what they
-        read, by Unicode's compatibility forms, are not bounded so; none in the table is known
-        to. Anthropic's and Google's are unpublished.)
+        A token of a byte-level vocabulary stands for at least one byte, so the number of bytes is
+        an upper bound, about four times too high for English and code. (The bound fails for
+        tokenizers that first rewrite text into Unicode's compatibility forms; no model in the
+        table is known to do so. Anthropic's and Google's tokenizers are unpublished.)
         """
         texts = [system_text(self.entry, prompt), *(t.text for t in prompt.turns)]
         size = sum(len(encodable(text).encode()) for text in texts)
@@ -138,10 +142,10 @@ class ApiClient:
         return size + overhead, answer_tokens(self.entry, self.settings)
 
     def check(self) -> None:
-        """Ask for something free, so that a wrong key is found before anything is spent.
+        """Make a free call, so that a wrong key is found before anything is spent.
 
-        A busy server, and one without that endpoint, are taken as well. Raises ConfigError for
-        a refused key, ProviderError where nothing answers.
+        A busy server passes, and so does an API without a list of models. Raises ConfigError for
+        a refused key or an address without an API, ProviderError if no server answers.
         """
         failure = self._knock(self._speaker.knock)
         if failure is None:
@@ -159,7 +163,7 @@ class ApiClient:
             self._refuse_address()
 
     def _knock(self, call: Callable[[], str]) -> Failure | None:
-        """Make a call that is free; a web page is no answer of an API."""
+        """Make a free call and return how it failed, if it did; a web page counts as status 404."""
         line = Line(threading.Event(), total_s=60, max_bytes=16 << 20)
         try:
             with line:
@@ -172,7 +176,7 @@ class ApiClient:
         return Failure("a web page", again=False, status=404) if "html" in kind else None
 
     def _refuse_address(self) -> None:
-        """Raise ConfigError where nothing of an API is at the address; name the likely one."""
+        """Raise ConfigError if there is no API at the address; suggest the likely address."""
         asked = base_url(self.entry, self.settings).rstrip("/")
         near = others(asked, self.entry.provider)
         for there in near:
@@ -182,7 +186,7 @@ class ApiClient:
                 break
         else:
             failure = self._knock(self._speaker.touch)
-            # Without a list of models, but an API; or one that misses the model it was not told.
+            # An API without a list of models, or one whose 404 says that we named no model.
             if failure is None or failure.status not in ABSENT or "model" in failure.said.lower():
                 return
             why = "neither a list of models nor answers"
@@ -207,7 +211,7 @@ class ApiClient:
             say(f"{self.entry.name}: {line}")
 
         began = time.monotonic()
-        # Of this outage, without the queue: the tries after the first, and the waits between.
+        # Length of this outage, without the queue: the tries after the first, the waits between.
         outage_s = 0.0
         # Jitter only: nothing that is recorded depends on it.
         rng = Random()  # noqa: S311
@@ -293,7 +297,7 @@ class ApiClient:
             failure = judge(error, self._secret, self._proxy)
             if failure is None and not cancel.is_set() and not line.expired:
                 raise
-        # Out here, because an SDK's error carries the request, and with it the key.
+        # Raised outside of "except": an SDK's error carries the request, and with it the key.
         if cancel.is_set():
             raise Cancelled("Cancelled during a call.")
         if failure is None or line.expired:
@@ -302,7 +306,7 @@ class ApiClient:
         return replace(failure, lost=failure.lost and line.asked)
 
     def _believed(self, prompt: Prompt, heard: Heard, tell: Callable[[str], None]) -> Usage:
-        """Return what was used; what is not told, or cannot be, is bounded by bytes."""
+        """Return the usage; upper bounds in bytes replace missing or impossible counts."""
         came = len(encodable(heard.text).encode()) + heard.thought
         told = heard.usage or Usage()
         fewest = -(-came // BYTES_A_TOKEN)
@@ -321,12 +325,12 @@ class ApiClient:
 
 
 def base_url(entry: Entry, settings: Settings) -> str:
-    """Return the address that is called. Some address was checked to be there."""
+    """Return the address to call. ``check_settings`` has made sure that there is one."""
     return settings.base_url or entry.base_url or ""
 
 
 def server(entry: Entry, settings: Settings) -> str:
-    """Return whom an answer comes from."""
+    """Return the name of the server that answers. See ``server_of``."""
     return server_of(base_url(entry, settings))
 
 
@@ -350,7 +354,7 @@ def options(entry: Entry, settings: Settings) -> dict[str, Any]:
 
 
 def system_text(entry: Entry, prompt: Prompt) -> str:
-    """Return the constant part, with the words that a model needs at its head."""
+    """Return the prompt's system text, after the prefix that the model needs, if any."""
     return encodable("\n\n".join(t for t in (entry.system_prefix, prompt.system) if t))
 
 

@@ -1,8 +1,8 @@
-"""What a server sent with status 200, as JSON objects: a stream of events, or one whole answer.
+"""Reads a response with status 200 as JSON objects: a stream of events, or one whole answer.
 
-The SDKs' own readers are not used. Each knows one form of an error, and takes everything else
-for an answer, or for the end of one: a web page, another server's error, one whole answer to a
-request for a stream. What it is, is told by its first byte: content types are often wrong.
+The SDKs' own readers are not used. Each knows one form of an error and treats everything else as
+an answer or its end: a web page, another server's error, one whole answer to a request for a
+stream. Here the first line decides what a response is, because content types are often wrong.
 """
 
 import json
@@ -16,7 +16,7 @@ import httpx2
 from harness.core.model import Stop, Usage
 
 MOST_WORDS = 64 << 10
-"""Bytes that are kept of a text that is no event."""
+"""Bytes kept of a response that is plain text or a web page."""
 
 _FIELDS = (b"data", b"event", b"id", b"retry", b"")  # "" begins a comment
 _ENDS: dict[str, Stop] = {
@@ -35,7 +35,7 @@ _BROKEN = {"abort", "aborted", "error", "failed", "cancelled", "canceled", "time
 
 
 class Told(Exception):  # noqa: N818 (never shown: judge turns it into words)
-    """An error, or a web page, where an answer was to come. ``body``: JSON, or text."""
+    """The server sent an error or a web page instead of an answer. ``body``: JSON, or text."""
 
     def __init__(self, body: object, response: httpx2.Response, *, begun: bool) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Told(Exception):  # noqa: N818 (never shown: judge turns it into words)
 
 
 class Malformed(Exception):  # noqa: N818
-    """What was sent is no answer, or ends before its end; the text says what it is."""
+    """The response is not a valid answer, or is incomplete; the text says what is wrong."""
 
 
 class Events:
@@ -56,15 +56,15 @@ class Events:
         self._response = response
         self._begun = False
         self.marked = False
-        """Whether the server marked the end: with its [DONE], or by one whole JSON answer."""
+        """Whether the server marked the end: [DONE], ``message_stop``, or one whole JSON answer."""
 
     @property
     def framed(self) -> bool:
-        """Whether HTTP itself would have told a cut from an end."""
+        """Whether HTTP itself reports a response that is cut off (by its length or its chunks)."""
         return not {"content-length", "transfer-encoding"}.isdisjoint(self._response.headers)
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        """Yield the objects. Raises Told, Malformed, and what the transport raises."""
+        """Yield the objects. Raises Told, Malformed, and the transport's errors."""
         lines = self._lines()
         first = next((line for line in lines if line.strip()), b"")
         start = first.lstrip()
@@ -101,8 +101,8 @@ class Events:
                 yield from self._checked(_json(text))
 
     def _checked(self, value: object) -> Iterator[Mapping[str, Any]]:
-        """Yield what may be part of an answer. Raises Told."""
-        one = value[0] if isinstance(value, list) and value else value  # Gemini's errors
+        """Yield a value if it may be part of an answer. Raises Told if it is an error."""
+        one = value[0] if isinstance(value, list) and value else value  # Gemini lists its errors
         if isinstance(one, Mapping):
             if _is_error(one):
                 raise self._told(one)
@@ -113,7 +113,7 @@ class Events:
         return Told(body, self._response, begun=self._begun)
 
     def _lines(self) -> Iterator[bytes]:
-        """Yield the lines, without their ends. The size of all was bounded on the way."""
+        """Yield the lines without their line ends. ``wire.py`` bounds their total size."""
         pieces: list[bytes] = []
         for chunk in self._response.iter_bytes():
             *ended, last = chunk.split(b"\n")
@@ -126,13 +126,13 @@ class Events:
 
 @dataclass
 class Draft:
-    """What has come of an answer so far."""
+    """The part of an answer that has arrived so far."""
 
     pieces: list[str] = field(default_factory=list)
     thought: int = 0
     """Bytes of reasoning."""
     finish: str = ""
-    """Why it ended, in the server's word."""
+    """Why the answer ended, in the server's word; empty if the server gave no reason."""
     usage: Usage | None = None
     model_id: str = ""
 
@@ -141,7 +141,7 @@ class Draft:
         self.thought += len(text.encode("utf-8", "replace"))
 
     def follow(self, events: Events) -> Iterator[Mapping[str, Any]]:
-        """Yield the objects; a cut after the answer's end takes nothing away from it."""
+        """Yield the objects; ignore a lost connection after the answer's end."""
         try:
             yield from events
         except (httpx2.TransportError, httpx2.StreamError):
@@ -149,10 +149,11 @@ class Draft:
                 raise
 
     def stop(self, events: Events) -> Stop:
-        """Return why it ended. Raises Malformed where it did not, or was broken off.
+        """Return why the answer ended. Raises Malformed if it did not end, or was broken off.
 
-        What was paid is kept. Where the server gives no reason, its mark or the usage shows the
-        end; a stream that just ends, as HTTP has it, is one that was cut: it can be continued.
+        Text that was paid for is kept. If the server gives no reason, its mark or the usage shows
+        the end. Text without either, in a complete HTTP response, counts as cut off at the length
+        limit, so that it can be continued.
         """
         reason = self.finish.lower()
         if reason in _BROKEN:

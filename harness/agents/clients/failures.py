@@ -1,7 +1,8 @@
-"""What went wrong with a try, in our words: whether to try again, and what to tell the user.
+"""Turns the error of one try into a ``Failure``: whether to try again, what to tell the user.
 
-One reading serves both SDKs, every status, and errors that come with status 200. Of what a
-provider wrote, only its message is kept, cleaned: bodies and headers can repeat a key.
+The same code reads errors of both SDKs, of every status, and those sent with status 200. Only a
+provider's message is kept, and it is cleaned: bodies and headers can repeat a key. The waiting
+and the retries are in client.py.
 """
 
 import json
@@ -22,7 +23,7 @@ from harness.base.text import one_line
 
 _AGAIN = {408, 409, 425, 429}
 _PROXIES = {403, 502, 503, 504}
-"""What a proxy says of its own where it forwards a call; besides 407."""
+"""Statuses that a proxy which forwards a call may itself answer with, besides 407."""
 _NAMES = {
     408: "time-out",
     409: "conflict",
@@ -34,8 +35,8 @@ _NAMES = {
     529: "overloaded",
 }
 
-# What errors are called by OpenAI, Anthropic, Google (gRPC), vLLM, llama.cpp, LiteLLM: in snake
-# case, without "_error" or "_exception" at the end.
+# The names of errors at OpenAI, Anthropic, Google (gRPC), vLLM, llama.cpp, LiteLLM, in snake
+# case and without "_error" or "_exception" at the end.
 _KINDS = {
     name: status
     for status, names in {
@@ -66,7 +67,7 @@ _WRONG = re.compile(
     r"field required",
     re.I,
 )
-"""In an error without a code: words of a request that will never be taken."""
+"""Words that show, in an error without a code, that the request will never be accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,28 +77,28 @@ class Failure:
     what: str
     again: bool
     status: int | None = None
-    """None where the server did not say."""
+    """None if the server did not say."""
     advised_s: float | None = None
     said: str = ""
     remedy: str = ""
     out_of_money: bool = False
     unreachable: bool = False
     between: bool = False
-    """Whether not the provider refused but what stands before it (``what``): a proxy, a login."""
+    """Whether a proxy or login page before the provider refused the call; ``what`` names it."""
     doubtful: bool = False
-    """Whether nobody can tell if it will pass: it is tried again, but only a few times."""
+    """Whether it is unknown if a retry can succeed: ``client.DOUBTS`` limits such tries."""
     lost: bool = False
-    """Whether an answer was lost on the way, if the request was sent whole: it may be charged."""
+    """Whether an answer was lost, if the whole request was sent: the provider may charge for it."""
 
     @property
     def sentence(self) -> str:
-        """What happened, with the server's own words: for a line on the screen."""
+        """What happened, with the server's message, for one line on the screen."""
         if not self.said:
             return self.what
         return f'{self.what}: "{self.said if len(self.said) <= 160 else self.said[:159] + "…"}"'
 
     def final(self, agent: str, key: str | None) -> HarnessError:
-        """Return what to raise where it is not tried again."""
+        """Return the error to raise if there is no further try."""
         if self.between:
             return ConfigError(f"Agent {agent}: {self.what}.", cause=self.said, remedy=self.remedy)
         if self.status in (401, 403):
@@ -125,9 +126,9 @@ class Failure:
 
 
 def judge(error: Exception, secret: str, proxy: Proxy | None) -> Failure | None:
-    """Return what an exception from an SDK means; None where it is not a provider's failure.
+    """Return the failure that an exception from an SDK means; None if it is another error.
 
-    ``proxy`` is the one that the call went through.
+    ``proxy`` is the proxy that the call went through, if any.
     """
     if isinstance(error, Refused):
         return Failure(str(error), again=False, lost=True)
@@ -136,7 +137,7 @@ def judge(error: Exception, secret: str, proxy: Proxy | None) -> Failure | None:
     if isinstance(error, Told):
         return _judge_answer(error.response, error.body, secret, proxy, begun=error.begun)
     names = {c.__name__ for c in type(error).__mro__}
-    # The SDKs wrap what the transport raises before the answer begins.
+    # The SDKs wrap errors that the transport raises before the answer begins.
     cause = error.__cause__ if "APIConnectionError" in names else error
     if isinstance(cause, httpx2.ProxyError) and proxy is not None:
         return _refused_by(proxy, str(cause), secret)
@@ -175,7 +176,7 @@ def _unconnected(why: str, secret: str, proxy: Proxy | None) -> Failure:
 
 
 def _refused_by(proxy: Proxy, said: str, secret: str, advised_s: float | None = None) -> Failure:
-    """Return what a proxy's refusal means; ``said`` begins with its status."""
+    """Return the failure for a proxy's refusal; ``said`` begins with its status, if any."""
     status = int(said[:3]) if said[:3].isdigit() else None
     busy = status in _AGAIN or (status is not None and status >= 500 and status != 501)
     remedy = f"ask whoever runs it, or name the server in NO_PROXY, or unset {proxy.variable}"
@@ -195,10 +196,10 @@ def _refused_by(proxy: Proxy, said: str, secret: str, advised_s: float | None = 
 def _judge_answer(
     response: httpx2.Response, body: object, secret: str, proxy: Proxy | None, *, begun: bool
 ) -> Failure:
-    """Return what an answer means that is an error, or no answer of an API at all."""
+    """Return the failure for a response that is an error or does not come from an API."""
     status: int | None = response.status_code
     said = cleaned(_sentence(body) or _pointed(response), secret)
-    # An API refuses in JSON.
+    # An API refuses in JSON; a proxy sends text.
     by_proxy = proxy and proxy.forwards and isinstance(body, str) and status in _PROXIES
     if proxy and (status == 407 or by_proxy):
         return _refused_by(proxy, f"{status} {said}", secret, advised_s=_advised(response))
@@ -235,14 +236,14 @@ def _judge_answer(
 
 
 def _meant(status: int, kinds: list[str], said: str) -> int | None:
-    """Return the status that an error means; None where neither codes nor words tell."""
+    """Return the status that an error means; None if neither its codes nor its words show it."""
     told = next((s for s in map(_status_of, kinds) if s is not None), None)
     unknown = told is None and status < 300
     if told in (None, 500) and (_TOO_LONG.search(said) or (unknown and _WRONG.search(said))):
         told = 400
     if status < 300:
         return told
-    # Some servers tell a request that is wrong as an error of their own.
+    # Some servers report a wrong request as a server error (500).
     wrong = status == 500 and told is not None and told < 500 and told not in _AGAIN
     return told if wrong else status
 
@@ -252,7 +253,7 @@ def _advised(response: httpx2.Response) -> float | None:
 
 
 def _body(response: httpx2.Response) -> object:
-    """Return a refusal's body, as JSON where it is any; it was read by the SDK."""
+    """Return the body of an error response, parsed if it is JSON; the SDK has already read it."""
     try:
         return json.loads(response.content)
     except (ValueError, RecursionError):
@@ -260,7 +261,7 @@ def _body(response: httpx2.Response) -> object:
 
 
 def _layers(body: object) -> Iterator[Mapping[str, object]]:
-    """Yield the objects in which an error may say what it is, the most exact first."""
+    """Yield the objects of a body that may describe the error, the most specific first."""
     body = body[0] if isinstance(body, list) and body else body
     inner = inside(body, "error")
     yield from (inside(inner, "details"), inside(body, "details"), inner)
@@ -285,7 +286,7 @@ def _status_of(kind: str) -> int | None:
 
 
 def _sentence(body: object) -> str:
-    """Return the server's own words; not every server puts them where its protocol says."""
+    """Return the server's message; not every server puts it where its protocol says."""
     if isinstance(body, str):
         title = re.search(r"<title[^>]*>(.{1,400}?)</title", body, re.IGNORECASE | re.DOTALL)
         return title[1] if title else re.sub(r"<[^<>]{0,400}>", " ", body[:4000])
@@ -306,5 +307,5 @@ def _is_markup(body: object) -> bool:
 
 
 def cleaned(text: str, secret: str, most: int = 300) -> str:
-    """Return what a provider said, fit for a screen: one line, no escapes, no key."""
+    """Return a provider's message, fit for a screen: one line, no escape sequences, no key."""
     return one_line(without_key(text, secret)[: 4 * most], most)

@@ -1,4 +1,4 @@
-"""How many calls may be under way at once to one server, over all threads of this process."""
+"""Limits the calls under way at once to one server, over all threads of this process only."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ POLL_S = 0.1
 
 
 class Gate:
-    """Counts calls; a server that asked for a pause gets it from all callers."""
+    """Counts the calls to one server; a pause that the server asked for holds for all callers."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -22,7 +22,7 @@ class Gate:
     def inside(
         self, most: int, *, say: Callable[[str], None], cancel: threading.Event
     ) -> Iterator[None]:
-        """Be one of at most so many. Raises Cancelled while waiting."""
+        """Hold one of ``most`` places; wait until one is free. Raises Cancelled while waiting."""
         told = False
         with self._changed:
             while self._inside >= most or time.monotonic() < self._closed_until:
@@ -41,7 +41,7 @@ class Gate:
                 self._changed.notify()
 
     def pause(self, seconds: float) -> None:
-        """Let nobody in for so long."""
+        """Let no new call start for so many seconds."""
         with self._changed:
             self._closed_until = max(self._closed_until, time.monotonic() + seconds)
 

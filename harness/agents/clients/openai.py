@@ -1,4 +1,7 @@
-"""OpenAI's chat completions, and every server that speaks them, by the SDK (3.x), streamed."""
+"""OpenAI's chat completions, also on compatible servers, through its SDK (3.x), streamed.
+
+``client.py`` does the retries.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,12 +25,12 @@ from harness.core.writing import Settings
 
 
 class Speaker:
-    """Asks by ``chat.completions.create(stream=True)``."""
+    """Sends requests with ``chat.completions.create(stream=True)``."""
 
     models = "/models"
 
     def __init__(self, entry: Entry, settings: Settings, *, key: str, idle_s: float) -> None:
-        import openai  # seconds
+        import openai  # takes seconds
 
         self._entry = entry
         self._settings = settings
@@ -41,22 +44,22 @@ class Speaker:
         )
 
     def knock(self, at: str = "") -> str:
-        """Ask for the list of models."""
+        """Request the list of models. See ``client.Speaker``."""
         got = self._sdk.get(f"{at}{self.models}", cast_to=httpx2.Response)
         return got.headers.get("content-type", "")
 
     def touch(self) -> str:
-        """Ask for nothing: a server refuses that at no cost, where there is one."""
+        """Send an empty request, which an API refuses at no cost."""
         got = self._sdk.post("/chat/completions", body={}, cast_to=httpx2.Response)
         return got.headers.get("content-type", "")
 
     def hear(self, prompt: Prompt) -> Heard:
-        """Ask, and read the answer to its end."""
+        """Send the prompt and read the answer to its end."""
         body = options(self._entry, self._settings)
         body[self._entry.max_tokens_field] = answer_tokens(self._entry, self._settings)
         if self._entry.stream_usage:
             body["stream_options"] = {"include_usage": True}
-        ask: Any = self._sdk.chat.completions.with_streaming_response.create  # plain dicts in
+        ask: Any = self._sdk.chat.completions.with_streaming_response.create  # for plain dicts
         with ask(
             model=self._entry.model,
             messages=self._messages(prompt),
@@ -83,7 +86,7 @@ def _read(events: Events) -> Heard:
         draft.model_id = word(chunk, "model") or draft.model_id
         draft.usage = _usage(inside(chunk, "usage")) or draft.usage
         for choice in items(chunk, "choices")[:1]:
-            # A whole answer has a message where a piece of a stream has a delta.
+            # A whole answer has a message; a piece of a stream has a delta.
             for said in (inside(choice, "delta"), inside(choice, "message")):
                 draft.pieces.append(word(said, "content"))
                 # Some servers send their reasoning under both names.
@@ -104,7 +107,7 @@ def _usage(told: Mapping[str, Any]) -> Usage | None:
     cached = min(count(details, "cached_tokens") or 0, prompt)
     written = min(count(details, "cache_write_tokens") or 0, prompt - cached)
     thought = count(inside(told, "completion_tokens_details"), "reasoning_tokens") or 0
-    # Gemini leaves its thoughts out of completion_tokens, not out of the total (or the bill).
+    # Gemini leaves reasoning out of completion_tokens but counts it in the total (and the bill).
     output = max(completion, (count(told, "total_tokens") or 0) - prompt)
     return Usage(
         input_tokens=prompt - cached - written,

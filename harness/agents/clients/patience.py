@@ -1,4 +1,4 @@
-"""How long to wait, and for what: back-off, a provider's own advice, time-outs."""
+"""How long to wait: back-off, a provider's own advice, time-outs. The waiting is in client.py."""
 
 import re
 from collections.abc import Mapping
@@ -10,22 +10,22 @@ from random import Random
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds. An outage begins with the first try that fails and ends with one that works."""
+    """Limits in seconds. An outage lasts from the first failed try to the next successful one."""
 
     outage_s: float = 1800.0
     """How long one outage may last before the call fails for good."""
     first_s: float = 1.0
     longest_s: float = 60.0
-    """Waits double from the first to the longest, where the provider names none."""
+    """Waits double from ``first_s`` to ``longest_s`` if the provider advises none."""
     idle_s: float = 600.0
-    """How long a server may send nothing; models that think in silence take minutes."""
+    """How long a server may send nothing; models that reason without output take minutes."""
     total_s: float = 3600.0
     """How long one answer may take."""
 
     def delay_s(self, tries: int, advised_s: float | None, rng: Random) -> float:
-        """Return how long to wait after so many failed tries.
+        """Return how many seconds to wait after so many failed tries.
 
-        Never less than advised; the jitter keeps many callers from coming back at once.
+        Never less than advised; the jitter keeps many callers from retrying at the same time.
         """
         if advised_s is not None:
             return advised_s * (1 + 0.1 * rng.random())
@@ -35,7 +35,7 @@ class Patience:
 
 
 def advised_wait_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Return how long a refusal asks one to wait, or None.
+    """Return how many seconds a refusal's headers ask to wait, or None.
 
     ``retry-after-ms``, ``retry-after`` in seconds or as a date; else the latest reset among the
     rate limits that have nothing left: RFC 3339 dates (Anthropic), durations (OpenAI: "6m0s").
@@ -56,7 +56,7 @@ def advised_wait_s(headers: Mapping[str, str], now: datetime | None = None) -> f
 
 
 def _twin(name: str) -> str | None:
-    """Return the header that says how much is left, for one that says when it resets."""
+    """Return the header with what is left of a rate limit, given the header with its reset."""
     if name.startswith("anthropic-ratelimit-") and name.endswith("-reset"):
         return name.removesuffix("reset") + "remaining"
     if name.startswith("x-ratelimit-reset-"):

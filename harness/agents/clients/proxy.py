@@ -1,7 +1,7 @@
-"""What of the environment decides how a server is reached: proxies and certificates.
+"""Reads the environment variables that decide how a server is reached: proxies, certificates.
 
-Read here, and not by the HTTP library: it takes what it does not know for a bug, and a proxy's
-answers for the server's. The variables are those that curl reads.
+The HTTP library does not read them: it treats unknown values as a bug, and a proxy's responses as
+the server's. The variables are those that curl reads.
 """
 
 import ipaddress
@@ -22,12 +22,12 @@ from harness.base.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy in use. Its text names it without the password that its URL may hold."""
+    """A proxy in use. Its ``str`` leaves out the password that its URL may hold."""
 
     url: str
     variable: str
     forwards: bool
-    """Whether it sees the call, and may answer it itself; else it only connects (https)."""
+    """Whether it sees the call and may answer it itself; if False, it only connects (https)."""
 
     def __str__(self) -> str:
         parts = urlsplit(self.url)
@@ -35,9 +35,9 @@ class Proxy:
 
 
 def proxy_of(url: str) -> Proxy | None:
-    """Return the proxy by which an address is to be reached; None: directly, as this machine is.
+    """Return the proxy for an address; None for a direct connection, always so to this machine.
 
-    Raises ConfigError: a proxy that is none, or of a kind that cannot be used.
+    Raises ConfigError if the proxy's address is invalid or its kind cannot be used.
     """
     target = urlsplit(url)
     host = target.hostname or ""
@@ -62,7 +62,7 @@ def _check(proxy: Proxy, host: str) -> None:
     except (ValueError, httpx2.InvalidURL):
         usable = False
     if not usable:
-        # Not its value, which may hold a password.
+        # The message leaves out the value, which may hold a password.
         raise ConfigError(
             f"{proxy.variable} holds no address of a proxy.",
             remedy=f"export {proxy.variable}=http://HOST:PORT, {direct}",
@@ -96,9 +96,9 @@ def _spared(host: str, netloc: str) -> bool:
 
 
 def certificates(url: str) -> ssl.SSLContext | None:
-    """Return what a server is checked by: SSL_CERT_FILE or SSL_CERT_DIR, else the system's.
+    """Return the TLS context to check a server with: SSL_CERT_FILE, SSL_CERT_DIR, or the system's.
 
-    None where nothing is encrypted. Raises ConfigError where a variable points to what holds no
+    None if ``url`` is not https. Raises ConfigError if a variable points to something without
     certificates.
     """
     if urlsplit(url).scheme != "https":

@@ -1,9 +1,9 @@
 """The HTTP client under both SDKs: every read can be cancelled and is bounded in size and time.
 
-The SDKs block in a read. What is cancelled is cut at the socket: a watcher shuts it down, and
-the blocked read returns at once, so that the provider stops generating, too. To know the
-sockets of a try, each try opens its own connection and is told of it by the transport's trace;
-beside an answer's minutes, a handshake costs nothing.
+The SDKs block in a read. To cancel a try, a watcher thread shuts its sockets down: the blocked
+read returns at once, and the provider stops generating, too. So that the sockets of a try are
+known, each try opens its own connection, which the transport's trace reports; compared with the
+minutes that an answer takes, a handshake costs nothing.
 """
 
 import socket
@@ -25,22 +25,22 @@ CONNECT_S = 30.0
 WRITE_S = 120.0
 
 _OPENS = ("connection.", "proxy.", "socks.")
-"""Events of the transport that open a connection, or put TLS around one that a proxy made."""
+"""Prefixes of trace events that open a connection, or put TLS around a proxy's connection."""
 
 
 class Refused(Exception):  # noqa: N818 (never shown: the client turns it into words)
-    """What the server sends is not read on; the text says why."""
+    """The rest of the server's response is not read; the text says why."""
 
 
 class Line:
-    """One try: its sockets, until when it may last, and how far it came."""
+    """One try: its sockets, its deadline, and whether its request was sent."""
 
     def __init__(self, cancel: threading.Event, *, total_s: float, max_bytes: int) -> None:
         self.cancel = cancel
         self.deadline = time.monotonic() + total_s
         self.max_bytes = max_bytes
         self.asked = False
-        """Whether the whole request was sent: from here on it may be charged."""
+        """Whether the whole request was sent: from then on the provider may charge for it."""
         self.expired = False
         self._sockets: list[socket.socket] = []
         self._cut = False
@@ -64,11 +64,11 @@ class Line:
         _line.reset(self._token)
 
     def traced(self, event: str, info: Mapping[str, Any]) -> None:
-        """Hear from the transport what it does."""
+        """Take one trace event of the transport: a new socket, or a request that was sent."""
         if event.endswith("send_request_body.complete"):
             self.asked = True
         elif event.endswith("start_tls.started"):
-            self.asked = False  # what was sent so far asked a proxy for the connection
+            self.asked = False  # so far only the proxy got a request, to connect
         stream: Any = info.get("return_value")
         if event.startswith(_OPENS) and hasattr(stream, "get_extra_info"):
             found = stream.get_extra_info("socket")
@@ -90,7 +90,7 @@ class Line:
 
 
 def _shut(each: socket.socket) -> None:
-    # The plain socket's shutdown, not TLS's: another thread is reading through that.
+    # The plain socket's shutdown, not the TLS socket's, from which another thread is reading.
     with suppress(OSError):
         socket.socket.shutdown(each, socket.SHUT_RDWR)
 
@@ -99,7 +99,7 @@ _line: ContextVar[Line | None] = ContextVar("line", default=None)
 
 
 class _Metered(httpx2.SyncByteStream):
-    """A body that is refused where it grows over its bound."""
+    """A response body that raises Refused if it grows beyond its limit."""
 
     def __init__(self, body: httpx2.SyncByteStream, line: Line) -> None:
         self._body = body
@@ -118,7 +118,7 @@ class _Metered(httpx2.SyncByteStream):
 
 
 def _prepare(request: httpx2.Request) -> None:
-    # Compression would void the bound on size.
+    # Compression would make the limit on size useless.
     request.headers["accept-encoding"] = "identity"
     if (line := _line.get()) is not None:
         request.extensions = {**request.extensions, "trace": line.traced}
@@ -133,15 +133,15 @@ def _meter(response: httpx2.Response) -> None:
 
 
 def timeouts(idle_s: float) -> httpx2.Timeout:
-    """Return the transport's time-outs. Reads may be silent for so long, in seconds."""
+    """Return the transport's time-outs. A read may bring nothing for ``idle_s`` seconds."""
     return httpx2.Timeout(connect=CONNECT_S, read=idle_s, write=WRITE_S, pool=None)
 
 
 def open_http(url: str, idle_s: float) -> httpx2.Client:
     """Return the HTTP client to give to an SDK that calls ``url``.
 
-    Of the environment only the proxy and the certificates are honoured. Redirects are not
-    followed: a key goes where it was told to go. Raises ConfigError.
+    Of the environment only the proxy and the certificates are used. Redirects are not followed:
+    a key goes only to the address that was given. Raises ConfigError.
     """
     proxy = proxy_of(url)
     through = httpx2.Proxy(proxy.url, ssl_context=certificates(proxy.url)) if proxy else None
@@ -152,6 +152,6 @@ def open_http(url: str, idle_s: float) -> httpx2.Client:
         follow_redirects=False,
         trust_env=False,
         proxy=through,
-        # Without TLS: a context that trusts nobody, and loads nothing.
+        # Without TLS, use a context that trusts nobody and loads no certificates.
         verify=certificates(url) or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
     )

@@ -1,4 +1,4 @@
-"""A run in one file that a stranger can check: packing it, and reading one that anybody sent."""
+"""Bundles: pack a run into one archive file, and check an archive from an untrusted sender."""
 
 from harness.report.bundle.pack import pack
 from harness.report.bundle.verify import Check, verify

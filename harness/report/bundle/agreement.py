@@ -1,4 +1,7 @@
-"""Whether a run is whole, and its files say the same: before it is packed, and once unpacked."""
+"""Check that a run is complete and that all its files give the same score.
+
+Used before a run is packed and after it is unpacked.
+"""
 
 from pathlib import Path
 
@@ -12,12 +15,12 @@ from scorers.score import Score
 
 
 def agree(named: Path, folder: Path, manifest: Manifest) -> tuple[Run, State, Score | None]:
-    """Return the run in ``folder``, its state and its final score, once all agree.
+    """Return the run in ``folder``, its state and its final score, once all files agree.
 
-    ``named`` is what it is called in messages. Raises ConfigError where something is damaged,
+    ``named`` is the path that messages show. Raises ConfigError where a file is damaged or
     missing, or contradicts the manifest.
     """
-    run, _, state = load(folder)  # the chain of the journal, and each node's files by its hashes
+    run, _, state = load(folder)  # checks the journal's chain and the hashes of each node's files
     outcome = run.outcome
     if outcome is None:
         raise ConfigError(f"{named} holds a run without a result.")

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 NAME = "MANIFEST.json"
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.+@ -]{0,127}"
 PLAIN = re.compile(rf"^{_PART}(/{_PART}){{0,7}}\Z")
-"""A name inside a run: no part of it is hidden, none leads out."""
+"""A relative path inside a run, of 1 to 8 parts: no part is hidden, and none is ``..``."""
 
 
 class Member(BaseModel):
@@ -21,7 +21,7 @@ class Member(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a bundle holds, and what it claims: the final score on the hidden test split."""
+    """The files of a bundle, and the score it claims: the final one on the hidden test split."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     format: Literal[1] = 1

@@ -1,4 +1,4 @@
-"""A run into one archive: the same run gives the same bytes, whoever packs it and when."""
+"""Packs a run into one archive. The same run gives the same bytes, for any user at any time."""
 
 import gzip
 import io
@@ -22,14 +22,14 @@ from harness.store.rundir import LOCK, STOP, Run
 
 LEVEL = 10
 LEFT_OUT = {LOCK, STOP}
-"""What only a live run needs."""
+"""Files that only a live run needs; they are not packed."""
 
 
 def pack(path: Path, out: Path) -> Manifest:
-    """Write a finished run as ``.tar.zst`` or ``.tar.gz``, by the file's name.
+    """Write a finished run as ``.tar.zst`` or ``.tar.gz``, whichever the name of ``out`` says.
 
-    Raises ConfigError where the run has no result, holds anything but plain files, or ``out``
-    cannot be written.
+    Raises ConfigError where the run has no result, contradicts itself, holds anything but plain
+    files, or ``out`` cannot be written.
     """
     run = Run.open(path)
     outcome = run.outcome
@@ -48,7 +48,7 @@ def pack(path: Path, out: Path) -> Manifest:
     except ValidationError as error:
         cause = problems(error, Manifest)
         raise ConfigError(f"{path / 'result.json'} is damaged.", cause=cause) from error
-    agree(path, run.path, manifest)  # what nobody could verify is not packed
+    agree(path, run.path, manifest)  # a run that could not be verified is not packed
     part = out.with_name(f".{out.name}.part")
     try:
         with (
@@ -94,7 +94,7 @@ def _member(run: Path, name: str) -> Member:
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    # Owner, times and modes as TarInfo has them: nobody, 1970, 0644.
+    # TarInfo's defaults: user and group 0 without names, time 1970, mode 0644.
     info = tarfile.TarInfo(name)
     info.size = len(content)
     tar.addfile(info, io.BytesIO(content))
@@ -121,8 +121,8 @@ def _compressed(part: Path, name: str) -> Iterator[Any]:
         )
 
 
-def zstandard() -> Any:  # noqa: ANN401 (a module that may not be there)
-    """Return the module. Raises ConfigError where it is not installed."""
+def zstandard() -> Any:  # noqa: ANN401 (a module that may be missing)
+    """Return the module ``zstandard``. Raises ConfigError where it is not installed."""
     try:
         import zstandard as module
     except ImportError as error:

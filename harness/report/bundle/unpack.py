@@ -1,10 +1,10 @@
-"""Reading a bundle that anybody may have made.
+"""Unpacks a bundle from an untrusted sender.
 
-Nothing of it is trusted: it is read as a stream with a limit on every size, its headers one by
-one, and only plain files with plain relative names are taken. Everything else (links, devices,
-sparse files, long-name and extended headers, a name twice, a name that leaves the folder) is
-refused by name, before its content is read. What is written goes into a new folder, so no link
-can lie in the way.
+Nothing in the bundle is trusted. It is read as a stream with a limit on every size, one header
+after the other, and only plain files with plain relative names are accepted. Everything else
+(links, devices, sparse files, long-name and extended headers, a repeated name, a name that leaves
+the folder) is refused before its content is read, with a message that names it. Files are written
+into a new folder, so no link can be in their path. Scores are not checked here but in ``verify``.
 """
 
 import gzip
@@ -31,9 +31,9 @@ MOST_BYTES = 4 << 30
 MOST_FILE_BYTES = 256 << 20
 MOST_MANIFEST_BYTES = 32 << 20
 MOST_RATIO = 2_000
-"""Bytes out for a byte in. Logs of one repeated line reach a few hundred."""
+"""Unpacked bytes per packed byte. Logs of one repeated line reach a few hundred."""
 FREE_BYTES = 64 << 20
-"""What any archive may grow to, whatever its ratio."""
+"""Any archive may unpack to this many bytes, whatever its ratio."""
 MOST_WINDOW = 1 << 27
 ZSTD, GZIP = b"\x28\xb5\x2f\xfd", b"\x1f\x8b"
 
@@ -53,19 +53,19 @@ KINDS = {
 
 
 class Source(Protocol):
-    """Whatever gives bytes: a decompressor of either kind."""
+    """An object to read bytes from: the zstd or the gzip decompressor."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 class Refused(ConfigError):
-    """The archive is no bundle, or one that means harm."""
+    """The archive is not a valid bundle, or it is malicious."""
 
 
 def unpack(archive: Path, folder: Path) -> Manifest:
-    """Write a bundle's files into ``folder``, a new one, and check each against the manifest.
+    """Write a bundle's files into the new ``folder``, and check each against the manifest.
 
-    Raises ConfigError naming what is wrong, and where.
+    Raises ConfigError naming the file and what is wrong with it.
     """
     with _stream(archive) as stream:
         members = _members(stream, archive)
@@ -99,14 +99,14 @@ def unpack(archive: Path, folder: Path) -> Manifest:
 
 
 class _Limited:
-    """A stream that ends with Refused where more comes out than any run holds."""
+    """A stream that raises Refused when it yields more bytes than any run holds."""
 
     def __init__(self, inner: Source, packed_bytes: int, archive: Path) -> None:
         self._inner, self._archive = inner, archive
         self._left = min(MOST_BYTES, max(FREE_BYTES, MOST_RATIO * packed_bytes))
 
     def read(self, size: int) -> bytes:
-        """Return exactly ``size`` bytes. Raises ConfigError where they are not there."""
+        """Return exactly ``size`` bytes. Raises Refused: ended early, damaged or too large."""
         chunks = []
         while size:
             try:
@@ -124,7 +124,7 @@ class _Limited:
 
 
 def zstd_error() -> type[Exception]:
-    """Return what the package raises; where it is not installed nothing of it can be raised."""
+    """Return zstandard's exception; OSError as a placeholder where it is not installed."""
     try:
         error: type[Exception] = zstandard().ZstdError
     except ConfigError:
@@ -153,7 +153,7 @@ def _stream(archive: Path) -> Iterator[_Limited]:
 
 
 def _members(stream: _Limited, archive: Path) -> Iterator[tuple[str, int]]:
-    """Yield name and size of each file; its content must be read before the next is asked for."""
+    """Yield name and size of each file. The caller must read its content before the next step."""
     for count in range(MOST_FILES + 1):
         block = stream.read(BLOCK)
         if not block.strip(b"\0"):

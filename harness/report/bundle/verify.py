@@ -1,8 +1,8 @@
-"""Whether a bundle is what it says: its hashes, its own consistency, and its number again.
+"""Verifies a bundle: its hashes, its consistency, and its score by scoring it again.
 
-Hashes show that nothing changed since it was packed, not that it was honest then: whoever packs a
-run writes the manifest. That the score is true only the last check shows, which trains the final
-submission again under the judge of this machine.
+Hashes show that nothing changed since the run was packed. They do not show that the run was
+honest, because the person who packs a run also writes the manifest. Only the last check, which
+trains the final submission again under the judge of this machine, shows that the score is true.
 """
 
 from collections.abc import Callable
@@ -24,12 +24,16 @@ from tasks.spec import find_task
 Verdict = Literal["agrees", "differs", "cannot tell", "not scored again"]
 
 WIDE = 1.96
-"""Standard errors of the recorded score within which the new one agrees: 95 %."""
+"""The new score agrees within this many standard errors of the recorded score (95 %)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was found. ``within`` is the largest difference that still agrees."""
+    """The outcome of a verification.
+
+    ``then`` is the recorded score, ``now`` the new one, ``within`` the largest difference at which
+    they agree. ``other_conditions`` names the conditions in which the two differ.
+    """
 
     manifest: Manifest
     nodes: int
@@ -42,7 +46,7 @@ class Check:
 
 
 Rescore = Callable[[Path], tuple[Score, Score]]
-"""Scores the final node of a run again; returns the old score and the new one."""
+"""A function that scores the final node of a run again; it returns the old and the new score."""
 
 
 def verify(
@@ -50,7 +54,8 @@ def verify(
 ) -> Check:
     """Unpack a bundle into ``folder``, check it, and score its final node again.
 
-    Raises ConfigError where it is damaged, hostile, or contradicts itself.
+    ``rescore`` None: do not score again. Raises ConfigError where the bundle is damaged,
+    malicious, or contradicts itself.
     """
     manifest = unpack(archive, folder)
     run, state, old = agree(archive, folder, manifest)
@@ -71,7 +76,7 @@ def verify(
 
 
 def _is_known(task: str, source: str) -> bool:
-    """Return whether a task knows a source by name: a stranger's path never names a folder here."""
+    """Return whether a task lists this data source: a path in a bundle must not be opened here."""
     try:
         return source in find_task(task).sources
     except ConfigError:
@@ -79,7 +84,7 @@ def _is_known(task: str, source: str) -> bool:
 
 
 def _keys(run: Run) -> str:
-    """Say what hidden keys have to do with other data here; "" where they are the same."""
+    """Say how the hidden keys here and in the run differ, and how to fix it; "" if they agree."""
     asked, there = run.asked, run.lock.hidden_key
     task = find_task(asked.task)
     _, manifest = task.prepare(asked.profile, data_root(), lambda *_: None, asked.data)
@@ -95,7 +100,7 @@ def _keys(run: Run) -> str:
 def _compared(
     manifest: Manifest, nodes: int, then: Score, now: Score, tolerance: float | None
 ) -> Check:
-    """Judge a new score by the old one's standard error over its rows, or by ``tolerance``."""
+    """Compare by the old score's standard error over its rows, or by ``tolerance`` if given."""
     others = differing(then.conditions.key, now.conditions.key)
     within = WIDE * (then.standard_error or 0.0) if tolerance is None else tolerance
     if then.score is None or now.score is None:
@@ -128,7 +133,7 @@ def as_json(check: Check) -> dict[str, Any]:
 
 
 def describe(check: Check) -> str:
-    """Return a check in words."""
+    """Return a check as text for the terminal."""
     said = check.manifest
     count = sum(member.bytes for member in said.files)
     lines = [

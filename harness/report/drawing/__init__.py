@@ -1,1 +1,1 @@
-"""What pages are drawn with: templates, plots, and strangers' texts made harmless."""
+"""Drawing of HTML pages: templates, plots, and making untrusted text harmless."""

@@ -1,8 +1,9 @@
-"""Best-so-far curves, and what many runs have in common: their median and their middle half.
+"""Best-so-far curves of one run, and of many runs: their median and their quartiles.
 
-A run that has no valid node yet counts as worse than any score. The median is drawn from where
-more than half of the runs have one; before, it does not exist, and a mean of those that happen to
-have one would flatter. What is drawn instead is the best run, as such.
+A run without a valid node yet counts as worse than any score. So the median exists only where
+more than half of the runs have a valid node. Before that, the best run is drawn and marked as
+such, because a mean over only the runs with a valid node would be too good. Numbers only:
+``plots`` turns them into SVG.
 """
 
 from bisect import bisect_right
@@ -12,15 +13,15 @@ from typing import Literal
 
 Axis = Literal["steps", "time", "tokens", "dollars"]
 GRID = 48
-"""Places at which the curves of many runs are compared."""
+"""The most x values at which the curves of many runs are compared."""
 
 Steps = list[tuple[float, float]]
-"""Where a curve takes which value, until the next one."""
+"""Pairs (x, value): a curve has the value from this x to the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """After a node was scored. ``tokens`` and ``dollars`` are sums so far; None where unknown."""
+    """A run after one node was scored. ``tokens`` and ``dollars``: sums so far; None if unknown."""
 
     node: int
     score: float | None
@@ -31,9 +32,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """``low`` and ``high`` are the quartiles over runs; empty for one run. None: nothing yet.
+    """A curve over ``xs``: ``middle`` is the median over runs, or the one run's best so far.
 
-    ``alone`` is the best run where there is no ``middle``; empty for one run.
+    ``low`` (worse) and ``high`` (better) are the quartiles; None where too few runs have a valid
+    node. ``alone`` is the best run where ``middle`` is None. All three are empty for one run.
     """
 
     xs: tuple[float, ...]
@@ -44,13 +46,13 @@ class Curve:
 
     @property
     def end(self) -> float | None:
-        """The last value, of the best run where there is no other; None where there is none."""
+        """The last value of ``middle``, else of ``alone``; None where neither has one."""
         return next((v for part in (self.middle, self.alone) for v in part[-1:] if v is not None),
                     None)  # fmt: skip
 
 
 def value(point: Point, axis: Axis, index: int) -> float | None:
-    """Return where a point stands on an axis; ``index`` is its place in the run, from 0."""
+    """Return a point's x value; ``index`` is its place in the run, from 0. None if unknown."""
     match axis:
         case "steps":
             return index + 1
@@ -63,7 +65,7 @@ def value(point: Point, axis: Axis, index: int) -> float | None:
 
 
 def best_so_far(points: Sequence[Point], axis: Axis, sign: float) -> tuple[Steps, float] | None:
-    """Return the curve of one run and where it ends; None where the axis is unknown."""
+    """Return one run's steps and the x of its end; None where an x value is unknown."""
     steps: Steps = []
     best, end = None, 0.0
     for index, point in enumerate(points):
@@ -78,13 +80,13 @@ def best_so_far(points: Sequence[Point], axis: Axis, sign: float) -> tuple[Steps
 
 
 def one(steps: Steps, end: float) -> Curve:
-    """Return one run's curve."""
+    """Return the curve of one run."""
     xs, ys = [x for x, _ in steps], [y for _, y in steps]
     return Curve((*xs, end), (*ys, ys[-1])) if steps else Curve((), ())
 
 
 def many(runs: Sequence[tuple[Steps, float]], sign: float) -> Curve:
-    """Return the median and the quartiles over runs; a run that has ended keeps its best."""
+    """Return the median and quartiles over runs; a run that has ended keeps its best score."""
     if len(runs) == 1:
         return one(*runs[0])
     places = sorted({x for steps, _ in runs for x, _ in steps} | {max(end for _, end in runs)})
@@ -110,7 +112,7 @@ def _at(xs: list[float], ys: list[float], place: float) -> float | None:
 
 
 def quantile(order: Sequence[float | None], share: float) -> float | None:
-    """Return a quantile, between two neighbours in proportion; None where one is "nothing yet"."""
+    """Return a quantile, interpolated linearly; None where a value that it needs is None."""
     position = (len(order) - 1) * share
     below = int(position)
     rest = position - below

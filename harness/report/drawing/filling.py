@@ -1,4 +1,4 @@
-"""Values into the templates, and the policy that lets nothing but the page's own script run."""
+"""Fills the HTML templates, and writes the policy that allows only the page's own script."""
 
 import base64
 from functools import lru_cache
@@ -14,12 +14,12 @@ from harness.report.drawing.untrusted import cut
 
 HERE = Path(__file__).parent
 LONGEST = 6_000
-"""Characters of any one value: methods are the longest honest ones, a stranger's name may be."""
+"""Most characters shown of one value: enough for the methods text; a hostile name is cut."""
 SCRIPTS = ("payload.js", "highlight.js", "diff.js", "detail.js", "page.js")
 
 
 def filled(values: dict[str, Any], template: str = "page.html.j2", *, scripted: bool = True) -> str:
-    """Return the page. Every value is escaped, and what cannot be seen in it made visible."""
+    """Return the page. Every value is escaped, and its invisible characters are made visible."""
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -36,7 +36,7 @@ def filled(values: dict[str, Any], template: str = "page.html.j2", *, scripted: 
 
 
 def _visible(value: object) -> object:
-    if isinstance(value, str) and not isinstance(value, Markup):  # which is the templates' own
+    if isinstance(value, str) and not isinstance(value, Markup):  # Markup is ours
         return cut(visible(value), LONGEST)
     return value
 
@@ -52,7 +52,7 @@ def _assets() -> tuple[str, str]:
 
 
 def policy(style: str, script: str) -> str:
-    """Return the page's Content-Security-Policy: this style, this script or none, no more."""
+    """Return a Content-Security-Policy that allows this style, this script if any, data: images."""
     allowed = _named(script) if script else "'none'"
     return (
         f"default-src 'none'; style-src {_named(style)}; script-src {allowed}; "

@@ -1,4 +1,4 @@
-"""Where marks of a plot stand, in the units of its SVG; the templates only draw them."""
+"""Computes where the marks of a plot are, in SVG units. The templates only draw them."""
 
 import math
 from bisect import bisect_right
@@ -14,15 +14,17 @@ from harness.report.drawing.curves import Axis, Curve
 WIDTH, HEIGHT = 380, 236
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 10, 36
 STRIP_WIDTH, STRIP_EDGE, STRIP_STEP, STRIP_TOP = 560, 40, 52, 30
-"""Of a dot plot; beyond its edges stand halves of the labels."""
+"""Sizes of a dot plot. Labels may reach half their width beyond STRIP_EDGE."""
 GLYPH = 6.9
-"""Width of a character of a label, at most on average: in DejaVu, the widest usual font."""
+"""Upper limit of a label's mean character width: that of DejaVu, the widest usual font."""
 Place = Callable[[float], float]
 SAMPLES = 24
 FENCE = 3.0
-"""Interquartile ranges beyond which a value no longer stretches a plot (Tukey's far out)."""
+"""A value more interquartile ranges than this beyond the quartiles (Tukey's far out) does not
+widen a plot."""
 FAR, ALWAYS = 20.0, 1.0
-"""How far off one curve's end may stretch a plot: times what the rest takes, and in any case."""
+"""How far from the rest a curve's end may be and still widen a plot: FAR times the range of the
+rest, but at least ALWAYS in units of the score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Values from ``low`` to ``high`` onto ``start`` to ``end``; those beyond onto the edge."""
+    """Maps ``low`` to ``high`` linearly to ``start`` to ``end``; values beyond go to the edge."""
 
     low: float
     high: float
@@ -49,7 +51,7 @@ class Scale:
         return self.low <= value <= self.high
 
     def ticks(self, most: int, unit: str = "") -> tuple[Tick, ...]:
-        """Return round values within the scale."""
+        """Return ticks at round values within the scale, about ``most`` of them."""
         step = _nice((self.high - self.low) / most)
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
@@ -59,10 +61,11 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One contender. ``style`` is 0 to 7, which colour.
+    """The curve of one contender. ``style`` is the number of its colour, 0 to 7.
 
-    ``alone`` is the path of its best run, where there is no median; ``end`` the last place of
-    either. ``off``: it ends beyond the plot, and its mark stands on the edge.
+    ``path``, ``band`` and ``alone`` are SVG paths: of the median, of the area between the
+    quartiles, and of the best run where there is no median. ``end`` is the last point of the
+    curve. ``off``: the curve ends beyond the plot, and its mark is on the edge.
     """
 
     name: str
@@ -76,7 +79,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A value to compare with, right across a plot. ``style`` None: nobody's colour."""
+    """A horizontal line at a value to compare with. ``style`` None: in no contender's colour."""
 
     name: str
     value: float
@@ -86,9 +89,10 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """One plot of lines. ``dots``: single nodes, where there is one run.
+    """One plot of lines. ``dots``: the single nodes, if there is only one run.
 
-    ``levels`` are what needs no axis: baselines, and whoever called no model.
+    ``levels`` have no x values: baselines, and contenders that call no model. ``beyond`` counts
+    the dots outside the plot.
     """
 
     title: str
@@ -110,7 +114,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """One contender's runs on a common scale: raw scores, their middle and its interval."""
+    """One contender's row of a dot plot: its scores, their mean or median, and its interval."""
 
     name: str
     style: int
@@ -124,7 +128,7 @@ class Strip:
 
 @dataclass(frozen=True, slots=True)
 class Strips:
-    """A dot plot. ``marks``: values to compare with, by name. Names stand above their marks."""
+    """A dot plot. ``marks``: named values to compare with. A name is above its mark."""
 
     title: str
     strips: tuple[Strip, ...]
@@ -137,7 +141,7 @@ class Strips:
 
 
 def label(value: float, step: float, unit: str = "") -> str:
-    """Return a tick's words: as many decimals as the step needs, thousands in k and M."""
+    """Return a tick's label: as many decimals as the step needs; large values in k, M and G."""
     if unit == "$":
         return f"${value:,.{_decimals(step)}f}"
     if step < 1e-12:
@@ -160,7 +164,7 @@ def _nice(step: float) -> float:
 def fenced(
     values: Sequence[float], keep: Literal["low", "high", "both"] = "both"
 ) -> Sequence[float]:
-    """Return the values without those far out, but for the side to ``keep``: the good one."""
+    """Return the values without far outliers; none is removed on the side to ``keep``."""
     if len(values) < 4:
         return values
     first, _, third = quantiles(values, n=4)
@@ -171,17 +175,17 @@ def fenced(
 
 
 def spread(values: Iterable[float], start: float, end: float) -> Scale:
-    """Return a scale around values, with some room."""
+    """Return a scale around values, with some margin."""
     known = list(values) or [0.0, 1.0]
     low, high = min(known), max(known)
     room = (high - low) * 0.06
-    if high - low <= 1e-9 * max(abs(low), abs(high)):  # equal, but for the last digits
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # equal except for the last digits
         room = abs(high) * 0.05 if abs(high) > 1e-6 else 0.5
     return Scale(low - room, high + room, start, end)
 
 
 def strip_scale(values: Iterable[float]) -> Scale:
-    """Return the scale of a dot plot, whose labels have room on either side."""
+    """Return the scale of a dot plot, with room for the labels on both sides."""
     return spread(values, STRIP_EDGE, STRIP_WIDTH - STRIP_EDGE)
 
 
@@ -203,7 +207,7 @@ def strips(
 
 
 def fitted(text: str, room: float) -> str:
-    """Return a text without its middle where it is too wide: names differ at their ends."""
+    """Return a text, its middle cut out if it is too wide: names often differ at their ends."""
     most = int(room / GLYPH)
     if cell_len(text) <= most:
         return text
@@ -213,9 +217,9 @@ def fitted(text: str, room: float) -> str:
 
 
 def near(values: Sequence[float], ends: Sequence[float]) -> list[float]:
-    """Return values and ends of intervals, these no further off than the values' own range.
+    """Return values and ends of intervals, each end at most the values' range beyond the values.
 
-    An interval over few seeds may be many times as wide as what was seen.
+    An interval over few seeds may be many times as wide as the range of the scores.
     """
     low, high = min(values), max(values)
     reach = (high - low) or 0.05 * abs(high) or 1.0
@@ -289,7 +293,7 @@ def _heights(
     *,
     maximize: bool,
 ) -> Scale:
-    """Return the scale upwards: of what lasts, and of where each curve ends, but for the absurd."""
+    """Return the y scale: for sampled values, and for curve ends and levels not too far away."""
     heights = [v for _, _, c in curves for v in _sampled(c, most)] + [y for _, y in dots]
     kept = list(fenced(heights, "high" if maximize else "low"))
     ends = [c.end for _, _, c in curves if c.end is not None]
@@ -325,7 +329,7 @@ def _notes(
 
 
 def _sampled(curve: Curve, most: float) -> list[float]:
-    """Return a curve's values at even distances: what held for an instant stretches no plot."""
+    """Return a curve's values at evenly spaced x, so that a short-lived value widens no plot."""
     places = [bisect_right(curve.xs, most * i / SAMPLES) - 1 for i in range(1, SAMPLES + 1)]
     parts = (curve.middle, curve.low, curve.high, curve.alone)
     values = [part[at] for part in parts if part for at in places if at >= 0]
@@ -342,7 +346,7 @@ def _unit(axis: Axis, most: float) -> tuple[float, str]:
 
 
 def _stairs(xs: Sequence[float], ys: Sequence[float | None], x: Place, y: Scale) -> str:
-    """Return a path. Where the curve is beyond the plot there is none: an edge is no value."""
+    """Return an SVG path. Parts beyond the plot are left out, as the edge is not their value."""
     path, before, drawn = "", None, False
     for a, b in zip(xs, ys, strict=True):
         if drawn:
@@ -359,7 +363,7 @@ def _stairs(xs: Sequence[float], ys: Sequence[float | None], x: Place, y: Scale)
 
 
 def _band(curve: Curve, x: Place, y: Scale, worst: float) -> str:
-    """Return the area between the quartiles; where only the better is known it has no floor."""
+    """Return the area between the quartiles; where only the better exists, down to the edge."""
     rows = [
         (x(a), y(worst if low is None else low), y(high))
         for a, low, high in zip(curve.xs, curve.low, curve.high, strict=False)

@@ -1,9 +1,9 @@
-"""Texts from run directories, which a stranger or a model may have written.
+"""Reads texts from run directories, which an untrusted person or a model may have written.
 
-Files are read only where they lie inside the run and are regular: a link in a run that somebody
-sent must not carry a file of this machine into a report that is passed on. Characters that only
-act (terminal escapes, marks that turn the reading direction, halves of pairs) become a visible
-sign, so that code reads as it runs.
+Only regular files inside the run are read: a link in a run from somebody else must not copy a
+file of this machine into a report that is then shared. Control characters (terminal escapes, marks
+that change the reading direction, lone surrogates) become a visible sign, so that code reads as it
+runs. Nothing is escaped for HTML here; the templates do that.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ MOST_BYTES = 4 << 20
 
 
 def text_of(run: Path, name: str) -> str | None:
-    """Return a file of a run as text, its end where it is very large; None where there is none."""
+    """Return a run's file as text, only its last 4 MiB if larger; None if it cannot be read."""
     file = run / name
     try:
         if not file.is_file() or not file.resolve().is_relative_to(run.resolve()):
@@ -29,7 +29,7 @@ def text_of(run: Path, name: str) -> str | None:
 
 
 def cut(text: str, limit: int, *, keep_end: bool = False) -> str:
-    """Return at most about ``limit`` characters, and say how many are missing."""
+    """Return a text's first (or last) ``limit`` characters, with a note if any are left out."""
     gone = len(text) - limit
     if gone <= 0:
         return text

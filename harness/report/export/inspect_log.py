@@ -1,9 +1,9 @@
-"""A run as a log of Inspect (inspect_ai), for its viewer and its data frames.
+"""Exports a run as a log of Inspect (inspect_ai), for its viewer and its data frames.
 
-An evaluation is a run, a sample a node: what was asked, what came back, and the judge's score of
-it on the search split. The run's own score, on the hidden test split, is the evaluation's metric.
-Written after inspect_ai's log format of version 2 (``inspect_ai/log/_log.py``, release 0.3.285)
-without the package: its ``read_eval_log`` reads the file.
+An evaluation is a run. A sample is a node: the prompts, the responses, and the judge's score on
+the search split. The run's own score, on the hidden test split, is the evaluation's metric.
+The format is inspect_ai's log format of version 2 (``inspect_ai/log/_log.py``, release 0.3.285).
+The package is not imported here; its ``read_eval_log`` reads the file.
 """
 
 import json
@@ -30,7 +30,7 @@ SCORER = "harness"
 
 
 def as_inspect(paths: list[Path], out: Path) -> tuple[list[Path], dict[str, str]]:
-    """Write a log a run into the folder ``out``; return the files, and what could not be read.
+    """Write one log per run into the folder ``out``; return the files, and why runs were skipped.
 
     Raises ConfigError where ``out`` cannot be written.
     """
@@ -113,7 +113,7 @@ def log_of(path: Path) -> dict[str, Any]:
 
 
 def _times(events: list[Event]) -> tuple[str, str]:
-    """Return when the journal begins and ends."""
+    """Return the times at which the journal begins and ends, ISO 8601."""
     if not events:
         now = datetime.fromtimestamp(0, UTC).isoformat()
         return now, now
@@ -140,7 +140,7 @@ def _sample(run: Run, state: State, node: Node, calls: list[Record]) -> dict[str
     messages = [m for call in calls for m in _messages(run, call)]
     answer = calls[-1].reply.text if calls and calls[-1].reply else source_of(node)
     if not messages:
-        # An agent without a model is asked nothing: its submission stands as the answer.
+        # An agent without a model gets no prompt: its submission is exported as the response.
         messages = [
             {"role": "user", "content": f"{node.operator} of {list(node.parents)}"},
             {"role": "assistant", "content": answer, "source": "generate"},

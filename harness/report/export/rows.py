@@ -1,4 +1,4 @@
-"""One row a node, flat: what a data frame wants."""
+"""Exports runs as flat rows for data frames, one row per node, also as a Parquet file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,14 +98,14 @@ def _node(path: Path, state: State, node: Node, calls: list[Record]) -> dict[str
 
 
 def source_of(node: Node) -> str:
-    """Return a submission as one text; several files under headlines of their names."""
+    """Return a submission as one text; each of several files follows a line with its name."""
     if len(node.files) == 1:
         return next(iter(node.files.values()))
     return "\n".join(f"# {name}\n{text}" for name, text in sorted(node.files.items()))
 
 
 def calls_by_node(path: Path) -> dict[int, list[Record]]:
-    """Return the answered calls of a run. Raises ConfigError naming a damaged one."""
+    """Return a run's answered calls by node. Raises ConfigError naming a damaged file."""
     found: dict[int, list[Record]] = {}
     for record in Tape(path):
         if record.reply is not None:
@@ -114,7 +114,7 @@ def calls_by_node(path: Path) -> dict[int, list[Record]]:
 
 
 def as_parquet(paths: list[Path], out: Path) -> tuple[int, dict[str, str]]:
-    """Write all runs' nodes into one file; return how many, and which runs could not be read.
+    """Write all runs' nodes into one file; return their number, and why runs were skipped.
 
     Raises ConfigError where pyarrow is missing, or ``out`` cannot be written.
     """
@@ -154,7 +154,7 @@ def as_parquet(paths: list[Path], out: Path) -> tuple[int, dict[str, str]]:
 
 
 def _encodable(row: dict[str, Any]) -> dict[str, Any]:
-    """Replace halves of pairs, which JSON may hold and UTF-8 cannot."""
+    """Replace lone surrogates, which JSON may hold and UTF-8 cannot."""
     return {
         k: v.encode(errors="replace").decode() if isinstance(v, str) else v for k, v in row.items()
     }

@@ -1,1 +1,1 @@
-"""Which kinds of change made scores better: rules, steps, and what comes out of them."""
+"""Which kinds of change to the source made scores better: rules, steps, and their report."""

@@ -1,4 +1,7 @@
-"""Features of many sources, read in a throw-away process; and how two of them differ."""
+"""Reads the features of many sources in a separate process, and tells how two sources differ.
+
+``rules`` defines what a feature is.
+"""
 
 import contextlib
 import json
@@ -14,12 +17,12 @@ from harness.report.features import rules
 from harness.report.features.rules import CODE, Features
 
 TIMEOUT_S = 20.0
-"""For one source; parsing a megabyte takes about two."""
+"""Limit for one source; parsing a megabyte takes about two seconds."""
 MOST_MEMORY = 2 << 30
 
 
 def features_of(sources: Iterable[str]) -> dict[str, Features | None]:
-    """Return the features of each source; None where it is none, or brought its reader down."""
+    """Return each source's features; None where it does not parse, or its reader died."""
     found: dict[str, Features | None] = {}
     reader = _Reader()
     try:
@@ -32,7 +35,7 @@ def features_of(sources: Iterable[str]) -> dict[str, Features | None]:
 
 
 class _Reader:
-    """One process at a time; a new one after one that fell."""
+    """Asks a reader process for features; starts a new process after one that died or hung."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -62,7 +65,7 @@ class _Reader:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        with contextlib.suppress(OSError, ValueError):  # no such limit here: the time limit holds
+        with contextlib.suppress(OSError, ValueError):  # if refused, only the time limit holds
             resource.prlimit(process.pid, resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
         threading.Thread(target=_pump, args=(process, self._lines), daemon=True).start()
         self._process = process
@@ -89,7 +92,7 @@ def _pump(process: "subprocess.Popen[str]", lines: "queue.Queue[str]") -> None:
 
 
 def changed(before: Features, after: Features) -> frozenset[str]:
-    """Return the features in which two sources differ; ``other code`` only if nothing else does."""
+    """Return the features that differ between two sources; CODE only if nothing else does."""
     names = (before.keys() | after.keys()) - {CODE}
     known = frozenset(name for name in names if before.get(name) != after.get(name))
     if known or before.get(CODE) == after.get(CODE):

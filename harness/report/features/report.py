@@ -1,4 +1,7 @@
-"""What changes were worth: a row a category and a row a feature, as values, words and a plot."""
+"""Reports the gains of changes: a row per category and per feature, as values and a plot.
+
+The terminal's table is in ``text``.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,10 +22,10 @@ Level = Literal["category", "feature"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the steps were worth in which one category or feature changed.
+    """The gains of the steps in which this category or feature changed.
 
-    ``steps``, ``gains`` and what is made of them leave out recoveries and what became invalid.
-    ``alone`` counts steps in which nothing else changed. ``*_words``: the same for readers.
+    ``steps``, ``gains`` and the statistics of them leave out recoveries and invalid children.
+    ``alone`` counts steps in which nothing else changed. ``*_words``: the values as text.
     """
 
     feature: str
@@ -45,7 +48,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """What the steps of one task and profile say: a row a category, and a row a feature."""
+    """The steps of one task and profile: a row per category, and a row per feature.
+
+    ``lone``: steps in which only one category changed. ``apart``: nodes not counted, by reason.
+    """
 
     task: str
     steps: int
@@ -59,18 +65,18 @@ class Worth:
 
 
 def build(runs: Iterable[Path]) -> tuple[list[Worth], dict[str, str]]:
-    """Return a table a task and profile: gains in two metrics never mix. And what was skipped."""
+    """Return a table per task and profile, as metrics never mix, and the skipped runs with why."""
     found, skipped = steps_of(runs)
     return [table(steps) for steps in found], skipped
 
 
 def as_json(tables: Iterable[Worth], skipped: Mapping[str, str]) -> dict[str, Any]:
-    """Return them as JSON values."""
+    """Return the tables as JSON values."""
     return {"format": 1, "tables": [asdict(one) for one in tables], "skipped": skipped}
 
 
 def table(found: Steps) -> Worth:
-    """Return what the steps of one task say."""
+    """Return the table of the steps of one task."""
     by_category: dict[str, list[tuple[Step, bool]]] = defaultdict(list)
     by_feature: dict[str, list[tuple[Step, bool]]] = defaultdict(list)
     for step in found.steps:
@@ -131,7 +137,7 @@ def _row(name: str, steps: Sequence[tuple[Step, bool]], level: Level) -> Row:
 
 
 def signed(value: float | None) -> str:
-    """Return a gain with its sign."""
+    """Return a gain as text with its sign."""
     return "–" if value is None else f"{value:+.4f}"
 
 
@@ -155,7 +161,7 @@ def _words(kinds: Mapping[Kind, int], lone: int, apart: Mapping[str, int]) -> st
 
 
 def plot(built: Worth) -> Strips | None:
-    """Return the plot of the categories; None without a step."""
+    """Return the plot of the categories; None if no category has a step with a gain."""
     rows = [(row, row.median) for row in built.rows if row.median is not None][:MOST_BARS]
     if not rows:
         return None

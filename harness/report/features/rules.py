@@ -1,11 +1,11 @@
-"""What a source says of itself, by the rules in rules.toml: from its syntax tree and constants.
+"""Extracts features of a source from its syntax tree, by the rules in rules.toml.
 
-Deterministic, and blind to names of variables that no rule knows. A feature is a name in a
-category (``learning rates: matrix_lr``) and its value is a text; two sources differ in a feature
-where its values differ, be it that only one of them has it.
+Deterministic; variable names that no rule matches are no features. A feature is a name in a
+category (``learning rates: matrix_lr``) and its value is a text. Two sources differ in a feature
+if its values differ, or if only one source has the feature.
 
-A submission may be written to crash a parser, so this module imports nothing of ours and is run
-as a script in a throw-away process: JSON lines of sources in, JSON lines of features out.
+A submission may be written to crash a parser. So this module imports no other harness module and
+runs as a script in a separate process: JSON lines of sources in, JSON lines of features out.
 """
 
 import ast
@@ -29,7 +29,7 @@ _CALLED = [(kind, re.compile("|".join(words))) for kind, words in _RULES["called
 
 
 def features(source: str) -> Features:
-    """Return the features of a source. Raises SyntaxError, and what else a parser can."""
+    """Return the features of a source. Raises SyntaxError, and any other error of the parser."""
     found: dict[str, list[str]] = {}
     calls: Counter[str] = Counter()
     shape = hashlib.sha256()
@@ -54,13 +54,13 @@ def features(source: str) -> Features:
 
 
 CODE = "other code"
-"""Stands for whatever no rule sees: a hash of the tree, without comments and docstrings."""
+"""The feature for code that no rule matches: a hash of the tree, no comments or docstrings."""
 
 _SILENT = (ast.expr_context, ast.TypeIgnore)
 
 
 def _opened(node: ast.AST) -> tuple[str, list[ast.AST]]:
-    """Return what a node is by itself, as text, and its children."""
+    """Return a text of a node without its children, and the children."""
     parts, children = [type(node).__name__], []
     for name in node._fields:
         value = getattr(node, name, None)
@@ -161,7 +161,7 @@ def _of_call(name: str) -> str:
 
 
 def main() -> None:
-    """Answer each line of stdin, a JSON string, by its features; by null where it is no source."""
+    """Read a JSON string per line of stdin; print its features, or null if it does not parse."""
     for line in sys.stdin:
         source = json.loads(line)
         try:

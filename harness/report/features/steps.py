@@ -1,9 +1,10 @@
-"""The steps of searches: a parent, its child, what was changed, and what came of it.
+"""Finds the steps of searches: a parent, its child, what was changed, and the gain in score.
 
-A step has one parent that was valid: drafts start anew, a crossover has two parents, and after an
-invalid parent there is no score to compare with (a repair). A step from a parent that lies far
-out on the bad side of all valid scores of its task is a recovery from a poor start: nearly
-anything gains there. It is counted, and stands in no median.
+A step has exactly one parent, and a valid one. So drafts (no parent), crossovers (two parents) and
+repairs (an invalid parent has no score to compare with) are no steps. A node whose source does not
+parse, or is its parent's, is none either. A step from a parent that is an outlier on the bad side
+of all valid scores of its task is a recovery from a poor start: nearly any change gains there. It
+is counted, but is in no median.
 """
 
 from collections import defaultdict
@@ -20,16 +21,16 @@ from harness.report.features.rules import Features
 from harness.store.loading import load
 
 FENCE = 1.5
-"""Interquartile ranges below the lower quartile that make a parent a poor start (Tukey 1977)."""
+"""A parent this many interquartile ranges below the lower quartile is a poor start (Tukey 1977)."""
 FEWEST = 4
-"""Valid scores that quartiles need; with fewer no start is called poor."""
+"""Number of valid scores that quartiles need; with fewer, no parent is a poor start."""
 
 Kind = Literal["step", "invalid", "recovery"]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """``gain`` is positive where the score got better; None where the child is invalid."""
+    """One step. ``gain`` is positive where the score got better; None if the child is invalid."""
 
     run: str
     node: int
@@ -41,7 +42,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """All steps of one task and profile. ``apart``: how many nodes are no step, by why."""
+    """All steps of one task and profile. ``apart``: counts of nodes that are no step, by reason."""
 
     task: str
     steps: tuple[Step, ...]
@@ -49,7 +50,7 @@ class Steps:
 
 
 def steps_of(runs: Iterable[Path]) -> tuple[list[Steps], dict[str, str]]:
-    """Return the steps of runs by task; and which runs could not be read, with the reason."""
+    """Return the steps of runs by task and profile, and each unreadable run with the reason."""
     trees: dict[str, list[tuple[Path, Tree]]] = defaultdict(list)
     skipped: dict[str, str] = {}
     for path in runs:
@@ -82,7 +83,10 @@ def _source(files: Mapping[str, str]) -> str:
 
 
 def _fence(trees: Sequence[Tree]) -> float | None:
-    """Return the worst score from which a step still counts, signed; None for too few scores."""
+    """Return the worst parent score of a step that is no recovery, turned so that more is better.
+
+    None for too few scores.
+    """
     values = [
         (n.score if t.maximize else -n.score) for t in trees for n in t if n.score is not None
     ]

@@ -1,4 +1,4 @@
-"""The table of features on a terminal."""
+"""Prints the table of features on a terminal."""
 
 from collections.abc import Iterable, Mapping
 
@@ -17,7 +17,7 @@ became invalid."""
 
 
 def show(tables: Iterable[Worth], skipped: Mapping[str, str], *, each: bool) -> None:
-    """Print, for each task, a row a category, or a row a feature."""
+    """Print a table per task: a row per category, or, with ``each``, a row per feature."""
     console = stdout()
     for table in tables:
         rows = table.features if each else table.rows

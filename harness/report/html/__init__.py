@@ -1,1 +1,1 @@
-"""The report: one HTML file that opens offline and lets nothing in it run but its own script."""
+"""The HTML report: one file that opens offline and runs no script but its own."""

@@ -1,4 +1,7 @@
-"""Which plots a report has: for each task under equal conditions its curves, and its scores."""
+"""Chooses a report's plots: curves and scores, for each task and each set of conditions.
+
+``harness.report.drawing`` computes the curves and the positions of the marks.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -22,7 +25,7 @@ AXES: tuple[curves.Axis, ...] = ("steps", "time", "tokens", "dollars")
 
 @dataclass(frozen=True, slots=True)
 class TaskPlots:
-    """All that is drawn of one task under one set of conditions. ``legend``: name and colour."""
+    """All plots of one task under one set of conditions. ``legend``: names and colour numbers."""
 
     name: str
     better: str
@@ -33,14 +36,14 @@ class TaskPlots:
 
 
 def sign_of(entry: Entry) -> float:
-    """Return 1 where more is better, else -1."""
+    """Return 1 where a higher score is better (or unknown), else -1."""
     return 1.0 if entry.lock is None or entry.lock.maximize else -1.0
 
 
 def figures(traces: Sequence[Trace]) -> list[TaskPlots]:
-    """Return the plots. Runs under other conditions never share one; a replay repeats, and is none.
+    """Return the plots. Runs under different conditions never share a plot.
 
-    A replay that is reported alone is drawn like any run.
+    A replay only repeats another run, so it is left out, unless it is the only run.
     """
     alone = len(traces) == 1
     groups: dict[str, dict[tuple[tuple[str, str], ...], list[Trace]]] = defaultdict(dict)
@@ -58,7 +61,7 @@ def figures(traces: Sequence[Trace]) -> list[TaskPlots]:
 
 
 def _told_apart(conditions: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return, for each set of conditions, its values of those that differ; empty for one set."""
+    """Return, per set of conditions, its values of the conditions that differ; "" if none does."""
     names = sorted({name for found in conditions for name in found})
     differing = [n for n in names if len({found.get(n) for found in conditions}) > 1]
     return [", ".join(f"{n} {found.get(n, 'unknown')}" for n in differing) for found in conditions]
@@ -91,7 +94,7 @@ def _task(name: str, group: Sequence[Trace]) -> TaskPlots:
 
 
 def _graded(group: Sequence[Trace]) -> Entry:
-    """Return an entry that tells the metric and the data, one with a result where there is one."""
+    """Return the first entry with a result, which names the metric; without one, the first."""
     return next((t.entry for t in group if t.entry.outcome), group[0].entry)
 
 
@@ -100,9 +103,9 @@ def _runs(count: int) -> str:
 
 
 def _curves(rows: Mapping[str, Sequence[Trace]], sign: float) -> list[plots.Plot]:
-    """Return a plot for each axis on which all begun runs of somebody are known.
+    """Return a plot for each axis on which all counted runs of a contender have known values.
 
-    Whoever calls no model has neither spent tokens nor dollars: its best is a level there.
+    A contender that calls no model spends no tokens and no dollars: its best is a level there.
     """
     drawn = []
     known = _known([t.entry for found in rows.values() for t in found])
@@ -124,7 +127,7 @@ def _curves(rows: Mapping[str, Sequence[Trace]], sign: float) -> list[plots.Plot
 
 
 def _counts(found: Trace) -> bool:
-    """Return whether a run says anything of its contender: none of its nodes may be judged yet."""
+    """Return whether a run counts: it has a scored node, or it has ended without a problem."""
     return bool(found.points) or (found.entry.outcome is not None and not found.problem)
 
 
@@ -139,7 +142,7 @@ def _level(who: str, style: int, found: Sequence[Trace], sign: float) -> list[pl
 
 
 def _known(entries: Sequence[Entry]) -> list[plots.Level]:
-    """Return what needs no learning, on the search split, whose scores curves are of."""
+    """Return the baselines on the search split, as curves show scores on the search split."""
     found = next(filter(None, (known(e, "search") for e in entries)), {})
     return [plots.Level(name, value) for name, value in found.items()]
 
@@ -150,7 +153,7 @@ def _dots(found: Trace, axis: curves.Axis) -> list[tuple[float, float]]:
 
 
 def _scores(found: Sequence[Trace]) -> list[float]:
-    """Return one score a seed, the mean of its valid runs: run twice, it is still one draw."""
+    """Return one score per seed, the mean of its valid runs: a repeated seed is one sample."""
     by_seed: dict[int, list[float]] = defaultdict(list)
     for t in found:
         asked, outcome = t.entry.asked, t.entry.outcome
@@ -162,7 +165,7 @@ def _scores(found: Sequence[Trace]) -> list[float]:
 def _strips(
     order: Sequence[str], scores: Mapping[str, list[float]], entry: Entry
 ) -> plots.Strips | None:
-    """Return the hidden test split's scores of each contender, beside what is known without."""
+    """Return the dot plot of each contender's scores on the hidden test split, with baselines."""
     some = [who for who in order if scores[who]][:MOST_STRIPS]
     if not some:
         return None

@@ -1,4 +1,4 @@
-"""Conditions in a table, and a paragraph that a paper can take as it is."""
+"""Writes the table of conditions, and a methods paragraph ready for a paper."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from harness.store.index import Entry
 
 
 def conditions(known: Sequence[Entry], board: Board) -> list[tuple[str, str]]:
-    """Return what held for the runs; where they differ every value is named."""
+    """Return the runs' conditions as (name, values); where runs differ, up to 12 values."""
     found: dict[str, set[str]] = defaultdict(set)
     for entry in known:
         asked, lock = entry.asked, entry.lock
@@ -48,7 +48,7 @@ def _listed(values: Sequence[str], most: int = 12) -> str:
 
 
 def paragraphs(known: Sequence[Entry]) -> list[str]:
-    """Return how the numbers came to be, in sentences; one paragraph a profile and metric."""
+    """Return the methods in sentences, one paragraph per profile and metric; without replays."""
     groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     metrics = {e.asked.task: e.outcome.metric for e in known if e.asked and e.outcome}
     for entry in known:

@@ -1,4 +1,4 @@
-"""A run's tree as the page shows it: a row and a mark a node, its texts in the pool."""
+"""Prepares a run's tree for the page: a row and a mark per node, its texts in the pool."""
 
 import json
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ LEVELS = (
     Caps(1_024, 256, 0, 0),
     Caps(0, 0, 0, 0),
 )
-"""From what everybody wants to what always fits."""
+"""From the most text to none: the page uses the first that fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def _outcome(node: Node) -> str:
 
 
 def _outline(state: State) -> list[tuple[Node, int]]:
-    """Return nodes with their level, each below its first parent, without recursion."""
+    """Return nodes with their depth, each after its first parent. Not recursive."""
     tree = state.tree
     children: dict[int | None, list[Node]] = {}
     for node in tree:
@@ -138,7 +138,7 @@ def _outline(state: State) -> list[tuple[Node, int]]:
 
 
 def _edge(a: tuple[float, float], b: tuple[float, float]) -> str:
-    if a[1] == b[1]:  # along the strip of invalid nodes: an arc, or nobody sees which two it joins
+    if a[1] == b[1]:  # between two invalid nodes, on one line: an arc shows which two it joins
         return f"M{a[0]} {a[1]}Q{(a[0] + b[0]) / 2:.1f} {a[1] - 24} {b[0]} {b[1]}"
     return f"M{a[0]} {a[1]}L{b[0]} {b[1]}"
 
@@ -153,11 +153,11 @@ def _lineage(state: State, best: Node | None, places: dict[int, tuple[float, flo
 
 
 def details(found: View, pool: Pool, caps: Caps) -> list[dict[str, Any]]:
-    """Return every node as the page's script reads it, texts in the pool."""
+    """Return every node as the page's script reads it; its texts go into the pool."""
     run = Path(found.path)
     tree = found.state.tree
     nodes = []
-    # In the order of the outline: a text stands near the one that it repeats.
+    # In the order of the outline, a text is near the text that it repeats.
     for row in found.rows:
         node = tree[row.number]
         folder = f"nodes/{node.number:04d}"
@@ -202,7 +202,7 @@ def details(found: View, pool: Pool, caps: Caps) -> list[dict[str, Any]]:
 
 
 def _evidence(text: str | None) -> dict[str, Any] | None:
-    """Return what the judge recorded of a node besides its score; None where that is damaged."""
+    """Return what the judge recorded besides the score; None if missing or damaged."""
     if text is None:
         return None
     try:

@@ -1,6 +1,6 @@
-"""Runs in, one HTML file out.
+"""Writes the report of runs as one HTML file.
 
-What is from a run is escaped by the templates, or stands in a packed block that the page's script
+Text from a run is either escaped by the templates, or is in a packed block that the page's script
 turns into text nodes.
 """
 
@@ -27,17 +27,17 @@ from harness.report.summary import spread_of_rows
 from harness.store.index import Entry
 
 MOST_BYTES = 1_900_000
-"""Of the whole file: under 2 MB, which a mail and a browser on a telephone take."""
+"""Limit of the whole file: under 2 MB, which fits in a mail and in a phone's browser."""
 MOST_TREES = 12
 MOST_NODES = 2_000
-"""In all trees together: a row and a mark a node are 400 bytes, twice that at worst."""
+"""Limit of all trees together: a node's row and mark are 400 bytes, twice that at worst."""
 MOST_CALLS = 5_000
-"""Nodes above which calls are not read for tokens and dollars: each is a file."""
+"""With more nodes, calls are not read for tokens and dollars, as each call is a file."""
 
 
 @dataclass
 class Left:
-    """What the page does not show, and why: said on it."""
+    """The runs that the page does not show, with the reason, and notes. The page prints both."""
 
     runs: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -97,7 +97,7 @@ def render(entries: Sequence[Entry]) -> tuple[str, Left]:
 
 
 def _fitted(values: dict[str, Any], views: Sequence[View], left: Left) -> tuple[str, Left]:
-    """Return the page with as much of the nodes' texts as there is room for."""
+    """Return the page with as much of the nodes' texts as the size limit allows."""
     page = filled({**values, "payload": ""})
     room = MOST_BYTES - len(page.encode())
     payload = ""
@@ -113,7 +113,7 @@ def _fitted(values: dict[str, Any], views: Sequence[View], left: Left) -> tuple[
             f"{caps.prompt:,} of prompt and {caps.answer:,} of answer, so that this file stays "
             "under 2 MB; the run directory holds all of them."
         )
-    # Base64: nothing in it to escape, and long.
+    # Markup: base64 needs no escaping, and must not be cut like other long values.
     return filled({**values, "payload": Markup(payload)}), left  # noqa: S704
 
 
@@ -136,7 +136,7 @@ def _traces(known: Sequence[Entry], left: Left) -> list[Trace]:
 
 
 def _views(traces: Sequence[Trace], left: Left) -> list[View]:
-    """Return the trees that are shown: each contender's best run first, then the others."""
+    """Return the trees to show: each contender's best run first, then the other runs."""
     views: list[View] = []
     nodes = 0
     wanted = _by_interest([t for t in traces if t.points])
@@ -183,7 +183,7 @@ def _rank(found: Trace) -> tuple[bool, float, str]:
 
 def _name(entry: Entry) -> str:
     asked = entry.asked
-    assert asked is not None  # noqa: S101 (callers pass runs that were read)
+    assert asked is not None  # noqa: S101 (callers pass readable runs)
     return f"{asked.task} {asked.profile}, {asked.agent} x {asked.policy}, seed {asked.seed}"
 
 
@@ -198,7 +198,7 @@ def _title(known: Sequence[Entry]) -> str:
 
 
 def _best(entry: Entry) -> dict[str, Any]:
-    """Return what the head of a single run's page says."""
+    """Return the values for the head of a single run's page."""
     outcome = entry.outcome
     return {
         "outcome": outcome,

@@ -1,7 +1,7 @@
-"""Texts of a whole search in little room: each line once, then everything deflated once.
+"""Stores the texts of a whole search compactly: each line once, then all deflated once.
 
-A node's file repeats its parent's but for a few lines, a prompt repeats the parent's file, an
-answer the node's. So a text is kept as ranges of lines that stand somewhere already.
+A node's file repeats its parent's file except for a few lines, a prompt repeats the parent's file,
+and a response repeats the node's file. So a text is stored as ranges of lines in a common pool.
 """
 
 import base64
@@ -10,11 +10,11 @@ import zlib
 from typing import Any
 
 Ranges = list[int]
-"""Start, count, start, count … in the pool's lines."""
+"""Start, count, start, count …: ranges of the pool's lines."""
 
 
 class Pool:
-    """Lines of all texts. ``add`` returns what the page's script joins again."""
+    """The lines of all texts. The page's script joins the ranges that ``add`` returns."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -22,7 +22,7 @@ class Pool:
         self._two: dict[tuple[str, str], int] = {}
 
     def add(self, text: str) -> Ranges:
-        """Keep a text; return its ranges."""
+        """Store a text; return its ranges."""
         wanted = text.split("\n")
         ranges: Ranges = []
         at, count = 0, len(wanted)
@@ -46,7 +46,7 @@ class Pool:
         return ranges
 
     def _find(self, wanted: list[str], at: int) -> int | None:
-        """Return where this line stands, where the next one follows it too if there is such."""
+        """Return where the pool has this line, if possible followed by the next one; else None."""
         if at + 1 < len(wanted):
             both = self._two.get((wanted[at], wanted[at + 1]))
             if both is not None:
@@ -63,18 +63,18 @@ class Pool:
 
 
 def packed(value: dict[str, Any]) -> str:
-    """Return JSON, deflated, in base64: no character of it means anything to HTML."""
+    """Return JSON, deflated, in base64: no character of it is special in HTML."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
 def unpacked(text: str) -> dict[str, Any]:
-    """Return what ``packed`` was given."""
+    """Return the value that ``packed`` packed."""
     value: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(text)))
     return value
 
 
 def joined(lines: list[str], ranges: Ranges) -> str:
-    """Return a text of a pool, as the page's script does."""
+    """Return a text from the pool's lines, as the page's script does."""
     pairs = zip(ranges[::2], ranges[1::2], strict=True)
     return "\n".join("\n".join(lines[start : start + count]) for start, count in pairs)

@@ -1,7 +1,7 @@
-"""What happened over a run, as curves need it: one point a scored node, in order of scoring.
+"""Reads a run over time for the curves: one point per scored node, in order of scoring.
 
-Read from the journal's ``scored`` lines alone: of 240,000 nodes nothing else can be read in
-seconds. The chain of the journal is not checked here; it is where single nodes are shown.
+Only the journal's ``scored`` lines are read: of 240,000 nodes, nothing more can be read in
+seconds. The journal's chain is not checked here but in ``nodes``, which shows single nodes.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ from harness.store.tape import Tape
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One run over time."""
+    """One run over time. ``problem`` says what could not be read."""
 
     entry: Entry
     points: tuple[Point, ...]
@@ -26,7 +26,7 @@ class Trace:
 
 
 def trace(entry: Entry) -> Trace:
-    """Read a run's points. What cannot be read is a ``problem``, never an exception."""
+    """Read a run's points. An unreadable journal sets ``problem`` and raises nothing."""
     try:
         points = [_point(event) for event in scored(Path(entry.path) / "events.jsonl")]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -42,7 +42,7 @@ def _point(event: dict[str, object]) -> Point:
 
 
 def with_calls(found: Trace) -> Trace:
-    """Add what the calls to a model used. A call that is replayed counts as when it was made."""
+    """Add the tokens and dollars of model calls. A replayed call counts what it first cost."""
     tokens: dict[int, int] = defaultdict(int)
     dollars: dict[int, float | None] = defaultdict(float)
     try:

@@ -1,1 +1,1 @@
-"""Statistics of runs, on numpy alone: each is explained, with its source, in docs/statistics.md."""
+"""Statistics of runs, with numpy only. docs/statistics.md explains each and names its source."""

@@ -1,10 +1,10 @@
 """Elo ratings: a Bradley-Terry model of who scores better, fitted by Newton's method.
 
 On each task every run of one player meets every run of another: the better score wins, equal
-ones draw, an invalid run loses to a valid one. What counts is the share of wins of each pair on
-each task, so that a task with more seeds does not count more. The human reference is a player with
-one run, its published score. Intervals resample tasks and, within a task, each player's runs;
-resampling matches, as AIRS-Bench does, takes pairs that share a run for independent.
+scores draw, an invalid run loses to a valid one. The model uses each pair's share of wins per task,
+so that a task with more seeds has no more weight. The human reference is a player with one run, its
+published score. Intervals resample tasks and, within a task, each player's runs. AIRS-Bench
+resamples matches instead, which treats pairs that share a run as independent.
 """
 
 import math
@@ -23,9 +23,9 @@ Scores = Sequence[float | None]
 
 CENTRE, SCALE = 1000.0, 400.0 / math.log(10)
 TIE = 1e-6
-"""Scores that differ by no more draw (AIRS-Bench's tolerance)."""
+"""Two scores that differ by at most this much draw (AIRS-Bench's tolerance)."""
 PENALTY = 0.05
-"""Times the sum of squared strengths: keeps the rating of one who always wins finite."""
+"""Weight of the sum of squared strengths, which keeps an always winning player's rating finite."""
 RESAMPLES = 200
 STEPS, LONGEST_STEP, NEAR = 50, 3.0, 1e-10
 NOBODY = np.zeros((0, 0))
@@ -33,7 +33,7 @@ NOBODY = np.zeros((0, 0))
 
 @dataclass(frozen=True, slots=True)
 class Player:
-    """One player's rating, with an interval where there was something to resample."""
+    """One player's rating; ``interval`` is None where resampling cannot change anything."""
 
     elo: float
     interval: Interval | None
@@ -53,14 +53,14 @@ def ratings(
         return {}
     boards = [
         _Board(task, players, maximize=directions[name] == "maximize")
-        for name, task in sorted(scores.items())  # so that whoever is first draws the same
+        for name, task in sorted(scores.items())  # sorted: same draws for any input order
     ]
     point = SCALE * fit(sum((b.shares() for b in boards), np.zeros((1,)))[None])[0]
     drawn = SCALE * fit(_resampled(boards))
     tail = (1 - level) / 2
     if len(boards) == 1 and boards[0].fewest > 1:
-        # Without tasks to draw the seeds alone are too little spread. With several tasks both are
-        # drawn, which is as wide as it says already.
+        # With one task only the seeds are resampled, and intervals would be too narrow. With
+        # several tasks, tasks and seeds are resampled, and no correction is needed.
         tail = expanded_tail(boards[0].fewest, level)
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
     varies = len(boards) > 1 or any(board.varies for board in boards)
@@ -76,9 +76,9 @@ def ratings(
 
 
 def fit(wins: Floats, penalty: float = PENALTY) -> Floats:
-    """Return the strengths (natural logarithm, mean 0) of many tables of wins at once.
+    """Fit many tables of wins at once; return the strengths (natural logarithm, mean 0).
 
-    ``wins``: (tables, players, players), how often the row's player beat the column's. Maximises
+    ``wins``: (tables, players, players), how often the row's player beats the column's. Maximises
     the log likelihood less ``penalty`` times the sum of squared strengths.
     """
     count = wins.shape[-1]
@@ -99,7 +99,7 @@ def fit(wins: Floats, penalty: float = PENALTY) -> Floats:
 
 
 class _Board:
-    """One task: all runs, whose each is, and who beats whom."""
+    """One task: all runs, the player of each run, and which run beats which."""
 
     def __init__(self, task: Mapping[str, Scores], players: list[str], *, maximize: bool) -> None:
         runs = [(players.index(p), s) for p, own in task.items() for s in own]
@@ -119,7 +119,7 @@ class _Board:
         return equal
 
     def drawn_shares(self, rng: np.random.Generator, count: int) -> Floats:
-        """Return ``shares`` of so many resamples of each player's runs."""
+        """Return ``shares`` for each of ``count`` resamples of each player's runs."""
         sizes = [len(own) for own in self.owned]
         return self._weighted(
             [rng.multinomial(n, np.full(n, 1 / n), count) if n else NOBODY for n in sizes]

@@ -1,12 +1,12 @@
-"""Intervals over seeds: how far the number could be elsewhere if the runs were made again.
+"""Intervals over seeds: where a statistic could be if the runs were made again with other seeds.
 
-Below ten seeds the mean gets a t interval; from ten on the median gets a percentile bootstrap,
-expanded because a sample is less spread than what it was drawn from (Hesterberg 2015).
-The best of several runs gets none: the bootstrap of a maximum is wrong at any size (Bickel and
-Freedman 1981), and a best of more runs is better by chance alone.
+Below ten seeds the mean gets a t interval. From ten on the median gets a percentile bootstrap,
+expanded because a sample is less spread than its population (Hesterberg 2015).
+The best of several runs gets no interval: the bootstrap of a maximum is wrong at any sample size
+(Bickel and Freedman 1981), and the best of more runs is better by chance alone.
 
-Below three seeds there is none: of two values it is 12.7 times as wide as they are apart. No
-interval leaves the scale: no accuracy is beyond 1.
+Below three seeds there is no interval: for two values it is 12.7 times as wide as their distance.
+Intervals are cut to the metric's scale: no accuracy is above 1.
 """
 
 import math
@@ -32,7 +32,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """``of`` says which statistic it surrounds, ``method`` how it was made."""
+    """An interval of the statistic ``of``, computed by ``method``."""
 
     low: float
     high: float
@@ -43,7 +43,7 @@ class Interval:
 def over_seeds(
     values: Sequence[float], within: tuple[float, float] = UNBOUNDED, level: float = LEVEL
 ) -> Interval | None:
-    """Return the interval that fits the number of seeds, cut to the scale; None below three."""
+    """Return a t or bootstrap interval, by the number of seeds, cut to ``within``; None below 3."""
     if len(values) < FEWEST:
         return None
     found = t_interval(values, level) if len(values) < FEW else bootstrap(values, level)
@@ -62,7 +62,7 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None
 
 
 def bootstrap(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """Return the expanded percentile bootstrap of the median; the same draws every time."""
+    """Return the expanded percentile bootstrap of the median, with the same draws every time."""
     n = len(values)
     medians = np.median(np.asarray(values, float)[_draws(n)], axis=1)
     tail = expanded_tail(n, level)
@@ -71,12 +71,12 @@ def bootstrap(values: Sequence[float], level: float = LEVEL) -> Interval:
 
 
 def expanded_tail(n: int, level: float = LEVEL) -> float:
-    """Return how much of ``n`` values' bootstrap to leave out at either end (Hesterberg 2015)."""
+    """Return the share of a bootstrap of ``n`` values to cut at each end (Hesterberg 2015)."""
     return NormalDist().cdf(-math.sqrt(n / (n - 1)) * student.quantile((1 + level) / 2, n - 1))
 
 
 def wilson(hits: int, n: int, level: float = LEVEL) -> Interval | None:
-    """Return Wilson's interval of a share (1927); None of nothing."""
+    """Return Wilson's interval (1927) of the share ``hits`` / ``n``; None for ``n`` 0."""
     if n == 0:
         return None
     z = NormalDist().inv_cdf((1 + level) / 2)

@@ -1,9 +1,9 @@
-"""Non-inferiority: is the new one worse by more than a margin, is it not, or can nobody tell?
+"""Non-inferiority tests: is a change worse by more than a margin, is it not, or is it undecided?
 
-With d the paired difference (better is positive) and m the margin, the interval of d wholly below
--m is a regression, wholly above -m is none, else nobody can tell. Over several tasks the
-alarms are corrected by Holm; that none regressed needs all of them to pass, which holds its level
-without a correction (an intersection-union test, Berger 1982).
+Let d be the paired difference (better is positive) and m the margin. An interval of d wholly below
+-m is a regression, wholly above -m is no regression, otherwise the verdict is "cannot tell". Over
+several tasks the alarms are corrected by Holm. "No task regressed" needs every task to pass, and
+keeps its level without a correction (an intersection-union test, Berger 1982).
 """
 
 import math
@@ -17,16 +17,16 @@ from harness.report.stats.paired import Difference, holm
 Verdict = Literal["regression", "no regression", "cannot tell"]
 
 MOST = 10_000
-"""Further seeds beyond this are not worth a number: the difference is at the margin."""
+"""No larger number of further seeds is reported: the difference is then at the margin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """The verdict on one difference.
 
-    ``p``: one-sided, of no regression, corrected. ``power``: the chance that so many seeds,
-    spread like these, pass a change that changes nothing. ``further_seeds`` would settle it if
-    mean and spread stay as they are; None where it is settled, or where ``MOST`` would not.
+    ``p``: one-sided, corrected; the null hypothesis is no regression. ``power``: the chance that
+    this many seeds with this spread pass a change that has no effect. ``further_seeds``: how many
+    more would decide if mean and spread stay the same; None if decided, or more than ``MOST``.
     """
 
     verdict: Verdict
@@ -38,10 +38,10 @@ class Call:
 def call_of(
     differences: Sequence[Difference | None], margins: Sequence[float], level: float = 0.05
 ) -> list[Call]:
-    """Return the verdict on each difference (None: there is no pair), corrected together.
+    """Return the verdict on each difference (None: no pair), corrected for their number.
 
-    Either wrong verdict has at most level / 2, as the sides of a 1 - level interval have; wrong
-    alarms in any task together.
+    Each wrong verdict has at most the probability level / 2, as each side of a 1 - level interval
+    has. For wrong alarms this holds over all tasks together.
     """
     side = level / 2
     worse = [_p(d, -m, below=True) for d, m in zip(differences, margins, strict=True)]
@@ -59,7 +59,7 @@ def call_of(
             verdict = "no regression"
         further = None
         if verdict == "cannot tell":
-            # An alarm among several has to get past Holm's correction; passing is not corrected.
+            # An alarm on one of several tasks must pass Holm's correction; a pass has none.
             tests = len(margins) if d.mean < -margin else 1
             further = further_seeds(d, margin, side / tests)
         calls.append(Call(verdict, p, power(d.n, d.deviation, margin, level), further))
@@ -67,7 +67,7 @@ def call_of(
 
 
 def power(n: int, deviation: float, margin: float, level: float = 0.05) -> float:
-    """Return the chance that ``n`` pairs pass where nothing changed."""
+    """Return the chance that ``n`` pairs pass if nothing changed."""
     if deviation == 0:
         return 1.0
     shift = margin * math.sqrt(n) / deviation
@@ -75,7 +75,7 @@ def power(n: int, deviation: float, margin: float, level: float = 0.05) -> float
 
 
 def _p(d: Difference | None, null: float, *, below: bool) -> float | None:
-    """Return the one-sided p of the mean being at ``null``; small where it is beyond."""
+    """Return the one-sided p; it is small if the mean is clearly ``below`` (or above) ``null``."""
     if d is None or d.n < 2:
         return None
     away = null - d.mean if below else d.mean - null
@@ -87,8 +87,8 @@ def _p(d: Difference | None, null: float, *, below: bool) -> float | None:
 def further_seeds(d: Difference, margin: float, side: float) -> int | None:
     """Return how many more seeds would show on which side of -``margin`` the mean is.
 
-    If mean and spread stay as they are; None where ``MOST`` would not be enough. ``side``: the
-    one-sided level.
+    Assumes that mean and spread stay the same. None if ``MOST`` would not be enough. ``side`` is
+    the one-sided level.
     """
     if d.n < 2:
         return 2 - d.n

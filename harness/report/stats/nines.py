@@ -2,9 +2,9 @@
 
     NS = (phi(s) - phi(worst)) / (phi(best) - phi(worst)),   phi(s) = -log10 |s - optimum|
 
-0 is the worst mark, 1 the published best; 0.9 → 0.99 counts as much as 0.99 → 0.999. The papers
-take as worst the worst score of any agent in the table, so that a new agent moves everybody; here
-both marks are frozen for each task and profile in its ``task.toml``, each with its source.
+0 is the worst mark, 1 the published best; 0.9 → 0.99 counts as much as 0.99 → 0.999. In the papers
+"worst" is the worst score of any agent in the table, so a new agent changes every agent's score.
+Here both marks are fixed for each task and profile in its ``task.toml``, each with its source.
 """
 
 import math
@@ -14,17 +14,17 @@ from tasks.definition import Definition
 from tasks.metrics import METRICS
 
 NEAREST = 1e-3
-"""A perfect score would be infinitely good: nothing counts as nearer to the optimum than this."""
+"""The smallest distance to the optimum that counts; a perfect score would be infinite."""
 
 
 def clip(value: float, within: tuple[float, float]) -> float:
-    """Return the value, or the end of the scale that it is beyond."""
+    """Return the value, cut to the range ``within``."""
     return min(max(value, within[0]), within[1])
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What a task's normalised score of one profile runs between: its ``Marks``, and whose."""
+    """The ``Marks`` between which a task's normalised score of one profile is measured."""
 
     task: str
     profile: str
@@ -36,13 +36,13 @@ class Scale:
 
 
 def scale_of(definition: Definition, profile: str) -> Scale | None:
-    """Return the scale of a task; its configurable variant has the same. None if it has none."""
+    """Return a profile's scale, or None without marks. A configurable variant has the same."""
     marks = next((m for m in definition.marks if m.profile == profile), None)
     return None if marks is None else Scale(definition.name, **marks.model_dump())
 
 
 def normalized(score: float | None, scale: Scale, metric: str) -> float:
-    """Return the normalised score. An invalid run (None) has 0, and nothing has less."""
+    """Return the normalised score, at least 0. An invalid run (None) has 0."""
     if score is None:
         return 0.0
 

@@ -1,6 +1,7 @@
-"""Differences between two sets of runs: of the same task and seed where both have it.
+"""Tests of the difference between two sets of runs, paired by task and seed or unpaired (Welch).
 
-Pairing takes out what both share: the seed decides the order of the data and the first weights.
+Pairing removes the variation that both runs of a seed share: the seed decides the order of the
+data and the initial weights. The caller forms the pairs.
 """
 
 import math
@@ -15,10 +16,10 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """B - A. ``n`` counts pairs, or of unpaired ones the smaller set.
+    """The difference B - A. ``n`` counts the pairs; if unpaired, the runs of the smaller set.
 
-    ``low``, ``high``: the 95 % interval, None for fewer than two. ``p``: two-sided, of no
-    difference at all. ``identical``: at least two pairs, and not one differs in any digit.
+    ``low``, ``high``: the 95 % interval, None for fewer than two pairs. ``p``: two-sided, the null
+    hypothesis is no difference. ``identical``: at least two pairs, and all are exactly equal.
     """
 
     n: int
@@ -40,9 +41,9 @@ class Difference:
 def paired(differences: Sequence[float], *, grain: float = 0.0, level: float = LEVEL) -> Difference:
     """Return the paired t test of one or more differences.
 
-    ``grain`` is the smallest step of a score (1 / rows of an accuracy). Rounding to it alone
-    gives a difference of two scores a deviation of grain / sqrt(6), so a smaller one that a few
-    pairs happen to show is not believed. Of exact equality there is nothing to estimate.
+    ``grain`` is the smallest step of a score (1 / rows for an accuracy). Rounding to it alone
+    gives a difference of two scores a deviation of grain / sqrt(6). A few pairs may show a smaller
+    deviation by chance; this lower limit is then used. Exactly equal pairs need no estimate.
     """
     n, mean = len(differences), fmean(differences)
     if n > 1 and not any(differences):
@@ -54,7 +55,7 @@ def paired(differences: Sequence[float], *, grain: float = 0.0, level: float = L
 
 
 def unpaired(a: Sequence[float], b: Sequence[float], *, level: float = LEVEL) -> Difference | None:
-    """Return Welch's t test (1947) of B - A; None where one side has fewer than two."""
+    """Return Welch's t test (1947) of B - A; None where one side has fewer than two runs."""
     if min(len(a), len(b)) < 2:
         return None
     mean, n = fmean(b) - fmean(a), min(len(a), len(b))
@@ -77,7 +78,7 @@ def _judged(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p values adjusted for how many there are (Holm 1979), in the order given."""
+    """Return the p values adjusted for their number (Holm 1979), in the order given."""
     adjusted = [1.0] * len(p_values)
     highest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):

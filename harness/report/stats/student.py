@@ -1,4 +1,4 @@
-"""Student's t without scipy, which would be twice as large as all the rest of the install.
+"""Student's t without scipy, which would be twice as large as the rest of the installation.
 
 The tail is a regularised incomplete beta function (NIST DLMF 8.17), evaluated by its continued
 fraction; quantiles are found by Newton's method. Tested against scipy.
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 TINY = 1e-300
 NODES = 200
-"""Of the quadrature for power: the integrand is smooth, and agrees with scipy to 1e-9."""
+"""Points of the quadrature for power: the integrand is smooth; it agrees with scipy to 1e-9."""
 
 
 def tail(t: float, df: float) -> float:
@@ -51,7 +51,7 @@ def _density(t: float, df: float) -> float:
 
 
 def shifted_tail(t: float, df: float, shift: float) -> float:
-    """Return P(T > t) for the noncentral t: what a test sees when the truth is not its null.
+    """Return P(T > t) for the noncentral t: the power of a test if its null hypothesis is false.
 
     T is (Z + shift) / S; the integral runs over S, whose square is a chi-square over df.
     """
@@ -77,7 +77,7 @@ def _legendre() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
 
 
 def _beta(x: float, complement: float, a: float, b: float) -> float:
-    """Return I_x(a, b). ``complement`` is 1 - x, given apart because it may be tiny."""
+    """Return I_x(a, b). ``complement`` is 1 - x, a separate argument because it may be tiny."""
     if x <= 0 or complement <= 0:
         return 0.0 if x <= 0 else 1.0
     front = math.exp(
@@ -87,7 +87,7 @@ def _beta(x: float, complement: float, a: float, b: float) -> float:
         + a * math.log(x)
         + b * math.log(complement)
     )
-    # The fraction converges fast on this side of the mean; the other side is its mirror.
+    # The fraction converges fast on this side of the mean; the other side uses the symmetry.
     if x < (a + 1) / (a + b + 2):
         return front * _fraction(x, a, b) / a
     return 1.0 - front * _fraction(complement, b, a) / b

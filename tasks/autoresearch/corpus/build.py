@@ -3,10 +3,10 @@
     apt-get install python3.11-doc
     python tasks/autoresearch/corpus/build.py /usr/share/doc/python3.11/html
 
-Every page of prose becomes plain text, cut at its sections and entries into documents of 500 to
-8,000 characters. A document most of which stands in earlier ones is dropped; the rest is shuffled
-by the hash of its text and written to ``corpus.jsonl.xz``: one JSON object a line, ``page`` and
-``text``. The same pages give the same bytes.
+Every page of prose becomes plain text, cut at its sections and entries into documents of about 500
+to 8,000 characters. A document is dropped if more than 40 % of its 8-word runs occur in earlier
+ones. The others are ordered by the hash of their text and written to ``corpus.jsonl.xz``: one JSON
+object per line, with ``page`` and ``text``. The same pages give the same bytes.
 """
 
 import gzip
@@ -27,13 +27,13 @@ SKIPPED_PAGES = re.compile(
 )
 """Indices, forms and legal texts. The licence stands beside the corpus instead."""
 SHORTEST, LONGEST = 500, 8000
-"""Characters of a document; only what a page leaves over at its end may be shorter, to 200."""
+"""Characters of a document; the last of a page and one before a long block may be shorter."""
 SCRAP = 200
 ENTRY_BREAK = 1500
-"""An entry (a function, a class) begins a new document once the current one has so many."""
+"""An entry (function, class) begins a new document if the current one has this many characters."""
 SHINGLE_WORDS = 8
 NEAR_DUPLICATE = 0.4
-"""A document is dropped when more than this share of its shingles stands in earlier ones."""
+"""A document is dropped when more than this share of its shingles occurs in earlier ones."""
 
 BLOCKS = frozenset(
     ("p", "li", "dt", "dd", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "tr", "blockquote")
@@ -49,7 +49,7 @@ Unit = tuple[str, str]
 
 
 class Page(HTMLParser):
-    """Collects ``units``: (kind, text) of every block in the page's body, kind as above."""
+    """Collects ``units``: (kind, text) of every block in the body; kind is a constant above."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def pages(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def documents(units: list[Unit]) -> Iterator[str]:
-    """Yield the page's units, joined into documents of a fair size."""
+    """Yield the page's units, joined into documents of about SHORTEST to LONGEST characters."""
     parts: list[str] = []
     size = 0
     for kind, text in units:
@@ -154,7 +154,7 @@ def pieces(text: str) -> Iterator[str]:
 
 
 def is_new(text: str, seen: set[int]) -> bool:
-    """Return whether ``text`` is no near-duplicate of what was seen; then note its shingles."""
+    """Return whether ``text`` is not a near-duplicate of earlier texts; if so, add its shingles."""
     words = re.findall(r"\w+", text.lower())
     shingles = {
         int.from_bytes(hashlib.blake2b(" ".join(run).encode(), digest_size=8).digest())
@@ -167,7 +167,7 @@ def is_new(text: str, seen: set[int]) -> bool:
 
 
 def main(folder: Path) -> None:
-    """Write the corpus and say what is in it."""
+    """Write the corpus and print what is in it."""
     found = []
     seen: set[int] = set()
     dropped = 0

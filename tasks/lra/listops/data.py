@@ -2,15 +2,15 @@
 
 Nangia and Bowman (arXiv 1804.06028) in the form of Long Range Arena (arXiv 2011.04006,
 google-research/long-range-arena, commit cd31e5c): a node above the depth limit is an operator
-with probability 1/4, else a digit; an operator has 2..max_args arguments, each number as
-likely, and is MIN, MAX, MED or SM, each as likely. Expressions are kept when
+with probability 1/4, else a digit; an operator has 2..max_args arguments, all numbers equally
+likely, and is MIN, MAX, MED or SM, all equally likely. Expressions are kept when
 ``min_length < length < max_length``.
 
-Unlike the original it is seeded, its token ids are a fixed table, and the splits share no
-expression. With a hidden key search and test are drawn from a seed of their own, and hold nothing
-that the public seed draws. It grows many trees at once, one depth after the other, which needs a
-hundredth of the time of a recursive one; what is drawn for a node depends on its depth alone, so
-the distribution is the same.
+Unlike the original, this generator is seeded, its token ids are a fixed table, and the splits share
+no expression. With a hidden key, search and test are drawn from a seed of their own, and hold no
+expression that the public seed draws. Many trees grow at once, one depth after the other, in a
+hundredth of the time of a recursive generator. What is drawn for a node depends on its depth alone,
+so the distribution is the same.
 """
 
 import hashlib
@@ -79,7 +79,7 @@ class Level:
 def grow(stream: Stream, trees: int, p: Parameters) -> tuple[list[Level], Ints]:
     """Draw ``trees`` trees; return those with an allowed length, by level, and their lengths.
 
-    A tree is dropped as soon as its length can only be too large: most of the nodes of an
+    A tree is dropped as soon as it is certain to be too long, because most of the nodes of an
     unbounded run would belong to such trees.
     """
     levels: list[Level] = []
@@ -172,10 +172,10 @@ def expressions(p: Parameters, seed: int) -> Iterator[tuple[Bytes, Bytes]]:
 def generate(
     p: Parameters, progress: Progress, hidden_seed: int | None = None
 ) -> dict[str, tuple[Bytes, Bytes]]:
-    """Return split → (tokens, labels), no expression standing twice in all of them.
+    """Return split → (tokens, labels); no expression occurs twice, within a split or across splits.
 
-    With ``hidden_seed`` search and test are drawn from it, and hold no expression that the
-    published ones hold. Raises ConfigError where there are too few different expressions.
+    With ``hidden_seed`` search and test are drawn from it, and hold no expression of the published
+    splits. Raises ConfigError where there are too few different expressions.
     """
     seen: set[bytes] = set()
     tokens, labels = _different(p, p.seed, p.total, seen, progress)
@@ -191,7 +191,7 @@ def generate(
 def _different(
     p: Parameters, seed: int, count: int, seen: set[bytes], progress: Progress
 ) -> tuple[Bytes, Bytes]:
-    """Return ``count`` expressions and labels, none of them ``seen``; add them to it."""
+    """Return ``count`` expressions that are not in ``seen``, with labels; add them to ``seen``."""
     tokens = np.zeros((count, p.max_length), np.uint8)
     labels = np.zeros(count, np.uint8)
     done = barren = 0
@@ -223,10 +223,10 @@ def _different(
 
 
 def baselines(splits: Mapping[str, tuple[Bytes, Bytes]]) -> dict[str, float]:
-    """Return what two guesses that need no learning score, fitted on the training rows.
+    """Return the accuracy of two guesses without a model, fitted on the training rows.
 
-    ``majority`` always names the commonest label, ``first_token`` the commonest label of the
-    rows that begin with the same token; both on the search split, ``…_test`` on the test split.
+    ``majority`` always predicts the most common label, ``first_token`` the most common label of the
+    rows that begin with the same token. These are for search; ``…_test`` are for test.
     """
     tokens, labels = splits["train"]
     table = np.zeros((len(TOKENS), CLASSES), np.int64)
@@ -239,7 +239,7 @@ def baselines(splits: Mapping[str, tuple[Bytes, Bytes]]) -> dict[str, float]:
 
 
 def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progress) -> Path:
-    """Make the data folder under ``root`` if it is not there whole, and return it.
+    """Return the data folder under ``root``; make it first if it is missing or incomplete.
 
     Raises ConfigError if ``data`` or the hidden key is wrong or ``root`` cannot be written.
     """

@@ -2,7 +2,7 @@
 
 ``lra/pathfinder`` and ``lra/pathx`` are Long Range Arena's release, its hard sets of 32 and 128
 pixels, split 80/10/10 in stored order. ``lra/pathfinder-gen`` and ``lra/pathx-gen`` are stand-ins
-that ``snakes`` draws. The profiles test and smoke of all four are drawn, too.
+that ``snakes`` draws. In the profiles test and smoke, all four tasks use drawn images.
 """
 
 import os
@@ -31,7 +31,7 @@ GENERATOR = "pathfinder-2"
 """Raise the number whenever the same parameters and source would give other rows."""
 CLASSES = 2
 PIXELS_FOR_MORE_PROCESSES = 20_000_000
-"""From so many on, drawing takes much longer than starting a process for each core."""
+"""From this many pixels on, drawing takes much longer than starting a process for each core."""
 RELEASED = "lra"
 
 Bytes = NDArray[np.uint8]
@@ -58,8 +58,9 @@ STYLES = {"easy16": EASY_16, "hard32": HARD_32, "hard128": HARD_128}
 class Parameters(Strict):
     """What a profile's ``data`` table may hold.
 
-    ``source`` is ``generated``, ``lra`` or a folder; ``style`` names what is drawn, and its side
-    what is read. ``train``, ``search`` and ``test`` count rows, of a source at most.
+    ``source`` is ``generated``, ``lra`` or a folder. ``style`` says how images are drawn; its side
+    is also the size of the images that are read. ``train``, ``search`` and ``test`` are numbers of
+    rows; from a release or a folder they are upper limits.
     """
 
     source: str = sources.GENERATED
@@ -73,7 +74,7 @@ class Parameters(Strict):
 def prepare_as(
     task: str, profile: str, data: Mapping[str, Value], root: Path, progress: Progress
 ) -> Path:
-    """Make the data folder of ``task`` under ``root`` if it is not there whole, and return it.
+    """Return the data folder of ``task`` under ``root``; make it if it is missing or incomplete.
 
     Raises ConfigError if ``data`` or the source is wrong or ``root`` cannot be written,
     InfrastructureError if a download fails.
@@ -143,7 +144,7 @@ def _drawn(style: snakes.Style, seed: int, total: int, progress: Progress) -> tu
             cause="the machine may have run out of memory",
             remedy="run the same command again",
         ) from error
-    # Images come in pairs of both labels.
+    # Images come in pairs, one of each label.
     order = Stream(seed, 1).order(total)
     return images[order], labels[order]
 

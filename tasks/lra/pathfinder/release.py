@@ -1,7 +1,8 @@
-"""Reads Pathfinder images as Long Range Arena released them, or the public generator writes them.
+"""Reads Pathfinder images, from Long Range Arena's release or as the public generator writes them.
 
-A set is ``imgs/<batch>/sample_<n>.png`` and ``metadata/<batch>.npy``: plain text in the release, in
-spite of the name, an array of strings from the generator. Field 3 of a line is the label.
+A set is ``imgs/<batch>/sample_<n>.png`` and ``metadata/<batch>.npy``. Despite its name, the latter
+is plain text in the release; from the generator it is an array of strings. Field 3 of a line,
+counted from 0, is the label.
 """
 
 import re
@@ -22,7 +23,7 @@ WANTED = "it must hold pathfinder{side}/" + SET + " with the folders imgs and me
 
 
 def find(folder: Path, side: int) -> Path:
-    """Return the set of images with ``side`` pixels in a folder. Raises ConfigError."""
+    """Return the folder below ``folder`` with the images of ``side`` pixels. Raises ConfigError."""
     inside = [f"{place}/pathfinder{side}/{SET}" for place in sources.RELEASE_FOLDERS]
     inside += (
         [SET, f"{folder}"] if (folder / SET).is_dir() or (folder / "metadata").is_dir() else []
@@ -61,7 +62,7 @@ def read(folder: Path, side: int, progress: Progress) -> tuple[Bytes, Bytes, int
             raise ConfigError(f"{folder}/metadata names a file outside its folder: {name!r}.")
         with sources.naming(path):
             size = path.stat().st_size
-        if size == 0:  # known of the release, and left out by Long Range Arena, too
+        if size == 0:  # the release has such files; Long Range Arena skips them, too
             empty += 1
             continue
         images[done], labels[done] = _image(path, side), label

@@ -1,13 +1,13 @@
 """Draws Pathfinder images: two dashed contours among shorter ones, and two discs on their ends.
 
 The stimulus of Linsley et al. 2018 (arXiv 1805.08315), with the parameters of Long Range Arena's
-hard sets, by our own generator. Both contours are laid out before the label is drawn, and so are
-all distractors. The label says whether the discs stand on the two ends of one contour (1) or on
-one end of each (0): it follows from the layout, and nothing else in the image depends on it. The
-one thing that still would, the distance between the discs, is evened out: images are kept in pairs
-of both labels with the same distance, to within a thirty-second of the side.
+hard sets, by our own generator. A snake is one of the two contours or a shorter distractor; a
+paddle is one of its dashes. All snakes are laid out before the label is drawn. The label says
+whether the discs stand on the two ends of one contour (1) or on one end of each (0); only the
+places of the discs depend on it. Their distance would depend on it, too, so images are kept in
+pairs of both labels with the same distance, to within a thirty-second of the side.
 
-Many layouts grow at once; one that finds no room is dropped, as in the original.
+Many layouts grow at once; a layout that finds no room is dropped, as in the original.
 """
 
 import itertools
@@ -54,13 +54,13 @@ class Style:
     padding: float = 1.0
     antialias: int = 4
     cells: int = 2
-    """Cells of the occupancy grid to a pixel."""
+    """Cells of the occupancy grid per pixel, along each axis."""
 
 
 @dataclass(frozen=True)
 class Layouts:
-    """Where everything lies. ``paddles``: (n, snakes, paddles, 4) as x0, y0, x1, y1, the two
-    contours first, NaN where a distractor is shorter; ``markers``: (n, 2, 2); ``labels``: (n,)."""
+    """Where the parts of n images lie. ``paddles``: (n, snakes, paddles, 4) as x0, y0, x1, y1, the
+    two contours first, NaN after a distractor's end; ``markers``: (n, 2, 2); ``labels``: (n,)."""
 
     paddles: Floats
     markers: Floats
@@ -70,7 +70,7 @@ class Layouts:
 class Ground:
     """Which cells are taken, in many layouts at once; the padding along the edges is taken, too.
 
-    The grid reaches so far beyond the image that whatever is looked at or marked lies on it.
+    The grid extends far enough beyond the image that every cell looked at or marked lies on it.
     """
 
     def __init__(self, layouts: int, style: Style) -> None:
@@ -106,7 +106,7 @@ class Ground:
         return self.cells(start[..., None, :] + self._along * step)
 
     def covered(self, cells: Ints, *, marker: bool = False) -> Ints:
-        """Return the cells that nothing else may come into because of ``cells`` (n, k)."""
+        """Return the cells around ``cells`` (n, k) that everything else must stay out of."""
         disc = self._marker if marker else self._disc
         return (cells[:, :, None] + disc).reshape(len(cells), cells.shape[1] * len(disc))
 
@@ -121,9 +121,9 @@ def grow(
 ) -> tuple[Floats, Flags, Flags]:
     """Grow one snake from ``start`` (m, 2) in each of the layouts ``rows`` (m,).
 
-    The next paddle turns by an angle whose density falls as the cosine of angle x continuity,
-    and never by more than where that is 0. Returns paddles (m, paddles, 4), whether the snake
-    found room (m,), and the cells it takes (m, cells). ``ground`` stays as it is.
+    The next paddle turns by a random angle with density proportional to cos(angle * continuity), up
+    to the angle where that is 0. Returns paddles (m, paddles, 4), whether the snake found room
+    (m,), and the cells it takes (m, cells). ``ground`` is not changed.
     """
     style, count = ground.style, len(rows)
     body = np.full((count, paddles, 4), np.nan)
@@ -157,7 +157,7 @@ def grow(
 
 
 def layouts(stream: Stream, style: Style, count: int) -> Layouts:
-    """Lay out ``count`` images and return those that found room, labels evened out."""
+    """Lay out ``count`` images and return those that found room, with balanced labels."""
     ground = Ground(count, style)
     bodies = np.full((count, 2 + style.distractors, style.paddles, 4), np.nan)
     rows = np.arange(count)
@@ -169,15 +169,15 @@ def layouts(stream: Stream, style: Style, count: int) -> Layouts:
 def _place(stream: Stream, ground: Ground, bodies: Floats, number: int, rows: Ints) -> Ints:
     """Lay out one more snake in each of ``rows``; return the rows in which it found room.
 
-    Numbers 0 and 1 are the contours: around their ends room for a disc is kept, whether or not
-    one will stand there, so that what comes later does not tell.
+    Numbers 0 and 1 are the contours. Room for a disc is kept around each of their ends, whether or
+    not a disc will stand there, so that the snakes laid out later do not reveal the label.
     """
     style = ground.style
     length = style.paddles if number < 2 else style.distractor_paddles
     missing, placed = rows, []
     for _ in range(TRIES):
         if number == 1:
-            # Not the same distance for all: of two ends, only starts of two contours would have it.
+            # Vary the distance: a fixed one would occur only between the starts of two contours.
             away = style.seed_distance + (2 * stream.uniform(len(missing)) - 1) * style.side / 32
             around = away[:, None] * unit(2 * np.pi * stream.uniform(len(missing)))
             start = bodies[missing, 0, 0, :2] + around
@@ -229,7 +229,7 @@ def _label(stream: Stream, style: Style, snakes: Floats) -> Layouts:
         negative = np.flatnonzero((bins == value) & (labels == 0))
         least = min(len(positive), len(negative))
         pairs.append(np.stack((positive[:least], negative[:least]), axis=1))
-    # By pairs, so that wherever the images are cut off both labels are there as often.
+    # Shuffled by pairs, so that wherever the images are cut off, both labels are as frequent.
     matched = np.concatenate(pairs) if pairs else np.zeros((0, 2), np.int64)
     kept = matched[stream.order(len(matched))].reshape(-1)
     markers = np.stack((one, two), axis=1)
@@ -242,7 +242,7 @@ def draw(style: Style, found: Layouts) -> Bytes:
     width = style.side * scale
     count = len(found.labels)
     canvas: Flags = np.zeros((count, width, width), bool)
-    # Points stay half a finer pixel within the edges: each blackens the whole one it falls into.
+    # Points stay half a finer pixel within the edges: each fills the whole finer pixel it is in.
     fine = 0.5 / scale
     trim = min(0.5, fine / style.paddle_length)
     along = np.linspace(trim, 1 - trim, int(np.ceil(style.paddle_length / fine)) + 1)
@@ -286,21 +286,21 @@ def _mean(canvas: Flags, side: int, scale: int) -> NDArray[np.float32]:
 
 
 def batch(style: Style, seed: int, number: int) -> tuple[Bytes, Bytes]:
-    """Return images (n, side, side) and labels (n,): the batch of that number under a seed."""
+    """Return images (n, side, side) and labels (n,): batch ``number`` of a seed."""
     size = max(64, LAYOUTS_AT_ONCE_PIXELS // style.side**2)
     found = layouts(Stream(seed, 2, number), style, size)
     return draw(style, found), found.labels
 
 
 def images(style: Style, seed: int, workers: int = 1) -> Generator[tuple[Bytes, Bytes], None, None]:
-    """Yield endless batches, in order; how many processes make them changes nothing else.
+    """Yield endless batches, in order; the number of ``workers`` does not change them.
 
-    With more than one, close it: they wait for more work until then.
+    With more than one, close the generator: until then the processes wait for more work.
     """
     if workers == 1:
         for number in itertools.count():
             yield batch(style, seed, number)
-    # Not forked, for the caller may have threads.
+    # Not forked, because the caller may have threads.
     with ProcessPoolExecutor(workers, get_context("spawn"), _obey) as pool:
         waiting = deque(pool.submit(batch, style, seed, number) for number in range(2 * workers))
         try:
@@ -312,7 +312,7 @@ def images(style: Style, seed: int, workers: int = 1) -> Generator[tuple[Bytes, 
 
 
 def _obey() -> None:
-    """Leave Ctrl-C to the process that asked, and end when it does, even by a kill."""
+    """Leave Ctrl-C to the parent process, and end when it ends, even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_outlive_nobody, daemon=True).start()
 

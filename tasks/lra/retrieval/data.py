@@ -1,8 +1,9 @@
 """Retrieval data: does one paper cite the other? Two documents in bytes (AAN in Long Range Arena).
 
-A row is the first document's ids and then the second's, each cut or padded to the length; a byte b
-is the id b + 1, and 0 fills up. The splits are the release's. Whether a document of a hidden split
-also stands in training pairs is counted; ``documents = "disjoint"`` leaves such pairs out.
+A row is the first document's ids and then the second's, each cut or padded to ``length``. A byte b
+has the id b + 1, and 0 is padding. The splits are the release's. The share of hidden pairs with a
+document that also occurs in training pairs is measured; ``documents = "disjoint"`` leaves out such
+pairs.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -38,20 +39,20 @@ GENERATOR = "retrieval-1"
 SOURCE = "lra"
 VOCABULARY, CLASSES = 257, 2
 PIECE, BUCKETS = 4, 16_384
-"""Bytes of a piece of text, and how many kinds the baseline tells apart."""
+"""Bytes of a piece of text, and the number of buckets that the baseline hashes pieces into."""
 FITTED_ON = 4000
-"""Most training pairs that the baseline looks at."""
+"""Most training pairs that the baseline is fitted on."""
 CHUNK = 256
 
 Read = Callable[[str], tuple[int, Iterable[Pair]]]
-"""Split → about how many pairs, and the pairs; called anew for each reading."""
+"""Split → (about how many pairs, the pairs); called again for each pass over them."""
 
 
 class Parameters(Strict):
     """What a profile's ``data`` table may hold.
 
     ``source`` is ``generated``, ``lra`` or a folder; ``length`` is in bytes, of each document.
-    ``train``, ``search`` and ``test`` count pairs: what is made, or of a source at most.
+    ``train``, ``search`` and ``test`` are numbers of pairs; from a source they are upper limits.
     ``documents``: ``published`` takes the release's splits as they are; ``disjoint`` leaves out
     training pairs with a document of search or test, and search pairs with a document of test.
     """
@@ -66,7 +67,7 @@ class Parameters(Strict):
 
 
 def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progress) -> Path:
-    """Make the data folder under ``root`` if it is not there whole, and return it.
+    """Return the data folder under ``root``; make it first if it is missing or incomplete.
 
     Raises ConfigError if ``data`` or the source is wrong or ``root`` cannot be written,
     InfrastructureError if a download fails.
@@ -170,7 +171,7 @@ def _encode(p: Parameters, split: str, read: Read, without: set[str], progress: 
 
 
 def shared_pieces(splits: Mapping[str, Split]) -> dict[str, float]:
-    """Return what a threshold on the cosine of rare pieces of text scores, fitted on training."""
+    """Return the accuracy of a threshold, fitted on training, on the cosine of rare text pieces."""
     tokens, labels = splits["train"][0][:FITTED_ON], splits["train"][1][:FITTED_ON]
     seen = sum((_pieces(chunk).sum(axis=(0, 1)) for chunk in _chunks(tokens)), np.zeros(BUCKETS))
     rarity = np.log((1 + 2 * len(tokens)) / (1 + seen)).astype(np.float32)
@@ -187,7 +188,7 @@ def _chunks(tokens: NDArray[np.int16]) -> Iterable[NDArray[np.int16]]:
 
 
 def _pieces(tokens: NDArray[np.int16]) -> NDArray[np.bool_]:
-    """Return which kinds of piece each of two documents has, (rows, 2, BUCKETS)."""
+    """Return which buckets each of two documents has a piece in, (rows, 2, BUCKETS)."""
     ids = tokens.reshape(len(tokens) * 2, -1).astype(np.uint32)
     hashed = np.zeros((len(ids), ids.shape[1] - PIECE + 1), np.uint32)
     for at in range(PIECE):
@@ -195,7 +196,7 @@ def _pieces(tokens: NDArray[np.int16]) -> NDArray[np.bool_]:
     hashed = (hashed * np.uint32(0x9E3779B1)) >> np.uint32(32 - 14)
     there = np.zeros((len(ids), BUCKETS), bool)
     np.put_along_axis(there, hashed.astype(np.int64), values=True, axis=1)
-    there[:, 0] = False  # where the padding's pieces go
+    there[:, 0] = False  # pieces of padding fall into bucket 0
     return there.reshape(len(tokens), 2, BUCKETS)
 
 

@@ -1,8 +1,8 @@
-"""Made-up documents for the profiles that must run without any download: do two share a topic?
+"""Generates documents for the profiles that must run without a download: do two share a topic?
 
 A topic is a handful of invented words. A document draws some of its words from its topic and the
-rest from words of no topic; a pair of one topic is related (1). Each document stands in one split
-only, and every topic in all of them. A score says nothing about citations.
+rest from words of no topic; a pair that shares a topic is related (label 1). Each document is in
+one split only, and every topic is in all splits. A score says nothing about citations.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tasks.lra.stream import Stream
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 TOPICS, TOPIC_WORDS, PLAIN_WORDS = 6, 4, 60
 SHARE = 0.4
-"""Of the words of a document, those that are its topic's."""
+"""Share of the words of a document that are from its topic."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ def pairs(
 ) -> list[Pair]:
     """Return ``count`` pairs of documents of at most ``length`` bytes, half of them related.
 
-    The topics depend on the seed alone, the documents on the split, too; ``drawn_from`` is
-    another seed for the documents.
+    The topics depend only on ``seed``, the documents also on ``split``; ``drawn_from`` is another
+    seed for the documents.
     """
     words = _words(Stream(seed), TOPICS * TOPIC_WORDS + PLAIN_WORDS)
     plain = words[TOPICS * TOPIC_WORDS :]

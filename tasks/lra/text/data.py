@@ -1,9 +1,9 @@
 """Text data: movie reviews as bytes, positive or negative (IMDb in Long Range Arena's form).
 
-A byte b is the id b + 1, and 0 fills the row. The search split is carved from the published
-training half, by a hash of the content and balanced: Long Range Arena's own validation split *is*
-its test split. The test split is the published test half. Rows are in the order of that hash, so
-that archive, folders and parquet give the same data.
+A byte b has the id b + 1, and 0 is padding. The search split is taken from the published training
+half, by a hash of the content, with labels balanced, because Long Range Arena's own validation
+split *is* its test split. The test split is the published test half. Rows are in the order of that
+hash, so that archive, folders and parquet give the same data.
 """
 
 import hashlib
@@ -38,8 +38,8 @@ Reviews = list[tuple[bytes, int]]
 class Parameters(Strict):
     """What a profile's ``data`` table may hold.
 
-    ``source`` is ``generated``, ``imdb`` or a folder; ``length`` is in bytes. ``train``,
-    ``search`` and ``test`` count rows: what is made, or of a source at most.
+    ``source`` is ``generated``, ``imdb`` or a folder; ``length`` is in bytes. ``train``, ``search``
+    and ``test`` are numbers of rows; from a source they are upper limits.
     """
 
     source: str
@@ -51,7 +51,7 @@ class Parameters(Strict):
 
 
 def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progress) -> Path:
-    """Make the data folder under ``root`` if it is not there whole, and return it.
+    """Return the data folder under ``root``; make it first if it is missing or incomplete.
 
     Raises ConfigError if ``data`` or the source is wrong or ``root`` cannot be written,
     InfrastructureError if a download fails.
@@ -132,7 +132,7 @@ def _split(p: Parameters, halves: dict[str, Reviews]) -> dict[str, Reviews]:
     search: Reviews = []
     left = {0: p.search // 2, 1: p.search - p.search // 2}
     for text, label in sorted(halves["train"], key=order):
-        if text in known:  # a repetition: of the test half, or of what stands above
+        if text in known:  # also in the test half, or already taken above
             continue
         known.add(text)
         if left[label]:
@@ -162,7 +162,7 @@ def encode(texts: Reviews, length: int) -> Split:
 
 
 def word_counts(train: Reviews) -> Callable[[bytes], int]:
-    """Return a naive Bayes classifier on which words occur, whatever their order."""
+    """Return a naive Bayes classifier that sees which words occur, but not their order."""
     documents = Counter(label for _, label in train)
     counts: dict[int, Counter[bytes]] = {0: Counter(), 1: Counter()}
     for text, label in train:

@@ -32,7 +32,7 @@ _MEMBER = re.compile(r"(?:.*/)?(train|test)/(pos|neg)/\d+_\d+\.txt")
 
 
 def files(folder: Path) -> list[Path]:
-    """Return the files or folders of one of the layouts. Raises ConfigError."""
+    """Return the files or folders of the first known layout in ``folder``. Raises ConfigError."""
     for names in (
         ("train.parquet", "test.parquet"),
         ("train/pos", "train/neg", "test/pos", "test/neg"),

@@ -1,8 +1,8 @@
-"""Made-up reviews for the profiles that must run without any download.
+"""Generates reviews for the profiles that must run without a download.
 
-A review is neutral words, and among them words of praise or blame; "not" before one turns it
-round. The label says which there is more of: it follows from the words alone. No real language:
-a score on it says that a model reads words and their order, and nothing about IMDb.
+A review mixes neutral words with words of praise or blame; "not" before such a word reverses it.
+The label says which there is more of, so it follows from the words alone. This is no real language:
+a score shows that a model reads words and their order, and nothing about IMDb.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ NEUTRAL = (
     "where", "about", "from", "on", "at",
 )  # fmt: skip
 STRONG, NEGATED = 0.3, 0.2
-"""Share of the words that praise or blame, and of these the share that "not" turns round."""
+"""Share of the words that praise or blame, and of these the share that "not" reverses."""
 
 
 def reviews(
@@ -26,7 +26,7 @@ def reviews(
 ) -> list[tuple[bytes, int]]:
     """Return ``count`` different reviews of at most ``length`` bytes, as (text, label).
 
-    As many praise as blame, give or take one. None has a text of ``without``.
+    The numbers of positive and negative reviews differ by at most one. No text is in ``without``.
     """
     stream = Stream(seed)
     wanted = {1: (count + 1) // 2, 0: count // 2}
@@ -45,7 +45,7 @@ def reviews(
 
 
 def _review(stream: Stream, length: int) -> tuple[bytes, int]:
-    """Return one review, and how many words more praise than blame."""
+    """Return one review, and its number of praising words minus that of blaming words."""
     limit = length // 3 + int(stream.below(length - length // 3, 1)[0])
     kind, turned, which = stream.uniform(3 * (limit // 2 + 1)).reshape(3, -1)
     words: list[str] = []
