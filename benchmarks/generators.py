@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tasks.lra.listops import data as listops
 from tasks.lra.pathfinder import snakes
 from tasks.lra.pathfinder.data import STYLES
-from tasks.lra.stream import Stream
+from tasks.lra.stream import RandomStream
 from tasks.spec import find_task
 
 
@@ -31,7 +31,7 @@ class TooLong(Exception):
     """The tree can no longer stay below the length limit."""
 
 
-def plain_listops(p: listops.Parameters, seed: int = 1) -> Iterator[int]:
+def plain_listops(p: listops.ListopsParameters, seed: int = 1) -> Iterator[int]:
     """Yield 1 for each kept expression, made one at a time as in the published code."""
     rng = random.Random(seed)
     tokens: list[str] = []
@@ -67,16 +67,16 @@ def plain_listops(p: listops.Parameters, seed: int = 1) -> Iterator[int]:
             yield 1
 
 
-def our_listops(p: listops.Parameters) -> Iterator[int]:
+def our_listops(p: listops.ListopsParameters) -> Iterator[int]:
     for _, labels in listops.expressions(p, p.seed):
         yield len(labels)
 
 
-def plain_pathfinder(style: snakes.Style) -> Iterator[int]:
+def plain_pathfinder(style: snakes.ImageStyle) -> Iterator[int]:
     """Yield 1 for each image whose layout found room, laid out and drawn one at a time."""
-    stream = Stream(1)
+    stream = RandomStream(1)
     while True:
-        ground = snakes.Ground(1, style)
+        ground = snakes.OccupancyGrid(1, style)
         bodies = np.full((1, 2 + style.distractors, style.paddles, 4), np.nan)
         rows = np.arange(1)
         for number in range(2 + style.distractors):
@@ -89,7 +89,7 @@ def plain_pathfinder(style: snakes.Style) -> Iterator[int]:
             yield 1
 
 
-def our_pathfinder(style: snakes.Style) -> Iterator[int]:
+def our_pathfinder(style: snakes.ImageStyle) -> Iterator[int]:
     for _, labels in snakes.images(style, 1):
         yield len(labels)
 
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     paper = find_task("lra/listops").profile("paper").data
-    p = listops.Parameters.model_validate(dict(paper))
+    p = listops.ListopsParameters.model_validate(dict(paper))
     cases = {
         "ListOps, 500 to 2,000 tokens": (our_listops(p), plain_listops(p), 5000),
         "Pathfinder, 32 px, hard": (

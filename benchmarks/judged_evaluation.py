@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 Audit = tuple[int, int, int, int]
-"""Audited rows, tokens between audited places, twins, repeats: ``scorers.language.Sizes``."""
+"""Audited rows, tokens between audited places, twins, repeats: ``scorers.language.AuditSizes``."""
 
 ON_GPU: list[Audit] = [(64, 32, 16, 16), (256, 32, 64, 64), (256, 8, 64, 64), (1024, 8, 64, 64)]
 ON_CPU: list[Audit] = [(8, 8, 4, 4), (64, 8, 16, 16), (64, 2, 16, 16)]
@@ -186,10 +186,10 @@ def candidate(folder: Path, case: Case) -> None:
 
 
 def make_judge(folder: Path, case: Case, audit: Audit, gpu: str | None):  # noqa: ANN201
-    from scorers.language import Language, Sizes
+    from scorers.language import AuditSizes, Language
 
     shape = {"length": case.length, "vocabulary": case.vocabulary, "bos": case.bos}
-    sizes = Sizes(*audit)
+    sizes = AuditSizes(*audit)
     return Language(
         folder, shape, sizes, max_batch=case.batch, audit_seed="benchmark", tell=True, gpu=gpu
     )

@@ -19,14 +19,14 @@ import time
 from pathlib import Path
 
 from harness.base.seeds import derive
-from harness.core.asked import Asked, Locked
+from harness.core.asked import Asked, Lockfile
 from harness.core.budget import Budget
 from harness.launch.result import compose
-from harness.report.stats.nines import marks_of
+from harness.report.stats.normalized import marks_of
 from harness.store import rundir
 from harness.store.journal import Journal
 from harness.store.rundir import Run
-from harness.store.state import State, how_far, rebuild
+from harness.store.state import RunState, how_far, rebuild
 from scorers.score import Audit, Conditions, Score
 
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "numpy": "2.4.6"}
@@ -47,7 +47,7 @@ def write_run(folder: Path, agent: int, task: str, seed: int, nodes: int) -> Run
         seed=seed,
         sandbox="auto",
     )
-    lock = Locked(
+    lock = Lockfile(
         harness="0.1.0",
         task_hash=f"{derive('task', task):016x}",
         data_hash=f"{derive('data', task):016x}",
@@ -75,7 +75,7 @@ def write_run(folder: Path, agent: int, task: str, seed: int, nodes: int) -> Run
     final = judged(best + rng.gauss(0, 0.003) if valid else None, task, lock)
     journal.append("final", node=0, valid=valid, score=final.score, reason=None, message="",
                    seconds=100.0)  # fmt: skip
-    state: State = rebuild(journal.events, run.path / "nodes", maximize=True)
+    state: RunState = rebuild(journal.events, run.path / "nodes", maximize=True)
     budget = Budget(asked.limits, gpus=1)
     result = compose(
         run,
@@ -110,7 +110,7 @@ def write_node(run: Run, journal: Journal, number: int, score: float | None) -> 
 _HASH = __import__("hashlib").sha256(SOURCE.encode()).hexdigest()
 
 
-def judged(score: float | None, task: str, lock: Locked) -> Score:
+def judged(score: float | None, task: str, lock: Lockfile) -> Score:
     """Return a score with all the fields that the judge writes."""
     conditions = Conditions(
         task_hash=lock.task_hash,

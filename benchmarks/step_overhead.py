@@ -48,10 +48,10 @@ def ours(steps: int) -> None:
     os.environ["HARNESS_TASKS_DIR"] = str(ROOT / "tests" / "toys")
     sys.path.insert(0, str(ROOT))
     from harness.agents.calls import Calls
-    from harness.core.asked import Asked, Locked
+    from harness.core.asked import Asked, Lockfile
     from harness.core.budget import Budget
     from harness.core.model import Endpoint, Reply, Usage
-    from harness.operators.scribe import Scribe
+    from harness.operators.model_agent import ModelAgent
     from harness.policies import make_policy
     from harness.search.loop import Search
     from harness.store.rundir import Run
@@ -103,7 +103,7 @@ def ours(steps: int) -> None:
             task="toy", profile="test", agent="fake", policy="greedy", steps=steps, time_s=1e6,
             seed=0, sandbox="process",
         )  # fmt: skip
-        lock = Locked(
+        lock = Lockfile(
             harness="0", task_hash="t", data_hash="d", data="", scorer="s", sandbox="process",
             policy={}, versions={}, hardware={}, audit_key="k",
         )  # fmt: skip
@@ -118,7 +118,7 @@ def ours(steps: int) -> None:
         budget = Budget(asked.limits)
         endpoint = Endpoint(Model(), lambda usage: 0.01, lambda i, o: 0.01, lambda i, o: True)
         Search(
-            run, task=find_task("toy"), agent=Scribe("fake"), policy=make_policy("greedy", []),
+            run, task=find_task("toy"), agent=ModelAgent("fake"), policy=make_policy("greedy", []),
             evaluator=Instant(), journal=journal, observe=observe, budget=budget,
             calls=Calls(run.path, budget=budget, endpoint=endpoint, say=print),
         ).search()  # fmt: skip

@@ -15,8 +15,8 @@ from typing import Literal, Protocol, Self
 Ended = Literal["exited", "timeout", "oom", "lost", "cancelled"]
 """How a process ended. ``exited`` includes death by a signal that the harness did not send."""
 
-Stream = Literal["stdout", "stderr"]
-OnOutput = Callable[[Stream, bytes], None]
+StreamName = Literal["stdout", "stderr"]
+OnOutput = Callable[[StreamName, bytes], None]
 """Called from a reader thread with each chunk, before any truncation."""
 
 

@@ -31,7 +31,7 @@ from sandboxes import cgroup, seccomp, state
 from sandboxes.base import Probe, SandboxSpec
 from sandboxes.local import LocalBackend, LocalSandbox, check_spec, shell
 from sandboxes.tree import CANDIDATE_UID, gpu_nodes, interpreter, tree_arguments, write_etc
-from sandboxes.wrapped import HANDSHAKE, Wrapped
+from sandboxes.wrapped import HANDSHAKE, BwrapProcess
 
 _KIND = "bwrap"
 _TOOLS = ("bwrap", "setpriv")
@@ -92,14 +92,14 @@ class BubblewrapSandbox(LocalSandbox):
         python, binds = interpreter()
         super().__init__(spec, state.StateDir(_KIND, own_user=True), python)
         user = self.state.user
-        self._group: cgroup.Group | None = None
+        self._group: cgroup.ControlGroup | None = None
         try:
             self._make_scratch()
             uid = CANDIDATE_UID if user is None else user
             write_etc(self.state.path / "etc", uid, network=spec.network)
             groups = cgroup.find()
             if groups is not None:
-                self._group = cgroup.Group(self.state.name, spec, groups)
+                self._group = cgroup.ControlGroup(self.state.name, spec, groups)
             self._held = groups.bases if groups else {}
             # If no control group limits processes, ``ulimit -u`` does: better than no limit.
             self._processes = None
@@ -121,10 +121,10 @@ class BubblewrapSandbox(LocalSandbox):
 
     def _launch(
         self, number: int, argv: Sequence[str], cwd: str, env: Mapping[str, str]
-    ) -> Wrapped:
+    ) -> BwrapProcess:
         leaf = self._group.leaf(number) if self._group is not None else None
         try:
-            return Wrapped(
+            return BwrapProcess(
                 self._tree,
                 shell(
                     argv,

@@ -121,7 +121,7 @@ def _usable(base: Path, version: Literal[1, 2]) -> bool:
     return done.returncode == 0 and version in (1, 2)
 
 
-class Group:
+class ControlGroup:
     """The limits of one sandbox. ``name`` is unique on the machine.
 
     Raises SandboxStartError.
@@ -229,7 +229,7 @@ def memory_of(pid: int) -> Memory | None:
 class Leaf:
     """The control group of one started program. Raises SandboxStartError."""
 
-    def __init__(self, group: Group, number: int) -> None:
+    def __init__(self, group: ControlGroup, number: int) -> None:
         folders = dict(group.folders)
         self.memory: Memory | None = None
         """Its counters; None if memory is not controlled."""

@@ -27,7 +27,7 @@ from typing import Any
 
 from harness.base.errors import SandboxLostError, SandboxStartError
 from sandboxes import cgroup
-from sandboxes.base import Stream
+from sandboxes.base import StreamName
 from sandboxes.engine import Engine, bind
 from sandboxes.running import End
 
@@ -54,7 +54,7 @@ _OURS = {"life": os.O_RDWR, "go": os.O_RDWR, **dict.fromkeys(("up", "out", "err"
 """FIFO -> how the host opens it. O_RDWR, because the first two have no reader yet."""
 
 
-class Contained:
+class ContainerProcess:
     """A program in a container: a ``running.Child``, set up when the constructor returns.
 
     ``folder`` is made for the FIFOs and removed at the end. ``uid`` is the code's. ``later`` runs
@@ -93,7 +93,7 @@ class Contained:
             self._life = ends.pop("life")
             for fd in ends.values():
                 self._fds.callback(os.close, fd)
-            self.outputs: dict[int, Stream] = {ends["out"]: "stdout", ends["err"]: "stderr"}
+            self.outputs: dict[int, StreamName] = {ends["out"]: "stdout", ends["err"]: "stderr"}
             mounts = [*host.pop("mounts"), bind(str(folder), PIPES, writable=False)]
             self._container = engine.create(
                 command=["/bin/sh", "-c", _WAIT],
@@ -105,7 +105,7 @@ class Contained:
             self._await_word(ends["up"])
             self._handle = engine.run_inside(self._container, list(command), f"{uid}:{uid}")
             self._await_word(ends["out"])
-            pid, _ = engine.looked_at(self._handle)
+            pid, _ = engine.inspect_program(self._handle)
             # The shell inside still waits for us, so its pid cannot have been reused.
             self._main = self._pidfd(pid)
             self._memory = cgroup.memory_of(pid)
@@ -177,7 +177,7 @@ class Contained:
         deadline = time.monotonic() + _START_S
         while not _readable(fd, 0.5):
             self._must_live(deadline)
-            ended = self._handle and self._engine.looked_at(self._handle)[1] is not None
+            ended = self._handle and self._engine.inspect_program(self._handle)[1] is not None
             if ended and not _readable(fd, 0):
                 break
         else:
@@ -200,7 +200,7 @@ class Contained:
         deadline = time.monotonic() + _DEATH_S
         try:
             while time.monotonic() < deadline:
-                code = self._engine.looked_at(self._handle)[1]
+                code = self._engine.inspect_program(self._handle)[1]
                 if code is not None:
                     # 128 + n means signal n, as in shells; a real exit code of 129 to 192
                     # is read as a signal too. No exit code decides a score.

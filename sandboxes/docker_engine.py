@@ -27,7 +27,7 @@ from typing import Any
 from harness.base.errors import ConfigError, SandboxStartError
 from sandboxes import cgroup, state
 from sandboxes.base import Probe, SandboxSpec
-from sandboxes.contained import HANDSHAKE, Contained
+from sandboxes.contained import HANDSHAKE, ContainerProcess
 from sandboxes.engine import (
     LABEL,
     STATE_LABEL,
@@ -163,13 +163,13 @@ class DockerSandbox(LocalSandbox):
         self._engine = engine
         self._image = image
         self._uid = os.geteuid() if user is None else user
-        self._group: cgroup.Group | None = None
+        self._group: cgroup.ControlGroup | None = None
         self._later = ThreadPoolExecutor(1, thread_name_prefix="remove-container")
         try:
             self._make_scratch()
             groups = cgroup.find()
             if user is not None and groups and groups.version == 1 and engine.drives_groups:
-                self._group = cgroup.Group(self.state.name, spec, groups)
+                self._group = cgroup.ControlGroup(self.state.name, spec, groups)
         except BaseException:
             self._release()
             self.state.remove()
@@ -187,10 +187,10 @@ class DockerSandbox(LocalSandbox):
 
     def _launch(
         self, number: int, argv: Sequence[str], cwd: str, env: Mapping[str, str]
-    ) -> Contained:
+    ) -> ContainerProcess:
         command = shell(argv, cwd, env, handshake=HANDSHAKE)
         # ``env -i`` removes the variables of the engine and of the image.
-        return Contained(
+        return ContainerProcess(
             self._engine,
             self._options,
             self._host(),

@@ -46,7 +46,7 @@ class Engine:
         ``patience_s``: how long the engine may be silent during one call.
         """
         where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-        _knock(where)
+        _check_listening(where)
         try:
             import docker
         except ImportError as error:
@@ -58,12 +58,12 @@ class Engine:
         try:
             # First without an API version: an engine too old for ours refuses even /version.
             with contextlib.closing(docker.APIClient(**_by_environment(), timeout=10)) as first:
-                told = first.version(api_version=False)
-            self.version: str = told["Version"]
-            if _numbers(told["ApiVersion"]) < _numbers(_API):
+                answer = first.version(api_version=False)
+            self.version: str = answer["Version"]
+            if _numbers(answer["ApiVersion"]) < _numbers(_API):
                 raise SandboxStartError(
                     f"the Docker engine {self.version} is too old",
-                    cause=f"it speaks API {told['ApiVersion']}, and {_API} is needed",
+                    cause=f"it speaks API {answer['ApiVersion']}, and {_API} is needed",
                     remedy=f"install Docker {_OLDEST} or newer",
                 )
             self.api = docker.APIClient(
@@ -71,7 +71,7 @@ class Engine:
             )
             self.info: Mapping[str, Any] = self.api.info()
         except (docker.errors.DockerException, OSError, ValueError) as error:
-            raise _silent(where, error) from error
+            raise _no_engine(where, error) from error
 
     def close(self) -> None:
         """Close the connection. Containers continue to run."""
@@ -92,7 +92,7 @@ class Engine:
         """Return the engine's description of an image, or None if it has no such image."""
         import docker
 
-        with answered(f"look at the image {name}"):
+        with errors_translated(f"look at the image {name}"):
             try:
                 found: Mapping[str, Any] = self.api.inspect_image(name)
             except docker.errors.ImageNotFound:
@@ -105,36 +105,36 @@ class Engine:
 
     def create(self, **options: Any) -> str:  # noqa: ANN401 - the SDK's own
         """Create a container; return its id. Raises SandboxStartError if refused."""
-        with answered("create the container", start=True):
+        with errors_translated("create the container", start=True):
             return str(self.api.create_container(**options)["Id"])
 
     def start(self, container: str) -> int:
         """Start it; return its first process's pid on the host. Raises SandboxStartError."""
-        with answered("start the container", start=True):
+        with errors_translated("start the container", start=True):
             self.api.start(container)
             return int(self.api.inspect_container(container)["State"]["Pid"])
 
     def run_inside(self, container: str, command: list[str], user: str) -> str:
-        """Start a program in a running container; return a handle for ``looked_at``.
+        """Start a program in a running container; return a handle for ``inspect_program``.
 
         Raises SandboxStartError if refused.
         """
-        with answered("start the program", start=True):
+        with errors_translated("start the program", start=True):
             handle = self.api.exec_create(
                 container, command, user=user, workdir="/", stdout=False, stderr=False
             )["Id"]
             self.api.exec_start(handle, detach=True)
             return str(handle)
 
-    def looked_at(self, handle: str) -> tuple[int, int | None]:
+    def inspect_program(self, handle: str) -> tuple[int, int | None]:
         """Return a program's pid on the host and, once it has ended, its exit code."""
-        with answered("look at the program"):
-            told = self.api.exec_inspect(handle)
-        return int(told["Pid"]), None if told["Running"] else told["ExitCode"]
+        with errors_translated("look at the program"):
+            answer = self.api.exec_inspect(handle)
+        return int(answer["Pid"]), None if answer["Running"] else answer["ExitCode"]
 
     def exit_code(self, container: str, *, patience_s: float = _CALL_S) -> int:
         """Wait for a container's end; return its exit code."""
-        with answered("look at the container"):
+        with errors_translated("look at the container"):
             return int(self.api.wait(container, timeout=patience_s)["StatusCode"])
 
     def remove(self, container: str, *, patience_s: float = 20.0) -> None:
@@ -142,7 +142,7 @@ class Engine:
         import docker
 
         deadline = time.monotonic() + patience_s
-        with answered(f"remove the container {container[:12]}"):
+        with errors_translated(f"remove the container {container[:12]}"):
             while True:
                 try:
                     self.api.remove_container(container, force=True, v=True)
@@ -156,7 +156,7 @@ class Engine:
 
     def labelled(self, key: str, value: str) -> dict[str, str]:
         """Return the containers with this label, running or not: id -> sandbox name."""
-        with answered("list containers"):
+        with errors_translated("list containers"):
             found = self.api.containers(all=True, filters={"label": f"{key}={value}"})
         return {c["Id"]: c["Labels"].get(LABEL, "") for c in found}
 
@@ -191,7 +191,7 @@ def ulimit(name: str, value: int) -> Any:  # noqa: ANN401 - the SDK's own
 
 
 @contextlib.contextmanager
-def answered(what: str, *, start: bool = False) -> Iterator[None]:
+def errors_translated(what: str, *, start: bool = False) -> Iterator[None]:
     """Turn the SDK's errors into ours. ``start``: a refusal is a SandboxStartError."""
     import docker
     import requests
@@ -209,7 +209,7 @@ def answered(what: str, *, start: bool = False) -> Iterator[None]:
         ) from error
 
 
-def _knock(where: str) -> None:
+def _check_listening(where: str) -> None:
     """Raise SandboxStartError if nothing listens at a ``unix://`` address.
 
     The SDK would then leak its socket. And without an engine, it need not be imported.
@@ -220,10 +220,10 @@ def _knock(where: str) -> None:
             try:
                 knocking.connect(where.removeprefix("unix://"))
             except OSError as error:
-                raise _silent(where, error) from error
+                raise _no_engine(where, error) from error
 
 
-def _silent(where: str, error: Exception) -> SandboxStartError:
+def _no_engine(where: str, error: Exception) -> SandboxStartError:
     return SandboxStartError(
         f"no Docker engine answers at {where}", cause=_words(error), remedy=_START_REMEDY
     )

@@ -87,7 +87,7 @@ def unlock(descriptor: int) -> None:
     os.close(descriptor)
 
 
-def sign(descriptor: int) -> None:
+def write_owner(descriptor: int) -> None:
     """Write this process's pid and command into a lock file that it holds."""
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     text = json.dumps({"pid": os.getpid(), "command": one_line(command, 120)})
@@ -104,7 +104,7 @@ def owner(uuid: str) -> Owner | None:
         except FileNotFoundError:
             return None
         try:
-            with gate(time.monotonic() + 1.0):
+            with selection_lock(time.monotonic() + 1.0):
                 fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
         except BlockingIOError:
@@ -114,7 +114,7 @@ def owner(uuid: str) -> Owner | None:
     return None
 
 
-def named(uuid: str) -> Owner:
+def recorded_owner(uuid: str) -> Owner:
     """Return the owner that the GPU's lock file names, without checking that it is still held."""
     with contextlib.suppress(OSError), _opened_folder() as place:
         descriptor = _open(place, _file_name(uuid), make=False)
@@ -126,7 +126,7 @@ def named(uuid: str) -> Owner:
 
 
 @contextmanager
-def gate(until: float) -> Iterator[bool]:
+def selection_lock(until: float) -> Iterator[bool]:
     """Let one process at a time choose its GPUs; yield False if its turn has not come by ``until``.
 
     Without it, two processes that want several GPUs could each hold some of them, release them,
@@ -260,10 +260,10 @@ def _checked(descriptor: int) -> int:
 
 def _still_named(place: int, name: str, descriptor: int) -> bool:
     try:
-        named = os.stat(name, dir_fd=place, follow_symlinks=False)
+        recorded_owner = os.stat(name, dir_fd=place, follow_symlinks=False)
     except FileNotFoundError:
         return False
-    return os.path.samestat(named, os.fstat(descriptor))
+    return os.path.samestat(recorded_owner, os.fstat(descriptor))
 
 
 def _read(descriptor: int) -> Owner:

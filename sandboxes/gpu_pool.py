@@ -119,7 +119,7 @@ class GpuPool:
         if n == 0:
             return Lease()
         patience = _PATIENCE_S if wait is False else float("inf") if wait is True else wait
-        voice = _Voice(on_wait)
+        voice = _WaitReporter(on_wait)
         until = time.monotonic() + patience
         ticket = gpu_locks.Ticket()
         try:
@@ -173,7 +173,7 @@ class GpuPool:
         return tuple(found)
 
     def _attempt(
-        self, n: int, until: float, voice: "_Voice"
+        self, n: int, until: float, voice: "_WaitReporter"
     ) -> tuple[dict[str, int], tuple[str, ...], bool]:
         """Try once; return the locks of ``n`` GPUs, or none and the obstacles.
 
@@ -181,7 +181,7 @@ class GpuPool:
         """
         disturbed: dict[str, str] = {}
         while True:
-            with gpu_locks.gate(min(until, time.monotonic() + 1.0)) as ours:
+            with gpu_locks.selection_lock(min(until, time.monotonic() + 1.0)) as ours:
                 if not ours:
                     return {}, (), False
                 held, obstacles = self._take(n, disturbed)
@@ -197,7 +197,7 @@ class GpuPool:
                 raise
             if not new:
                 for descriptor in held.values():
-                    gpu_locks.sign(descriptor)
+                    gpu_locks.write_owner(descriptor)
                 return held, (), False
             _free(held)
             for gpu in self.gpus:
@@ -222,7 +222,7 @@ class GpuPool:
                     obstacles.append(f"GPU {gpu.minor}: {error.message}: {error.cause}")
                     continue
                 if descriptor is None:
-                    holder = gpu_locks.named(gpu.uuid)
+                    holder = gpu_locks.recorded_owner(gpu.uuid)
                     whose = ITSELF if holder.pid == os.getpid() else str(holder)
                     obstacles.append(f"GPU {gpu.minor} is leased by {whose}")
                 else:
@@ -282,7 +282,7 @@ def _are(count: int) -> str:
     return {0: "is none", 1: "is 1"}.get(count, f"are {count}")
 
 
-class _Voice:
+class _WaitReporter:
     """Reports a wait once, and again only if it changed and ``_SAY_AGAIN_S`` have passed."""
 
     def __init__(self, say: OnWait) -> None:

@@ -1,7 +1,7 @@
 """The sandbox backends by name, also those of other packages, and the choice among them."""
 
 from harness.base.errors import ConfigError
-from harness.base.registry import Registry, misnamed
+from harness.base.registry import Registry, name_fault
 from sandboxes.base import Backend
 from sandboxes.bubblewrap import Bubblewrap
 from sandboxes.docker_engine import Docker
@@ -16,7 +16,7 @@ def _fault(name: str, backend: object) -> str:
     absent = [part for part in PARTS if not hasattr(backend, part)]
     if absent:
         return f"it has no {', '.join(absent)}; wanted: a sandboxes.base.Backend"
-    return f"{AUTO} is the choice among ours" if name == AUTO else misnamed(name, backend)
+    return f"{AUTO} is the choice among ours" if name == AUTO else name_fault(name, backend)
 
 
 BACKENDS: Registry[Backend] = Registry(

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from harness.base.errors import SandboxLostError
-from sandboxes.base import Ended, ExecResult, OnOutput, Stream
+from sandboxes.base import Ended, ExecResult, OnOutput, StreamName
 
 _CHUNK = 1 << 20
 _F_SETPIPE_SZ = 1031
@@ -50,7 +50,7 @@ class Child(Protocol):
     watches_memory: bool
 
     @property
-    def outputs(self) -> Mapping[int, Stream]:
+    def outputs(self) -> Mapping[int, StreamName]:
         """Descriptors to read its output from. ``finish`` closes them."""
         ...
 
@@ -71,7 +71,7 @@ class Child(Protocol):
         ...
 
 
-def pipes(popen: subprocess.Popen[bytes]) -> dict[int, Stream]:
+def pipes(popen: subprocess.Popen[bytes]) -> dict[int, StreamName]:
     """Return the ``outputs`` of a child process that was started with two pipes."""
     if popen.stdout is None or popen.stderr is None:
         raise AssertionError("started without pipes")
@@ -122,7 +122,10 @@ class Running:
         self._launch = launch
         self._lifetime_s = lifetime_s
         self._on_output = on_output
-        self._tails: dict[Stream, Tail] = {"stdout": Tail(max_output), "stderr": Tail(max_output)}
+        self._tails: dict[StreamName, Tail] = {
+            "stdout": Tail(max_output),
+            "stderr": Tail(max_output),
+        }
         self._lock = threading.Lock()
         self._child: Child | None = None
         self._reason: _Reason | None = None
@@ -255,7 +258,7 @@ class Running:
         finally:
             os.close(pidfd)
 
-    def _drain(self, fd: int, stream: Stream) -> bool:
+    def _drain(self, fd: int, stream: StreamName) -> bool:
         """Read one chunk. False at the end of the stream."""
         try:
             chunk = os.read(fd, _CHUNK)

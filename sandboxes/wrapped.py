@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.base.errors import SandboxStartError
 from sandboxes import seccomp, watchdog
-from sandboxes.base import Stream
+from sandboxes.base import StreamName
 from sandboxes.cgroup import Leaf
 from sandboxes.running import End, close_pipes, pipes
 
@@ -32,7 +32,7 @@ HANDSHAKE = "printf . >&0 && read -r answer <&0 || exit 125"
 """What the shell inside does first. The command given to Wrapped must begin with it."""
 
 
-class Wrapped:
+class BwrapProcess:
     """A program in bubblewrap: a ``running.Child``, set up when the constructor returns.
 
     ``user``: the uid and gid of the command; None means the harness's own. Raises
@@ -93,7 +93,7 @@ class Wrapped:
             except BaseException as error:
                 self._abandon(error)
                 raise
-        self.outputs: Mapping[int, Stream] = pipes(self.popen)
+        self.outputs: Mapping[int, StreamName] = pipes(self.popen)
 
     def pidfd(self) -> int:
         return os.pidfd_open(self.popen.pid)

@@ -19,11 +19,11 @@ JUDGES_OWN = ("device_buffer", "frozen")
 
 def kept(submission: Submission, verdict: Verdict | None, output: Output) -> dict[str, Any]:
     """Return the claim that was sent and the summary that was printed, as plain, cleaned values."""
-    told = verdict.claim if verdict else {}
-    told = {name: value for name, value in told.items() if name not in JUDGES_OWN}
+    claimed = verdict.claim if verdict else {}
+    claimed = {name: value for name, value in claimed.items() if name not in JUDGES_OWN}
     if submission.prints:
-        told |= output.summary()
-    return {_line(name, 64): _plain(value) for name, value in list(told.items())[:MOST]}
+        claimed |= output.summary()
+    return {_line(name, 64): _plain(value) for name, value in list(claimed.items())[:MOST]}
 
 
 def _plain(value: object) -> object:

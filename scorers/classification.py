@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scorers import audits
-from scorers.judge import Times, Verdict, ask, dismiss, follow_training
+from scorers.judge import Times, Verdict, ask, follow_training, send_goodbye
 from scorers.request import Observe, Request
 from scorers.score import Audit, Reason
 from scorers.wire import LogitsBuffer, Wire
@@ -61,7 +61,7 @@ class Classification:
             if batch.first:
                 first[batch.rows] = answers[-1]
         served = time.monotonic()
-        dismiss(wire, None, served)
+        send_goodbye(wire, None, served)
 
         checks, failed, message = audit(batches, answers, first)
         order = np.concatenate([b.rows for b in batches if b.first])

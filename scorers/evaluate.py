@@ -24,14 +24,14 @@ from harness.base.paths import STAGE_PREFIX
 from harness.base.registry import load
 from harness.base.text import clean
 from harness.base.watching import unbreakable
-from sandboxes.base import ExecResult, Mount, Process, SandboxSpec, Stream
+from sandboxes.base import ExecResult, Mount, Process, SandboxSpec, StreamName
 from scorers import claims, conditions
 from scorers.candidate import candidate
+from scorers.gpu_monitor import GpuMonitor
 from scorers.judge import Examiner, Freezing, Refused, ServeLate, Times, Verdict
 from scorers.output import Output
 from scorers.request import Evaluated, Observe, Request
 from scorers.score import Audit, Conditions, Reason, Score
-from scorers.sentinel import Sentinel
 from scorers.submission import Rejected, hash_files, read
 from scorers.wire import Gone, Late, Listener, LogitsBuffer, ProtocolError, Wire
 from tasks.kinds import KINDS
@@ -43,7 +43,7 @@ OUTPUT_LIMIT = 256 << 20
 FROZEN, MODEL = "frozen", "model.pt2"
 """Folder and file name of an exported model."""
 
-LOOK_S = 0.5
+POLL_S = 0.5
 """How often a script's output is searched for a line on its training progress."""
 
 GRACE_S = 2.0
@@ -62,12 +62,12 @@ def evaluate(
     """
     began = time.monotonic()
     observe = unbreakable(observe)
-    attempt = _Attempt(request, observe, cancel or threading.Event(), Sentinel(request.gpus))
+    attempt = _Attempt(request, observe, cancel or threading.Event(), GpuMonitor(request.gpus))
     try:
         reading = read(request.task, request.profile, request.files)
         with (
             _stage(request) as stage,
-            attempt.sentinel,
+            attempt.monitor,
             closing(_examiner(request, stage)) as examiner,
         ):
             outcome = attempt.run(stage, examiner, {"settings": reading.settings})
@@ -100,7 +100,7 @@ class _Attempt:
     request: Request
     observe: Observe
     cancel: threading.Event
-    sentinel: Sentinel
+    monitor: GpuMonitor
     output: Output = field(default_factory=Output)
     peer_uid: int | None = None
     unenforced: tuple[str, ...] = ()
@@ -117,11 +117,11 @@ class _Attempt:
         self,
         stage: Path,
         examiner: Examiner,
-        told: dict[str, Any],
+        settings: dict[str, Any],
         *,
         frozen: bool = False,
     ) -> _Outcome:
-        """Start a candidate and examine it. ``told`` is added to its config file.
+        """Start a candidate and examine it. ``settings`` is added to its config file.
 
         ``frozen``: serve the exported model instead, without mounting the submission.
         """
@@ -129,7 +129,7 @@ class _Attempt:
         limits = request.task.profile(request.profile).limits
         definition = request.task.definition
         entry = definition.frozen_entry if frozen else definition.entry
-        with closing(Listener(stage / "link" / "judge.sock")) as door:
+        with closing(Listener(stage / "link" / "judge.sock")) as listener:
             spec = _spec(request, stage, frozen=frozen)
             self.unenforced = request.backend.unenforced(spec)
             with (
@@ -137,7 +137,7 @@ class _Attempt:
                 closing(LogitsBuffer(examiner.buffer_bytes)) as buffer,
             ):
                 config = stage / "task" / "config.json"
-                config.write_text(json.dumps({**_config(request, sandbox.inside), **told}))
+                config.write_text(json.dumps({**_config(request, sandbox.inside), **settings}))
                 config.chmod(0o644)
                 argv = [sandbox.python, "-I", "-B", "-u"]  # -I ignores PYTHONUNBUFFERED
                 argv += [sandbox.inside(f"/runner/{entry}")]
@@ -149,12 +149,12 @@ class _Attempt:
                 env = {"OMP_NUM_THREADS": str(limits.cpus)}
                 process = sandbox.start(argv, env=env, on_output=self._listen)
                 try:
-                    return self._converse(door, buffer, process, examiner, times)
+                    return self._converse(listener, buffer, process, examiner, times)
                 finally:
                     process.kill()
                     self.result = self.result or process.wait()
 
-    def _listen(self, stream: Stream, chunk: bytes) -> None:
+    def _listen(self, stream: StreamName, chunk: bytes) -> None:
         self.output.feed(stream, chunk)
 
     def _alive(self, process: Process) -> bool:
@@ -166,7 +166,7 @@ class _Attempt:
 
     def _look_at_output(self) -> None:
         """Report the training progress that a script prints, for it sends no PROGRESS frames."""
-        if time.monotonic() >= self.looked + LOOK_S:
+        if time.monotonic() >= self.looked + POLL_S:
             self.looked = time.monotonic()
             printed = self.output.progress()
             if printed is not None:
@@ -174,7 +174,7 @@ class _Attempt:
 
     def _converse(
         self,
-        door: Listener,
+        listener: Listener,
         buffer: LogitsBuffer,
         process: Process,
         examiner: Examiner,
@@ -185,7 +185,7 @@ class _Attempt:
 
         wire: Wire | None = None
         try:
-            wire = door.accept(alive, self.cancel, times.spawned + times.train_s)
+            wire = listener.accept(alive, self.cancel, times.spawned + times.train_s)
             self.peer_uid = wire.peer_uid
             wire.greet(buffer)
             verdict = examiner.examine(
@@ -268,7 +268,7 @@ def _strictly(attempt: _Attempt, stage: Path, examiner: Examiner, outcome: _Outc
         halves = examiner.halves()
         with closing(halves[0]), closing(halves[1]):
             for half in halves:
-                fresh = _Attempt(attempt.request, attempt.observe, attempt.cancel, attempt.sentinel)
+                fresh = _Attempt(attempt.request, attempt.observe, attempt.cancel, attempt.monitor)
                 (stage / "link" / "judge.sock").unlink(missing_ok=True)
                 found = fresh.run(stage, half, {"batch_size": examiner.batch_size}, frozen=True)
                 if found.reason is not None:
@@ -388,7 +388,7 @@ def _score(request: Request, outcome: _Outcome, attempt: _Attempt, total_s: floa
             judge_uid=os.getuid(),
             candidate_uid=attempt.peer_uid,
             hardware=conditions.hardware(request.gpus),
-            gpus=attempt.sentinel.records,
+            gpus=attempt.monitor.records,
             versions=conditions.versions(),
             training_seed=request.training_seed,
             audit_seed=request.audit_seed,

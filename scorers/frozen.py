@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from scorers import language_audits
 from scorers.gpu_reader import Readers
-from scorers.judge import Times, Verdict, ask, dismiss
+from scorers.judge import Times, Verdict, ask, send_goodbye
 from scorers.judge import follow_training as follow_loading
-from scorers.language_audits import Pair
-from scorers.reading import Question, Reader
+from scorers.language_audits import TwinAnswers
+from scorers.reading import LogitsReader, ReadRequest
 from scorers.request import Observe
 from scorers.score import Audit, Reason
-from scorers.splice import Spliced, Stream, one_a_row, twin
+from scorers.splice import Spliced, TokenStream, one_a_row, twin
 from scorers.wire import LogitsBuffer, Wire
 
 Ints = NDArray[np.int64]
@@ -32,7 +32,7 @@ HELD = "held: the score is of the exported model, served by fresh processes"
 
 
 @dataclass(frozen=True)
-class Rows:
+class ServedRows:
     """Rows to serve. tokens: uint16 (n, length + 1). The preference log p(own) - log p(other) is
     asked for at ``position`` (n,), or not at all where that is NONE."""
 
@@ -42,14 +42,14 @@ class Rows:
     other: Ints
 
     @classmethod
-    def plain(cls, tokens: NDArray[np.uint16]) -> "Rows":
+    def plain(cls, tokens: NDArray[np.uint16]) -> "ServedRows":
         """Return rows at which no preference is asked for."""
         none = np.full(len(tokens), NONE, np.int64)
         return cls(tokens, none, none, none)
 
-    def and_then(self, more: "Rows") -> "Rows":
+    def and_then(self, more: "ServedRows") -> "ServedRows":
         """Return these rows followed by ``more``."""
-        return Rows(
+        return ServedRows(
             np.concatenate([self.tokens, more.tokens]),
             np.concatenate([self.position, more.position]),
             np.concatenate([self.own, more.own]),
@@ -65,7 +65,12 @@ class Half:
     """
 
     def __init__(
-        self, rows: Rows, size: int, vocabulary: int, rng: np.random.Generator, gpu: str | None
+        self,
+        rows: ServedRows,
+        size: int,
+        vocabulary: int,
+        rng: np.random.Generator,
+        gpu: str | None,
     ) -> None:
         self._rows, self._vocabulary = rows, vocabulary
         n, length = len(rows.tokens), rows.tokens.shape[1] - 1
@@ -85,7 +90,7 @@ class Half:
     def examine(
         self, wire: Wire, buffer: LogitsBuffer, *, times: Times, observe: Observe
     ) -> Verdict:
-        """Serve the rows. The verdict has no score yet: ``Check.compare`` needs both halves."""
+        """Serve the rows. The verdict has no score: ``HalvesPlan.compare`` needs both halves."""
         deadline = times.spawned + times.train_s
         claim = follow_loading(wire, deadline, observe)
         reader = self._readers.open(claim, buffer)
@@ -97,13 +102,13 @@ class Half:
                 deadline = time.monotonic() + times.serve_s
             bad += self._read(reader, batch)
             observe("served", {"done": sequence + 1, "batches": len(self._plan)})
-        dismiss(wire, None, time.monotonic())
+        send_goodbye(wire, None, time.monotonic())
         nan, served = float("nan"), time.monotonic()
         failed = Reason.NOT_FINITE if bad else None
         train_s = started - times.spawned
         return Verdict(nan, nan, (), failed, "", claim, train_s, served - started, 0.0)
 
-    def _read(self, reader: Reader, batch: Ints) -> int:
+    def _read(self, reader: LogitsReader, batch: Ints) -> int:
         rows = np.flatnonzero(self._rows.position[batch] != NONE)
         items = batch[rows]
         picks = np.empty((len(rows), 2, 3), np.int64)
@@ -111,7 +116,7 @@ class Half:
         picks[:, :, 1] = self._rows.position[items][:, None]
         picks[:, 0, 2], picks[:, 1, 2] = self._rows.own[items], self._rows.other[items]
         none = np.empty(0, np.int64)
-        reader.begin(Question(self._rows.tokens[batch, 1:], none, none, picks.reshape(-1, 3)))
+        reader.begin(ReadRequest(self._rows.tokens[batch, 1:], none, none, picks.reshape(-1, 3)))
         bad = reader.copied()
         reading = reader.reading()
         self.nats[batch] = reading.nats
@@ -121,15 +126,15 @@ class Half:
 
 
 @dataclass
-class Check:
+class HalvesPlan:
     """The rows of both halves. ``first``: scored rows, then audited rows. ``second``: the twins of
     the audited rows, in the same order, then the scored rows numbered in ``again``.
 
     ``sign`` (audited,): +1 where the first half shows the document's own continuation, else -1.
     """
 
-    first: Rows
-    second: Rows
+    first: ServedRows
+    second: ServedRows
     scored: int
     again: Ints
     sign: Ints
@@ -176,39 +181,39 @@ class Check:
 
 
 def check(
-    stream: Stream,
+    stream: TokenStream,
     spliced: Spliced,
     scored: NDArray[np.uint16],
     again: Ints,
     rng: np.random.Generator,
-) -> Check:
+) -> HalvesPlan:
     """Give every audited row a twin that continues differently from one of its places on."""
     places = spliced.places
     number = one_a_row(places, rng)
     twins = [twin(stream, spliced, int(place)) for place in number]
     at = (places.position[number], places.own[number], places.other[number])
-    audited = Rows(spliced.rows[places.row[number]], *at)
-    twin_rows = Rows(np.array(twins).reshape(-1, scored.shape[1]), *at)
-    return Check(
-        first=Rows.plain(scored).and_then(audited),
-        second=twin_rows.and_then(Rows.plain(scored[again])),
+    audited = ServedRows(spliced.rows[places.row[number]], *at)
+    twin_rows = ServedRows(np.array(twins).reshape(-1, scored.shape[1]), *at)
+    return HalvesPlan(
+        first=ServedRows.plain(scored).and_then(audited),
+        second=twin_rows.and_then(ServedRows.plain(scored[again])),
         scored=len(scored),
         again=again,
         sign=places.sign[number],
     )
 
 
-def _pair(item: int, apart: NDArray[np.float32], least: float, gain: float) -> Pair:
+def _pair(item: int, apart: NDArray[np.float32], least: float, gain: float) -> TwinAnswers:
     at = int(apart.argmax()) if len(apart) else 0
-    return Pair(item, 0, max(least, float(apart[at]) if len(apart) else 0.0), at, gain)
+    return TwinAnswers(item, 0, max(least, float(apart[at]) if len(apart) else 0.0), at, gain)
 
 
 def taken(claim: dict[str, Any], most: int) -> tuple[int, str]:
     """Return the size in bytes of the exported model in the buffer; if none, 0 and the reason."""
-    told = claim.get("frozen")
-    if not isinstance(told, dict):
+    frozen = claim.get("frozen")
+    if not isinstance(frozen, dict):
         return 0, "the submission said nothing of it"
-    size = told.get("bytes")
+    size = frozen.get("bytes")
     if isinstance(size, int) and not isinstance(size, bool) and 0 < size <= most:
         return size, ""
-    return 0, str(told.get("error", "what it lent is no file"))
+    return 0, str(frozen.get("error", "what it lent is no file"))

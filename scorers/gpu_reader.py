@@ -26,9 +26,9 @@ from harness.base.errors import JudgeError
 from harness.base.text import clean
 from scorers import gpu_worker
 from scorers.candidate.device_buffer import HANDLE_BYTES
-from scorers.gpu_worker import COPIED, DONE, MAGIC, NO_MEMORY, OPEN, READ, REPLY, REQUEST, Sizes
+from scorers.gpu_worker import COPIED, DONE, MAGIC, NO_MEMORY, OPEN, READ, REPLY, REQUEST, ReadSizes
 from scorers.judge import Refused
-from scorers.reading import HostReader, Question, Reader, Reading
+from scorers.reading import HostReader, LogitsReader, ReadRequest, ReadResult
 from scorers.score import Reason
 from scorers.wire import LogitsBuffer, ProtocolError
 
@@ -69,7 +69,7 @@ class GpuReader:
         self._vocabulary, self._read_s = vocabulary, read_s
         self._gpu, self._stand_in = gpu, stand_in
         self._bytes, self.way = 0, ""
-        self._sizes: Sizes | None = None
+        self._sizes: ReadSizes | None = None
         self._answers = np.empty(0, np.float32)
         self._board_fd = os.memfd_create("board", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._board: mmap | None = None
@@ -90,11 +90,11 @@ class GpuReader:
             self._running.close()
             self._worker, self.way = self._start()
         failing = "cannot be opened"
-        self._send(failing, OPEN, Sizes(0, 0, 0, 0, 0), self._bytes, handle)
+        self._send(failing, OPEN, ReadSizes(0, 0, 0, 0, 0), self._bytes, handle)
         self._wait(failing, DONE)
 
-    def begin(self, question: Question) -> None:
-        """See ``scorers.reading.Reader``."""
+    def begin(self, question: ReadRequest) -> None:
+        """See ``scorers.reading.LogitsReader``."""
         rows, positions = question.targets.shape
         wanted = rows * positions * self._vocabulary * 2
         if wanted > self._bytes:
@@ -102,7 +102,7 @@ class GpuReader:
         for tokens in (question.targets, question.columns, question.picks[:, 2]):
             if tokens.size and not 0 <= tokens.min() <= tokens.max() < self._vocabulary:
                 raise JudgeError("Hidden rows hold tokens outside of the vocabulary.")
-        self._sizes = Sizes(
+        self._sizes = ReadSizes(
             rows, positions, len(question.columns), len(question.sketched), len(question.picks)
         )
         board = self._fit(self._sizes)
@@ -113,11 +113,11 @@ class GpuReader:
         self._send(UNREAD, READ, self._sizes, len(board))
 
     def copied(self) -> int:
-        """See ``scorers.reading.Reader``."""
+        """See ``scorers.reading.LogitsReader``."""
         return self._wait(UNREAD, COPIED)
 
-    def reading(self) -> Reading:
-        """See ``scorers.reading.Reader``."""
+    def reading(self) -> ReadResult:
+        """See ``scorers.reading.LogitsReader``."""
         self._wait(UNREAD, DONE)
         if self._board is None or self._sizes is None:
             raise AssertionError("asked before begin")
@@ -125,7 +125,7 @@ class GpuReader:
         if len(self._answers) < len(answered):  # reused: new pages cost more than the copy
             self._answers = np.empty(len(self._board) // 4, np.float32)
         self._answers[: len(answered)] = answered
-        return Reading(*gpu_worker.cut(self._answers, self._sizes.answered))
+        return ReadResult(*gpu_worker.cut(self._answers, self._sizes.answered))
 
     def close(self) -> None:
         """End the worker and release the buffer. Idempotent."""
@@ -148,7 +148,7 @@ class GpuReader:
             raise AssertionError("asked after close")
         return self._worker
 
-    def _fit(self, sizes: Sizes) -> mmap:
+    def _fit(self, sizes: ReadSizes) -> mmap:
         """Return the board, enlarged if it is too small for ``sizes``."""
         needed = gpu_worker.board_bytes(sizes)
         if self._board is None or len(self._board) < needed:
@@ -176,7 +176,9 @@ class GpuReader:
             worker.close()
             raise
 
-    def _send(self, failing: str, kind: int, sizes: Sizes, size: int, handle: bytes = b"") -> None:
+    def _send(
+        self, failing: str, kind: int, sizes: ReadSizes, size: int, handle: bytes = b""
+    ) -> None:
         try:
             self._running.send(REQUEST.pack(MAGIC, kind, *astuple(sizes), size, handle))
         except _Failure as failure:
@@ -215,7 +217,7 @@ class Readers:
         self._vocabulary = vocabulary
         self._on_gpu = None if gpu is None else GpuReader(vocabulary, gpu)
 
-    def open(self, claim: Mapping[str, object], buffer: LogitsBuffer) -> Reader:
+    def open(self, claim: Mapping[str, object], buffer: LogitsBuffer) -> LogitsReader:
         """Return an open reader; ``claim`` is what the candidate sent in its READY frame.
 
         Raises the same exceptions as GpuReader.
@@ -239,10 +241,10 @@ def device_buffer(claim: Mapping[str, object]) -> tuple[bytes, int]:
     The claim is ``{"device_buffer": {"handle": 128 hex digits, "bytes": int, "dtype":
     "float16"}}``, and comes from untrusted code.
     """
-    told = claim.get("device_buffer")
-    if not isinstance(told, dict) or set(told) != {"handle", "bytes", "dtype"}:
+    described = claim.get("device_buffer")
+    if not isinstance(described, dict) or set(described) != {"handle", "bytes", "dtype"}:
         raise ProtocolError("the device buffer is told by a handle, bytes and a dtype")
-    handle, size, dtype = told["handle"], told["bytes"], told["dtype"]
+    handle, size, dtype = described["handle"], described["bytes"], described["dtype"]
     if dtype != "float16":
         raise ProtocolError("the device buffer must hold float16")
     if isinstance(size, bool) or not isinstance(size, int) or not 2 <= size <= LARGEST_BUFFER:

@@ -58,7 +58,7 @@ Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class ReadSizes:
     """Sizes of one Question and its Reading. ``columns``, ``sketched``, ``picks``: how many."""
 
     rows: int
@@ -79,13 +79,13 @@ class Sizes:
         return (self.rows, self.positions), sketch, (self.picks,)
 
 
-def board_bytes(sizes: Sizes) -> int:
+def board_bytes(sizes: ReadSizes) -> int:
     """Return how many bytes of board ``flat`` needs."""
     return 8 * sum(map(prod, sizes.asked)) + 4 * sum(map(prod, sizes.answered))
 
 
 def flat(
-    board: mmap.mmap | bytearray, sizes: Sizes
+    board: mmap.mmap | bytearray, sizes: ReadSizes
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the question and the answer parts of the board, each as one flat array."""
     asked = np.frombuffer(board, np.int64, sum(map(prod, sizes.asked)))
@@ -138,7 +138,7 @@ class Arithmetic:
         self,
         source: "torch.Tensor",
         board: mmap.mmap | bytearray,
-        sizes: Sizes,
+        sizes: ReadSizes,
         copied: Callable[[int], None],
     ) -> None:
         """Read a batch from flat float16 ``source``, zero it, and write the answers to the board.
@@ -190,7 +190,7 @@ def control(device: str, vocabulary: int, normalise: Normalise) -> None:
 
     rng = np.random.default_rng(0)
     shape = (3, 48, vocabulary)
-    sizes = Sizes(*shape[:2], columns=min(32, vocabulary), sketched=2, picks=64)
+    sizes = ReadSizes(*shape[:2], columns=min(32, vocabulary), sketched=2, picks=64)
     board = bytearray(board_bytes(sizes))
     asked, answered = flat(board, sizes)
     targets, columns, sketched, picks = cut(asked, sizes.asked)
@@ -227,7 +227,7 @@ def control(device: str, vocabulary: int, normalise: Normalise) -> None:
         raise ArithmeticError(f"of 4 logits that are not finite, {seen} are seen")
 
 
-class Worker:
+class GpuWorker:
     """State of the process: its arithmetic, the board, and the candidate's memory once open."""
 
     def __init__(self, device: str, vocabulary: int, board_fd: int, source_fd: int | None) -> None:
@@ -259,7 +259,7 @@ class Worker:
             raise ValueError(f"it is of {known} bytes, not of {size}")
         self._source = wrap(pointer, size // 2)
 
-    def read(self, sizes: Sizes, size: int, copied: Callable[[int], None]) -> None:
+    def read(self, sizes: ReadSizes, size: int, copied: Callable[[int], None]) -> None:
         """Read a batch into the board of ``size`` bytes; see ``Arithmetic.read``."""
         if self._source is None:
             raise ValueError("read before open")
@@ -327,14 +327,14 @@ def main(argv: list[str]) -> None:
     try:
         device, vocabulary, board_fd, *source_fd = argv
         source = int(source_fd[0]) if source_fd else None
-        worker = Worker(device, int(vocabulary), int(board_fd), source)
+        worker = GpuWorker(device, int(vocabulary), int(board_fd), source)
         reply(DONE, text=worker.way)
         while len(request := sys.stdin.buffer.read(REQUEST.size)) == REQUEST.size:
             _, kind, *sizes, size, handle = REQUEST.unpack(request)
             if kind == OPEN:
                 worker.open(handle, size)
             else:
-                worker.read(Sizes(*sizes), size, lambda bad: reply(COPIED, bad))
+                worker.read(ReadSizes(*sizes), size, lambda bad: reply(COPIED, bad))
             reply(DONE)
     except BaseException as error:  # noqa: BLE001  # the judge decides whose fault it is
         text = f"{type(error).__name__}: {error}"

@@ -131,7 +131,7 @@ def follow_training(wire: Wire, deadline: float, observe: Observe) -> dict[str, 
             observe("progress", frame.progress())
             time.sleep(PACE_S)
         else:
-            refuse(frame)
+            raise_refusal(frame)
 
 
 def ask(
@@ -157,7 +157,7 @@ def ask(
             raise ServeLate from None
         raise
     if frame.kind != LOGITS:
-        refuse(frame)
+        raise_refusal(frame)
     if frame.sequence != sequence:
         raise ProtocolError(f"answer {frame.sequence} came for request {sequence}")
     if frame.shape() != shape:
@@ -169,7 +169,7 @@ def _said(shape: tuple[int, int, int]) -> tuple[int, ...]:
     return (shape[0], shape[2]) if shape[1] <= 1 else shape
 
 
-def dismiss(wire: Wire, score: float | None, now: float) -> None:
+def send_goodbye(wire: Wire, score: float | None, now: float) -> None:
     """Say goodbye, with the score if the candidate may know it.
 
     A candidate that does not read it keeps its verdict. Raises Gone.
@@ -178,10 +178,10 @@ def dismiss(wire: Wire, score: float | None, now: float) -> None:
         wire.send(BYE, 0, json.dumps({"score": score}).encode(), now + BYE_S)
 
 
-def refuse(frame: Frame) -> None:
+def raise_refusal(frame: Frame) -> None:
     """Raise Refused for a FAIL frame, ProtocolError for any other frame that is out of turn."""
     if frame.kind != FAIL:
         raise ProtocolError(f"a frame of kind {frame.kind} came out of turn")
-    told = frame.json()
-    reason = next((r for r in REPORTED if r == told.get("kind")), Reason.RUNTIME_ERROR)
-    raise Refused(reason, ITS_WORDS + clean(str(told.get("text", ""))))
+    message = frame.json()
+    reason = next((r for r in REPORTED if r == message.get("kind")), Reason.RUNTIME_ERROR)
+    raise Refused(reason, ITS_WORDS + clean(str(message.get("text", ""))))

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from scorers import audits, frozen, language_audits, serving_order, splice
 from scorers.gpu_reader import Readers
-from scorers.judge import Times, Verdict, ask, dismiss, follow_training
-from scorers.language_audits import Pair, Swapped
-from scorers.reading import Question, Reading
+from scorers.judge import Times, Verdict, ask, follow_training, send_goodbye
+from scorers.language_audits import Swapped, TwinAnswers
+from scorers.reading import ReadRequest, ReadResult
 from scorers.request import Observe, Request
 from scorers.score import Audit, Reason
 from scorers.wire import LogitsBuffer, ProtocolError, Wire
@@ -29,7 +29,7 @@ COLUMNS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class AuditSizes:
     """How much is audited: spliced rows, tokens between places, twins, scored rows asked again."""
 
     audit_rows: int
@@ -52,7 +52,7 @@ class _Asked:
     items: list[int]
     new: set[int]
     places: dict[int, NDArray[np.int64]]
-    question: Question
+    question: ReadRequest
 
 
 @dataclass
@@ -65,8 +65,8 @@ class _Seen:
     places: list[NDArray[np.int64]] = field(default_factory=list)
     preferences: list[NDArray[np.float64]] = field(default_factory=list)
     leans: dict[int, dict[int, float]] = field(default_factory=dict)
-    repeats: list[Pair] = field(default_factory=list)
-    prefixes: list[Pair] = field(default_factory=list)
+    repeats: list[TwinAnswers] = field(default_factory=list)
+    prefixes: list[TwinAnswers] = field(default_factory=list)
     bad: int = 0
 
 
@@ -77,7 +77,7 @@ class Language:
         self,
         folder: Path,
         shape: dict[str, int],
-        sizes: Sizes,
+        sizes: AuditSizes,
         *,
         max_batch: int,
         audit_seed: str,
@@ -96,7 +96,7 @@ class Language:
         self._reference = load("rows_reference").astype(np.float64).mean(axis=1)
         self._bytes = load("token_bytes").astype(np.int64)
         self._scored = len(rows)
-        stream = splice.Stream(
+        stream = splice.TokenStream(
             load("audit_tokens"), load("audit_starts"), load("audit_reference"), shape["bos"]
         )
         spliced = splice.splice(stream, sizes.audit_rows, self._length, sizes.gap, self._rng)
@@ -136,7 +136,7 @@ class Language:
         return cls(
             request.hidden,
             request.manifest.shape,
-            Sizes(**{k: int(v) for k, v in profile.judge.items()}),
+            AuditSizes(**{k: int(v) for k, v in profile.judge.items()}),
             max_batch=int(profile.settings["max_batch"]),
             audit_seed=request.audit_seed,
             tell=request.split == "search",
@@ -156,9 +156,9 @@ class Language:
         claim = follow_training(wire, train_deadline, observe)
         size = self.batch_size = self._batch_size(claim)
         if self._frozen_at is not None:
-            told, self.not_frozen = frozen.taken(claim, buffer.size)
-            if told:
-                self._keep_frozen(buffer, told, self._frozen_at)
+            lent, self.not_frozen = frozen.taken(claim, buffer.size)
+            if lent:
+                self._keep_frozen(buffer, lent, self._frozen_at)
         began = time.monotonic()
         reader = self._readers.open(claim, buffer)
         starting_s = time.monotonic() - began  # not counted as the candidate's time
@@ -201,8 +201,8 @@ class Language:
         verdict = self._verdict(
             seen, claim, started - times.spawned - starting_s, served - started, own_s
         )
-        told = self._tell and verdict.failed is None
-        dismiss(wire, round(verdict.score, 6) if told else None, time.monotonic())
+        lent = self._tell and verdict.failed is None
+        send_goodbye(wire, round(verdict.score, 6) if lent else None, time.monotonic())
         return verdict
 
     def _keep_frozen(self, buffer: LogitsBuffer, size: int, place: Path) -> None:
@@ -245,7 +245,7 @@ class Language:
         picks[:, :, 1] = self._places.position[numbers, None]
         picks[:, 0, 2] = self._places.own[numbers]
         picks[:, 1, 2] = self._places.other[numbers]
-        question = Question(
+        question = ReadRequest(
             targets=self._items[batch, 1:],
             columns=self._columns,
             sketched=np.array(sketched, np.int64),
@@ -254,7 +254,7 @@ class Language:
         tokens = self._items[batch, :-1].astype(np.int32)
         return _Asked(sequence, tokens, items, new, places, question)
 
-    def _keep(self, seen: _Seen, asked: _Asked, reading: Reading) -> None:
+    def _keep(self, seen: _Seen, asked: _Asked, reading: ReadResult) -> None:
         """Keep from one answer what the score and the audits need."""
         sketches = dict(zip(asked.question.sketched.tolist(), reading.sketch, strict=True))
         no_sketch = np.empty((self._length, 0), np.float32)
@@ -301,7 +301,7 @@ class Language:
                 second = (seen.nats[item], seen.sketches[item])
                 pair = _pair(item, sequence, first, second, at)
                 seen.prefixes.append(
-                    Pair(pair.item, sequence, max(pair.spread, abs(lean)), pair.at, lean)
+                    TwinAnswers(pair.item, sequence, max(pair.spread, abs(lean)), pair.at, lean)
                 )
                 keep &= ~here
         if item in self._twin_place:
@@ -417,7 +417,7 @@ def _pair(
     before: tuple[NDArray[np.float32], NDArray[np.float32]],
     after: tuple[NDArray[np.float32], NDArray[np.float32]],
     targets: int,
-) -> Pair:
+) -> TwinAnswers:
     """Compare two answers, each nats and sketch, over their first ``targets`` targets.
 
     The columns are compared at one more position: its input tokens are still the same.
@@ -428,7 +428,7 @@ def _pair(
     square[:targets] += gain**2
     spread = np.sqrt(square / (columns.shape[1] + 1))
     at = int(spread.argmax()) if len(spread) else 0
-    return Pair(
+    return TwinAnswers(
         item,
         sequence,
         float(spread[at]) if len(spread) else 0.0,

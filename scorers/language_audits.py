@@ -38,7 +38,7 @@ SURE = 1.645
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class TwinAnswers:
     """Two answers to the same input, as far as a stateless causal model can see it.
 
     ``again_in``: the request of the second answer. ``spread``: the largest difference at one
@@ -53,7 +53,7 @@ class Pair:
     gain: float
 
 
-def agreement(name: str, pairs: list[Pair]) -> tuple[Audit, str]:
+def agreement(name: str, pairs: list[TwinAnswers]) -> tuple[Audit, str]:
     """Check that pairs agree up to rounding. ``name``: of the audit, such as ``prefix``."""
     worst = max(pairs, key=lambda pair: pair.spread, default=None)
     value = worst.spread if worst else 0.0
@@ -73,7 +73,7 @@ def agreement(name: str, pairs: list[Pair]) -> tuple[Audit, str]:
     return audit, where
 
 
-def drift(name: str, pairs: list[Pair]) -> tuple[Audit, str]:
+def drift(name: str, pairs: list[TwinAnswers]) -> tuple[Audit, str]:
     """Check that the small differences of pairs do not lean the way a cheat would push them."""
     gains = np.array([pair.gain for pair in pairs], np.float64)
     n = len(gains)
@@ -89,7 +89,7 @@ def drift(name: str, pairs: list[Pair]) -> tuple[Audit, str]:
     return audit, f"over {n} pairs, by {mean:.3g} nats a token on average"
 
 
-def seen_drift(pairs: list[Pair]) -> float:
+def seen_drift(pairs: list[TwinAnswers]) -> float:
     """Return the smallest mean gain, nats per token, that ``drift`` sees with 95 % probability."""
     limit, error = _drift_limit(np.array([pair.gain for pair in pairs], np.float64))
     return limit + SURE * error

@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 from harness.base.text import clean
-from sandboxes.base import Stream
+from sandboxes.base import StreamName
 
 LOG_BYTES = 1 << 20
 """Bytes of a submission's output that are kept from its beginning, and as many from its end."""
@@ -30,7 +30,7 @@ class Output:
         self._tail = bytearray()
         self._lock = threading.Lock()
 
-    def feed(self, _stream: Stream, chunk: bytes) -> None:
+    def feed(self, _stream: StreamName, chunk: bytes) -> None:
         """Add one chunk of stdout or stderr."""
         with self._lock:
             self.total += len(chunk)
@@ -63,8 +63,8 @@ class Output:
         with self._lock:
             end = bytes((self._tail or self._head)[-LINE_BYTES:])
         for line in reversed(re.split(r"[\r\n]+", end.decode(errors="replace"))):
-            if told := STEP.search(line):
-                step, total = int(told[1]), int(told[2] or 0)
+            if match := STEP.search(line):
+                step, total = int(match[1]), int(match[2] or 0)
                 loss, percent = LOSS.search(line), PERCENT.search(line)
                 share = step / total if step <= total != 0 else 0.0
                 return {

@@ -22,7 +22,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ReadRequest:
     """Which numbers are read from one batch.
 
     targets: token ids (rows, positions), of any integer type. columns: (k,) token ids.
@@ -37,7 +37,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadResult:
     """The answer to a Question.
 
     nats: float32 (rows, positions), -log p of each target. sketch: float32 (m, positions, k),
@@ -50,10 +50,10 @@ class Reading:
     picks: Floats
 
 
-class Reader(Protocol):
+class LogitsReader(Protocol):
     """Reads the logits of batches. For each batch call ``begin``, ``copied``, then ``reading``."""
 
-    def begin(self, question: Question) -> None:
+    def begin(self, question: ReadRequest) -> None:
         """Begin to read the batch that the candidate has just written."""
         ...
 
@@ -64,7 +64,7 @@ class Reader(Protocol):
         """
         ...
 
-    def reading(self) -> Reading:
+    def reading(self) -> ReadResult:
         """Wait for the numbers and return them. They are valid until the next call."""
         ...
 
@@ -79,9 +79,9 @@ class HostReader:
     def __init__(self, buffer: LogitsBuffer, vocabulary: int) -> None:
         self._buffer = buffer
         self._vocabulary = vocabulary
-        self._read: tuple[int, Reading] | None = None
+        self._read: tuple[int, ReadResult] | None = None
 
-    def begin(self, question: Question) -> None:
+    def begin(self, question: ReadRequest) -> None:
         """Copy the logits once, then read the copy row by row: a row fits in the CPU cache."""
         rows, positions = question.targets.shape
         size = rows * positions * self._vocabulary * 4
@@ -99,7 +99,7 @@ class HostReader:
             some = question.sketched[:, None]
             columns = logits[some[:, :, None], np.arange(positions)[:, None], question.columns]
             row, position, token = question.picks.T
-            reading = Reading(
+            reading = ReadResult(
                 nats=normaliser - own,
                 sketch=columns - normaliser[some[:, 0], :, None],
                 picks=logits[row, position, token] - normaliser[row, position],
@@ -107,10 +107,10 @@ class HostReader:
         self._read = bad, reading
 
     def copied(self) -> int:
-        """Return what ``Reader.copied`` does, without waiting: ``begin`` has finished the work."""
+        """Return what ``LogitsReader.copied`` does; ``begin`` has finished the work."""
         return self._done[0]
 
-    def reading(self) -> Reading:
+    def reading(self) -> ReadResult:
         """Return the numbers that ``begin`` has read."""
         return self._done[1]
 
@@ -118,7 +118,7 @@ class HostReader:
         """Do nothing: this reader holds no resources."""
 
     @property
-    def _done(self) -> tuple[int, Reading]:
+    def _done(self) -> tuple[int, ReadResult]:
         if self._read is None:
             raise AssertionError("asked before begin")
         return self._read

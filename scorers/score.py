@@ -3,17 +3,15 @@
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from harness.base.strict import Strict
 
 CONDITIONS = ("task", "data", "scorer", "profile", "isolation", "hardware", "torch")
 """Names of the conditions in a ``key``: all must agree before two scores may share one table."""
 
 SCORER_VERSION = "4"
 """Increased by hand whenever a change here may move a score or a verdict; see CHANGELOG, Scores."""
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Reason(StrEnum):

@@ -252,7 +252,7 @@ def _install(names: Sequence[str], backend: Backend, *, again: bool = False) -> 
 def _passed(request: Request) -> Path:
     """Return the file that, if not empty, says that exactly this environment passed the test."""
     places = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sys.executable}
-    told = [
+    parts = [
         _sources(),
         conditions.judge_of(request.task.definition),
         request.task.hash(request.profile),
@@ -265,7 +265,7 @@ def _passed(request: Request) -> Path:
         tempfile.gettempdir(),
         *(f"{place}: {_modified(place)}" for place in sorted(places)),
     ]
-    digest = sha256("\0".join(told).encode()).hexdigest()[:24]
+    digest = sha256("\0".join(parts).encode()).hexdigest()[:24]
     try:
         return state.root() / "self-tests" / digest
     except SandboxStartError:  # opening a sandbox will fail too, and report this
@@ -301,7 +301,7 @@ def _modified(place: str) -> int:
 @cache
 def _sources() -> str:
     """Return a hash of the source of the ``sandboxes`` package."""
-    told = sha256()
+    source = sha256()
     for file in sorted(Path(next(iter(sandboxes.__path__))).glob("*.py")):
-        told.update(file.read_bytes())
-    return told.hexdigest()
+        source.update(file.read_bytes())
+    return source.hexdigest()

@@ -28,7 +28,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class TokenStream:
     """Hidden documents, concatenated, each beginning with BOS.
 
     tokens: uint16 (n,). starts: int64 (documents + 1,). reference: float32 (4, n); [k, t] is the
@@ -76,7 +76,7 @@ class _Document:
     places: list[tuple[int, int, int, int]]  # offset, stream position, alternative, sign
 
 
-def alternatives(stream: Stream, rng: np.random.Generator) -> tuple[Ints, NDArray[np.int8]]:
+def alternatives(stream: TokenStream, rng: np.random.Generator) -> tuple[Ints, NDArray[np.int8]]:
     """Return for every stream position another one with the same last tokens, and how many agree.
 
     Both int (n,). The next tokens of the two positions differ. Tries LONGEST_CONTEXT tokens first,
@@ -110,7 +110,9 @@ def alternatives(stream: Stream, rng: np.random.Generator) -> tuple[Ints, NDArra
     return found, agree
 
 
-def splice(stream: Stream, rows: int, length: int, gap: int, rng: np.random.Generator) -> Spliced:
+def splice(
+    stream: TokenStream, rows: int, length: int, gap: int, rng: np.random.Generator
+) -> Spliced:
     """Return at most ``rows`` rows of ``length`` + 1 tokens, a place about every ``gap``."""
     elsewhere, agree = alternatives(stream, rng)
     documents: list[_Document] = []
@@ -150,7 +152,7 @@ def one_a_row(places: Places, rng: np.random.Generator) -> Ints:
     return chosen
 
 
-def twin(stream: Stream, spliced: Spliced, place: int) -> NDArray[np.uint16]:
+def twin(stream: TokenStream, spliced: Spliced, place: int) -> NDArray[np.uint16]:
     """Return the row of a place, from the place on replaced by the continuation not shown there."""
     places = spliced.places
     copy: NDArray[np.uint16] = spliced.rows[places.row[place]].copy()
@@ -161,7 +163,12 @@ def twin(stream: Stream, spliced: Spliced, place: int) -> NDArray[np.uint16]:
 
 
 def _chain(
-    stream: Stream, start: int, elsewhere: Ints, gap: int, longest: int, rng: np.random.Generator
+    stream: TokenStream,
+    start: int,
+    elsewhere: Ints,
+    gap: int,
+    longest: int,
+    rng: np.random.Generator,
 ) -> _Document:
     """Copy a document, jumping to another one at places where the coin says so.
 
@@ -192,7 +199,7 @@ def _chain(
 
 
 def _places(
-    stream: Stream, found: list[tuple[int, int, int, int, int]], agree: NDArray[np.int8]
+    stream: TokenStream, found: list[tuple[int, int, int, int, int]], agree: NDArray[np.int8]
 ) -> Places:
     row, position, here, there, sign = np.array(found, np.int64).reshape(-1, 5).T
     k = agree[here]

@@ -43,14 +43,14 @@ class Rejected(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class CheckedText:
     """The settings that the text of a submission chooses, and the audits of the text."""
 
     settings: dict[str, Value] = field(default_factory=dict)
     audits: tuple[Audit, ...] = ()
 
 
-Check = Callable[[Task, Mapping[str, str]], Reading]
+CheckText = Callable[[Task, Mapping[str, str]], CheckedText]
 """Called with a task and a submission's files; no required file is missing. Raises Rejected."""
 
 
@@ -59,7 +59,7 @@ def hash_files(files: Mapping[str, str]) -> str:
     return sha256(json.dumps(dict(sorted(files.items()))).encode()).hexdigest()
 
 
-def read(task: Task, profile: str, files: Mapping[str, str]) -> Reading:
+def read(task: Task, profile: str, files: Mapping[str, str]) -> CheckedText:
     """Return all settings for the runner, and the audits of the text. Raises Rejected."""
     definition = task.definition
     missing = [name for name in definition.files if name not in files]
@@ -70,28 +70,28 @@ def read(task: Task, profile: str, files: Mapping[str, str]) -> Reading:
     if size > limits.source_kb * 1024:
         message = f"The source is {size:,} bytes; the limit is {limits.source_kb} KiB."
         raise Rejected(Reason.TOO_LARGE, message)
-    check: Check = load(SUBMISSIONS.find(definition.writes).check)
+    check: CheckText = load(SUBMISSIONS.find(definition.writes).check)
     found = check(task, files)
-    return Reading({**task.profile(profile).settings, **found.settings}, found.audits)
+    return CheckedText({**task.profile(profile).settings, **found.settings}, found.audits)
 
 
-def check_program(task: Task, files: Mapping[str, str]) -> Reading:
+def check_program(task: Task, files: Mapping[str, str]) -> CheckedText:
     """Return the hyperparameters that a program sets. Raises Rejected."""
     text = files[task.definition.files[0]]
     found = _look_into(text) if "HYPERPARAMETERS" in text else {"syntax": ""}
     if "syntax" in found:
-        return Reading()  # the runner will report the line of the syntax error
-    return Reading(_chosen(task, found["hyperparameters"] or {}))
+        return CheckedText()  # the runner will report the line of the syntax error
+    return CheckedText(_chosen(task, found["hyperparameters"] or {}))
 
 
-def check_mechanism(task: Task, files: Mapping[str, str]) -> Reading:
+def check_mechanism(task: Task, files: Mapping[str, str]) -> CheckedText:
     """Return the hyperparameters that a mechanism sets, and its audits. Raises Rejected."""
     main = task.definition.files[0]
     found = _look_into(files[main])
     if "syntax" in found:
         raise Rejected(Reason.SYNTAX_ERROR, f"{main} cannot be parsed: {found['syntax']}")
     audits = _audits(main, found)
-    return Reading(_chosen(task, found["hyperparameters"] or {}), audits)
+    return CheckedText(_chosen(task, found["hyperparameters"] or {}), audits)
 
 
 def _look_into(text: str) -> dict[str, Any]:

@@ -86,8 +86,8 @@ class Frame:
 
     def progress(self) -> dict[str, Any]:
         """Return step, total and loss of a PROGRESS frame. Raises ProtocolError."""
-        told = self.json()
-        step, total, loss = told.get("step"), told.get("total"), told.get("loss")
+        message = self.json()
+        step, total, loss = message.get("step"), message.get("total"), message.get("loss")
         # Not isinstance: a bool is an int in Python, but not a valid step.
         if type(step) is not int or type(total) is not int or not 0 <= step <= total:
             raise ProtocolError(f"progress by step {step!r} of {total!r}")

@@ -10,15 +10,15 @@ from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
+    PositiveInt,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from harness.base.digests import digest
+from harness.base.strict import Strict
 from tasks.kinds import KINDS
 from tasks.metrics import METRICS, Direction, MetricName
 from tasks.submissions import SUBMISSIONS
@@ -27,14 +27,9 @@ TASKS_DIR = Path(__file__).parent
 
 Value = int | float | str | bool
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(gt=0)]
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(what, done, total)`` during preparation."""
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Limits(Strict):
@@ -42,12 +37,12 @@ class Limits(Strict):
 
     train_s: Seconds
     serve_s: Seconds
-    memory_mb: Count
-    cpus: Count
-    pids: Count = 128
-    scratch_mb: Count = 1024
-    source_kb: Count = 256
-    max_parameters: Count | None = None
+    memory_mb: PositiveInt
+    cpus: PositiveInt
+    pids: PositiveInt = 128
+    scratch_mb: PositiveInt = 1024
+    source_kb: PositiveInt = 256
+    max_parameters: PositiveInt | None = None
 
 
 class Profile(Strict):
@@ -55,7 +50,7 @@ class Profile(Strict):
 
     about: str
     ranked: bool = True
-    search_steps: Count
+    search_steps: PositiveInt
     device: Literal["cpu", "gpu", "any"] = "any"
     data: dict[str, Value]
     settings: dict[str, Value]

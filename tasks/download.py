@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from harness.base.errors import ConfigError, InfrastructureError
 from tasks.definition import Progress
-from tasks.shared import hand_on, make_folder
+from tasks.shared import inherit_group, make_folder
 
 if TYPE_CHECKING:
     import httpx
@@ -353,5 +353,5 @@ def _finish(part: _Part) -> None:
         part.forget()
         raise _Damaged(fault)
     part.part.rename(part.path)
-    hand_on(part.path)
+    inherit_group(part.path)
     part.note.unlink(missing_ok=True)

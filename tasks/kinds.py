@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.base.registry import Registry, is_no
+from harness.base.registry import Registry, type_fault
 from tasks.metrics import METRICS
 
 SHAPE = ("length", "vocabulary", "classes")
@@ -68,7 +68,7 @@ def rows_fault(split: Path, rows: int, shape: Mapping[str, int]) -> str:
 
 
 def _fault(_name: str, kind: Any) -> str:  # noqa: ANN401 (whatever it is)
-    if fault := is_no(Kind, kind):
+    if fault := type_fault(Kind, kind):
         return fault
     if kind.metric not in METRICS:
         return f"its metric, {kind.metric!r}, is unknown; there are {', '.join(METRICS.names())}"

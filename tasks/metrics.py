@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
-from harness.base.registry import Registry, is_no
+from harness.base.registry import Registry, type_fault
 
 Direction = Literal["maximize", "minimize"]
 
@@ -40,7 +40,7 @@ class Metric:
 
 
 def _fault(_name: str, metric: Any) -> str:  # noqa: ANN401 (whatever it is)
-    if fault := is_no(Metric, metric):
+    if fault := type_fault(Metric, metric):
         return fault
     if not metric.least <= metric.floor <= metric.most:
         return f"its floor, {metric.floor:g}, is not from {metric.least:g} to {metric.most:g}"

@@ -23,7 +23,7 @@ from harness.base.errors import ConfigError, HarnessError
 from harness.base.validation import did_you_mean, problems
 from tasks.definition import TASKS_DIR, Definition, Manifest, Progress, TaskModule, Value
 from tasks.kinds import KINDS
-from tasks.prepared import Locked, altered
+from tasks.prepared import PreparationLock, altered
 from tasks.shared import SPLITS, make_folder
 
 PAGE = "docs/tasks-own.md"
@@ -50,7 +50,7 @@ def prepare(
     make_folder(root)
     with (
         # So that its author need not handle runs that start at the same time.
-        Locked(root / f".{digest(str(task.folder))}.lock", progress),
+        PreparationLock(root / f".{digest(str(task.folder))}.lock", progress),
         # What it prints must not mix with the output of a command.
         contextlib.redirect_stdout(sys.stderr),
     ):
@@ -62,7 +62,7 @@ def prepare(
         except HarnessError:
             raise
         except (Exception, SystemExit) as error:
-            raise _told(error, task, file, profile, data) from error
+            raise _explained(error, task, file, profile, data) from error
         _check(path, task, profile, root, file)
     return Path(path)
 
@@ -111,7 +111,7 @@ def _refuse_uncallable(function: Any, file: Path) -> None:  # noqa: ANN401 (what
         ) from None
 
 
-def _told(
+def _explained(
     error: BaseException, task: TaskFolder, file: Path, profile: str, data: Mapping[str, Value]
 ) -> ConfigError:
     what = f"{type(error).__name__}: {error}".strip().removesuffix(":")

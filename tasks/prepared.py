@@ -16,13 +16,13 @@ from pathlib import Path
 
 from harness.base.errors import ConfigError
 from tasks.definition import Manifest, Progress
-from tasks.shared import make_folder, open_lock, set_modes, told
+from tasks.shared import cause_and_remedy, make_folder, open_lock, set_modes
 
 CHECKSUM_ON_REUSE_BYTES = 100_000_000
 """Checksums of data below this size are checked before reuse: that takes under a second."""
 
 
-class Locked:
+class PreparationLock:
     """Holds a file lock; reports to ``progress`` while it waits for it."""
 
     def __init__(self, path: Path, progress: Progress) -> None:
@@ -67,7 +67,7 @@ def prepared(
     folder, unfinished = root / name, root / f".{name}.part"
     try:
         make_folder(root)
-        with Locked(root / f".{name}.lock", progress):
+        with PreparationLock(root / f".{name}.lock", progress):
             found = fault(folder)
             if found == "":
                 return folder
@@ -90,7 +90,7 @@ def prepared(
     except OSError as error:
         if _is_of_the_source(error, root):
             raise
-        cause, remedy = told(error, root)
+        cause, remedy = cause_and_remedy(error, root)
         what = "read" if folder in Path(str(error.filename)).parents else "written"
         raise ConfigError(
             f"The data of {task} cannot be {what} under {root}.", cause=cause, remedy=remedy

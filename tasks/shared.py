@@ -30,10 +30,10 @@ def make_folder(path: Path) -> None:
         return
     make_folder(path.parent)
     path.mkdir(exist_ok=True)
-    hand_on(path)
+    inherit_group(path)
 
 
-def hand_on(path: Path) -> None:
+def inherit_group(path: Path) -> None:
     """Give a new file or folder the group, and the group's rights, of the folder around it."""
     rights = group_rights(path.parent, DIRECTORIES if path.is_dir() else FILES)
     if rights:
@@ -47,7 +47,7 @@ def set_modes(data: Path) -> None:
     in no group.
     """
     for path in (data, *data.glob("*.*")):
-        hand_on(path)
+        inherit_group(path)
     rights = group_rights(data.parent)
     setgid, group = (stat.S_ISGID, data.parent.stat().st_gid) if rights else (0, None)
     for split, others in (("train", 0o055), *((name, 0) for name in HIDDEN)):
@@ -58,7 +58,7 @@ def set_modes(data: Path) -> None:
                 _set(path, 0o600 | others & 0o044 | rights & FILES, group)
 
 
-def closed(root: Path) -> list[Path]:
+def unreadable_by_group(root: Path) -> list[Path]:
     """Return the paths in a shared data folder that its group cannot read, two levels deep.
 
     These were made before the folder was shared, or copied there by hand.
@@ -73,7 +73,7 @@ def closed(root: Path) -> list[Path]:
     return found
 
 
-def told(error: OSError, root: Path) -> tuple[str, str]:
+def cause_and_remedy(error: OSError, root: Path) -> tuple[str, str]:
     """Return cause and remedy for an error with a file below the data folder ``root``."""
     path = Path(str(error.filename or root))
     cause = str(error)

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.base.digests import digest
 from harness.base.errors import ConfigError
 from harness.base.registry import installed, package, places
+from harness.base.strict import Strict as Strict
 from harness.base.validation import did_you_mean, line_of, problems
 from tasks import module
 from tasks.definition import TASKS_DIR
@@ -29,7 +30,6 @@ from tasks.definition import Knob as Knob
 from tasks.definition import Manifest as Manifest
 from tasks.definition import Profile as Profile
 from tasks.definition import Progress as Progress
-from tasks.definition import Strict as Strict
 from tasks.definition import Value as Value
 from tasks.kinds import KINDS
 from tasks.runner import parse, settings_read
@@ -286,7 +286,7 @@ class Broken:
     error: ConfigError
 
 
-def look() -> tuple[dict[str, Task], list[Broken]]:
+def discover() -> tuple[dict[str, Task], list[Broken]]:
     """Return every valid task by name, and the broken ones.
 
     Searches our own tasks, installed packages, and ``$HARNESS_TASKS_DIR``. Of two tasks with the
@@ -336,12 +336,12 @@ def _families() -> dict[Path, str]:
 
 def all_tasks() -> dict[str, Task]:
     """Return every valid task by name."""
-    return look()[0]
+    return discover()[0]
 
 
 def find_task(name: str) -> Task:
     """Return a task. Raises ConfigError that says why it is broken, or names the nearest one."""
-    tasks, broken = look()
+    tasks, broken = discover()
     for one in broken:
         if one.name and name in (one.name, f"{one.name}-configurable"):
             raise one.error

@@ -7,7 +7,7 @@ package adds (docs/guides/extending.md).
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.base.registry import Registry, is_no
+from harness.base.registry import Registry, type_fault
 
 Parse = Callable[[str, Sequence[str]], dict[str, str]]
 
@@ -34,5 +34,5 @@ SUBMISSIONS: Registry[Submission] = Registry(
         "program": Submission("scorers.submission:check_program", prints=True),
         "mechanism": Submission("scorers.submission:check_mechanism"),
     },
-    lambda _name, submission: is_no(Submission, submission),
+    lambda _name, submission: type_fault(Submission, submission),
 )

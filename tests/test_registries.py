@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from harness.agents import AGENTS
 from harness.agents.catalogue import load_agents
 from harness.base.errors import ConfigError, JudgeError
-from harness.base.registry import Registry, blamed, installed
+from harness.base.registry import Registry, errors_of_packages, installed
 from harness.cli import verify
 from harness.cli.app import app
 from harness.core.asked import Asked
@@ -20,13 +20,13 @@ from harness.launch.run import _Parts
 from harness.policies import POLICIES
 from harness.search.executors import EXECUTORS
 from harness.search.leftovers import collect
-from harness.sweeps.offers import offer
+from harness.sweeps.agent_info import offer
 from sandboxes import registry
 from sandboxes.registry import BACKENDS
 from scorers import conditions
 from tasks.kinds import KINDS
 from tasks.metrics import METRICS
-from tasks.spec import find_task, look
+from tasks.spec import discover, find_task
 from tasks.submissions import SUBMISSIONS
 
 Add = Callable[..., None]
@@ -138,7 +138,7 @@ def test_a_name_must_do_in_a_command_and_in_a_folder(add: Add, numbers: Registry
 
 
 WRONG = [
-    (POLICIES, "class X: name = 'x'", "harness.policies.base.Parameters"),
+    (POLICIES, "class X: name = 'x'", "harness.policies.base.BasePolicy"),
     (
         POLICIES,
         "from harness.policies.greedy import Greedy as X",
@@ -146,7 +146,7 @@ WRONG = [
     ),
     (
         POLICIES,
-        "from harness.policies.base import Parameters\nclass X(Parameters): name = 'x'",
+        "from harness.policies.base import BasePolicy\nclass X(BasePolicy): name = 'x'",
         "it has no method choose",
     ),
     (AGENTS, "X = 3", "wanted: a class whose instances are agents"),
@@ -185,7 +185,7 @@ def test_what_goes_wrong_in_a_package_is_told_as_its_own(add: Add) -> None:
     add("pack_of_x", "harness.agents", source, x="pack_of_x:early")
     pack = importlib.import_module("pack_of_x")
 
-    @blamed()
+    @errors_of_packages()
     def call(work: Callable[[], object]) -> None:
         work()
 
@@ -262,7 +262,7 @@ def test_tasks_of_a_package_are_found_unimported(add: Add, tmp_path: Path) -> No
 
 def test_a_package_without_the_folder_that_it_promises_is_listed_as_broken(add: Add) -> None:
     add("pack_of_tasks", "harness.tasks", "", mine="pack_of_tasks.inside")
-    tasks, broken = look()
+    tasks, broken = discover()
     assert "toy" in tasks
     assert any("pack_of_tasks 1.0 says that tasks lie in" in b.error.message for b in broken)
 

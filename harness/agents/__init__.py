@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from harness.agents.baselines import RandomAgent, TpeAgent
 from harness.agents.reference import ReferenceAgent
-from harness.base.registry import Registry, misnamed
+from harness.base.registry import Registry, name_fault
 from harness.core.agent import Agent
 
 
@@ -16,7 +16,7 @@ def _fault(name: str, agent: object) -> str:
         return "wanted: a class whose instances are agents"
     if not callable(getattr(agent, "write", None)):
         return "it has no method write"
-    return misnamed(name, agent)
+    return name_fault(name, agent)
 
 
 AGENTS: Registry[Callable[[], Agent]] = Registry(

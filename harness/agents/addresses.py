@@ -34,7 +34,7 @@ def refuse_wrong(url: str, protocol: str) -> None:
         raise WrongAddress(why, likely(url, protocol))
 
 
-def shown(url: str) -> str:
+def without_password(url: str) -> str:
     """Return an address fit to print: on one line, without parts that may hold a password."""
     text = re.sub(r"\s", "�", visible(url))
     return re.sub(r"[?#].*", "?…", re.sub(r"^(\w+:/*)?.*@", r"\1…@", text))
@@ -61,7 +61,7 @@ def likely(url: str, protocol: str) -> str:
     return found if host and not _wrong(found, protocol) else f"http://127.0.0.1:8000{path}"
 
 
-def others(url: str, protocol: str) -> list[str]:
+def alternatives(url: str, protocol: str) -> list[str]:
     """Return other addresses on the server of ``url`` where its API may be, likeliest first."""
     base, parts = url.rstrip("/"), urlsplit(url)
     origin = f"{parts.scheme}://{parts.netloc}"

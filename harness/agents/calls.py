@@ -24,14 +24,14 @@ from typing import Literal
 
 from harness.base.errors import ConfigError, ProviderError
 from harness.base.text import clean, encodable
-from harness.core.budget import TOKENS, Budget, Hold
+from harness.core.budget import TOKENS, Budget, Reservation
 from harness.core.model import Endpoint, Prompt, Reply, Usage
 from harness.store.recording import Recording
 from harness.store.tape import (
+    CallFailure,
+    CallRecord,
     Divergence,
-    Failure,
-    Lost,
-    Record,
+    LostCall,
     Tape,
     difference,
     request_hash,
@@ -61,7 +61,7 @@ class Calls:
         self._recording = recording
         self._say = say
         for record in self.tape:
-            recount(record, budget)
+            add_to_budget(record, budget)
             if recording is not None and record.divergence:
                 recording.diverged = record.divergence
 
@@ -72,7 +72,7 @@ class Calls:
         """
         return BoundModel(self, node, cancel or threading.Event())
 
-    def recorded(self, node: int, call: int) -> tuple[Record, Tape] | None:
+    def recorded(self, node: int, call: int) -> tuple[CallRecord, Tape] | None:
         """Return an answered call and the tape that holds it; this run's own tape comes first."""
         followed = self._followed()
         for tape in (self.tape, followed.tape) if followed else (self.tape,):
@@ -121,7 +121,7 @@ class Calls:
     def _followed(self) -> Recording | None:
         return None if self._recording is None or self._recording.diverged else self._recording
 
-    def _compare(self, record: Record, tape: Tape, prompt: Prompt) -> str:
+    def _compare(self, record: CallRecord, tape: Tape, prompt: Prompt) -> str:
         """Return how a request differs from the recorded one; empty if it does not."""
         describe = record.describe
         # Answers from another run belong to the settings of that run, whatever is set today.
@@ -143,11 +143,11 @@ class Calls:
         recording.diverged = f"{message}\n{cause}"
         self._say(f"{message} From here on the model is asked.")
 
-    def _adopt(self, record: Record, prompt: Prompt) -> None:
+    def _adopt(self, record: CallRecord, prompt: Prompt) -> None:
         """Copy an answer of the replayed run into this run, so that this run is complete alone."""
         own = record.model_copy(update={"replayed": True, "lost": (), "failures": ()})
         self.tape.write(own, prompt)
-        recount(own, self.budget)
+        add_to_budget(own, self.budget)
 
     def _send(
         self, model: "BoundModel", prompt: Prompt, purpose: str, fits: tuple[bool, ...]
@@ -157,13 +157,13 @@ class Calls:
         client, price = self._endpoint.client, self._endpoint.price
         tokens_in, tokens_out = client.worst_tokens(prompt)
         worst = Usage(input_tokens=tokens_in, output_tokens=tokens_out)
-        hold = Hold(worst, self._endpoint.worst_price(tokens_in, tokens_out))
+        reservation = Reservation(worst, self._endpoint.worst_price(tokens_in, tokens_out))
         name = f"node {model.node}, call {model.call} ({purpose})"
         before = self.tape.read(model.node, model.call)
-        self.budget.reserve(hold, call=name, cancel=model.cancel)
+        self.budget.reserve(reservation, call=name, cancel=model.cancel)
         began = time.monotonic()
         describe = client.describe()
-        record = Record(
+        record = CallRecord(
             node=model.node,
             call=model.call,
             purpose=purpose,
@@ -174,8 +174,8 @@ class Calls:
             fits=fits,
             status="sent",
             sent=_now(),
-            worst=hold.usage,
-            worst_dollars=hold.dollars,
+            worst=reservation.usage,
+            worst_dollars=reservation.dollars,
             divergence=self._recording.diverged if self._recording is not None else "",
             lost=_lost(before),
             failures=before.failures if before else (),
@@ -184,12 +184,14 @@ class Calls:
         def lost(again: bool) -> None:  # noqa: FBT001 (as Client.send calls it)
             """Charge a try whose answer was cut off; reserve budget for the next try, if any."""
             nonlocal record
-            gone = Lost(sent=record.sent, worst=record.worst, worst_dollars=record.worst_dollars)
+            gone = LostCall(
+                sent=record.sent, worst=record.worst, worst_dollars=record.worst_dollars
+            )
             record = record.model_copy(update={"lost": (*record.lost, gone), "sent": _now()})
-            self.budget.lose(hold)
+            self.budget.lose(reservation)
             self.tape.write(record.model_copy(update={"status": "failed"}), prompt)
             if again:
-                self.budget.reserve(hold, call=name, cancel=model.cancel)
+                self.budget.reserve(reservation, call=name, cancel=model.cancel)
                 self.tape.write(record, prompt)
 
         try:
@@ -202,20 +204,20 @@ class Calls:
             )
         except (ProviderError, ConfigError) as error:
             failed_s = time.monotonic() - began
-            failure = Failure(sent=record.sent, seconds=failed_s, error=type(error).__name__)
+            failure = CallFailure(sent=record.sent, seconds=failed_s, error=type(error).__name__)
             failed = {"status": "failed", "failures": (*record.failures, failure)}
-            self.budget.release(hold, failed_s=failed_s)
+            self.budget.release(reservation, failed_s=failed_s)
             self.tape.write(record.model_copy(update=failed), prompt)
             raise
         except BaseException:
-            self.budget.lose(hold)
+            self.budget.lose(reservation)
             raise
         # A server may send anything: counts must not give budget back, nor text break a file.
         counts = {name: max(0, getattr(reply.usage, name)) for name in TOKENS}
         usage = replace(reply.usage, **counts)
         reply = replace(reply, text=encodable(reply.text), usage=usage)
         dollars = price(reply.usage)
-        self.budget.settle(hold, reply.usage, dollars, reply.seconds, reply.waited_s)
+        self.budget.settle(reservation, reply.usage, dollars, reply.seconds, reply.waited_s)
         done = {"status": "answered", "reply": reply, "dollars": dollars, "answered": _now()}
         self.tape.write(record.model_copy(update=done), prompt)
         return reply
@@ -251,33 +253,33 @@ class BoundModel:
         return self._fits[-1]
 
 
-def recount(record: Record, budget: Budget) -> None:
+def add_to_budget(record: CallRecord, budget: Budget) -> None:
     """Add to a budget what a recorded call has used."""
-    worst = Hold(record.worst, record.worst_dollars)
+    worst = Reservation(record.worst, record.worst_dollars)
     for lost in _lost(record):
-        hold = Hold(lost.worst, lost.worst_dollars)
-        budget.count("lost", hold.usage, hold.dollars, worst=hold)
+        reservation = Reservation(lost.worst, lost.worst_dollars)
+        budget.count("lost", reservation.usage, reservation.dollars, worst=reservation)
     budget.count_failure(sum(failure.seconds for failure in record.failures))
     if record.status == "answered":
         reply, kind = _reply(record), _kind(record)
         budget.count(kind, reply.usage, record.dollars, reply.seconds, reply.waited_s, worst=worst)
 
 
-def _kind(record: Record) -> Literal["paid", "replayed"]:
+def _kind(record: CallRecord) -> Literal["paid", "replayed"]:
     return "replayed" if record.replayed else "paid"
 
 
-def _lost(record: Record | None) -> tuple[Lost, ...]:
+def _lost(record: CallRecord | None) -> tuple[LostCall, ...]:
     """Return the tries of this call whose answers never arrived, a pending "sent" included."""
     if record is None:
         return ()
     if record.status != "sent":
         return record.lost
-    now = Lost(sent=record.sent, worst=record.worst, worst_dollars=record.worst_dollars)
+    now = LostCall(sent=record.sent, worst=record.worst, worst_dollars=record.worst_dollars)
     return (*record.lost, now)
 
 
-def _reply(record: Record) -> Reply:
+def _reply(record: CallRecord) -> Reply:
     assert record.reply is not None, "an answered call has a reply"  # noqa: S101
     return record.reply
 

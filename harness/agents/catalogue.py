@@ -14,11 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError, model_validator
 
-from harness.agents.addresses import WrongAddress, refuse_wrong, shown
+from harness.agents.addresses import WrongAddress, refuse_wrong, without_password
 from harness.base.errors import ConfigError
 from harness.base.files import read_text
+from harness.base.strict import Strict
 from harness.base.validation import did_you_mean, problems
 from harness.core.model import Usage
 from harness.core.writing import Settings
@@ -26,34 +27,28 @@ from harness.core.writing import Settings
 OURS = Path(__file__).with_name("agents.toml")
 VARIABLE = "HARNESS_AGENTS"
 
-Positive = Annotated[int, Field(gt=0)]
-Dollars = Annotated[float, Field(ge=0)]
 
 _SECRET = re.compile(r"authorization|api[-_]?key|secret|password|cookie|bearer|access[-_]?token")
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Price(_Frozen):
+class TokenPrice(Strict):
     """Dollars per million tokens, for prompts of more than ``above_prompt_tokens`` tokens."""
 
     above_prompt_tokens: int = 0
-    input: Dollars
-    cached: Dollars | None = None
-    cache_write: Dollars | None = None
-    output: Dollars
+    input: NonNegativeFloat
+    cached: NonNegativeFloat | None = None
+    cache_write: NonNegativeFloat | None = None
+    output: NonNegativeFloat
 
 
-class Retirement(_Frozen):
+class Retirement(Strict):
     """When a provider shuts a model: on that day (shut), or not before it (earliest)."""
 
     on: date
     kind: Literal["shut", "earliest"]
 
 
-class Effort(_Frozen):
+class Effort(Strict):
     """The reasoning effort: its place in a request (a dotted path), and the accepted words.
 
     If ``values`` is a table, it maps each word to the value that is sent.
@@ -67,7 +62,7 @@ class Effort(_Frozen):
         return self.values[word] if isinstance(self.values, dict) else word
 
 
-class Entry(_Frozen):
+class ModelEntry(Strict):
     """One model of the table."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$")]
@@ -82,15 +77,15 @@ class Entry(_Frozen):
     """None: the model runs on your own server, and the run must give its address."""
     key: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
     """The environment variable that holds the key, never the key."""
-    context_tokens: Positive
+    context_tokens: PositiveInt
     """Prompt and answer together."""
-    max_input_tokens: Positive | None = None
-    max_output_tokens: Positive
-    answer_tokens: Positive = 32_000
+    max_input_tokens: PositiveInt | None = None
+    max_output_tokens: PositiveInt
+    answer_tokens: PositiveInt = 32_000
     """How long an answer may be, reasoning included, if the run does not set a limit."""
-    concurrency: Positive = 8
+    concurrency: PositiveInt = 8
     """How many calls may be under way at once to this model's server, from one process."""
-    prices: tuple[Price, ...] = ()
+    prices: tuple[TokenPrice, ...] = ()
     price_date: date | None = None
     price_source: str = ""
     retires: Retirement | None = None
@@ -114,7 +109,7 @@ class Entry(_Frozen):
     extra_headers: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Entry":
+    def _consistent(self) -> "ModelEntry":
         bounds = [p.above_prompt_tokens for p in self.prices]
         if bounds and (bounds[0] != 0 or sorted(set(bounds)) != bounds):
             raise ValueError("prices must begin above 0 prompt tokens and rise")
@@ -173,14 +168,14 @@ class Entry(_Frozen):
         """Return whether its provider has shut it. An "earliest" date does not tell."""
         return self.retires is not None and self.retires.kind == "shut" and today >= self.retires.on
 
-    def _band(self, prompt_tokens: int) -> Price | None:
+    def _band(self, prompt_tokens: int) -> TokenPrice | None:
         return next(
             (b for b in reversed(self.prices) if b.above_prompt_tokens < max(prompt_tokens, 1)),
             None,
         )
 
 
-def check_settings(entry: Entry, settings: Settings) -> None:
+def check_settings(entry: ModelEntry, settings: Settings) -> None:
     """Refuse a setting that the model does not take. Raises ConfigError."""
     if settings.base_url is not None:
         try:
@@ -188,7 +183,7 @@ def check_settings(entry: Entry, settings: Settings) -> None:
         except WrongAddress as error:
             raise ConfigError(
                 f"This base URL cannot be used: {error}.",
-                cause=f"asked for: {shown(settings.base_url)}",
+                cause=f"asked for: {without_password(settings.base_url)}",
                 remedy=f"--base-url {error.likely}",
             ) from None
     elif entry.base_url is None:
@@ -223,7 +218,7 @@ def check_settings(entry: Entry, settings: Settings) -> None:
         )
 
 
-def find_agent(name: str, file: Path | None = None) -> Entry:
+def find_agent(name: str, file: Path | None = None) -> ModelEntry:
     """Return the model of that name. Raises ConfigError naming the nearest one."""
     known = load_agents(file)
     if name not in known:
@@ -231,7 +226,7 @@ def find_agent(name: str, file: Path | None = None) -> Entry:
     return known[name]
 
 
-def load_agents(file: Path | None = None) -> dict[str, Entry]:
+def load_agents(file: Path | None = None) -> dict[str, ModelEntry]:
     """Return all models: ours, overridden by the user's table (``file``, or $HARNESS_AGENTS).
 
     Raises ConfigError.
@@ -283,12 +278,12 @@ def _parse(file: Path) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def _entry(name: str, table: Mapping[str, Any], file: Path) -> Entry:
+def _entry(name: str, table: Mapping[str, Any], file: Path) -> ModelEntry:
     try:
-        return Entry(**{**table, "name": name})
+        return ModelEntry(**{**table, "name": name})
     except ValidationError as error:
         raise ConfigError(
             f"Agent {name!r} in {file} is not valid.",
-            cause=problems(error, Entry, secret=True),  # a value may be a key
+            cause=problems(error, ModelEntry, secret=True),  # a value may be a key
             remedy="see docs/models.md for the fields",
         ) from None

@@ -123,7 +123,7 @@ def load(address: str) -> Any:  # noqa: ANN401 (any object)
 
 
 @contextmanager
-def blamed() -> Iterator[None]:
+def errors_of_packages() -> Iterator[None]:
     """Turn an exception from the code of an added package into a ConfigError naming the package.
 
     A HarnessError, and an exception from any other code, is raised unchanged.
@@ -159,13 +159,13 @@ def places(module: str) -> list[Path]:
     return sorted(Path(place) for place in found if place)
 
 
-def misnamed(name: str, added: object) -> str:
+def name_fault(name: str, added: object) -> str:
     """Return what is wrong if an addition's ``name`` is not that of its entry point, or ""."""
     called = getattr(added, "name", None)
     return "" if called == name else f"it calls itself {called!r}; wanted: {name!r}"
 
 
-def is_no(wanted: type, added: object) -> str:
+def type_fault(wanted: type, added: object) -> str:
     """Return what is wrong if an addition is not an instance of ``wanted``, or ""."""
     if isinstance(added, wanted):
         return ""

@@ -21,7 +21,7 @@ _SUBJECT = re.compile(r"^\w+ should (be |have )?")
 LARGEST = 1e12
 """Every number in a run is smaller: node numbers, scores, seconds, tokens."""
 
-Place = tuple[int | str, ...]
+FieldPath = tuple[int | str, ...]
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]")
 _PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
@@ -46,31 +46,31 @@ def problems(
     to give line numbers. ``secret``: no value is repeated, because it may be a secret key.
     """
     lines = line_numbers(toml)
-    told: dict[Place, list[Any]] = {}
+    by_place: dict[FieldPath, list[Any]] = {}
     for one in error.errors(include_url=False):
         place = one["loc"]
         if len(place) > 1:  # each member of a union gives its own error
             place = (place[0], *(p for p in place[1:] if not _MEMBER.match(str(p))))
-        told.setdefault(place, []).append(one)
-    for place, faults in list(told.items()):
+        by_place.setdefault(place, []).append(one)
+    for place, faults in list(by_place.items()):
         # Without its wrong items a list may be too short: that error says nothing new.
-        inside = any(other[: len(place)] == place != other for other in told)
+        inside = any(other[: len(place)] == place != other for other in by_place)
         if inside and all(fault["type"] == "too_short" for fault in faults):
-            del told[place]
+            del by_place[place]
     # Unknown keys come first: an unknown key may be the missing one, misspelt.
     ordered = sorted(
-        told.items(), key=lambda i: (_line(lines, i[0]), i[1][0]["type"] != "extra_forbidden")
+        by_place.items(), key=lambda i: (_line(lines, i[0]), i[1][0]["type"] != "extra_forbidden")
     )
     said = [_sentence(place, faults, model, lines, secret=secret) for place, faults in ordered]
     more = [f"and {len(said) - MOST} more"] if len(said) > MOST else []
     return "\n".join(said[:MOST] + more)
 
 
-def line_numbers(toml: str) -> dict[Place, int]:
+def line_numbers(toml: str) -> dict[FieldPath, int]:
     """Return the line number of each table and key that begins a line of a TOML text."""
-    found: dict[Place, int] = {}
-    counts: dict[Place, int] = {}
-    table: Place = ()
+    found: dict[FieldPath, int] = {}
+    counts: dict[FieldPath, int] = {}
+    table: FieldPath = ()
     for number, line in enumerate(toml.splitlines(), 1):
         if header := _HEADER.match(line):
             table = _parts(header[2])
@@ -83,7 +83,7 @@ def line_numbers(toml: str) -> dict[Place, int]:
     return found
 
 
-def line_of(toml: str, place: Place) -> int:
+def line_of(toml: str, place: FieldPath) -> int:
     """Return the line number of a table or key, else of the nearest table around it, else 1."""
     return _line(line_numbers(toml), place) or 1
 
@@ -97,10 +97,10 @@ def did_you_mean(name: str, known: Mapping[str, Any] | Iterable[str]) -> str:
 
 
 def _sentence(
-    place: Place,
+    place: FieldPath,
     faults: Sequence[Any],
     model: type[BaseModel] | None,
-    lines: Mapping[Place, int],
+    lines: Mapping[FieldPath, int],
     *,
     secret: bool,
 ) -> str:
@@ -125,16 +125,16 @@ def _sentence(
     return f"{where}{name} {is_}; wanted: {' or '.join(dict.fromkeys(wanted))}"
 
 
-def _line(lines: Mapping[Place, int], place: Place) -> int:
+def _line(lines: Mapping[FieldPath, int], place: FieldPath) -> int:
     """Return the line number of ``place``, else of the nearest table around it, else 0."""
     return next((lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in lines), 0)
 
 
-def _parts(dotted: str) -> Place:
+def _parts(dotted: str) -> FieldPath:
     return tuple(part.strip("\"'") for part in _PART.findall(dotted))
 
 
-def _model_at(model: type[BaseModel], place: Place) -> type[BaseModel]:
+def _model_at(model: type[BaseModel], place: FieldPath) -> type[BaseModel]:
     for part in place:
         field = model.model_fields.get(str(part))
         if field is not None:

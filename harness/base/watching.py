@@ -18,18 +18,18 @@ def unbreakable(*watchers: Callable[P, object]) -> Callable[P, None]:
     Ctrl-C and Cancelled still pass, because they are not failures. (rich raises SystemExit where
     the reader of a pipe is gone.)
     """
-    told = False
+    warned = False
 
     def call(*args: P.args, **kwargs: P.kwargs) -> None:
-        nonlocal told
+        nonlocal warned
         for watch in watchers:
             try:
                 watch(*args, **kwargs)
             except Cancelled:
                 raise
             except (Exception, SystemExit) as error:  # noqa: BLE001 (no failure of a watcher ends the work)
-                if not told:
-                    told = True
+                if not warned:
+                    warned = True
                     _tell(error)
 
     return call

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 
-from harness.cli.edge import settle
+from harness.cli.edge import run_and_report
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _speak_utf8()
     _have_streams()
     # Imported inside settle: Ctrl-C and errors during the import become messages and exit codes.
-    sys.exit(settle(lambda: importlib.import_module("harness.cli.app").app(arguments)))
+    sys.exit(run_and_report(lambda: importlib.import_module("harness.cli.app").app(arguments)))
 
 
 def _speak_utf8() -> None:

@@ -11,7 +11,7 @@ from harness.cli.common import AsJson, guarded, print_json
 from harness.cli.edge import INTERRUPTED
 from harness.report import mechanisms as report
 from tasks.lra import bench
-from tasks.lra.bench import Cell, Machine
+from tasks.lra.bench import BenchCell, Machine
 from tasks.lra.gallery import NAMES, source_of
 
 app = typer.Typer(no_args_is_help=True, help="What attention mechanisms cost on this machine.")
@@ -55,7 +55,7 @@ def command(
     if plot is not None:
         _check_place(plot)
     machine: Machine | None = None
-    cells: list[Cell] = []
+    cells: list[BenchCell] = []
     complete = False
     try:
         for found in bench.measure(chosen, wanted, device, _progress):
@@ -91,7 +91,7 @@ def _check_place(plot: Path) -> None:
         )
 
 
-def _progress(done: int, total: int, cell: Cell) -> None:
+def _progress(done: int, total: int, cell: BenchCell) -> None:
     words = f"{done + 1}/{total}  {cell.mechanism} at {cell.length}"
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{words}")

@@ -31,7 +31,7 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Gate a change: exit 0 no regression, 1 regression, 5 cannot tell (how many more seeds)."""
-    drop = gate.Drop.parse(max_drop)
+    drop = gate.AllowedDrop.parse(max_drop)
     checked = gate.check(
         gate.load_baseline(baseline),
         entries(places, cache=cache_file()),
@@ -48,5 +48,5 @@ def command(
     if json:
         print_json(gate.as_json(checked, drop, level))
     else:
-        typer.echo(gate_text.told(checked, drop, level))
+        typer.echo(gate_text.text_of(checked, drop, level))
     return gate.exit_code(checked)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from harness.base.commands import remember_tasks_dir
-from harness.cli.edge import settle
+from harness.cli.edge import run_and_report
 from tasks.spec import Task
 
 P = ParamSpec("P")
@@ -30,7 +30,7 @@ Data = Annotated[
         "(default: the profile's).",
     ),
 ]
-ByteCounts = Annotated[
+ByteCountsOption = Annotated[
     str | None,
     typer.Option(
         metavar="exact|public",
@@ -79,7 +79,7 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
-        raise typer.Exit(settle(lambda: command(*args, **kwargs)))
+        raise typer.Exit(run_and_report(lambda: command(*args, **kwargs)))
 
     return wrapper
 

@@ -31,5 +31,5 @@ def command(
     if json:
         print_json(comparison.as_json(found))
     else:
-        typer.echo(comparison_text.told(found))
+        typer.echo(comparison_text.text_of(found))
     return 0 if found.tasks else CANNOT_TELL

@@ -15,13 +15,13 @@ from harness.base.errors import Cancelled, ConfigError, HarnessError, Infrastruc
 INTERRUPTED, UNFORESEEN = 130, 70
 
 
-def settle(work: Callable[[], int | None]) -> int:
+def run_and_report(work: Callable[[], int | None]) -> int:
     """Call ``work`` and return the exit code. No exception leaves this function."""
     try:
         code = work() or 0
         sys.stdout.flush()
     except HarnessError as error:
-        code = complain(error)
+        code = print_error(error)
     except KeyboardInterrupt:
         _say("\nInterrupted.\n")
         code = INTERRUPTED
@@ -34,10 +34,10 @@ def settle(work: Callable[[], int | None]) -> int:
     except OSError as error:
         code = _refused(error)
     except MemoryError:
-        code = complain(InfrastructureError("There is no memory left.", remedy="free some"))
+        code = print_error(InfrastructureError("There is no memory left.", remedy="free some"))
     except UnicodeError as error:
-        told = ConfigError("A name or a text that was read is not UTF-8.", cause=str(error))
-        code = complain(told, details=True)
+        clear = ConfigError("A name or a text that was read is not UTF-8.", cause=str(error))
+        code = print_error(clear, details=True)
     except Exception as error:  # noqa: BLE001 (the outermost layer)
         code = UNFORESEEN
         _say(
@@ -56,7 +56,7 @@ def _refused(error: OSError) -> int:
     if isinstance(error, BrokenPipeError) and _reader_is_gone():
         return 0  # for example, head or less has ended
     # An error that its errno does not explain may be a bug.
-    return complain(faults.explain(error), details=not faults.known(error))
+    return print_error(faults.explain(error), details=not faults.known(error))
 
 
 def _reader_is_gone() -> bool:
@@ -74,7 +74,7 @@ def _flushed(stream: TextIO) -> bool:
     return True
 
 
-def complain(error: HarnessError, *, details: bool = False) -> int:
+def print_error(error: HarnessError, *, details: bool = False) -> int:
     """Print what happened, why, and what to do, on stderr; return the exit code."""
     said = f"{'' if isinstance(error, Cancelled) else 'error: '}{error.message}\n"
     if error.cause:

@@ -10,7 +10,7 @@ import typer
 from harness.base.errors import Cancelled, ConfigError, HarnessError
 from harness.base.faults import explain
 from harness.cli.common import RUNS_DIR, AsJson, RunsDir, guarded, print_json
-from harness.cli.edge import complain
+from harness.cli.edge import print_error
 from harness.launch.garbage import beyond, delete
 from harness.search.leftovers import collect, stale_stages
 from harness.store.places import find_runs
@@ -65,7 +65,7 @@ def _delete(runs: list[Path]) -> tuple[list[str], int]:
             delete(path)
             deleted.append(str(path))
         except (HarnessError, OSError) as error:
-            code = complain(explain(error) if isinstance(error, OSError) else error)
+            code = print_error(explain(error) if isinstance(error, OSError) else error)
     return deleted, code
 
 

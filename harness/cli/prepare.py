@@ -8,7 +8,7 @@ import typer
 from harness.base.paths import data_root
 from harness.cli.common import (
     AsJson,
-    ByteCounts,
+    ByteCountsOption,
     Data,
     TasksDir,
     chosen_data,
@@ -26,7 +26,7 @@ def command(
     task: Annotated[str, typer.Argument(help="Whose data, e.g. lra/text.")],
     profile: Annotated[str, typer.Option(help="The size: smoke, short, paper, test.")] = "smoke",
     data: Data = None,
-    byte_counts: ByteCounts = None,
+    byte_counts: ByteCountsOption = None,
     shards: Annotated[
         int | None, typer.Option(min=1, help="How many climbmix shards to train on.")
     ] = None,

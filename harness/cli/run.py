@@ -11,7 +11,7 @@ from harness.cli.common import (
     RUNS_DIR,
     AgentsFile,
     AsJson,
-    ByteCounts,
+    ByteCountsOption,
     Data,
     RunsDir,
     TasksDir,
@@ -157,7 +157,7 @@ def command(
         ),
     ] = False,
     data: Data = None,
-    byte_counts: ByteCounts = None,
+    byte_counts: ByteCountsOption = None,
     asked: Annotated[
         Path | None,
         typer.Option(
@@ -173,10 +173,10 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Search: an agent writes submissions, a blind judge scores them, the best is tested once."""
-    told = read_as(Asked, asked, follow=True) if asked else None
-    if not task and told is None:
+    from_file = read_as(Asked, asked, follow=True) if asked else None
+    if not task and from_file is None:
         raise ConfigError("No task was named.", remedy="--task TASK (harness tasks)")
-    chosen = find_task(task or (told.task if told else ""))
+    chosen = find_task(task or (from_file.task if from_file else ""))
     wanted = Asked(
         task=chosen.name,
         agent=agent,
@@ -209,8 +209,8 @@ def command(
             complexity=complexity,
         ),
     )
-    if told is not None and asked is not None:
-        wanted = _over(_placed(told, absolute(asked).parent, chosen), wanted, context)
+    if from_file is not None and asked is not None:
+        wanted = _over(_placed(from_file, absolute(asked).parent, chosen), wanted, context)
     with Screen() as screen:
         result = start(
             wanted, runs_dir, name=name, progress=screen.progress, observe=screen.observe
@@ -218,15 +218,15 @@ def command(
     return report(result, as_json=json)
 
 
-def _placed(told: Asked, beside: Path, task: Task) -> Asked:
+def _placed(from_file: Asked, beside: Path, task: Task) -> Asked:
     """Return a file's request with its folders made absolute, relative to ``beside``."""
-    data = told.data | chosen_data(task, told.data.get("source"), None, beside=beside)
-    folders = {n: absolute(beside / v) for n, v in told.writing if isinstance(v, Path)}
-    writing = told.writing.model_copy(update=folders)
-    return told.model_copy(update={"data": data, "writing": writing})
+    data = from_file.data | chosen_data(task, from_file.data.get("source"), None, beside=beside)
+    folders = {n: absolute(beside / v) for n, v in from_file.writing if isinstance(v, Path)}
+    writing = from_file.writing.model_copy(update=folders)
+    return from_file.model_copy(update={"data": data, "writing": writing})
 
 
-def _over(told: Asked, typed: Asked, context: typer.Context) -> Asked:
+def _over(from_file: Asked, typed: Asked, context: typer.Context) -> Asked:
     """Return a file's request, with the options given as arguments or in the environment."""
 
     def given(field: str) -> bool:
@@ -235,11 +235,11 @@ def _over(told: Asked, typed: Asked, context: typer.Context) -> Asked:
 
     values = {name: value for name, value in typed if given(name)}
     writing = {name: value for name, value in typed.writing if given(name)}
-    return told.model_copy(
+    return from_file.model_copy(
         update={
             **values,
-            "data": told.data | typed.data,
-            "writing": told.writing.model_copy(update=writing),
+            "data": from_file.data | typed.data,
+            "writing": from_file.writing.model_copy(update=writing),
         }
     )
 

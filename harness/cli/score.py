@@ -12,7 +12,7 @@ from harness.base.watching import unbreakable
 from harness.cli.common import (
     RUNS_DIR,
     AsJson,
-    ByteCounts,
+    ByteCountsOption,
     Data,
     RunsDir,
     TasksDir,
@@ -46,7 +46,7 @@ def command(
         str, one_of(EXECUTORS, help="Who finds a place for it: local is this machine.")
     ] = "local",
     data: Data = None,
-    byte_counts: ByteCounts = None,
+    byte_counts: ByteCountsOption = None,
     repeat: Annotated[
         int, typer.Option(min=1, help="Train and score it so often, with seeds from --seed on.")
     ] = 1,

@@ -164,7 +164,7 @@ class Screen:
         row.training.take(details)
         if self._live is None and time.monotonic() >= row.said + SAY_EVERY_S:
             row.said = time.monotonic()
-            self._line(_told(row))
+            self._line(_training_line(row))
 
     def _on_serving(self, label: str, details: dict[str, Any]) -> None:
         self._row(label).state = "serving"
@@ -243,7 +243,7 @@ class Screen:
     def _trainings(self) -> list[str]:
         """Return a line per training that reports its progress, at most ``TRAININGS`` of them."""
         rows = [r for r in self._rows.values() if r.state == "training" and r.training]
-        lines = [_told(row) for row in rows if row.training and row.training.step]
+        lines = [_training_line(row) for row in rows if row.training and row.training.step]
         more = f"… and {len(lines) - TRAININGS} more in training"
         return lines if len(lines) <= TRAININGS else [*lines[:TRAININGS], more]
 
@@ -308,7 +308,7 @@ class Screen:
         return (nodes_ahead * each + running) / self._slots + final
 
 
-def _told(row: _Row) -> str:
+def _training_line(row: _Row) -> str:
     claim = row.training.claim(row.label) if row.training else None
     return claim.words(show_duration) if claim else ""
 

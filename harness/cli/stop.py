@@ -9,7 +9,7 @@ import typer
 from harness.base.errors import HarnessError
 from harness.base.faults import explain
 from harness.cli.common import NO, AsJson, guarded, print_json, run_path
-from harness.cli.edge import complain
+from harness.cli.edge import print_error
 from harness.launch.stopping import ask, await_end
 
 
@@ -51,9 +51,9 @@ def _each(
         try:
             results[path] = work(path)
         except HarnessError as error:
-            failures.append(complain(error))
+            failures.append(print_error(error))
         except OSError as error:
-            failures.append(complain(explain(error)))
+            failures.append(print_error(explain(error)))
     return results, failures
 
 

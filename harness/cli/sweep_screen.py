@@ -13,8 +13,8 @@ from rich.text import Text
 from harness.base.text import clean
 from harness.base.watching import unbreakable
 from harness.report.watching import lines
-from harness.store.follower import Standing
-from harness.sweeps.sweep import Slot, Sweep
+from harness.store.follower import LiveRun
+from harness.sweeps.sweep import Sweep, SweepRun
 from harness.sweeps.words import status_line
 
 EVERY_S = 1.0
@@ -70,12 +70,12 @@ class SweepScreen:
             self._live.update(drawn, refresh=True)
 
 
-def _standing(slot: Slot) -> Standing:
+def _standing(slot: SweepRun) -> LiveRun:
     """Return a running child's state; before it has a directory, with its last error or line."""
     if slot.begun:
         return slot.look()
     asked, words = slot.run.asked, slot.child.last_words() if slot.child is not None else ""
-    return Standing(
+    return LiveRun(
         str(slot.path),
         state="running",
         doing=words[:40] or "starting",

@@ -11,7 +11,7 @@ from harness.cli.score_screen import ScoreScreen
 from harness.core.asked import Asked
 from harness.launch.by_hand import ByHand
 from harness.report.tasks import as_json, describe, listing, render, render_one
-from tasks.spec import Task, find_task, look
+from tasks.spec import Task, discover, find_task
 
 app = typer.Typer(no_args_is_help=False)
 
@@ -28,7 +28,7 @@ def command(context: typer.Context, tasks_dir: TasksDir = None, json: AsJson = F
 
 @guarded
 def _list(*, json: bool) -> int:
-    tasks, broken = look()
+    tasks, broken = discover()
     if json:
         rows = listing(tasks.values())
         print_json({"format": 1, "tasks": rows, "broken": [as_json(one) for one in broken]})
@@ -77,7 +77,7 @@ def check(
     Exit 1 if a design has no score.
     """
     place = folder.resolve()
-    tasks, broken = look()
+    tasks, broken = discover()
     for one in broken:
         if one.folder.resolve().is_relative_to(place):
             raise one.error

@@ -48,7 +48,7 @@ def command(
 
 def _objects(watch: Watch, *, once: bool) -> None:
     while True:
-        runs = [standing.as_json() for standing in watch.look()]
+        runs = [live.as_json() for live in watch.look()]
         sys.stdout.write(dumps({"format": 1, "runs": runs}) + "\n")
         sys.stdout.flush()
         if once:

@@ -6,9 +6,10 @@
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from harness.core.limits import Limits
+from harness.base.strict import Strict
+from harness.core.limits import BudgetLimits
 from harness.core.writing import Writing
 from tasks.metrics import Direction
 
@@ -19,7 +20,7 @@ REPLAY = "replay:"
 """Prefix of an agent's name; the path of the run to repeat follows."""
 
 
-class Asked(BaseModel):
+class Asked(Strict):
     """The request for one run.
 
     ``harness run`` fills it from its options, a suite is a list of requests, a sweep passes each
@@ -27,7 +28,6 @@ class Asked(BaseModel):
     left out have the defaults of ``harness run``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     format: int = FORMAT
     task: str
     profile: str = "smoke"
@@ -56,16 +56,18 @@ class Asked(BaseModel):
     writing: Writing = Field(default_factory=Writing)
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> BudgetLimits:
         """The limits of the run's budgets."""
-        return Limits.model_validate({name: getattr(self, name) for name in Limits.model_fields})
+        return BudgetLimits.model_validate(
+            {name: getattr(self, name) for name in BudgetLimits.model_fields}
+        )
 
 
-class Locked(BaseModel):
+class Lockfile(Strict):
     """``lock.json``: the request when the run began, and what its names resolved to."""
 
     # A budget may be infinite, and is read back as such.
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(ser_json_inf_nan="constants")
     format: int = FORMAT
     asked: Asked | None = None
     """``run.toml`` when the run began; None in older locks, which do not hold it."""

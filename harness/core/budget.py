@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.base.errors import Cancelled, ConfigError
-from harness.core.limits import Limits
-from harness.core.model import BudgetSpent, Price, Usage
+from harness.core.limits import BudgetLimits
+from harness.core.model import BudgetSpent, PriceOf, Usage
 
-Kind = Literal["paid", "lost", "replayed"]
+CallKind = Literal["paid", "lost", "replayed"]
 """Paid: a call that was answered. Lost: a call that was sent, but its answer was cut off or its
 process was killed before the answer was on disk; it counts at its worst case, because the provider
 may have billed it. Replayed: a call whose answer was read from another run."""
@@ -32,11 +32,11 @@ may have billed it. Replayed: a call whose answer was read from another run."""
 TOKENS_IN = ("input_tokens", "cached_tokens", "cache_write_tokens")
 TOKENS = (*TOKENS_IN, "output_tokens", "reasoning_tokens")
 WORDS = {"input_tokens": "input tokens", "output_tokens": "output tokens", "dollars": "dollars"}
-LOOK_S = 0.2
+POLL_S = 0.2
 """Seconds after which a call that waits for room in the budget checks whether to cancel."""
 
 
-def refuse_unknown_price(limits: Limits, price: Price, agent: str) -> None:
+def refuse_unknown_price(limits: BudgetLimits, price: PriceOf, agent: str) -> None:
     """Raise ConfigError if dollars are limited and the price of a token is unknown."""
     if limits.dollars is not None and price(Usage(input_tokens=1000, output_tokens=1000)) is None:
         raise ConfigError(
@@ -47,7 +47,7 @@ def refuse_unknown_price(limits: Limits, price: Price, agent: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RunProgress:
     """How far a run is, from its journal and its tree."""
 
     steps: int
@@ -110,7 +110,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class Reservation:
     """The most that a call under way could use: its worst case."""
 
     usage: Usage
@@ -130,73 +130,82 @@ class Hold:
 class Budget:
     """What one run has used. Thread-safe. ``gpus``: the number of GPUs of an evaluation."""
 
-    def __init__(self, limits: Limits, *, workers: int = 1, gpus: int = 0) -> None:
+    def __init__(self, limits: BudgetLimits, *, workers: int = 1, gpus: int = 0) -> None:
         self.limits = limits
         self.workers = workers
         self.gpus = gpus
-        self.tallies: dict[Kind, Tally] = {"paid": Tally(), "lost": Tally(), "replayed": Tally()}
+        self.tallies: dict[CallKind, Tally] = {
+            "paid": Tally(),
+            "lost": Tally(),
+            "replayed": Tally(),
+        }
         self._charged = dict.fromkeys(WORDS, 0.0)
         self._failed_s = 0.0
-        self._holds: list[Hold] = []
+        self._reservations: list[Reservation] = []
         self._changed = threading.Condition()
 
-    def reserve(self, hold: Hold, *, call: str, cancel: threading.Event) -> None:
+    def reserve(self, reservation: Reservation, *, call: str, cancel: threading.Event) -> None:
         """Set aside what a call could cost. ``call`` names it in errors.
 
         While the room is too small and other calls are under way, wait for them: most cost far
         less than their worst case. Raises BudgetSpent, Cancelled; ConfigError if dollars are
         limited and the price is unknown.
         """
-        if self.limits.dollars is not None and hold.dollars is None:
+        if self.limits.dollars is not None and reservation.dollars is None:
             raise ConfigError(
                 f"{call} was not sent: its price is unknown, and dollars are limited.",
                 remedy="a limit of tokens instead: --max-input-tokens, --max-output-tokens",
             )
         with self._changed:
-            while (lack := self._lack(hold)) and self._holds:
+            while (lack := self._lack(reservation)) and self._reservations:
                 if cancel.is_set():
                     raise Cancelled("Stopped while a call waited for room in the budget.")
-                self._changed.wait(LOOK_S)
+                self._changed.wait(POLL_S)
             if lack:
                 raise BudgetSpent(f"{call} was not sent: {lack}.")
-            self._holds.append(hold)
+            self._reservations.append(reservation)
 
-    def release(self, hold: Hold, *, failed_s: float) -> None:
+    def release(self, reservation: Reservation, *, failed_s: float) -> None:
         """Undo a reservation: the provider refused after ``failed_s`` and charged nothing."""
         with self._changed:
-            self._drop(hold)
+            self._drop(reservation)
             self._failed_s += failed_s
 
     def settle(
-        self, hold: Hold, usage: Usage, dollars: float | None, seconds: float, waited_s: float
+        self,
+        reservation: Reservation,
+        usage: Usage,
+        dollars: float | None,
+        seconds: float,
+        waited_s: float,
     ) -> None:
         """Replace a reservation by what the call really used."""
         with self._changed:
-            self._drop(hold)
-            self.count("paid", usage, dollars, seconds, waited_s, worst=hold)
+            self._drop(reservation)
+            self.count("paid", usage, dollars, seconds, waited_s, worst=reservation)
 
-    def lose(self, hold: Hold) -> None:
+    def lose(self, reservation: Reservation) -> None:
         """Charge a reservation in full, if it still stands: the call's outcome is unknown."""
         with self._changed:
-            if any(h is hold for h in self._holds):
-                self._drop(hold)
-                self.count("lost", hold.usage, hold.dollars, worst=hold)
+            if any(h is reservation for h in self._reservations):
+                self._drop(reservation)
+                self.count("lost", reservation.usage, reservation.dollars, worst=reservation)
 
     def count(
         self,
-        kind: Kind,
+        kind: CallKind,
         usage: Usage,
         dollars: float | None,
         seconds: float = 0.0,
         waited_s: float = 0.0,
         *,
-        worst: Hold,
+        worst: Reservation,
     ) -> None:
         """Add one call that has ended. If its price is unknown, its worst case is charged."""
         with self._changed:
             self.tallies[kind].add(usage, dollars, seconds, waited_s)
             if kind != "replayed":
-                used = Hold(usage, worst.dollars if dollars is None else dollars)
+                used = Reservation(usage, worst.dollars if dollars is None else dollars)
                 for what in self._charged:
                     self._charged[what] += used.of(what)
 
@@ -210,7 +219,7 @@ class Budget:
         with self._changed:
             return self._failed_s + self.tallies["paid"].waited_s
 
-    def time_s(self, progress: Progress) -> float:
+    def time_s(self, progress: RunProgress) -> float:
         """Return the seconds charged as time: the active ones, less the mean waiting of the slots.
 
         If waiting is charged, nothing is subtracted.
@@ -220,11 +229,11 @@ class Budget:
         waited_s = self.waited_s() + progress.queued_s
         return max(0.0, progress.active_s - waited_s / self.workers)
 
-    def gpu_hours(self, progress: Progress) -> float:
+    def gpu_hours(self, progress: RunProgress) -> float:
         """Return the GPU-hours of all evaluations so far."""
         return self.gpus * progress.evaluated_s / 3600
 
-    def spent(self, progress: Progress) -> str:
+    def spent(self, progress: RunProgress) -> str:
         """Return in words which budget is used up; empty while every budget has some left."""
         limits = self.limits
         for used, limit, words in (
@@ -237,8 +246,8 @@ class Budget:
                 return f"{_show(used)} of {_show(limit)} {words} are used"
         return ""
 
-    def left(self, progress: Progress) -> dict[str, float]:
-        """Return what is left of each budget that has a limit, by its name in ``Limits``."""
+    def left(self, progress: RunProgress) -> dict[str, float]:
+        """Return what is left of each budget that has a limit, by its name in ``BudgetLimits``."""
         limits = self.limits
         found = {
             "steps": (limits.steps, progress.steps),
@@ -252,7 +261,7 @@ class Budget:
             if limit is not None
         }
 
-    def to_json(self, progress: Progress) -> dict[str, Any]:
+    def to_json(self, progress: RunProgress) -> dict[str, Any]:
         """Return what was used, for result.json and screens."""
         with self._changed:
             return {
@@ -266,15 +275,15 @@ class Budget:
                 "replayed": self.tallies["replayed"].to_json(),
             }
 
-    def _lack(self, hold: Hold) -> str:
+    def _lack(self, reservation: Reservation) -> str:
         for what, words in WORDS.items():
             limit = self._limit(what)
             if limit is None:
                 continue
-            left = max(0.0, limit - self._used(what) - sum(h.of(what) for h in self._holds))
-            if hold.of(what) > left:
+            left = max(0.0, limit - self._used(what) - sum(h.of(what) for h in self._reservations))
+            if reservation.of(what) > left:
                 return (
-                    f"it could use {_show(hold.of(what))} {words}, "
+                    f"it could use {_show(reservation.of(what))} {words}, "
                     f"and {_show(left)} of {_show(limit)} are left"
                 )
         return ""
@@ -287,9 +296,9 @@ class Budget:
         with self._changed:
             return self._charged[what]
 
-    def _drop(self, hold: Hold) -> None:
+    def _drop(self, reservation: Reservation) -> None:
         # By identity: two calls may have equal worst cases.
-        self._holds = [h for h in self._holds if h is not hold]
+        self._reservations = [h for h in self._reservations if h is not reservation]
         self._changed.notify_all()
 
 

@@ -10,29 +10,26 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from harness.base.digests import digest
 from harness.base.errors import JudgeError
+from harness.base.strict import Strict
 from harness.core.asked import Asked
 from scorers.request import Evaluated
 from scorers.score import Score
 from scorers.submission import hash_files
 
-Observe = Callable[[str, str, dict[str, Any]], None]
+ObserveJobs = Callable[[str, str, dict[str, Any]], None]
 """Called as ``observe(what, label, details)`` for screens and logs; from several threads."""
 
 
-def teller(observe: Observe) -> Callable[[str], None]:
+def waiting_reporter(observe: ObserveJobs) -> Callable[[str], None]:
     """Return a function that reports to an observer, in words, what is being waited for."""
     return lambda line: observe("waiting", "", {"message": line})
 
 
-class _Plain(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Expected(_Plain):
+class Expected(Strict):
     """What a job's names resolve to where it was made; where they resolve otherwise, it fails.
 
     Hashes of task, data and scorer; the fingerprint of the key that hidden rows were drawn with,
@@ -46,7 +43,7 @@ class Expected(_Plain):
     image: str
 
 
-class JobSpec(_Plain):
+class JobSpec(Strict):
     """One evaluation, and all that decides its result. ``label`` names it in screens and errors.
 
     ``data`` replaces values of the profile's ``data``. ``strict``: the exported model is scored,
@@ -102,7 +99,7 @@ def differing(expected: Mapping[str, object], found: Mapping[str, object]) -> st
     )
 
 
-class Place(_Plain):
+class Place(Strict):
     """Where the evaluations of a request run, and what its names resolve to there.
 
     ``hardware`` and ``versions`` hold for every evaluation (``scorers.score.Conditions``).
@@ -147,7 +144,7 @@ class Evaluation(Future[Evaluated]):
     A result that belongs to another job is not accepted: the future then ends with JudgeError.
     """
 
-    def __init__(self, job: JobSpec, observe: Observe) -> None:
+    def __init__(self, job: JobSpec, observe: ObserveJobs) -> None:
         super().__init__()
         self.job = job
         self.stopped = threading.Event()

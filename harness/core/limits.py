@@ -1,12 +1,13 @@
 """The limits of a run's budgets. What a run has used is counted in ``harness.core.budget``."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from harness.base.strict import Strict
 
 
-class Limits(BaseModel):
+class BudgetLimits(Strict):
     """What a run may use; None means no limit. ``input_tokens`` includes cached tokens."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     steps: int | None = Field(None, ge=1)
     time_s: float | None = Field(None, gt=0)
     gpu_hours: float | None = Field(None, gt=0)

@@ -74,7 +74,7 @@ class Reply:
     lost_tries: int = 0
 
 
-Price = Callable[[Usage], float | None]
+PriceOf = Callable[[Usage], float | None]
 """Dollars of one call's tokens; None where the price is unknown."""
 
 
@@ -124,7 +124,7 @@ class Endpoint:
     """
 
     client: Client
-    price: Price
+    price: PriceOf
     worst_price: Callable[[int, int], float | None]
     fits: Callable[[int, int], bool]
     prices: tuple[dict[str, Any], ...] = ()

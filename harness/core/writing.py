@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from harness.base.strict import Strict
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
+class PromptStyle:
     """What the model is told. It decides the agent's answers, so it is part of the lock.
 
     ``prompts`` and ``literature`` are folders. ``answer_format`` is for improve and debug; other
@@ -33,13 +33,12 @@ class Style:
     complexity: bool = False
 
 
-class Writing(BaseModel):
+class Writing(Strict):
     """The options of ``harness run`` for agents with a model; None means the entry's default.
 
     Folders and files are absolute, so that a run can be resumed from anywhere.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     base_url: str | None = None
     effort: str | None = None
     temperature: float | None = None
@@ -57,8 +56,8 @@ class Writing(BaseModel):
         return Settings(self.base_url, self.effort, self.temperature, self.max_answer_tokens)
 
     @property
-    def style(self) -> Style:
+    def style(self) -> PromptStyle:
         """What the model is told."""
-        return Style(
+        return PromptStyle(
             self.prompts, self.literature, self.answer_format, self.analyze, self.complexity
         )

@@ -10,7 +10,7 @@ from harness.core.agent import Agent
 from harness.core.asked import REPLAY
 from harness.core.model import Endpoint
 from harness.core.writing import Writing
-from harness.operators.scribe import Scribe
+from harness.operators.model_agent import ModelAgent
 
 
 def make_agent(name: str, writing: Writing | None = None, *, live: bool = False) -> Agent:
@@ -49,12 +49,12 @@ def _make_recorded(name: str, writing: Writing, live: bool) -> Agent:
 def _make_scribe(name: str, writing: Writing, *, live: bool) -> Agent:
     """Return an agent with a model; if it is not ``live``, it needs neither a key nor an SDK."""
     if not live:
-        return Scribe(name, writing.style)
+        return ModelAgent(name, writing.style)
     entry = find_agent(name, writing.agents_file)
     prices = tuple(band.model_dump() for band in entry.prices)
     client = make_client(entry, writing.settings)
     endpoint = Endpoint(client, entry.price, entry.worst_price, entry.fits, prices)
-    return Scribe(name, writing.style, endpoint)
+    return ModelAgent(name, writing.style, endpoint)
 
 
 def _refuse_settings(name: str, writing: Writing) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.core.asked import FORMAT
 from harness.store.rundir import Run
-from harness.store.state import State
+from harness.store.state import RunState
 from scorers.score import Score
 
 
@@ -27,7 +27,7 @@ class Result:
 
 def compose(
     run: Run,
-    state: State,
+    state: RunState,
     final: Score | None,
     *,
     metric: str,

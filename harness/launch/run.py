@@ -20,12 +20,12 @@ from harness.base.commands import command
 from harness.base.errors import Cancelled, HarnessError
 from harness.base.faults import explain
 from harness.base.files import write_whole
-from harness.base.registry import blamed
+from harness.base.registry import errors_of_packages
 from harness.base.watching import unbreakable
 from harness.core.agent import Agent
-from harness.core.asked import Asked, Locked
+from harness.core.asked import Asked, Lockfile
 from harness.core.budget import Budget, refuse_unknown_price
-from harness.core.jobs import Observe, Place, teller
+from harness.core.jobs import ObserveJobs, Place, waiting_reporter
 from harness.core.model import Endpoint
 from harness.core.policy import Policy
 from harness.launch.agents import make_agent
@@ -38,7 +38,7 @@ from harness.search.loop import Search
 from harness.store import unchanged
 from harness.store.journal import Journal
 from harness.store.rundir import Run
-from harness.store.training import Notes
+from harness.store.training import TrainingFile
 from sandboxes.registry import BACKENDS
 from tasks.definition import Progress
 from tasks.spec import Task, find_task
@@ -84,9 +84,9 @@ class _Parts:
         return replace(self, asked=asked.model_copy(update=values))
 
 
-@blamed()
+@errors_of_packages()
 def start(
-    asked: Asked, runs_dir: Path, *, name: str = "", progress: Progress, observe: Observe
+    asked: Asked, runs_dir: Path, *, name: str = "", progress: Progress, observe: ObserveJobs
 ) -> dict[str, Any]:
     """Make a new run and take it to its end; return the result.
 
@@ -104,8 +104,8 @@ def start(
             raise
 
 
-@blamed()
-def resume(path: Path, *, progress: Progress, observe: Observe) -> dict[str, Any]:
+@errors_of_packages()
+def resume(path: Path, *, progress: Progress, observe: ObserveJobs) -> dict[str, Any]:
     """Take an interrupted run to its end; return the result. A finished run is left as it is."""
     run = Run.open(path)
     if run.result is not None:
@@ -123,7 +123,7 @@ def _find_place(
     evaluator: Evaluator,
     parts: _Parts,
     progress: Progress,
-    observe: Observe,
+    observe: ObserveJobs,
     *,
     hardware: Mapping[str, str | int] | None = None,
 ) -> Place:
@@ -170,11 +170,11 @@ def _calls(run: Run, agent: Agent, budget: Budget, say: Callable[[str], None]) -
     return Calls(run.path, budget=budget, endpoint=endpoint, recording=recording, say=say)
 
 
-def _resolve(place: Place, parts: _Parts) -> Locked:
+def _resolve(place: Place, parts: _Parts) -> Lockfile:
     agent = parts.agent
     endpoint = _endpoint(agent)
     describe: Callable[[], dict[str, Any]] = getattr(agent, "describe", dict)
-    return Locked(
+    return Lockfile(
         harness=__version__,
         **dict(place.expected),
         data=place.data,
@@ -201,14 +201,14 @@ def _packages(asked: Asked, sandbox: str) -> dict[str, str]:
 
 
 def _execute(
-    run: Run, evaluator: Evaluator, place: Place, parts: _Parts, observe: Observe
+    run: Run, evaluator: Evaluator, place: Place, parts: _Parts, observe: ObserveJobs
 ) -> dict[str, Any]:
     agent = parts.agent
     with (
         run.hold(),
         interruptible(),
         closing(run.journal()) as journal,
-        closing(Notes(run.path)) as notes,
+        closing(TrainingFile(run.path)) as notes,
     ):
         observe = unbreakable(observe, notes.observe)
         # Everything is read back, and damage is refused, before the first event is written.
@@ -216,7 +216,7 @@ def _execute(
         if run.lock.asked is None:
             unchanged.refuse_other_seed(run.asked, run.training_seeds)
         budget = Budget(run.asked.limits, workers=run.asked.workers, gpus=run.lock.gpus)
-        calls = _calls(run, agent, budget, teller(observe))
+        calls = _calls(run, agent, budget, waiting_reporter(observe))
         recording = agent.recording if isinstance(agent, ReplayAgent) else None
         search = Search(
             run,

@@ -11,10 +11,10 @@ from typing import Any
 
 from harness.base.commands import command, quote
 from harness.base.errors import ConfigError, InfrastructureError
-from harness.store.follower import Follower, Standing
+from harness.store.follower import Follower, LiveRun
 from harness.store.rundir import STOP, Run
 
-LOOK_S = 0.5
+POLL_S = 0.5
 
 
 def ask(path: Path, *, now: bool) -> dict[str, Any] | None:
@@ -44,30 +44,30 @@ def await_end(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
     the run ends without a result.
     """
     follower, said = Follower(path), ""
-    while (standing := follower.look()).state == "running":
-        words = _words(standing)
+    while (live := follower.look()).state == "running":
+        words = _words(live)
         if words != said:
             say(f"{path}: {words}")
             said = words
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
     result = Run(path).result
     if result is None:
         raise InfrastructureError(
-            f"{path} ended without a result: it {_end(standing)}.",
+            f"{path} ended without a result: it {_end(live)}.",
             remedy=command("resume", path),
         )
     return result
 
 
-def _end(standing: Standing) -> str:
+def _end(live: LiveRun) -> str:
     words = {"interrupted": "was interrupted", "killed": "was killed", "failed": "failed"}
-    return words.get(standing.state, f"is {standing.state}")
+    return words.get(live.state, f"is {live.state}")
 
 
-def _words(standing: Standing) -> str:
-    best = standing.best_node
-    match standing.doing:
-        case "evaluating" if standing.queued:
+def _words(live: LiveRun) -> str:
+    best = live.best_node
+    match live.doing:
+        case "evaluating" if live.queued:
             return "waiting for the evaluations under way, which wait for a GPU"
         case "evaluating":
             return "waiting for the evaluations under way"

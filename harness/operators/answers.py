@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from harness.core.agent import Ask
 from harness.operators import syntax
 from harness.operators.edits import apply_edits, find_edits, has_edits
-from harness.operators.parsing import Parsed, parse_files, plan, without_thinking
+from harness.operators.parsing import ParsedFiles, parse_files, plan, without_thinking
 from tasks.submissions import SUBMISSIONS
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ParsedReply:
     """The submission read from one reply. Usable if there are no ``problems``."""
 
     files: dict[str, str]
@@ -29,7 +29,7 @@ def kept_files(ask: Ask) -> dict[str, str]:
     return dict(ask.parents[0].files)
 
 
-def read(ask: Ask, text: str, *, cut: bool = False, edits: bool = False) -> Reading:
+def read(ask: Ask, text: str, *, cut: bool = False, edits: bool = False) -> ParsedReply:
     """Return the submission in a tidied answer. ``cut``: the answer ended at its limit of length.
 
     ``edits``: the prompt asked for edits. Whole files are accepted then too, if they are named.
@@ -37,7 +37,7 @@ def read(ask: Ask, text: str, *, cut: bool = False, edits: bool = False) -> Read
     text = without_thinking(text)
     note = plan(text)
     if not text.strip():
-        return Reading({}, note, ("It is empty.",))
+        return ParsedReply({}, note, ("It is empty.",))
     wanted = ask.task.definition.files
     max_bytes = ask.task.profile(ask.profile).limits.source_kb * 1024
     holds = ask.task.definition.holds
@@ -45,28 +45,28 @@ def read(ask: Ask, text: str, *, cut: bool = False, edits: bool = False) -> Read
     base = kept_files(ask)
     if parse is not None:
         try:
-            return Reading(parse(text, wanted), note)
+            return ParsedReply(parse(text, wanted), note)
         except ValueError as error:
-            return Reading({}, note, (str(error),))
+            return ParsedReply({}, note, (str(error),))
     if edits and has_edits(text):
         parsed = _edited(text, base, holds, max_bytes, cut=cut)
     else:
         parsed = parse_files(
             text, wanted, max_bytes=max_bytes, cut=cut, named_only=edits, kept=base, holds=holds
         )
-    return Reading(parsed.files, note, parsed.problems)
+    return ParsedReply(parsed.files, note, parsed.problems)
 
 
 def _edited(
     text: str, base: Mapping[str, str], holds: Sequence[str], max_bytes: int, *, cut: bool
-) -> Parsed:
+) -> ParsedFiles:
     edits, problems = find_edits(text, list(base))
     if cut:
         problems.append("The answer was cut off at its limit of length.")
     if problems:
-        return Parsed({}, tuple(problems))
+        return ParsedFiles({}, tuple(problems))
     made = apply_edits(base, edits, max_bytes=max_bytes)
     if made.problems:
         return made
     changed = [name for name, text in made.files.items() if text != base[name]]
-    return Parsed(made.files, tuple(syntax.faults(made.files, changed, holds)))
+    return ParsedFiles(made.files, tuple(syntax.find_problems(made.files, changed, holds)))

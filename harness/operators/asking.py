@@ -14,7 +14,7 @@ from harness.base.errors import ConfigError
 from harness.core.agent import Ask
 from harness.core.model import Model, Prompt, Turn
 from harness.core.tree import Node
-from harness.core.writing import Style
+from harness.core.writing import PromptStyle
 from harness.operators import literature
 from harness.operators.limits import LIMITS, Part, smaller
 from harness.operators.memory import attempts, memory, outcome
@@ -44,7 +44,7 @@ class Parent:
 class Operators:
     """Builds the prompts of one style. Raises ConfigError if the style's folders are not valid."""
 
-    def __init__(self, style: Style) -> None:
+    def __init__(self, style: PromptStyle) -> None:
         self.style = style
         self._templates = Templates(style.prompts)
         self._notes = literature.load(style.literature)

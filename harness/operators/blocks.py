@@ -7,12 +7,12 @@ from typing import Literal
 
 MAX_BLOCKS = 256
 
-Reading = Literal["strict", "nested", "flat", "widest"]
+FenceRule = Literal["strict", "nested", "flat", "widest"]
 """What a fence inside a block means. strict: as in CommonMark. nested: a fence with a word begins a
 block inside the block. flat: such a fence begins the next block, because the model forgot to close
 the last one. widest: the first block ends at the last closing fence of the text."""
 
-READINGS: tuple[Reading, ...] = ("strict", "nested", "flat", "widest")
+FENCE_RULES: tuple[FenceRule, ...] = ("strict", "nested", "flat", "widest")
 
 _OPEN = re.compile(r"^(?P<indent>[ \t]*)(?P<ticks>`{3,}|~{3,})[ \t]*(?P<info>[^`]*)$")
 _PATH = re.compile(r"^[\w./\\~-]*[\w~-]\.[A-Za-z]\w{0,7}$|^[\w.~-]*[/\\][\w./\\~-]+$")
@@ -29,7 +29,7 @@ class Block:
     closed: bool
 
 
-def find_blocks(text: str, wanted: Sequence[str], reading: Reading) -> Iterator[Block]:
+def find_blocks(text: str, wanted: Sequence[str], reading: FenceRule) -> Iterator[Block]:
     """Yield the fenced blocks of a text, in order, at most ``MAX_BLOCKS``."""
     lines = text.split("\n")
     at = found = 0
@@ -82,7 +82,9 @@ def is_name(line: str) -> bool:
     return len(line) <= 200 and _ALONE.match(line) is not None and " " not in line.strip()
 
 
-def _end(lines: list[str], start: int, opened: re.Match[str], reading: Reading) -> tuple[int, bool]:
+def _end(
+    lines: list[str], start: int, opened: re.Match[str], reading: FenceRule
+) -> tuple[int, bool]:
     """Return the line number where a block ends, and whether that line is its closing fence."""
     depth = 0
     if reading == "widest":

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.operators.blocks import named_in
-from harness.operators.parsing import Parsed
+from harness.operators.parsing import ParsedFiles
 from harness.operators.text import one_line
 
 MAX_EDITS = 200
@@ -69,7 +69,7 @@ def find_edits(text: str, wanted: Sequence[str]) -> tuple[list[Edit], list[str]]
     return edits, problems
 
 
-def apply_edits(files: Mapping[str, str], edits: Sequence[Edit], *, max_bytes: int) -> Parsed:
+def apply_edits(files: Mapping[str, str], edits: Sequence[Edit], *, max_bytes: int) -> ParsedFiles:
     """Return the files with all edits made, or the reason for each edit that cannot be made."""
     problems: list[str] = []
     spans: dict[str, list[tuple[int, int, tuple[str, ...]]]] = {name: [] for name in files}
@@ -91,17 +91,19 @@ def apply_edits(files: Mapping[str, str], edits: Sequence[Edit], *, max_bytes: i
             continue
         spans[name].append((begin, end, edit.replace))
     if problems:
-        return Parsed({}, tuple(problems))
+        return ParsedFiles({}, tuple(problems))
     for name, changes in spans.items():
         for begin, end, new in sorted(changes, reverse=True):
             lines[name][begin:end] = new
     made = {name: "\n".join(of) for name, of in lines.items()}
     size = sum(len(text.encode()) for text in made.values())
     if size > max_bytes:
-        return Parsed({}, (f"The files would have {size:,} bytes; they may have {max_bytes:,}.",))
+        return ParsedFiles(
+            {}, (f"The files would have {size:,} bytes; they may have {max_bytes:,}.",)
+        )
     if made == dict(files):
-        return Parsed({}, ("The edits change nothing.",))
-    return Parsed(made)
+        return ParsedFiles({}, ("The edits change nothing.",))
+    return ParsedFiles(made)
 
 
 def _find(lines: list[str], start: int, mark: str, width: int) -> int | None:

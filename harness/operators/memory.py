@@ -96,7 +96,7 @@ def _list(ranked: list[Node], analyses: Mapping[int, str], limit: int, gone: str
 
 def _entry(node: Node, analyses: Mapping[int, str]) -> str:
     come = f" of {', '.join(map(str, node.parents))}" if node.parents else ""
-    told = one_line(node.note, 400) or "(no note)"
+    note = one_line(node.note, 400) or "(no note)"
     learned = one_line(analyses.get(node.number) or node.analysis or "", ANALYSIS)
-    entry = f"- node {node.number}, {node.operator}{come}: {outcome(node).rstrip('.')}. {told}"
+    entry = f"- node {node.number}, {node.operator}{come}: {outcome(node).rstrip('.')}. {note}"
     return entry + (f" Learned: {learned}" if learned else "")

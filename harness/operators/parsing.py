@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from harness.base.text import printable
 from harness.operators import syntax
-from harness.operators.blocks import READINGS, Block, find_blocks, is_name, outside
+from harness.operators.blocks import FENCE_RULES, Block, find_blocks, is_name, outside
 from harness.operators.text import fence, one_line
 
 MAX_ANSWER = 2 << 20
@@ -28,7 +28,7 @@ _FINAL = "<|channel|>final<|message|>"
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
+class ParsedFiles:
     """The files of an answer. They can be used as they are if there are no ``problems``."""
 
     files: dict[str, str] = field(default_factory=dict)
@@ -83,16 +83,16 @@ def parse_files(
     named_only: bool = False,
     kept: Mapping[str, str] | None = None,
     holds: Sequence[str] = (),
-) -> Parsed:
+) -> ParsedFiles:
     """Return the files of an answer.
 
     ``cut``: the answer ended at a limit of length. ``named_only``: a block without a name is not
     used, even if only one file is wanted. ``kept``: files that stay if the answer does not give
     them. ``holds``: names that tell a submission from other code (``Definition.holds``).
     """
-    best: Parsed | None = None
+    best: ParsedFiles | None = None
     tried: list[list[Block]] = []
-    for reading in READINGS:
+    for reading in FENCE_RULES:
         blocks = list(find_blocks(text, wanted, reading))
         if blocks in tried:
             continue
@@ -106,7 +106,7 @@ def parse_files(
             return parsed
         if best is None or len(parsed.files) > len(best.files):
             best = parsed
-    return best or Parsed()
+    return best or ParsedFiles()
 
 
 def _bare(text: str, *, cut: bool) -> list[Block]:
@@ -161,7 +161,7 @@ def _holding(
     """Return the blocks that hold a name of ``holds``, and broken blocks that mention one."""
     if not holds or len(blocks) < 2:
         return [], []
-    looks = syntax.look_at({str(i): b.text[:max_bytes] for i, b in enumerate(blocks)})
+    looks = syntax.check_sources({str(i): b.text[:max_bytes] for i, b in enumerate(blocks)})
     both = list(zip(blocks, looks.values(), strict=True))
     holding = [b for b, look in both if look.holds & set(holds)]
     words = [word.removesuffix("()") for word in holds]
@@ -178,11 +178,11 @@ def _check(
     max_bytes: int,
     *,
     cut: bool,
-) -> Parsed:
+) -> ParsedFiles:
     """Return the files that the blocks give, and what is wrong with them."""
     problems: list[str] = []
     if not given and kept:
-        return Parsed({}, ("It holds no file.", *_named(strangers)))
+        return ParsedFiles({}, ("It holds no file.", *_named(strangers)))
     files: dict[str, str] = {}
     room = max_bytes - sum(len(kept[n].encode()) for n in wanted if n in kept and n not in given)
     for name in wanted:
@@ -203,10 +203,10 @@ def _check(
         else:
             room -= size
             files[name] = block.text
-    problems += syntax.faults(files, list(given), () if problems else holds)
+    problems += syntax.find_problems(files, list(given), () if problems else holds)
     if problems:
         problems += _named(strangers)
-    return Parsed(files, tuple(problems))
+    return ParsedFiles(files, tuple(problems))
 
 
 def _named(strangers: Sequence[str]) -> list[str]:

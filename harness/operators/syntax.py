@@ -45,7 +45,7 @@ for line in sys.stdin:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class SourceReport:
     """Why a Python source does not compile ("" if it does), and which names it holds.
 
     It holds the names that it defines at its top level by class, def or assignment (an import
@@ -63,7 +63,7 @@ class _Compiler:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def look_at(self, sources: Mapping[str, str]) -> dict[str, Look]:
+    def check_sources(self, sources: Mapping[str, str]) -> dict[str, SourceReport]:
         """Return a Look for each source. Raises OSError, ValueError if it died or took too long."""
         with self._lock:
             process = self._process
@@ -81,7 +81,10 @@ class _Compiler:
                 _end(process)
                 self._process = None
                 raise
-            return {name: Look(error, frozenset(holds)) for name, (error, holds) in found.items()}
+            return {
+                name: SourceReport(error, frozenset(holds))
+                for name, (error, holds) in found.items()
+            }
 
     def close(self) -> None:
         """End the process; the next request starts another."""
@@ -95,24 +98,28 @@ _compiler = _Compiler()
 atexit.register(_compiler.close)
 
 
-def look_at(sources: Mapping[str, str]) -> dict[str, Look]:
+def check_sources(sources: Mapping[str, str]) -> dict[str, SourceReport]:
     """Return a Look for each Python source, by the same keys."""
     if not sources:
         return {}
     try:
-        return _compiler.look_at(sources)
+        return _compiler.check_sources(sources)
     except (OSError, ValueError):
-        return dict.fromkeys(sources, Look("it cannot be compiled: Python's parser gave up"))
+        return dict.fromkeys(
+            sources, SourceReport("it cannot be compiled: Python's parser gave up")
+        )
 
 
-def faults(files: Mapping[str, str], written: Collection[str], holds: Sequence[str]) -> list[str]:
+def find_problems(
+    files: Mapping[str, str], written: Collection[str], holds: Sequence[str]
+) -> list[str]:
     """Return sentences on what is wrong with files: those just ``written``, and all together.
 
     ``holds``: the files must hold at least one of these names (``Definition.holds``).
     """
-    found = look_at({name: text for name, text in files.items() if name.endswith(".py")})
+    found = check_sources({name: text for name, text in files.items() if name.endswith(".py")})
     wrong = {name: look.error for name, look in found.items() if look.error}
-    told = [f"{n} does not compile: {one_line(wrong[n], 200)}." for n in written if n in wrong]
+    problems = [f"{n} does not compile: {one_line(wrong[n], 200)}." for n in written if n in wrong]
     if (
         holds
         and found
@@ -121,8 +128,8 @@ def faults(files: Mapping[str, str], written: Collection[str], holds: Sequence[s
     ):
         verb = "calls" if holds[0].endswith("()") else "defines"
         names = " or ".join(f"`{name}`" for name in holds)
-        told.append(f"{', '.join(found)} {verb} no {names}, and the task asks for it.")
-    return told
+        problems.append(f"{', '.join(found)} {verb} no {names}, and the task asks for it.")
+    return problems
 
 
 def _exchange(process: subprocess.Popen[bytes], line: str) -> bytes:

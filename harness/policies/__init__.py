@@ -6,8 +6,8 @@ It only decides: ``harness.search.loop`` asks the agent and has the submission s
 from inspect import isabstract
 
 from harness.base.errors import ConfigError
-from harness.base.registry import Registry, misnamed
-from harness.policies.base import Parameters
+from harness.base.registry import Registry, name_fault
+from harness.policies.base import BasePolicy
 from harness.policies.evolve import Evolve
 from harness.policies.greedy import Greedy
 from harness.policies.mcts import Mcts
@@ -15,12 +15,12 @@ from harness.policies.one_shot import OneShot
 
 
 def _fault(name: str, policy: object) -> str:
-    if not (isinstance(policy, type) and issubclass(policy, Parameters)):
-        return "wanted: a class that inherits from harness.policies.base.Parameters"
-    return "it has no method choose" if isabstract(policy) else misnamed(name, policy)
+    if not (isinstance(policy, type) and issubclass(policy, BasePolicy)):
+        return "wanted: a class that inherits from harness.policies.base.BasePolicy"
+    return "it has no method choose" if isabstract(policy) else name_fault(name, policy)
 
 
-POLICIES: Registry[type[Parameters]] = Registry(
+POLICIES: Registry[type[BasePolicy]] = Registry(
     "policy",
     "harness.policies",
     {p.name: p for p in (OneShot, Greedy, Mcts, Evolve)},
@@ -30,7 +30,7 @@ POLICIES: Registry[type[Parameters]] = Registry(
 __all__ = ["POLICIES", "make_policy"]
 
 
-def make_policy(name: str, settings: list[str]) -> Parameters:
+def make_policy(name: str, settings: list[str]) -> BasePolicy:
     """Return the policy of that name; ``settings`` are ``policy.parameter=value`` strings.
 
     Raises ConfigError for an unknown name (naming the nearest one) and for a bad setting.

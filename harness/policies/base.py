@@ -22,7 +22,7 @@ def parameter(default: T, about: str, *, low: float = -math.inf, high: float = m
 
 
 @dataclass(frozen=True)
-class Parameters(ABC):
+class BasePolicy(ABC):
     """Base class of policies. Its fields are parameters, set by ``--set`` and checked for range.
 
     A parameter is an integer, a float, or a ``Literal`` of strings.
@@ -78,7 +78,7 @@ class Parameters(ABC):
         ]
 
 
-def _kinds(cls: type[Parameters]) -> dict[str, Any]:
+def _kinds(cls: type[BasePolicy]) -> dict[str, Any]:
     hints = type_hints(cls)
     return {f.name: hints[f.name] for f in fields(cls)}
 

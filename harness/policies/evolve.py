@@ -10,11 +10,11 @@ from typing import ClassVar, Literal
 
 from harness.core.policy import Decision
 from harness.core.tree import Node, Tree
-from harness.policies.base import Parameters, parameter
+from harness.policies.base import BasePolicy, parameter
 
 
 @dataclass(frozen=True)
-class Evolve(Parameters):
+class Evolve(BasePolicy):
     """Draws one node to improve, or two to cross, from the population of valid nodes."""
 
     name: ClassVar[str] = "evolve"

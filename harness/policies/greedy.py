@@ -9,11 +9,11 @@ from typing import ClassVar
 
 from harness.core.policy import Decision
 from harness.core.tree import Tree
-from harness.policies.base import Parameters, parameter
+from harness.policies.base import BasePolicy, parameter
 
 
 @dataclass(frozen=True)
-class Greedy(Parameters):
+class Greedy(BasePolicy):
     """Drafts, then debugs a broken leaf or improves the best node."""
 
     name: ClassVar[str] = "greedy"

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from harness.core.policy import Decision
 from harness.core.tree import Node, Tree
-from harness.policies.base import Parameters, parameter
+from harness.policies.base import BasePolicy, parameter
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class _Idea:
 
 
 @dataclass(frozen=True)
-class Mcts(Parameters):
+class Mcts(BasePolicy):
     """Goes down the tree by UCT to an idea that has no children, and improves that idea."""
 
     name: ClassVar[str] = "mcts"

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from harness.core.policy import Decision
 from harness.core.tree import Tree
-from harness.policies.base import Parameters
+from harness.policies.base import BasePolicy
 
 
 @dataclass(frozen=True)
-class OneShot(Parameters):
+class OneShot(BasePolicy):
     """Drafts once and stops."""
 
     name: ClassVar[str] = "one_shot"

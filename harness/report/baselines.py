@@ -12,17 +12,17 @@ from harness.base.errors import ConfigError
 from harness.base.files import read_json
 from harness.base.text import one_line
 from harness.base.validation import sensible
-from harness.store.index import Entry
+from harness.store.index import IndexEntry
 from harness.store.rundir import Run
 from tasks.spec import find_task
 
 MOST, LONGEST = 32, 60
 """The most baselines of a task, and the most characters of a name, that are shown."""
 
-Split = Literal["search", "test"]
+ScoredSplit = Literal["search", "test"]
 
 
-def baselines(run: Run, split: Split = "test") -> dict[str, float]:
+def baselines(run: Run, split: ScoredSplit = "test") -> dict[str, float]:
     """Return a run's baselines on a split by name; empty if the data are gone.
 
     Values that a table cannot hold are left out: anybody could have edited the file.
@@ -32,18 +32,18 @@ def baselines(run: Run, split: Split = "test") -> dict[str, float]:
     except ConfigError:
         return {}
     values = islice(found.items(), 2 * MOST) if isinstance(found, dict) else ()
-    told = {_told(key): value for key, value in values if sensible(value)}
-    return {name: value for (name, of), value in told.items() if of == split}
+    by_split = {_name_and_split(key): value for key, value in values if sensible(value)}
+    return {name: value for (name, of), value in by_split.items() if of == split}
 
 
-def _told(key: str) -> tuple[str, Split]:
+def _name_and_split(key: str) -> tuple[str, ScoredSplit]:
     """Return the baseline's name and the split it was measured on: search if the key names none."""
     if key.endswith("_test"):
         return key.removesuffix("_test"), "test"
     return key.removesuffix("_search"), "search"
 
 
-def named(task: str, values: Mapping[str, float]) -> dict[str, float]:
+def by_display_name(task: str, values: Mapping[str, float]) -> dict[str, float]:
     """Return baselines by the names that their task displays; by bare names without the task."""
     try:
         words = find_task(task).definition.baselines
@@ -55,13 +55,13 @@ def named(task: str, values: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def known(entry: Entry, split: Split = "test") -> dict[str, float]:
+def baselines_of_entry(entry: IndexEntry, split: ScoredSplit = "test") -> dict[str, float]:
     """Return the baselines of a run's task on a split, by the names that the task displays."""
     found = baselines(Run(Path(entry.path)), split)
-    return named(entry.asked.task, found) if entry.asked and found else {}
+    return by_display_name(entry.asked.task, found) if entry.asked and found else {}
 
 
 def baselines_of(result: dict[str, Any]) -> str:
     """Return the baselines of a result's run as text; empty if unknown."""
-    found = named(result["task"], baselines(Run(Path(result["run"]))))
+    found = by_display_name(result["task"], baselines(Run(Path(result["run"]))))
     return ", ".join(f"{name} {value:.4f}" for name, value in found.items())

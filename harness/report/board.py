@@ -13,13 +13,13 @@ from pydantic import TypeAdapter
 from harness.report.samples import By
 from harness.report.stats.elo import Player
 from harness.report.stats.intervals import Interval
-from harness.report.stats.nines import Scale
-from harness.store.index import State
+from harness.report.stats.normalized import ScoreScale
+from harness.store.index import EntryState
 from tasks.definition import Reference
 from tasks.metrics import Direction
 
-Metric = Literal["score", "normalized", "vsr", "elo", "cost"]
-TESTED: frozenset[Metric] = frozenset({"score", "normalized", "elo"})
+BoardMetric = Literal["score", "normalized", "vsr", "elo", "cost"]
+TESTED: frozenset[BoardMetric] = frozenset({"score", "normalized", "elo"})
 """The metrics for which each row is tested against the first row."""
 
 
@@ -53,7 +53,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class BoardCell:
     """A row's runs of one task."""
 
     planned: int
@@ -86,7 +86,7 @@ class Against:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BoardRow:
     """A contender. ``agent`` or ``policy`` is empty if its runs are pooled over all of these."""
 
     agent: str
@@ -97,7 +97,7 @@ class Row:
     graded: int
     valid: int
     vsr: Share
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, BoardCell]
     """By task; a task without a graded run has no cell."""
     worth: float | None
     """With one task, the mean score, negated if less is better. With several, the mean normalised
@@ -126,7 +126,7 @@ class Column:
     """On the test split, by their bare names; empty if the data are gone."""
     references: tuple[Reference, ...]
     """Published values for the table's profile; empty if the task is not installed here."""
-    marks: Scale | None
+    marks: ScoreScale | None
     """None if the task has no marks to normalise by."""
 
 
@@ -140,7 +140,7 @@ class Table:
     ranked: bool
     """False for a trial profile: its scores mean nothing elsewhere and are not a ranking."""
     tasks: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[BoardRow, ...]
     human: Player | None
     """The published human results as a player; None if no task has one."""
 
@@ -150,7 +150,7 @@ class NotGraded:
     """A run without a result. ``run`` is its path."""
 
     run: str
-    state: State
+    state: EntryState
     message: str
 
 
@@ -167,7 +167,7 @@ class Board:
     """All tables, the one with the most runs first, and the runs that are in no table."""
 
     format: Literal[2] = 2
-    metric: Metric
+    metric: BoardMetric
     by: By
     tables: tuple[Table, ...]
     not_graded: tuple[NotGraded, ...]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from harness.report.board import Board, Cell, Column, Row, Table
+from harness.report.board import Board, BoardCell, BoardRow, Column, Table
 from harness.report.grid import as_csv, check_columns
 
 CSV = (
@@ -27,7 +27,7 @@ def csv_of(board: Board, columns: Sequence[str] = ()) -> str:
     return as_csv([CSV[i] for i in kept], [[line[i] for i in kept] for line in lines])
 
 
-def _line(place: int, table: Table, task: Column, row: Row, cell: Cell) -> list[object]:
+def _line(place: int, table: Table, task: Column, row: BoardRow, cell: BoardCell) -> list[object]:
     interval, cost = cell.interval, cell.cost
     points = "; ".join(
         f"{seed}:{'invalid' if s is None else s}"

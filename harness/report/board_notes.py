@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from harness.report.board import TESTED, Metric, Table
+from harness.report.board import TESTED, BoardMetric, Table
 from harness.report.stats.intervals import FEW, FEWEST
 from tasks.metrics import METRICS
 
 
-def notes_of(table: Table, metric: Metric) -> Iterator[str]:
+def notes_of(table: Table, metric: BoardMetric) -> Iterator[str]:
     """Yield the notes under one table."""
     if table.reason:
         yield f"Apart from the first table: {table.reason}."
@@ -38,7 +38,7 @@ def notes_of(table: Table, metric: Metric) -> Iterator[str]:
     yield from _constants(table, metric)
 
 
-def _order(table: Table, metric: Metric) -> str:
+def _order(table: Table, metric: BoardMetric) -> str:
     match metric:
         case "normalized":
             return "the mean normalised score, invalid runs counted as 0"
@@ -57,7 +57,7 @@ def _order(table: Table, metric: Metric) -> str:
     return "Elo, for a task here has no constants to normalise by"
 
 
-def _marks(table: Table, metric: Metric) -> Iterator[str]:
+def _marks(table: Table, metric: BoardMetric) -> Iterator[str]:
     if len(table.rows) < 2 or metric not in TESTED:
         return
     if any(row.against_leader for row in table.rows):
@@ -69,7 +69,7 @@ def _marks(table: Table, metric: Metric) -> Iterator[str]:
         yield "No row is tested against the first: they share no scale or no seed."
 
 
-def _constants(table: Table, metric: Metric) -> Iterator[str]:
+def _constants(table: Table, metric: BoardMetric) -> Iterator[str]:
     for task in table.tasks:
         marks = task.marks
         if metric in ("score", "normalized"):

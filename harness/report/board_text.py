@@ -16,12 +16,12 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.base.text import clean
-from harness.report.baselines import named
-from harness.report.board import Board, Cell, Column, Cost, Metric, Row, Table
+from harness.report.baselines import by_display_name
+from harness.report.board import Board, BoardCell, BoardMetric, BoardRow, Column, Cost, Table
 from harness.report.board_csv import csv_of
 from harness.report.board_notes import notes_of
-from harness.report.drawing.filling import filled
-from harness.report.grid import Format, Grid, Line, check_columns, key, marked, written
+from harness.report.drawing.filling import render_template
+from harness.report.grid import Format, Grid, GridRow, check_columns, key, render, with_best_marked
 from harness.report.leaderboard import HUMAN
 from harness.report.samples import By
 from harness.report.stats.elo import Player
@@ -39,7 +39,7 @@ Layout = Literal["wide", "stacked", "few", "many"]
 """How scores are laid out. wide: one task, in several columns. stacked: one task, in one column.
 few: a column a task, cells of several lines. many: a column a task, cells of one line."""
 
-TOTALS: dict[Metric, tuple[str, ...]] = {
+TOTALS: dict[BoardMetric, tuple[str, ...]] = {
     "score": ("tokens", "dollars", "GPU-h"),
     "normalized": ("mean",),
     "vsr": ("VSR",),
@@ -54,7 +54,7 @@ OF_SCORES: dict[Layout, tuple[str, ...]] = {
     "many": ("VSR", "normalised", "Elo"),
 }
 
-WHAT: dict[Metric, str] = {
+WHAT: dict[BoardMetric, str] = {
     "score": "score",
     "normalized": "normalised score",
     "vsr": "valid submission rate",
@@ -90,13 +90,13 @@ def show(board: Board, form: Format, columns: Sequence[str] = ()) -> None:
     if by == "task":
         grids = [grid.transposed(FIXED) for grid in grids]
     if form == "latex":
-        grids = [grid.slim(0) for grid in grids]
-    sys.stdout.write(html(grids, words) if form == "html" else written(grids, words, form))
+        grids = [grid.without_empty_columns(0) for grid in grids]
+    sys.stdout.write(html(grids, words) if form == "html" else render(grids, words, form))
 
 
 def html(grids: Sequence[Grid], words: Sequence[str]) -> str:
     """Return a page that opens offline, with the report's style and Content-Security-Policy."""
-    return filled(
+    return render_template(
         {"title": "Leaderboard", "grids": grids, "words": words}, "board.html.j2", scripted=False
     )
 
@@ -109,7 +109,7 @@ def _fitting(grid: Grid, table: Table, board: Board, width: int, chosen: bool) -
         return grid.split(0, width)
     narrow = _grid(table, board.metric, board.by, narrow=True)
     if board.metric == "score":
-        grid, narrow = grid.slim(FIXED), narrow.slim(FIXED)
+        grid, narrow = grid.without_empty_columns(FIXED), narrow.without_empty_columns(FIXED)
     return [grid] if grid.width <= width else narrow.split(FIXED, width)
 
 
@@ -154,7 +154,7 @@ def _words(board: Board) -> Iterator[str]:
 
 
 def _grid(
-    table: Table, metric: Metric, by: By, *, narrow: bool = False, flat: bool = False
+    table: Table, metric: BoardMetric, by: By, *, narrow: bool = False, flat: bool = False
 ) -> Grid:
     """Return a table as a grid. ``flat``: no layout "few", even with few tasks."""
     tasks = table.tasks
@@ -168,7 +168,7 @@ def _grid(
     who = {"model": ("agent", ""), "policy": ("policy", "")}.get(by, ("agent", "policy"))
     header = ("", *who, "valid", *totals, *names)
     lines = [
-        Line(
+        GridRow(
             (
                 _mark(i, row),
                 _who(row),
@@ -180,14 +180,14 @@ def _grid(
         )
         for i, row in enumerate(table.rows)
     ]
-    lines = marked(lines, _signs(header, tasks, metric))
+    lines = with_best_marked(lines, _signs(header, tasks, metric))
     if metric == "score":
         after = [""] * 3 if wide else []
         for name, values in _known(tasks):
-            lines.append(Line(("", name, "", "", *[""] * len(totals), *values, *after), "dim"))
+            lines.append(GridRow(("", name, "", "", *[""] * len(totals), *values, *after), "dim"))
     if metric == "elo" and table.human:
         elo = _elo(table.human)
-        lines.append(Line(("", HUMAN, "", "", *elo, *[""] * len(tasks)), "dim"))
+        lines.append(GridRow(("", HUMAN, "", "", *elo, *[""] * len(tasks)), "dim"))
     about = tasks[0].task if alone else f"{len(tasks)} tasks"
     what = tasks[0].metric if alone and metric == "score" else WHAT[metric]
     title = f"{about} · profile {table.conditions.get('profile', '')} · {what}, test split"
@@ -197,7 +197,7 @@ def _grid(
     return Grid(title, header, numbers, tuple(lines), notes)
 
 
-def _signs(header: Sequence[str], tasks: Sequence[Column], metric: Metric) -> dict[int, float]:
+def _signs(header: Sequence[str], tasks: Sequence[Column], metric: BoardMetric) -> dict[int, float]:
     """Return the columns that can have a best number: 1 if more is better, -1 if less is."""
     signs = {name: 1.0 for name in ("normalised", "Elo", "VSR", "mean")}
     for task in tasks if metric != "cost" else ():
@@ -211,7 +211,7 @@ def _heading(task: str) -> str:
     return task.replace("-configurable", "\nconfigurable")
 
 
-def _who(row: Row) -> str:
+def _who(row: BoardRow) -> str:
     who = row.agent or row.policy
     who += f" ({row.setup})" if row.setup else ""
     return _wrapped(who)
@@ -221,20 +221,22 @@ def _wrapped(name: str) -> str:
     return textwrap.fill(name, NAME_WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _valid(row: Row, *, with_rate: bool) -> str:
+def _valid(row: BoardRow, *, with_rate: bool) -> str:
     share = row.vsr.share
     rate = f"\nVSR {share:.2f}" if with_rate and share is not None else ""
     return f"{row.valid} of {row.planned}{rate}"
 
 
-def _mark(place: int, row: Row) -> str:
+def _mark(place: int, row: BoardRow) -> str:
     if row.value is None:
         return ""
     against = row.against_leader
     return "1" if place == 0 else "≈1" if against and against.same else ""
 
 
-def _cells(row: Row, tasks: Sequence[Column], metric: Metric, layout: Layout) -> list[str]:
+def _cells(
+    row: BoardRow, tasks: Sequence[Column], metric: BoardMetric, layout: Layout
+) -> list[str]:
     cells = [row.cells.get(task.task) for task in tasks]
     match metric, layout:
         case "score", "wide":
@@ -261,17 +263,17 @@ def _lines(parts: Sequence[str]) -> str:
     return "\n".join(filter(None, parts))
 
 
-def _lone(cell: Cell) -> list[str]:
+def _lone(cell: BoardCell) -> list[str]:
     return [number(cell.median), number(cell.best), _interval(cell), points(cell)]
 
 
-def _stacked(cell: Cell) -> list[str]:
+def _stacked(cell: BoardCell) -> list[str]:
     best = f"best {number(cell.best)}" if cell.valid > 1 else ""
     seeds = textwrap.fill(points(cell), POINTS_WIDTH)
     return [number(cell.median), best, _interval(cell).replace(" [", "\n["), seeds]
 
 
-def _interval(cell: Cell) -> str:
+def _interval(cell: BoardCell) -> str:
     found = cell.interval
     if not found:
         return ""
@@ -279,7 +281,7 @@ def _interval(cell: Cell) -> str:
     return f"{around}[{found.low:.4f}, {found.high:.4f}]"
 
 
-def _half(cell: Cell) -> str:
+def _half(cell: BoardCell) -> str:
     """Return half the width of the interval, or the points if there is no interval.
 
     If an end of the scale cuts the interval, return both ends: half of what is left would claim
@@ -294,7 +296,7 @@ def _half(cell: Cell) -> str:
     return f"±{(high - low) / 2:.3f}"
 
 
-def points(cell: Cell) -> str:
+def points(cell: BoardCell) -> str:
     """Return the scores by seed, a dash for an invalid run; empty for 1 run, or ``FEW`` or more."""
     found = [s for runs in cell.scores.values() for s in runs]
     if not 1 < len(found) < FEW:
@@ -302,13 +304,13 @@ def points(cell: Cell) -> str:
     return " ".join("–" if s is None else f"{s:.3f}" for s in found)
 
 
-def _ratings(row: Row) -> list[str]:
+def _ratings(row: BoardRow) -> list[str]:
     elo = " ".join(filter(None, _elo(row.elo))) if row.elo else ""
     return ["" if row.normalized is None else f"normalised {row.normalized:.3f}",
             elo and f"Elo {elo}"]  # fmt: skip
 
 
-def _totals(row: Row, metric: Metric, layout: Layout) -> list[str]:
+def _totals(row: BoardRow, metric: BoardMetric, layout: Layout) -> list[str]:
     match metric, layout:
         case "score", "stacked":
             return _cost(row.cost)
@@ -374,7 +376,7 @@ def _known(tasks: Sequence[Column]) -> Iterator[tuple[str, list[str]]]:
     """Yield the name and the values by task of each baseline and each published result."""
     names: dict[str, dict[str, str]] = {}
     for task in tasks:
-        for name, value in named(task.task, task.baselines).items():
+        for name, value in by_display_name(task.task, task.baselines).items():
             names.setdefault(name, {})[task.task] = number(value)
         for reference in task.references:
             mark = " †" if reference.disputed else ""

@@ -15,9 +15,9 @@ from harness.base.errors import ConfigError
 from harness.base.validation import did_you_mean
 from harness.report.samples import Contender, Sample, samples
 from harness.report.stats.margin import further_seeds
-from harness.report.stats.nines import clip
+from harness.report.stats.normalized import clip
 from harness.report.stats.paired import Difference, holm, paired, unpaired
-from harness.store.index import Entry, entries
+from harness.store.index import IndexEntry, entries
 from tasks.metrics import METRICS
 
 LEVEL = 0.05
@@ -77,7 +77,7 @@ class Comparison:
     not_compared: tuple[Pairing, ...]
 
 
-def chosen(text: str, places: Sequence[Path], cache: Path | None) -> list[Entry]:
+def chosen(text: str, places: Sequence[Path], cache: Path | None) -> list[IndexEntry]:
     """Return the runs at a path, or those of an agent, a policy or AGENT/POLICY in ``places``.
 
     Replays are left out. Raises ConfigError, naming the nearest known name.
@@ -85,7 +85,7 @@ def chosen(text: str, places: Sequence[Path], cache: Path | None) -> list[Entry]
     if Path(text).exists():
         return [e for e in entries([Path(text)], cache=cache) if e.asked and not e.is_replay]
     found = [e for e in entries(places, cache=cache) if e.asked and not e.is_replay]
-    names: dict[str, list[Entry]] = defaultdict(list)
+    names: dict[str, list[IndexEntry]] = defaultdict(list)
     for entry in found:
         if entry.asked is not None:
             agent, policy = entry.asked.agent, entry.asked.policy
@@ -100,7 +100,7 @@ def chosen(text: str, places: Sequence[Path], cache: Path | None) -> list[Entry]
     return names[text]
 
 
-def pooled(runs: Iterable[Entry], name: str) -> list[Sample]:
+def pooled(runs: Iterable[IndexEntry], name: str) -> list[Sample]:
     """Return the samples of one side, its runs pooled over agents and policies."""
     found = list(runs)
     return samples(found, {entry.path: Contender(name, "") for entry in found})
@@ -164,7 +164,7 @@ def difference(a: Sample, b: Sample) -> Difference | None:
     """
     both = by_seed(a, b)
     if both:
-        return paired(list(both.values()), grain=max(a.grain, b.grain))
+        return paired(list(both.values()), score_step=max(a.score_step, b.score_step))
     found = unpaired(list(a.values.values()), list(b.values.values()))
     if found is None or a.sign > 0:
         return found
@@ -193,7 +193,10 @@ def bounded(test: Difference, metric: str) -> tuple[float | None, float | None]:
 
 
 def compare(
-    a: Iterable[Entry], b: Iterable[Entry], names: tuple[str, str], across: Collection[str]
+    a: Iterable[IndexEntry],
+    b: Iterable[IndexEntry],
+    names: tuple[str, str],
+    across: Collection[str],
 ) -> Comparison:
     """Pair the runs of both sides, and test the difference on each task."""
     pairings = pair(pooled(a, names[0]), pooled(b, names[1]), across)

@@ -11,7 +11,7 @@ from harness.report.stats.paired import Difference
 MOST_POINTS = 10
 
 
-def told(found: Comparison) -> str:
+def text_of(found: Comparison) -> str:
     """Return a comparison as text."""
     return clean("\n".join(_lines(found)), 1 << 20)
 

@@ -69,10 +69,10 @@ def _made(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from check()
     except (HarnessError, OSError) as error:
-        told = explain(error) if isinstance(error, OSError) else error
+        explained = explain(error) if isinstance(error, OSError) else error
         what = check.__name__.strip("_").replace("_", " ")
-        detail = " ".join(filter(None, (told.message, told.cause)))
-        yield Finding(what, False, detail, told.remedy, blocks=True)
+        detail = " ".join(filter(None, (explained.message, explained.cause)))
+        yield Finding(what, False, detail, explained.remedy, blocks=True)
 
 
 def _python() -> Iterator[Finding]:
@@ -166,7 +166,7 @@ def _disk() -> Iterator[Finding]:
     remedy = f"{PAGE}, or set HARNESS_DATA to another folder"
     yield Finding("data", free > ENOUGH_DISK_GB and writable, detail, remedy)
     if shared.group_rights(existing):
-        group, closed = shared.group_of(existing), shared.closed(existing)
+        group, closed = shared.group_of(existing), shared.unreadable_by_group(existing)
         detail = f"with group {group}, mode {existing.stat().st_mode & 0o7777:o}"
         if closed:
             detail += f"; it cannot read {len(closed)} things there, {closed[0].name} first"

@@ -13,21 +13,22 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from harness.base.errors import ConfigError
 from harness.base.files import read_json
+from harness.base.strict import Strict
 from harness.base.validation import problems
 from harness.report.comparison import Pairing, difference, pair
 from harness.report.samples import Contender, Sample, contenders, samples
-from harness.report.stats.margin import Call, Verdict, call_of
+from harness.report.stats.margin import GateDecision, GateVerdict, decide
 from harness.report.stats.paired import Difference
-from harness.store.index import Entry, read
+from harness.store.index import IndexEntry, read
 from tasks.metrics import Direction, MetricName
 
 FORMAT = 1
 
-TRIED = ("task", "scorer")
+MAY_CHANGE = ("task", "scorer")
 """Conditions that the change under test may alter."""
 
 
@@ -35,10 +36,10 @@ MOST_REPLAYS = 10
 """A chain of replays of replays is followed no further than this."""
 
 
-class Group(BaseModel):
+class BaselineGroup(Strict):
     """The baseline of one contender on one task: scores by seed, null for an invalid run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
     task: str
     agent: str
     policy: str
@@ -57,24 +58,23 @@ class Group(BaseModel):
         )
 
 
-class Baseline(BaseModel):
+class Baseline(Strict):
     """The contents of ``baseline.json``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
     harness: str
-    groups: tuple[Group, ...]
+    groups: tuple[BaselineGroup, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Drop:
+class AllowedDrop:
     """How much worse is allowed: a share of the baseline's mean, or an amount in the metric."""
 
     amount: float
     relative: bool
 
     @classmethod
-    def parse(cls, text: str) -> "Drop":
+    def parse(cls, text: str) -> "AllowedDrop":
         """Read ``0.5%`` or ``0.01``. Raises ConfigError."""
         number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
         try:
@@ -97,22 +97,22 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class GateResult:
     """The gate's result for one task of one contender."""
 
     who: Contender
     pairing: Pairing
     test: Difference | None
     margin: float
-    call: Call
+    call: GateDecision
     notes: tuple[str, ...]
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> GateVerdict:
         return self.call.verdict
 
 
-def make_baseline(entries: Iterable[Entry], version: str) -> tuple[Baseline, list[str]]:
+def make_baseline(entries: Iterable[IndexEntry], version: str) -> tuple[Baseline, list[str]]:
     """Return a baseline, and a line of text for each run that was left out.
 
     Raises ConfigError if no run was graded, or if one contender's runs of a task were made under
@@ -134,13 +134,13 @@ def make_baseline(entries: Iterable[Entry], version: str) -> tuple[Baseline, lis
     return Baseline(harness=version, groups=tuple(groups)), said
 
 
-def _name(group: Group) -> str:
+def _name(group: BaselineGroup) -> str:
     return f"{group.sample().contender} on {group.task}"
 
 
-def _group(sample: Sample) -> Group:
+def _group(sample: Sample) -> BaselineGroup:
     who = sample.contender
-    return Group(
+    return BaselineGroup(
         task=sample.task,
         agent=who.agent,
         policy=who.policy,
@@ -179,13 +179,13 @@ def load_baseline(file: Path) -> Baseline:
 
 def check(
     baseline: Baseline,
-    entries: Iterable[Entry],
-    drop: Drop,
+    entries: Iterable[IndexEntry],
+    drop: AllowedDrop,
     *,
     level: float = 0.05,
     across: Collection[str] = (),
     tasks: Collection[str] = (),
-) -> list[Checked]:
+) -> list[GateResult]:
     """Return the verdict on each group of the baseline, only on ``tasks`` if given.
 
     Raises ConfigError if the baseline has none of these tasks.
@@ -202,19 +202,19 @@ def check(
     for group in groups:
         before = group.sample()
         mine = [s for s in now if (s.contender, s.task) == (before.contender, before.task)]
-        pairing = _pairing(before, mine, {*TRIED, *across})
+        pairing = _pairing(before, mine, {*MAY_CHANGE, *across})
         test = _paired(pairing)
         pairings.append(pairing)
         tests.append(test)
         margins.append(drop.of(_mean_of_pairs(pairing)))
-    calls = call_of(tests, margins, level)
+    calls = decide(tests, margins, level)
     return [
-        Checked(g.sample().contender, p, t, m, c, tuple(_notes(p)))
+        GateResult(g.sample().contender, p, t, m, c, tuple(_notes(p)))
         for g, p, t, m, c in zip(groups, pairings, tests, margins, calls, strict=True)
     ]
 
 
-def _as_recorded(entry: Entry) -> Entry:
+def _as_recorded(entry: IndexEntry) -> IndexEntry:
     """Return a finished, undiverged replay as a run of the agent it repeats, others unchanged.
 
     This lets the gate test a scorer on what a model wrote earlier, without an API key.
@@ -278,7 +278,7 @@ def _notes(pairing: Pairing) -> Iterable[str]:
             yield f"{name}: {lost} of {sample.graded} runs invalid, counted as the worst score"
 
 
-def exit_code(checked: Iterable[Checked]) -> int:
+def exit_code(checked: Iterable[GateResult]) -> int:
     """Return 1 if any verdict is "regression", else 5 if any is "cannot tell", else 0."""
     verdicts = {one.verdict for one in checked}
     if "regression" in verdicts:
@@ -286,7 +286,7 @@ def exit_code(checked: Iterable[Checked]) -> int:
     return 5 if "cannot tell" in verdicts else 0
 
 
-def as_json(checked: Iterable[Checked], drop: Drop, level: float) -> dict[str, Any]:
+def as_json(checked: Iterable[GateResult], drop: AllowedDrop, level: float) -> dict[str, Any]:
     """Return the verdicts as JSON values."""
     found = list(checked)
     return {

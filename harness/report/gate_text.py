@@ -5,14 +5,14 @@ from xml.etree import ElementTree as ET
 
 from harness.base.text import clean
 from harness.report.comparison import bounded, by_seed
-from harness.report.gate import Checked, Drop, exit_code
+from harness.report.gate import AllowedDrop, GateResult, exit_code
 from harness.report.stats.intervals import FEWEST
 from harness.report.stats.paired import Difference
 
 WORDS = {0: "no regression", 1: "REGRESSION", 5: "cannot tell"}
 
 
-def told(checked: Iterable[Checked], drop: Drop, level: float) -> str:
+def text_of(checked: Iterable[GateResult], drop: AllowedDrop, level: float) -> str:
     """Return all verdicts as text."""
     found = list(checked)
     lines = [line for one in found for line in _lines(one)]
@@ -24,7 +24,7 @@ def told(checked: Iterable[Checked], drop: Drop, level: float) -> str:
     return clean("\n".join(lines), 1 << 20)
 
 
-def _lines(one: Checked) -> Iterator[str]:
+def _lines(one: GateResult) -> Iterator[str]:
     yield f"{one.verdict}: {one.pairing.task}, {one.who}"
     test, call = one.test, one.call
     if test is None:
@@ -48,7 +48,7 @@ def _lines(one: Checked) -> Iterator[str]:
     yield from (f"  {note}" for note in one.notes)
 
 
-def _spread(one: Checked, test: Difference) -> str:
+def _spread(one: GateResult, test: Difference) -> str:
     """Return the interval, cut to the largest possible difference; of 2 pairs, both differences."""
     a, b = one.pairing.a, one.pairing.b
     if a is None or b is None:
@@ -59,7 +59,7 @@ def _spread(one: Checked, test: Difference) -> str:
     return f" [{low:+.4f}, {high:+.4f}]"
 
 
-def _further(one: Checked) -> str:
+def _further(one: GateResult) -> str:
     if one.pairing.reason:
         return "more seeds will not settle it"
     if one.call.further_seeds is None:
@@ -68,7 +68,7 @@ def _further(one: Checked) -> str:
     return f"{count} further seed{'s' * (count > 1)} would settle it, if they are like these"
 
 
-def junit(checked: Iterable[Checked], drop: Drop, level: float) -> str:
+def junit(checked: Iterable[GateResult], drop: AllowedDrop, level: float) -> str:
     """Return JUnit XML: "regression" is a failure, "cannot tell" is an error."""
     found = list(checked)
     verdicts = [one.verdict for one in found]

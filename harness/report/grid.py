@@ -18,25 +18,25 @@ from harness.base.validation import did_you_mean
 PADDING = 3
 """Characters between two columns on a terminal."""
 
-Style = Literal["plain", "dim"]
+RowStyle = Literal["plain", "dim"]
 Format = Literal["table", "md", "csv", "latex", "html"]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class GridRow:
     """One row. A cell may hold several lines. ``dim``: no contender, but a value to compare with.
 
     ``best``: cells that hold the best number of their column.
     """
 
     cells: tuple[str, ...]
-    style: Style = "plain"
+    style: RowStyle = "plain"
     best: frozenset[int] = frozenset()
 
-    def only(self, columns: Sequence[int]) -> "Line":
+    def only(self, columns: Sequence[int]) -> "GridRow":
         """Return the row with only these cells, in this order."""
         best = frozenset(n for n, i in enumerate(columns) if i in self.best)
-        return Line(tuple(self.cells[i] for i in columns), self.style, best)
+        return GridRow(tuple(self.cells[i] for i in columns), self.style, best)
 
 
 KEYS = {"": "mark", "95 %": "interval", "by seed": "seeds"}
@@ -57,7 +57,7 @@ def check_columns(asked: Sequence[str], known: Sequence[str]) -> None:
             )
 
 
-def marked(lines: Sequence[Line], signs: Mapping[int, float]) -> list[Line]:
+def with_best_marked(lines: Sequence[GridRow], signs: Mapping[int, float]) -> list[GridRow]:
     """Return the lines with the best number of each of these columns marked.
 
     ``signs``: column to 1 if more is better, else -1. Numbers compare as printed, so ties are all
@@ -87,7 +87,7 @@ class Grid:
     title: str
     header: tuple[str, ...]
     numbers: frozenset[int]
-    lines: tuple[Line, ...]
+    lines: tuple[GridRow, ...]
     notes: tuple[str, ...] = ()
 
     @property
@@ -103,7 +103,7 @@ class Grid:
             for i in range(len(self.header))
         ]
 
-    def slim(self, fixed: int) -> "Grid":
+    def without_empty_columns(self, fixed: int) -> "Grid":
         """Return the grid without columns from ``fixed`` on that hold only "", "–" or "0"."""
         cells = [line.cells for line in self.lines]
         kept = [
@@ -158,7 +158,7 @@ class Grid:
         kept = [line for line in self.lines if line.style == "plain"]
         names = tuple("\n".join(filter(None, line.cells[1:fixed])) for line in kept)
         lines = tuple(
-            Line(
+            GridRow(
                 (self.header[i], *(line.cells[i] for line in kept)),
                 best=frozenset(n for n, line in enumerate(kept, start=1) if i in line.best),
             )
@@ -168,7 +168,7 @@ class Grid:
         return Grid(self.title, ("", *names), numbers, lines, self.notes)
 
 
-def written(grids: Sequence[Grid], words: Sequence[str], form: Format) -> str:
+def render(grids: Sequence[Grid], words: Sequence[str], form: Format) -> str:
     """Return the grids and closing remarks as Markdown or LaTeX."""
     match form:
         case "md":
@@ -260,7 +260,7 @@ def _latex(grid: Grid, place: int) -> str:
     )
 
 
-def _tex_cells(line: Line) -> Iterator[str]:
+def _tex_cells(line: GridRow) -> Iterator[str]:
     for i, cell in enumerate(line.cells):
         number, space, rest = _flat(cell).partition(" ")
         yield (rf"\textbf{{{_tex(number)}}}" if i in line.best else _tex(number)) + _tex(

@@ -20,23 +20,23 @@ from harness.report.board import (
     TESTED,
     Against,
     Board,
-    Cell,
+    BoardCell,
+    BoardMetric,
+    BoardRow,
     Column,
     Cost,
-    Metric,
     NotGraded,
     Replay,
-    Row,
     Share,
     Table,
 )
+from harness.report.comparable import ComparableRuns, comparable_runs
 from harness.report.samples import By, Contender, Sample, contenders, samples
-from harness.report.sheets import Sheet, sheets
 from harness.report.stats.elo import Player, ratings
 from harness.report.stats.intervals import over_seeds, wilson
-from harness.report.stats.nines import Scale, normalized, scale_of
+from harness.report.stats.normalized import ScoreScale, normalized, scale_of
 from harness.report.stats.paired import holm, paired
-from harness.store.index import Entry
+from harness.store.index import IndexEntry
 from harness.store.outcome import Spent
 from harness.store.rundir import Run
 from tasks.definition import Reference
@@ -46,7 +46,7 @@ from tasks.spec import find_task
 HUMAN = "human (published)"
 LEVEL = 0.05
 
-Worth = dict[str, dict[int, float]]
+ScoresBySeed = dict[str, dict[int, float]]
 """A value for each task and seed, more being better: see ``_worth``."""
 
 
@@ -55,18 +55,22 @@ class Entrant:
     """One contender's runs in one table, and by task the sample of its graded runs."""
 
     who: Contender
-    runs: tuple[Entry, ...]
+    runs: tuple[IndexEntry, ...]
     samples: Mapping[str, Sample]
 
 
-def build(entries: Iterable[Entry], *, metric: Metric = "score", by: By = "agent") -> Board:
+def build(
+    entries: Iterable[IndexEntry], *, metric: BoardMetric = "score", by: By = "agent"
+) -> Board:
     """Return the tables, and the runs left out of them with the reasons."""
     found = sorted(entries, key=lambda e: e.path)  # so that their order changes no digit
     ranking = [e for e in found if e.asked is not None and not e.is_replay]
     return Board(
         metric=metric,
         by=by,
-        tables=tuple(_table(sheet, metric, by) for sheet in sheets(ranking) if _has_result(sheet)),
+        tables=tuple(
+            _table(sheet, metric, by) for sheet in comparable_runs(ranking) if _has_result(sheet)
+        ),
         not_graded=tuple(
             NotGraded(e.path, e.state, e.problem) for e in ranking if e.outcome is None
         ),
@@ -75,22 +79,24 @@ def build(entries: Iterable[Entry], *, metric: Metric = "score", by: By = "agent
     )
 
 
-def _has_result(sheet: Sheet) -> bool:
+def _has_result(sheet: ComparableRuns) -> bool:
     return any(entry.outcome is not None for entry in sheet.runs)
 
 
-def _table(sheet: Sheet, metric: Metric, by: By) -> Table:
+def _table(sheet: ComparableRuns, metric: BoardMetric, by: By) -> Table:
     entrants = _entrants(sheet, contenders(sheet.runs, by))
     shown = {task for entrant in entrants for task in entrant.samples}
     tasks = {task: _column(sheet, task) for task in sheet.tasks if task in shown}
     rated = _rated(entrants, tasks)
-    found: list[tuple[Row, Worth | None]] = []
+    found: list[tuple[BoardRow, ScoresBySeed | None]] = []
     for entrant in entrants:
         worth = _worth(entrant, tasks)
         player = rated.get(str(entrant.who))
         found.append((_row(entrant, tasks, worth, player, metric), worth))
     found.sort(key=lambda pair: _place(pair[0]))
-    told = _told([worth for _, worth in found]) if metric in TESTED else [None] * len(found)
+    against = (
+        _against_leader([worth for _, worth in found]) if metric in TESTED else [None] * len(found)
+    )
     return Table(
         conditions=sheet.shared,
         reason=sheet.reason,
@@ -99,30 +105,30 @@ def _table(sheet: Sheet, metric: Metric, by: By) -> Table:
         ),
         tasks=tuple(tasks[task] for task in sorted(tasks)),
         rows=tuple(
-            replace(row, against_leader=test) for (row, _), test in zip(found, told, strict=True)
+            replace(row, against_leader=test) for (row, _), test in zip(found, against, strict=True)
         ),
         human=rated.get(HUMAN),
     )
 
 
-def _entrants(sheet: Sheet, owner: Mapping[str, Contender]) -> list[Entrant]:
+def _entrants(sheet: ComparableRuns, owner: Mapping[str, Contender]) -> list[Entrant]:
     own: dict[Contender, dict[str, Sample]] = defaultdict(dict)
     for sample in samples(sheet.runs, owner):
         own[sample.contender][sample.task] = sample
-    members: dict[Contender, list[Entry]] = defaultdict(list)
+    members: dict[Contender, list[IndexEntry]] = defaultdict(list)
     for entry in sheet.runs:
         members[owner[entry.path]].append(entry)
     return [Entrant(who, tuple(runs), own[who]) for who, runs in sorted(members.items())]
 
 
-def _column(sheet: Sheet, task: str) -> Column:
+def _column(sheet: ComparableRuns, task: str) -> Column:
     profile = sheet.shared.get("profile", "")
     entry = next(e for e in sheet.runs if e.asked and e.asked.task == task and e.outcome and e.lock)
     outcome, lock = entry.outcome, entry.lock
     assert outcome is not None  # noqa: S101
     assert lock is not None  # noqa: S101
     references: tuple[Reference, ...] = ()
-    marks: Scale | None = None
+    marks: ScoreScale | None = None
     with suppress(ConfigError):  # the task is not installed: its runs came from elsewhere
         known = find_task(task).definition
         references, marks = known.references, scale_of(known, profile)
@@ -151,13 +157,13 @@ def _rated(entrants: Iterable[Entrant], tasks: Mapping[str, Column]) -> dict[str
     return ratings(scores, {task: column.direction for task, column in tasks.items()})
 
 
-def _worth(entrant: Entrant, tasks: Mapping[str, Column]) -> Worth | None:
+def _worth(entrant: Entrant, tasks: Mapping[str, Column]) -> ScoresBySeed | None:
     """Return the values by which an entrant's runs are compared.
 
     With one task, the score itself (negated if less is better), an invalid run counted as the worst
     score. With several, the normalised score; None if a task has no constants for it.
     """
-    worth: Worth = {}
+    worth: ScoresBySeed = {}
     for task, sample in entrant.samples.items():
         marks = tasks[task].marks
         if len(tasks) == 1:
@@ -169,7 +175,7 @@ def _worth(entrant: Entrant, tasks: Mapping[str, Column]) -> Worth | None:
     return worth
 
 
-def _normalized(sample: Sample, marks: Scale) -> dict[int, float]:
+def _normalized(sample: Sample, marks: ScoreScale) -> dict[int, float]:
     return {
         seed: fmean(normalized(s, marks, sample.metric) for s in runs)
         for seed, runs in sample.scores.items()
@@ -179,11 +185,11 @@ def _normalized(sample: Sample, marks: Scale) -> dict[int, float]:
 def _row(
     entrant: Entrant,
     tasks: Mapping[str, Column],
-    worth: Worth | None,
+    worth: ScoresBySeed | None,
     player: Player | None,
-    metric: Metric,
-) -> Row:
-    own: dict[str, list[Entry]] = defaultdict(list)
+    metric: BoardMetric,
+) -> BoardRow:
+    own: dict[str, list[IndexEntry]] = defaultdict(list)
     for entry in entrant.runs:
         if entry.asked is not None:
             own[entry.asked.task].append(entry)
@@ -198,14 +204,14 @@ def _row(
     known = [cell.normalized for cell in cells.values() if cell.normalized is not None]
     mean_normalized = fmean(known) if known and len(known) == len(cells) else None
     elo = player.elo if player else None
-    values: dict[Metric, float | None] = {
+    values: dict[BoardMetric, float | None] = {
         "score": elo if mean_worth is None else mean_worth,
         "normalized": mean_normalized,
         "vsr": vsr.share,
         "elo": elo,
         "cost": None if cost.dollars is None else -cost.dollars,
     }
-    return Row(
+    return BoardRow(
         agent=entrant.who.agent,
         policy=entrant.who.policy,
         setup=entrant.who.setup,
@@ -223,10 +229,10 @@ def _row(
     )
 
 
-def _cell(sample: Sample, marks: Scale | None, runs: Sequence[Entry]) -> Cell:
+def _cell(sample: Sample, marks: ScoreScale | None, runs: Sequence[IndexEntry]) -> BoardCell:
     valid = sample.valid
     seeds = [score for score in sample.by_seed.values() if score is not None]
-    return Cell(
+    return BoardCell(
         planned=len(runs),
         graded=sample.graded,
         valid=len(valid),
@@ -245,7 +251,7 @@ def _share(hits: int, n: int) -> Share:
     return Share(hits / n if n else None, wilson(hits, n))
 
 
-def _cost(runs: Iterable[Entry]) -> Cost:
+def _cost(runs: Iterable[IndexEntry]) -> Cost:
     """Return what the graded runs used in total."""
     spent = [entry.outcome.spent for entry in runs if entry.outcome is not None]
     known = [s for s in spent if s is not None]
@@ -271,12 +277,12 @@ def _tokens(spent: Iterable[Spent], *names: str) -> int:
     return sum(getattr(tally, name) for s in spent for tally in (s.model, s.lost) for name in names)
 
 
-def _place(row: Row) -> tuple[bool, float, str]:
+def _place(row: BoardRow) -> tuple[bool, float, str]:
     """Return a sort key: larger values first, rows without a value last, ties by name."""
     return row.value is None, -(row.value or 0.0), f"{row.agent} {row.policy} {row.setup}"
 
 
-def _told(order: Sequence[Worth | None]) -> list[Against | None]:
+def _against_leader(order: Sequence[ScoresBySeed | None]) -> list[Against | None]:
     """Test each row against the first: paired by seed, corrected for the number of rows.
 
     None for the first row itself, and for rows without a common scale.
@@ -289,13 +295,13 @@ def _told(order: Sequence[Worth | None]) -> list[Against | None]:
     }
     p_values = [paired(d).p if d else None for d in tests.values()]
     adjusted = holm([1.0 if p is None else p for p in p_values])
-    told: list[Against | None] = [None] * len(order)
+    against: list[Against | None] = [None] * len(order)
     for (place, differences), p in zip(tests.items(), adjusted, strict=True):
-        told[place] = Against(same=p > LEVEL, p=p, pairs=len(differences))
-    return told
+        against[place] = Against(same=p > LEVEL, p=p, pairs=len(differences))
+    return against
 
 
-def _by_seed(leader: Worth, other: Worth) -> list[float]:
+def _by_seed(leader: ScoresBySeed, other: ScoresBySeed) -> list[float]:
     """Return one difference a seed: the mean over the tasks that both ran with this seed."""
     found: dict[int, list[float]] = defaultdict(list)
     for task in leader.keys() & other.keys():

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.text import clean
-from harness.report.terminal import named, stdout
-from harness.store.follower import Follower, Standing
+from harness.report.terminal import name_column, stdout
+from harness.store.follower import Follower, LiveRun
 
 
-def listing(paths: Iterable[Path]) -> list[Standing]:
+def listing(paths: Iterable[Path]) -> list[LiveRun]:
     """Return the state of each run, after reading and checking its whole journal."""
     return [Follower(path, thorough=True).look() for path in paths]
 
 
-def as_json(run: Standing) -> dict[str, Any]:
+def as_json(run: LiveRun) -> dict[str, Any]:
     """Return the row of a run: what was asked, nodes, best search score, test score."""
     if run.state == "damaged":
         return {"run": run.run, "status": run.state, "problem": run.problem}
@@ -40,13 +40,13 @@ def as_json(run: Standing) -> dict[str, Any]:
 HEADER = ("run", "status", "nodes", "search", "test")
 
 
-def render(runs: list[Standing]) -> None:
+def render(runs: list[LiveRun]) -> None:
     """Print the listing as a table on stdout, and below it what is wrong with damaged runs."""
     if not runs:
         print("No runs here yet. Start one: harness run --task lra/listops")
         return
     cells = [(clean(run.run), _cells(run)) for run in runs]
-    for block in named(HEADER, cells, stdout().width, left=("status",)):
+    for block in name_column(HEADER, cells, stdout().width, left=("status",)):
         print("\n".join(block))
     for run in runs:
         if run.state == "damaged":
@@ -55,7 +55,7 @@ def render(runs: list[Standing]) -> None:
         print("Unfinished runs go on with: harness resume RUN")
 
 
-def _cells(run: Standing) -> list[str]:
+def _cells(run: LiveRun) -> list[str]:
     if run.state == "damaged":
         return ["damaged", "", "", ""]
     test = _number(run.score) if run.valid is not False else "invalid"

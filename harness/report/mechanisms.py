@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tasks.lra.bench import Cell, Machine
+from tasks.lra.bench import BenchCell, Machine
 
-Quantity = Callable[[Cell], float | None]
+Quantity = Callable[[BenchCell], float | None]
 
 # Seven colours of Okabe and Ito, which colour-blind people can tell apart, and five more.
 COLOURS = (
@@ -21,7 +21,7 @@ WIDTH, HEIGHT = 980, 440
 PLOT, GAP, LEFT, TOP = (290, 330), 180, 60, 50
 
 
-def exponent(cells: Sequence[Cell], value: Quantity) -> float | None:
+def exponent(cells: Sequence[BenchCell], value: Quantity) -> float | None:
     """Return p in ``value`` / rows ~ length^p, by least squares over logarithms.
 
     Fitted over the upper half of the lengths: short rows show the fixed cost of a call. Cells
@@ -40,15 +40,15 @@ def exponent(cells: Sequence[Cell], value: Quantity) -> float | None:
     return sum((x - x0) * y for x, y in points) / spread
 
 
-def by_mechanism(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+def by_mechanism(cells: Sequence[BenchCell]) -> dict[str, list[BenchCell]]:
     """Return the cells of each mechanism, in the order of the cells."""
-    groups: dict[str, list[Cell]] = {}
+    groups: dict[str, list[BenchCell]] = {}
     for cell in cells:
         groups.setdefault(cell.mechanism, []).append(cell)
     return groups
 
 
-def as_json(machine: Machine, cells: Sequence[Cell], complete: bool) -> dict[str, Any]:
+def as_json(machine: Machine, cells: Sequence[BenchCell], complete: bool) -> dict[str, Any]:
     """Return the one object that ``--json`` prints."""
     return {
         "format": 1,
@@ -65,7 +65,7 @@ def as_json(machine: Machine, cells: Sequence[Cell], complete: bool) -> dict[str
     }
 
 
-def table(machine: Machine, cells: Sequence[Cell]) -> str:
+def table(machine: Machine, cells: Sequence[BenchCell]) -> str:
     """Return one line a cell, under 80 columns, with the exponents of time and memory of a row."""
     lines = [
         f"Training passes of one block, {machine.precision}, on {machine.device} ({machine.name}), "
@@ -91,7 +91,7 @@ def table(machine: Machine, cells: Sequence[Cell]) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def plot(machine: Machine, cells: Sequence[Cell]) -> str:
+def plot(machine: Machine, cells: Sequence[BenchCell]) -> str:
     """Return an SVG: time and memory per token by length, both axes logarithmic."""
     panels: tuple[tuple[str, Quantity], ...] = (
         ("nanoseconds a token, both passes", lambda c: None if c.ms is None else c.ms * 1e6),
@@ -187,7 +187,7 @@ def _decade(value: float, way: int) -> float:
     return next(step for step in reversed(steps) if step <= value * 1.001)
 
 
-def _growth(group: Sequence[Cell]) -> str:
+def _growth(group: Sequence[BenchCell]) -> str:
     found = (exponent(group, lambda c: c.ms), exponent(group, lambda c: c.peak_mb))
     return " ".join("-" if p is None else f"{p:.2f}" for p in found)
 

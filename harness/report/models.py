@@ -10,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.agents import AGENTS
-from harness.agents.catalogue import Entry, Price
-from harness.report.terminal import draw, least, stdout
+from harness.agents.catalogue import ModelEntry, TokenPrice
+from harness.report.terminal import draw, min_width, stdout
 
 
-def as_json(entry: Entry, today: date) -> dict[str, Any]:
+def as_json(entry: ModelEntry, today: date) -> dict[str, Any]:
     """Return a model as JSON values. Unknown prices are None."""
     return {
         "agent": entry.name,
@@ -42,11 +42,11 @@ def as_json(entry: Entry, today: date) -> dict[str, Any]:
     }
 
 
-def _key_present(entry: Entry) -> bool:
+def _key_present(entry: ModelEntry) -> bool:
     return bool(entry.key and os.environ.get(entry.key, "").strip())
 
 
-def _status(entry: Entry, today: date) -> str:
+def _status(entry: ModelEntry, today: date) -> str:
     if entry.retires is None:
         return ""
     if entry.retires.kind == "shut":
@@ -59,12 +59,12 @@ OPTIONAL = ("maker", "model id", "read", "limits")
 """Columns left out on a narrow terminal: the first three, or all. ``--json`` has them."""
 
 
-def render(entries: list[Entry], today: date, *, source: str) -> None:
+def render(entries: list[ModelEntry], today: date, *, source: str) -> None:
     """Print the table on stdout; below it, the successors of models and the source of prices."""
     console = stdout()
     choices = [[n for n in COLUMNS if n not in gone] for gone in ((), OPTIONAL[:3], OPTIONAL)]
     tables = [_table(entries, today, shown) for shown in choices]
-    draw(console, next((t for t in tables if least(console, t) <= console.width), tables[-1]))
+    draw(console, next((t for t in tables if min_width(console, t) <= console.width), tables[-1]))
     follow = [f"{e.name} → {e.successor}" for e in entries if e.successor]
     for line in (
         "Above the gap: the models of arXiv 2605.15871. Dollars per million tokens; + dearer for "
@@ -79,7 +79,7 @@ def render(entries: list[Entry], today: date, *, source: str) -> None:
         console.print(Text(line, style="dim"), soft_wrap=False)
 
 
-def _table(entries: list[Entry], today: date, shown: list[str]) -> Table:
+def _table(entries: list[ModelEntry], today: date, shown: list[str]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     right = ("limits", "$ in/cached/out")
     for name in shown:
@@ -94,7 +94,7 @@ def _table(entries: list[Entry], today: date, shown: list[str]) -> Table:
     return table
 
 
-def _cells(entry: Entry, today: date) -> list[Text]:
+def _cells(entry: ModelEntry, today: date) -> list[Text]:
     key = Text("set", style="green") if _key_present(entry) else Text("missing", style="yellow")
     if not entry.base_url:
         key = Text("own")
@@ -110,11 +110,11 @@ def _cells(entry: Entry, today: date) -> list[Text]:
     ]
 
 
-def _prices(bands: Sequence[Price]) -> str:
+def _prices(bands: Sequence[TokenPrice]) -> str:
     if not bands:
         return "unknown"
-    told = (bands[0].input, bands[0].cached, bands[0].output)
-    return "/".join(_dollars(d) for d in told) + ("+" if len(bands) > 1 else "")
+    first = (bands[0].input, bands[0].cached, bands[0].output)
+    return "/".join(_dollars(d) for d in first) + ("+" if len(bands) > 1 else "")
 
 
 def _dollars(value: float | None) -> str:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal
 
-from harness.core.asked import Asked, Locked
-from harness.store.index import Entry
+from harness.core.asked import Asked, Lockfile
+from harness.store.index import IndexEntry
 from harness.store.unchanged import ASKED
 from scorers.conditions import differing
 from tasks.metrics import METRICS, Direction
@@ -97,7 +97,7 @@ class Sample:
         return sum(map(len, self.scores.values()))
 
     @property
-    def grain(self) -> float:
+    def score_step(self) -> float:
         """The smallest step between scores, 1 / rows; 0 if unknown, or if there is no such step."""
         return 1 / self.rows if self.rows else 0.0
 
@@ -111,9 +111,9 @@ class Sample:
         }
 
 
-def contenders(entries: Iterable[Entry], by: By = "agent") -> dict[str, Contender]:
+def contenders(entries: Iterable[IndexEntry], by: By = "agent") -> dict[str, Contender]:
     """Return the contender of each run, by the run's path."""
-    families: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    families: dict[tuple[str, str], list[IndexEntry]] = defaultdict(list)
     for entry in entries:
         if entry.asked is not None:
             families[_family(entry.asked, by)].append(entry)
@@ -130,14 +130,14 @@ def contenders(entries: Iterable[Entry], by: By = "agent") -> dict[str, Contende
     return found
 
 
-def _alike(members: list[Entry]) -> bool:
+def _alike(members: list[IndexEntry]) -> bool:
     """Return whether all runs of each task, policy and agent have one set-up; a quick check."""
     first: dict[tuple[str, str, str], tuple[object, ...]] = {}
     for entry in members:
         asked, lock = entry.asked, entry.lock
         if asked is None or lock is None:
             continue
-        mine = (*(getattr(asked, name) for name in SETUP), asked.settings, _told(asked, lock),
+        mine = (*(getattr(asked, name) for name in SETUP), asked.settings, _resolved(asked, lock),
                 lock.policy, lock.agent)  # fmt: skip
         if first.setdefault((asked.task, asked.policy, asked.agent), mine) != mine:
             return False
@@ -154,15 +154,15 @@ def _family(asked: Asked, by: By) -> tuple[str, str]:
             return asked.agent, asked.policy
 
 
-def _setup(asked: Asked, lock: Locked) -> dict[str, str]:
+def _setup(asked: Asked, lock: Lockfile) -> dict[str, str]:
     """Return all settings of a run as text, defaults included."""
     flat = {name: str(getattr(asked, name)) for name in SETUP}
     for prefix, values in ((f"{asked.policy}.", lock.policy), ("", lock.agent)):
         flat |= {f"{prefix}{name}": _word(value) for name, value in values.items()}
-    return flat | {name: _word(value) for name, value in _told(asked, lock).items()}
+    return flat | {name: _word(value) for name, value in _resolved(asked, lock).items()}
 
 
-def _told(asked: Asked, lock: Locked) -> dict[str, object]:
+def _resolved(asked: Asked, lock: Lockfile) -> dict[str, object]:
     """Return the ``writing`` settings, without ``PLACES`` if the lock has an agent's settings."""
     return {name: v for name, v in asked.writing if not (lock.agent and name in PLACES)}
 
@@ -171,7 +171,7 @@ def _word(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
 
 
-def _varied(members: list[Entry], setups: list[dict[str, str]]) -> list[str]:
+def _varied(members: list[IndexEntry], setups: list[dict[str, str]]) -> list[str]:
     """Return the names of settings that differ between runs of one task, policy and agent.
 
     Between tasks they may differ: each profile has its own number of steps. Pooled policies and
@@ -189,13 +189,13 @@ def _varied(members: list[Entry], setups: list[dict[str, str]]) -> list[str]:
     return sorted(found)
 
 
-def samples(entries: Iterable[Entry], owner: Mapping[str, Contender]) -> list[Sample]:
+def samples(entries: Iterable[IndexEntry], owner: Mapping[str, Contender]) -> list[Sample]:
     """Return the samples of runs. ``owner``: the contender of each run, by path.
 
     Replays, unreadable runs, and samples without a graded run are left out.
     """
-    grouped: dict[tuple[Contender, str, tuple[tuple[str, str], ...]], list[Entry]] = defaultdict(
-        list
+    grouped: dict[tuple[Contender, str, tuple[tuple[str, str], ...]], list[IndexEntry]] = (
+        defaultdict(list)
     )
     for entry in entries:
         if entry.asked is None or entry.is_replay:
@@ -207,7 +207,7 @@ def samples(entries: Iterable[Entry], owner: Mapping[str, Contender]) -> list[Sa
 
 
 def _sample(
-    who: Contender, task: str, conditions: dict[str, str], runs: list[Entry]
+    who: Contender, task: str, conditions: dict[str, str], runs: list[IndexEntry]
 ) -> Sample | None:
     scores: dict[int, list[float | None]] = defaultdict(list)
     missing: dict[int, str] = {}

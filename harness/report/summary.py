@@ -7,8 +7,8 @@ from typing import Any
 from harness.base.commands import command
 from harness.base.text import clean, quoted
 from harness.report.baselines import baselines_of
-from harness.report.spending import describe_spent
-from harness.report.stats.nines import clip
+from harness.report.stats.normalized import clip
+from harness.report.usage import describe_spent
 from scorers.score import Score
 from tasks.metrics import METRICS
 

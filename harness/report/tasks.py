@@ -37,7 +37,7 @@ def _row(task: Task) -> dict[str, Any]:
 def describe(task: Task) -> dict[str, Any]:
     """Return all that ``harness tasks show`` prints about a task, as JSON values."""
     d = task.definition
-    told = {"about", "ranked", "device", "data", "settings", "limits"}
+    shown = {"about", "ranked", "device", "data", "settings", "limits"}
     return {
         **_row(task),
         "files": list(d.files),
@@ -45,7 +45,7 @@ def describe(task: Task) -> dict[str, Any]:
         "designs": [design.model_dump(include={"name", "summary"}) for design in task.designs()],
         "bounds": {name: str(knob) for name, knob in _bounds(task).items()},
         "profiles": {
-            name: {**profile.model_dump(include=told), "hash": task.hash(name)}
+            name: {**profile.model_dump(include=shown), "hash": task.hash(name)}
             for name, profile in d.profiles.items()
         },
     }

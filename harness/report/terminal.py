@@ -23,10 +23,10 @@ def stdout() -> Console:
 
 def draw(console: Console, table: Table) -> None:
     """Print a table, wider than the terminal if its least width does not fit."""
-    console.print(table, width=max(console.width, least(console, table)), crop=False)
+    console.print(table, width=max(console.width, min_width(console, table)), crop=False)
 
 
-def least(console: Console, table: Table) -> int:
+def min_width(console: Console, table: Table) -> int:
     """Return the least width of a table, in characters, at which nothing in it is cut.
 
     Sets ``min_width`` of its columns: the full text for ``no_wrap``, else the longest word.
@@ -38,7 +38,7 @@ def least(console: Console, table: Table) -> int:
     return Measurement.get(console, endless, table).minimum
 
 
-def named(
+def name_column(
     header: Sequence[str],
     rows: Sequence[tuple[str, Sequence[str]]],
     width: int,

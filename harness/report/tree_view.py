@@ -14,12 +14,12 @@ from harness.base.errors import ConfigError
 from harness.base.files import read_json
 from harness.base.text import clean
 from harness.core.tree import Node
-from harness.report.spending import describe_spent, spent_by
 from harness.report.summary import describe
 from harness.report.terminal import stdout
+from harness.report.usage import describe_spent, spent_by
 from harness.store.loading import load
 from harness.store.reading import read_as
-from harness.store.state import State
+from harness.store.state import RunState
 from scorers.score import Score
 
 LOG_LINES = 40
@@ -114,7 +114,7 @@ def _code(console: Console, text: str, language: str) -> None:
         console.file.write(text + "\n" * (not text.endswith("\n")))
 
 
-def _node(state: State, number: int, path: Path) -> Node:
+def _node(state: RunState, number: int, path: Path) -> Node:
     if number not in state.tree:
         raise ConfigError(
             f"{path} has no node {number}.",

@@ -14,8 +14,8 @@ from rich.cells import cell_len, set_cell_size
 from harness.base.durations import short
 from harness.base.errors import GpuUnavailableError
 from harness.base.text import one_line
-from harness.report.terminal import named
-from harness.store.follower import Follower, Standing
+from harness.report.terminal import name_column
+from harness.store.follower import Follower, LiveRun
 from harness.store.places import scan
 from sandboxes import gpu_locks
 from sandboxes.gpu_pool import GpuPool
@@ -43,15 +43,15 @@ class Watch:
         self._followers: dict[Path, Follower] = {}
         self._gpus = GpuPool().gpus
 
-    def look(self) -> list[Standing]:
+    def look(self) -> list[LiveRun]:
         """Return the state of every run, running ones first. Raises ConfigError for a bad place."""
         # Also folders with lock.json but without run.toml: half-made or damaged runs.
         paths = [p for p in scan(self._places) if any((p / name).exists() for name in RUN)]
         self._followers = {p: self._followers.get(p) or Follower(p) for p in paths}
         found = [follower.look() for follower in self._followers.values()]
         owners = self._owners()
-        for standing in found:
-            standing.gpu = owners.get(standing.pid, "") if standing.state == "running" else ""
+        for live in found:
+            live.gpu = owners.get(live.pid, "") if live.state == "running" else ""
         return sorted(found, key=lambda s: (ORDER.index(s.state), s.run))
 
     def _owners(self) -> dict[int | None, str]:
@@ -59,11 +59,11 @@ class Watch:
         found: dict[int | None, list[str]] = defaultdict(list)
         for gpu in self._gpus:
             with suppress(GpuUnavailableError):
-                found[gpu_locks.named(gpu.uuid).pid].append(str(gpu.minor))
+                found[gpu_locks.recorded_owner(gpu.uuid).pid].append(str(gpu.minor))
         return {pid: ",".join(numbers) for pid, numbers in found.items() if pid is not None}
 
 
-def lines(standings: Sequence[Standing], *, width: int, height: int | None = None) -> list[str]:
+def lines(standings: Sequence[LiveRun], *, width: int, height: int | None = None) -> list[str]:
     """Return a heading and a line for each run, two if its name is long; fewer than ``height``.
 
     Below a run: a line for each of its trainings. At the end: what is wrong with damaged runs.
@@ -78,7 +78,7 @@ def lines(standings: Sequence[Standing], *, width: int, height: int | None = Non
             others.remove(name)
     head, names = _names(rows, width)
     cells = [(name, [row[n] for n in others]) for name, row in zip(names, rows, strict=True)]
-    first, *blocks = named((head, *others), cells, width, left=("state",))
+    first, *blocks = name_column((head, *others), cells, width, left=("state",))
     for run, block in zip(standings, blocks, strict=True):
         block += [f"  {one_line(c.words(short), LONGEST)}" for c in run.training]
     damage = [one_line(f"damaged: {s.run}: {s.problem}", LONGEST) for s in standings if s.problem]
@@ -110,10 +110,10 @@ def _who(row: Mapping[str, str]) -> list[str]:
     return [row[name] for name in NAMES]
 
 
-def _cells(run: Standing) -> dict[str, str]:
+def _cells(run: LiveRun) -> dict[str, str]:
     """Return the cells of a run's line; most are empty where nothing is known."""
     if run.state == "damaged":
-        empty = dict.fromkeys(_cells(Standing("", state="killed")), "")
+        empty = dict.fromkeys(_cells(LiveRun("", state="killed")), "")
         return {**empty, "agent": one_line(Path(run.run).name, LONGEST), "state": "damaged"}
     state: str = run.state
     if run.state == "running":

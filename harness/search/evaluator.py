@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from harness.core.asked import Asked
-from harness.core.jobs import Evaluation, JobSpec, Observe, Place
+from harness.core.jobs import Evaluation, JobSpec, ObserveJobs, Place
 from tasks.definition import Progress
 
 
@@ -21,7 +21,7 @@ class Evaluator(Protocol):
         trusted: bool,
         hardware: Mapping[str, str | int] | None,
         progress: Progress,
-        observe: Observe,
+        observe: ObserveJobs,
     ) -> Place:
         """Find where a request's evaluations can run, and test that place before money is spent.
 
@@ -32,7 +32,7 @@ class Evaluator(Protocol):
         """
         ...
 
-    def submit(self, jobs: Sequence[JobSpec], observe: Observe) -> list[Evaluation]:
+    def submit(self, jobs: Sequence[JobSpec], observe: ObserveJobs) -> list[Evaluation]:
         """Begin jobs; return their evaluations in order. Each has its own score, log and end.
 
         A GPU is held only while a job is evaluated; the time that a job waits for a GPU is in

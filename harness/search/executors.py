@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from harness.base.registry import Registry, misnamed
+from harness.base.registry import Registry, name_fault
 from harness.search.evaluator import Evaluator
 from harness.search.local import LocalEvaluator
 
@@ -13,7 +13,7 @@ def _fault(name: str, executor: object) -> str:
     if not callable(executor):
         return "wanted: a class whose instances are harness.search.evaluator.Evaluator"
     absent = [part for part in PARTS if not callable(getattr(executor, part, None))]
-    return f"it has no method {', '.join(absent)}" if absent else misnamed(name, executor)
+    return f"it has no method {', '.join(absent)}" if absent else name_fault(name, executor)
 
 
 EXECUTORS: Registry[Callable[[int], Evaluator]] = Registry(

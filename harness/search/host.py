@@ -26,11 +26,11 @@ from tasks.spec import Task, find_task
 class Host:
     """This machine, ready to evaluate submissions to one task at one profile.
 
-    ``blank`` is a request without a submission. Its GPU stands for all of ``gpus``, which are of
+    ``template`` is a request without a submission. Its GPU stands for all of ``gpus``, which are of
     one model, and is not leased. Each evaluation leases one of ``gpus``; None means the CPU.
     """
 
-    blank: Request
+    template: Request
     gpus: GpuPool | None
     warning: str | None
     """A warning about the sandbox, if any."""
@@ -38,23 +38,23 @@ class Host:
     @property
     def expected(self) -> Expected:
         """Hashes of the task, data, scorer, key and image that evaluations use here."""
-        blank = self.blank
+        template = self.template
         return Expected(
-            task_hash=blank.task.hash(blank.profile),
-            data_hash=blank.manifest.hash,
-            hidden_key=str(blank.manifest.parameters.get(hidden.PARAMETER, "")),
-            scorer=conditions.judge_of(blank.task.definition),
-            image=blank.backend.image,
+            task_hash=template.task.hash(template.profile),
+            data_hash=template.manifest.hash,
+            hidden_key=str(template.manifest.parameters.get(hidden.PARAMETER, "")),
+            scorer=conditions.judge_of(template.task.definition),
+            image=template.backend.image,
         )
 
     @property
     def place(self) -> Place:
         """Where evaluations run, as plain data for the code that makes jobs."""
         return Place(
-            sandbox=self.blank.backend.name,
-            data=str(self.blank.data),
+            sandbox=self.template.backend.name,
+            data=str(self.template.data),
             expected=self.expected,
-            hardware=conditions.hardware(self.blank.gpus),
+            hardware=conditions.hardware(self.template.gpus),
             versions=conditions.versions(),
         )
 
@@ -70,7 +70,7 @@ class Host:
     def request(self, job: JobSpec, gpus: tuple[str, ...]) -> Request:
         """Return the request to the judge for a job. ``gpus``: UUIDs of leased GPUs."""
         return replace(
-            self.blank,
+            self.template,
             split=job.split,
             files=job.files,
             training_seed=job.training_seed,
@@ -82,10 +82,10 @@ class Host:
     def test(self, say: Callable[[str], None]) -> None:
         """Test the sandbox unless it passed before. Raises what ``self_test.require`` raises."""
         if self.gpus is None:
-            self_test.require(self.blank, say=say)
-        elif not self_test.passed(self.blank):
+            self_test.require(self.template, say=say)
+        elif not self_test.passed(self.template):
             with self.gpus.lease(1, on_wait=say) as lease:
-                self_test.require(replace(self.blank, gpus=lease.uuids), say=say)
+                self_test.require(replace(self.template, gpus=lease.uuids), say=say)
 
 
 def find_host(
@@ -100,11 +100,11 @@ def find_host(
     ``hardware``: the GPU model to prefer where there are several. Raises ConfigError with a remedy.
     """
     task = find_task(asked.task)
-    gpus = _alike(task, asked.profile, hardware)
+    gpus = _comparable_gpus(task, asked.profile, hardware)
     backend, warning = registry.choose(asked.sandbox, trusted=trusted)
     collect()  # leftovers of a killed run take memory: its scratch disk is a tmpfs
     folder, manifest = _prepared(task, asked.profile, asked.data, progress)
-    blank = Request(
+    template = Request(
         task=task,
         profile=asked.profile,
         split="search",
@@ -116,7 +116,7 @@ def find_host(
         backend=backend,
         gpus=() if gpus is None else (gpus.gpus[0].uuid,),
     )
-    return Host(blank, gpus, warning)
+    return Host(template, gpus, warning)
 
 
 def _prepared(
@@ -125,15 +125,17 @@ def _prepared(
     try:
         return task.prepare(profile, data_root(), progress, data)
     except OSError as error:
-        told = explain(error)
-        raise type(told)(
+        explained = explain(error)
+        raise type(explained)(
             f"The data of {task.name} could not be prepared in {data_root()}.",
             cause=str(error),
-            remedy=f"{told.remedy}; or set HARNESS_DATA to another folder",
+            remedy=f"{explained.remedy}; or set HARNESS_DATA to another folder",
         ) from error
 
 
-def _alike(task: Task, profile: str, hardware: Mapping[str, str | int] | None) -> GpuPool | None:
+def _comparable_gpus(
+    task: Task, profile: str, hardware: Mapping[str, str | int] | None
+) -> GpuPool | None:
     """Return GPUs of one model, so that scores compare: as ``hardware``, else the commonest model.
 
     None means the CPU. Raises ConfigError where a GPU is needed and this machine has none.

@@ -15,7 +15,7 @@ from harness.base.errors import Cancelled, HarnessError, JudgeError
 from harness.base.registry import load
 from harness.base.watching import unbreakable
 from harness.core.asked import Asked
-from harness.core.jobs import Evaluation, JobSpec, Observe, Place, teller
+from harness.core.jobs import Evaluation, JobSpec, ObserveJobs, Place, waiting_reporter
 from harness.search.host import Host, find_host
 from sandboxes.gpu_pool import GpuPool, Lease
 from scorers.request import Evaluated, Request, Together, Trial
@@ -26,12 +26,12 @@ from tasks.kinds import KINDS
 RETRIES = 2
 """How often an evaluation is retried after a fault of the harness or the machine."""
 
-JUDGED_AGAIN = 1
+JUDGE_RETRIES = 1
 """How often it is retried after a JudgeError: mostly that is a bug of ours, and fails again."""
 
 BACK_OFF_S = 2.0
 UNBEGUN = "Stopped before it began."
-LOOK_S = 0.2
+POLL_S = 0.2
 """Seconds after which a thread that waits for its turn looks again for stopped evaluations."""
 
 
@@ -59,19 +59,19 @@ class LocalEvaluator:
         trusted: bool,
         hardware: Mapping[str, str | int] | None,
         progress: Progress,
-        observe: Observe,
+        observe: ObserveJobs,
     ) -> Place:
         """Prepare data, choose sandbox and GPUs, and test the sandbox; see ``Evaluator``."""
         progress, observe = unbreakable(progress), unbreakable(observe)
         host = find_host(asked, trusted=trusted, hardware=hardware, progress=progress)
-        for text in filter(None, (host.warning, self._crowded(host))):
+        for text in filter(None, (host.warning, self._core_warning(host))):
             observe("warning", "", {"message": text})
-        host.test(teller(observe))
+        host.test(waiting_reporter(observe))
         place = host.place
         self._hosts[_key(asked, place.sandbox)] = host
         return place
 
-    def submit(self, jobs: Sequence[JobSpec], observe: Observe) -> list[Evaluation]:
+    def submit(self, jobs: Sequence[JobSpec], observe: ObserveJobs) -> list[Evaluation]:
         """Begin jobs; see ``Evaluator``."""
         observe = unbreakable(observe)
         begun = [Evaluation(job, observe) for job in jobs]
@@ -93,7 +93,7 @@ class LocalEvaluator:
         for evaluation in under_way:
             evaluation.stop()
         # Do not rely on the threads: Ctrl-C while one starts leaves a pool that does not know it.
-        self._let_go()
+        self._end_stopped()
         wait(under_way)
         self._threads.shutdown(wait=True)
 
@@ -142,7 +142,7 @@ class LocalEvaluator:
                     return [judge(batch[0], requests[0])]
                 return _judge_together(load(together), batch, requests)
         except BaseException as error:  # noqa: BLE001 (raised where the result is read)
-            return [_told(evaluation, error) for evaluation in batch]
+            return [_judge_error(evaluation, error) for evaluation in batch]
 
     @contextmanager
     def _place(self, batch: list[Evaluation]) -> Iterator[list[Request]]:
@@ -152,7 +152,7 @@ class LocalEvaluator:
         evaluations wait: so they gather to be trained together, and several runs take turns.
         """
         with ExitStack() as held, ExitStack() as turn:
-            turn.enter_context(self._my_turn())
+            turn.enter_context(self._turn_to_lease())
             fresh = not batch
             batch += self._next() if fresh else ()
             if not batch:
@@ -163,7 +163,7 @@ class LocalEvaluator:
             gpus: tuple[str, ...] = ()
             if host.gpus is not None:
                 gpus = held.enter_context(self._lease(host.gpus, batch)).uuids
-            together = _together(host.blank)
+            together = _together(host.template)
             if fresh and together:
                 batch += self._companions(batch[0].job.batch_key)
             if gpus or not together:
@@ -173,9 +173,9 @@ class LocalEvaluator:
             yield [host.request(evaluation.job, gpus) for evaluation in batch]
 
     @contextmanager
-    def _my_turn(self) -> Iterator[None]:
-        while not self._turn.acquire(timeout=LOOK_S):
-            self._let_go()
+    def _turn_to_lease(self) -> Iterator[None]:
+        while not self._turn.acquire(timeout=POLL_S):
+            self._end_stopped()
         try:
             yield
         finally:
@@ -183,7 +183,7 @@ class LocalEvaluator:
 
     def _lease(self, gpus: GpuPool, batch: Sequence[Evaluation]) -> Lease:
         def stopped() -> bool:
-            self._let_go()
+            self._end_stopped()
             return all(evaluation.stopped.is_set() for evaluation in batch)
 
         def say(line: str) -> None:
@@ -193,7 +193,7 @@ class LocalEvaluator:
 
     def _next(self) -> list[Evaluation]:
         """Remove the first waiting evaluation from the queue; return it in a list, if any."""
-        self._let_go()
+        self._end_stopped()
         with self._lock:
             first = self._waiting[:1]
             del self._waiting[:1]
@@ -206,7 +206,7 @@ class LocalEvaluator:
             self._waiting = [one for one in self._waiting if one not in found]
         return found
 
-    def _let_go(self) -> None:
+    def _end_stopped(self) -> None:
         """End the evaluations that were stopped while they waited, with Cancelled."""
         with self._lock:
             stopped = [one for one in self._waiting if one.stopped.is_set()]
@@ -223,9 +223,12 @@ class LocalEvaluator:
             self._hosts[key] = host
         return self._hosts[key]
 
-    def _crowded(self, host: Host) -> str | None:
+    def _core_warning(self, host: Host) -> str | None:
         """Return a warning where evaluations would slow each other down."""
-        limits, here = host.blank.task.profile(host.blank.profile).limits, os.sched_getaffinity(0)
+        limits, here = (
+            host.template.task.profile(host.template.profile).limits,
+            os.sched_getaffinity(0),
+        )
         at_once = min(self._slots, len(host.gpus.gpus) if host.gpus else self._slots)
         if at_once == 1 or at_once * limits.cpus <= len(here):
             return None
@@ -256,24 +259,24 @@ def _judge_together(
 
 def _retries(end: BaseException) -> int:
     if isinstance(end, JudgeError):
-        return JUDGED_AGAIN
+        return JUDGE_RETRIES
     return RETRIES if isinstance(end, HarnessError) and end.retryable else 0
 
 
-def _told(evaluation: Evaluation, error: BaseException) -> BaseException:
+def _judge_error(evaluation: Evaluation, error: BaseException) -> BaseException:
     """Return the error that an evaluation ends with.
 
     An unexpected exception becomes a JudgeError: it is our fault, not the submission's.
     """
     if isinstance(error, HarnessError) or not isinstance(error, Exception):
         return error
-    told = JudgeError(
+    found = JudgeError(
         f"The judge failed on {evaluation.job.label}.",
         cause=f"{type(error).__name__}: {error}",
         remedy="it is judged again by harness resume RUN; please report it",
     )
-    told.__cause__ = error
-    return told
+    found.__cause__ = error
+    return found
 
 
 def _key(asked: Asked | JobSpec, sandbox: str) -> tuple[object, ...]:

@@ -6,7 +6,7 @@
 
 One loop for every policy and any number of slots; a node holds a slot from its choice to its
 score. Only the main thread decides, and only it writes to the journal. Each step is journalled
-before the next begins. ``State`` changes only by events that are also written, so a resumed run
+before the next begins. ``RunState`` changes only by events that are also written, so a resumed run
 cannot differ from one that was never killed.
 """
 
@@ -24,8 +24,8 @@ from harness.base.files import write_whole
 from harness.base.seeds import derive, stream
 from harness.base.watching import unbreakable
 from harness.core.agent import Agent, Answer, Ask, Exhausted
-from harness.core.budget import Budget, Progress
-from harness.core.jobs import Evaluation, JobSpec, Observe, Place
+from harness.core.budget import Budget, RunProgress
+from harness.core.jobs import Evaluation, JobSpec, ObserveJobs, Place
 from harness.core.model import BudgetSpent
 from harness.core.policy import Decision, Policy
 from harness.search.evaluator import Evaluator
@@ -38,7 +38,7 @@ from scorers.request import Evaluated
 from scorers.score import Score
 from tasks.spec import Task
 
-LOOK_S = 1.0
+POLL_S = 1.0
 """Seconds after which a run, while steps are running, looks again for a request to stop now."""
 
 STOPPED = "Stopped by the user."
@@ -66,7 +66,7 @@ class Search:
         evaluator: Evaluator,
         place: Place,
         journal: Journal,
-        observe: Observe,
+        observe: ObserveJobs,
         budget: Budget | None = None,
         calls: Calls | None = None,
         recording: Recording | None = None,
@@ -109,7 +109,7 @@ class Search:
                 pass
             if not self._running:
                 break
-            done, _ = wait(self._running, timeout=LOOK_S, return_when=FIRST_COMPLETED)
+            done, _ = wait(self._running, timeout=POLL_S, return_when=FIRST_COMPLETED)
             if self.run.stop_asked == "now":
                 self._abandon()
                 break
@@ -168,7 +168,7 @@ class Search:
         return score
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> RunProgress:
         """How far the run is; its budgets are checked against this."""
         waiting_s = sum(evaluation.queued_s for evaluation in self._evaluations())
         return how_far(self.journal.events, self.state.tree, self.journal.elapsed_s, waiting_s)

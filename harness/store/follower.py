@@ -13,21 +13,21 @@ from harness.base.errors import ConfigError
 from harness.base.text import clean
 from harness.core.asked import Asked
 from harness.store import training
-from harness.store.journal import Event, Reader
+from harness.store.call_totals import CallFollower, CallTotals, totals_of
+from harness.store.journal import Event, JournalReader
 from harness.store.outcome import Outcome
-from harness.store.outlay import Spending, Spent, of_outcome
 from harness.store.reading import DAMAGE
-from harness.store.rundir import FINAL, Run, When
-from harness.store.training import Claim
+from harness.store.rundir import FINAL, Run, StopWhen
+from harness.store.training import TrainingClaim
 
-State = Literal["running", "finished", "interrupted", "failed", "killed", "damaged"]
+LiveState = Literal["running", "finished", "interrupted", "failed", "killed", "damaged"]
 
 LONGEST = 1000
 """The most characters of a name that are kept: the name of a replay agent holds a path."""
 
 
 @dataclass(slots=True)
-class Standing:
+class LiveRun:
     """The progress of one run. None means unknown; seconds are active time.
 
     ``step`` counts the scored nodes, ``steps`` the nodes that were asked for; ``best`` is a score
@@ -36,7 +36,7 @@ class Standing:
     """
 
     run: str
-    state: State = "damaged"
+    state: LiveState = "damaged"
     doing: str = ""
     problem: str = ""
     task: str = ""
@@ -59,11 +59,11 @@ class Standing:
     dollars: float | None = 0.0
     max_dollars: float | None = None
     gpu: str = ""
-    training: list[Claim] = field(default_factory=list)
+    training: list[TrainingClaim] = field(default_factory=list)
     """What its trainings under way report of themselves."""
     queued: bool = False
     """Whether all of its evaluations under way wait for a GPU."""
-    stop: When | None = None
+    stop: StopWhen | None = None
     pid: int | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -84,26 +84,26 @@ class Follower:
 
     def _begin(self) -> None:
         self._run = Run(self.path)
-        self.standing = Standing(str(self.path))
+        self.live = LiveRun(str(self.path))
         self._asked: Asked | None = None
         self._outcome: Outcome | None = None
         self._maximize = True
-        self._spending = Spending(self.path)
+        self._spending = CallFollower(self.path)
         # Nodes whose agent may still call its model, and nodes whose agent has just ended: the
         # calls of those are read once more, for the last one.
         self._writing: set[int] = set()
         self._written: set[int] = set()
         self._evaluating: set[str] = set()
-        self._journal = Reader(self.path / "events.jsonl")
+        self._journal = JournalReader(self.path / "events.jsonl")
         self._elapsed_s = 0.0
         self._at = datetime.now(UTC)
         self._closed: Literal["", "failed", "interrupted"] = ""
         self._held = True  # until the first look finds out
 
-    def look(self) -> Standing:
+    def look(self) -> LiveRun:
         """Read what is new and return the run's progress; damage is a state, never raised."""
         if self._broken is not None and self._broken == self._stamp():
-            return self.standing
+            return self.live
         try:
             self._look()
             self._broken = None
@@ -111,8 +111,8 @@ class Follower:
             self._begin()
             self._broken = self._stamp()
             message = error.message if isinstance(error, ConfigError) else str(error)
-            self.standing.problem = clean(message, 300, keep="head") or type(error).__name__
-        return self.standing
+            self.live.problem = clean(message, 300, keep="head") or type(error).__name__
+        return self.live
 
     def _stamp(self) -> object:
         """Return times and sizes of the run's files: they change when a damaged run is repaired."""
@@ -128,7 +128,7 @@ class Follower:
     def _look(self) -> None:
         if self._asked is None:
             self._introduce()
-        now = self.standing
+        now = self.live
         ended = None if self._outcome is not None else self._run.outcome
         self._outcome = self._outcome or ended
         grown = self._follow() if self._outcome is None or self._thorough else False
@@ -154,23 +154,23 @@ class Follower:
 
     def _conclude(self, outcome: Outcome) -> None:
         """Take the values from the result of a run that has ended; the journal is not needed."""
-        now = self.standing
+        now = self.live
         now.step, now.valid_nodes = outcome.nodes.scored, outcome.nodes.valid
         now.best, now.best_node = outcome.search_score, outcome.node
         now.valid, now.score = outcome.valid, outcome.score
         self._elapsed_s = outcome.seconds.get("total", 0.0)
         if outcome.spent is not None:
-            self._count(of_outcome(outcome.spent))
+            self._count(totals_of(outcome.spent))
         else:
             self._count(self._spending.look(self._writing | self._written))
 
-    def _count(self, spent: Spent) -> None:
-        now = self.standing
+    def _count(self, spent: CallTotals) -> None:
+        now = self.live
         now.calls, now.tokens_in, now.tokens_out = spent.calls, spent.tokens_in, spent.tokens_out
         now.dollars = None if spent.unpriced else spent.dollars
 
     def _introduce(self) -> None:
-        asked, now = self._run.asked, self.standing
+        asked, now = self._run.asked, self.live
         self._maximize = self._run.lock.maximize
         now.task, now.profile, now.agent, now.policy = (
             clean(text, LONGEST, keep="head")
@@ -180,7 +180,7 @@ class Follower:
         now.max_dollars = getattr(asked, "dollars", None)
         self._asked = asked
 
-    def _state(self) -> State:
+    def _state(self) -> LiveState:
         if self._held:
             return "running"
         if self._outcome is not None:
@@ -195,7 +195,7 @@ class Follower:
         return self._journal.whole > before
 
     def _take(self, event: Event) -> None:
-        now, data = self.standing, event.data
+        now, data = self.live, event.data
         self._elapsed_s = float(event.elapsed_s)
         self._at = datetime.fromisoformat(event.at)
         self._closed = ""
@@ -234,7 +234,7 @@ class Follower:
                 self._closed = status if status in ("failed", "interrupted") else ""
 
     def _better(self, score: float) -> bool:
-        best = self.standing.best
+        best = self.live.best
         return best is None or (score > best if self._maximize else score < best)
 
 

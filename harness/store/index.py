@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.base.errors import ConfigError
 from harness.base.files import open_plain
 from harness.base.paths import data_root
-from harness.core.asked import REPLAY, Asked, Locked
+from harness.core.asked import REPLAY, Asked, Lockfile
 from harness.store.outcome import Outcome
 from harness.store.places import scan
 from harness.store.rundir import Run
@@ -38,18 +38,18 @@ RACY_NS = 2_000_000_000
 """Runs with a file that changed more recently are not cached: the file could change again without a
 change of its time."""
 
-State = Literal["finished", "failed", "interrupted", "unfinished", "skipped"]
+EntryState = Literal["finished", "failed", "interrupted", "unfinished", "skipped"]
 
 
-class Entry(BaseModel):
+class IndexEntry(BaseModel):
     """One run directory. A skipped one has only ``path``, ``state`` and ``problem``."""
 
     model_config = ConfigDict(frozen=True)
     path: str
-    state: State
+    state: EntryState
     problem: str = ""
     asked: Asked | None = None
-    lock: Locked | None = None
+    lock: Lockfile | None = None
     outcome: Outcome | None = None
 
     @property
@@ -81,7 +81,7 @@ def cache_file() -> Path | None:
         return None
 
 
-def entries(places: Iterable[Path], *, cache: Path | None = None) -> list[Entry]:
+def entries(places: Iterable[Path], *, cache: Path | None = None) -> list[IndexEntry]:
     """Return an entry for each directory at or under the places, sorted by name.
 
     Looks into folders of runs, and into folders of sweeps within them. ``cache``: the file of the
@@ -100,7 +100,7 @@ def entries(places: Iterable[Path], *, cache: Path | None = None) -> list[Entry]
         kept = known.get(name)
         if kept is not None and kept[0] == stamp:
             try:
-                entry = Entry.model_validate_json(kept[1])
+                entry = IndexEntry.model_validate_json(kept[1])
                 found.append(entry.model_copy(update={"path": str(path)}))
                 continue
             except ValidationError:
@@ -115,13 +115,13 @@ def entries(places: Iterable[Path], *, cache: Path | None = None) -> list[Entry]
     return found
 
 
-def read(path: Path) -> Entry:
+def read(path: Path) -> IndexEntry:
     """Read one directory; what is wrong with it becomes its ``problem``."""
     if not (path / "run.toml").exists():
         began = any((path / name).exists() for name in FILES[1:])
         problem = "half-written: it has no run.toml" if began else "no run directory"
-        return Entry(path=str(path), state="skipped", problem=problem)
-    state: State
+        return IndexEntry(path=str(path), state="skipped", problem=problem)
+    state: EntryState
     run = Run(path)
     try:
         asked, lock = run.asked, run.lock
@@ -131,8 +131,8 @@ def read(path: Path) -> Entry:
         state, problem = ("finished", "") if outcome else _ending(path / "events.jsonl")
     except ConfigError as error:
         why = " ".join(filter(None, (error.message, *error.cause.splitlines()[:1])))
-        return Entry(path=str(path), state="skipped", problem=why.replace(f"{path}/", ""))
-    return Entry(
+        return IndexEntry(path=str(path), state="skipped", problem=why.replace(f"{path}/", ""))
+    return IndexEntry(
         path=str(path), state=state, problem=problem, asked=asked, lock=lock, outcome=outcome
     )
 
@@ -147,7 +147,7 @@ def _refuse_other(run: Run, outcome: Outcome) -> None:
         raise ConfigError("lock.json was edited after the run ended")
 
 
-def _ending(journal: Path) -> tuple[State, str]:
+def _ending(journal: Path) -> tuple[EntryState, str]:
     """Return an unfinished run's state and message by its last whole line, its chain unchecked."""
     try:
         with open_plain(journal) as file:

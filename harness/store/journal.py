@@ -96,7 +96,7 @@ class Journal:
 
     def _load(self) -> None:
         """Read what is on disk, and cut off a torn last line."""
-        reader = Reader(self.path)
+        reader = JournalReader(self.path)
         self.events = list(reader.more())
         if self.path.exists() and self.path.stat().st_size > reader.whole:
             os.truncate(self.path, reader.whole)
@@ -107,7 +107,7 @@ class Journal:
         self._file.close()
 
 
-class Reader:
+class JournalReader:
     """Reads a journal, and later what was added since: whole lines only, each checked.
 
     ``chain`` is that of the last line read, ``whole`` the number of bytes of all lines so far.
@@ -180,8 +180,8 @@ class Reader:
 
 
 def read(path: Path) -> list[Event]:
-    """Return all events. Raises ConfigError as ``Reader.more`` does."""
-    return list(Reader(path).more())
+    """Return all events. Raises ConfigError as ``JournalReader.more`` does."""
+    return list(JournalReader(path).more())
 
 
 def scored(path: Path) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from harness.store.journal import Event, read
 from harness.store.rundir import Run
-from harness.store.state import State, rebuild
+from harness.store.state import RunState, rebuild
 
 
 class Loaded(NamedTuple):
@@ -14,10 +14,10 @@ class Loaded(NamedTuple):
 
     run: Run
     events: list[Event]
-    state: State
+    state: RunState
 
 
-def load(path: Path, *, each: Callable[[State], object] = lambda state: None) -> Loaded:
+def load(path: Path, *, each: Callable[[RunState], object] = lambda state: None) -> Loaded:
     """Read a run without touching it. Raises ConfigError where it is damaged.
 
     ``each`` is called after every event, with the state after it.

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks.metrics import METRICS, MetricName
 
 
-class Tokens(BaseModel):
+class RecordedTally(BaseModel):
     """What calls used. ``dollars`` is None if the price of any call is unknown."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -27,8 +27,8 @@ class Spent(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
     gpu_hours: float
     queued_s: float = 0.0
-    model: Tokens
-    lost: Tokens
+    model: RecordedTally
+    lost: RecordedTally
 
 
 class Counts(BaseModel):
@@ -39,7 +39,7 @@ class Counts(BaseModel):
     valid: int
 
 
-class Standing(BaseModel):
+class ResultConditions(BaseModel):
     """The conditions of a score that are not in its key."""
 
     model_config = ConfigDict(frozen=True)
@@ -54,7 +54,7 @@ class Repeats(BaseModel):
     diverged: str = ""
 
 
-Measured = Annotated[float, Field(ge=-1e9, le=1e9)]
+BoundedScore = Annotated[float, Field(ge=-1e9, le=1e9)]
 """A score: real ones are far from these bounds, and statistics can square every value within."""
 
 
@@ -71,15 +71,15 @@ class Outcome(BaseModel):
     """The digest of ``lock.json``; empty in older results, which do not hold it."""
     valid: bool
     metric: MetricName
-    score: Measured | None
-    standard_error: Measured | None = None
-    search_score: Measured | None = None
+    score: BoundedScore | None
+    standard_error: BoundedScore | None = None
+    search_score: BoundedScore | None = None
     reason: str | None = None
     node: int | None = None
     """The node that was chosen; None if no node was valid."""
     nodes: Counts = Counts(scored=0, valid=0)
     key: dict[str, str] | None = None
-    conditions: Standing | None = None
+    conditions: ResultConditions | None = None
     spent: Spent | None = None
     replay: Repeats | None = None
     seconds: dict[str, float] = Field(default_factory=dict)

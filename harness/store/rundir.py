@@ -28,7 +28,7 @@ from harness.base.digests import digest
 from harness.base.errors import ConfigError
 from harness.base.files import fresh_folder, open_plain, read_json, read_plain, write_whole
 from harness.base.paths import plain_name
-from harness.core.asked import Asked, Locked
+from harness.core.asked import Asked, Lockfile
 from harness.store.journal import Event, Journal, read
 from harness.store.outcome import Outcome
 from harness.store.reading import read_as
@@ -39,7 +39,7 @@ LOCK, STOP, SWEEP, FINAL = ".lock", "stop", "sweep.toml", "final"
 SCORES, REQUESTS, LOGS = "scores", "asked", "logs"
 """Folders among runs that are not runs: scores by hand; a sweep's requests, and its runs' logs."""
 
-When = Literal["step", "now"]
+StopWhen = Literal["step", "now"]
 """When a requested stop takes effect: after the nodes under way, or at once without them."""
 
 PROBE_S = 0.5
@@ -54,7 +54,7 @@ class Run:
         self.name = path.name
 
     @classmethod
-    def create(cls, runs_dir: Path, asked: Asked, lock: Locked, *, name: str = "") -> "Run":
+    def create(cls, runs_dir: Path, asked: Asked, lock: Lockfile, *, name: str = "") -> "Run":
         """Make a new run directory; its name is made up unless ``name`` is given.
 
         Raises ConfigError where that name is taken. Leaves nothing behind if it fails.
@@ -135,9 +135,9 @@ class Run:
         return asked
 
     @cached_property
-    def lock(self) -> Locked:
+    def lock(self) -> Lockfile:
         """``lock.json``. Raises ConfigError where it is damaged or newer."""
-        return read_as(Locked, self.path / "lock.json")
+        return read_as(Lockfile, self.path / "lock.json")
 
     @cached_property
     def lock_digest(self) -> str:
@@ -231,12 +231,12 @@ class Run:
             os.close(descriptor)
         return False
 
-    def ask_to_stop(self, when: When) -> None:
+    def ask_to_stop(self, when: StopWhen) -> None:
         """Ask the process that works on this run, now or next, to end it with a result."""
         write_whole(self.path / STOP, f"{when}\n")
 
     @property
-    def stop_asked(self) -> When | None:
+    def stop_asked(self) -> StopWhen | None:
         """When the run is to stop, or None. Everything in the file but "now" means "step"."""
         try:
             with open_plain(self.path / STOP) as file:

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from harness.base.errors import ConfigError
 from harness.base.files import read_plain
 from harness.base.validation import sensible
-from harness.core.budget import Progress
+from harness.core.budget import RunProgress
 from harness.core.tree import Node, Tree
 from harness.store.journal import Event
 
@@ -27,7 +27,7 @@ _NODE = TypeAdapter(Node)
 
 
 @dataclass
-class State:
+class RunState:
     """The tree, and how far the run is. ``final`` is the summary of the test score.
 
     ``shown`` holds, for each node that is being written, the tree as it was when the node was
@@ -90,13 +90,13 @@ def rebuild(
     nodes: Path,
     *,
     maximize: bool,
-    each: Callable[[State], object] = lambda state: None,
-) -> State:
+    each: Callable[[RunState], object] = lambda state: None,
+) -> RunState:
     """Return the state after all of ``events``. ``each`` is called with the state after each event.
 
-    Raises ConfigError where they are not the events of a run, and as ``State.apply`` does.
+    Raises ConfigError where they are not the events of a run, and as ``RunState.apply`` does.
     """
-    state = State(Tree(maximize=maximize))
+    state = RunState(Tree(maximize=maximize))
     try:
         for event in events:
             state.apply(event, nodes)
@@ -110,7 +110,7 @@ def rebuild(
     return state
 
 
-def _check(state: State) -> None:
+def _check(state: RunState) -> None:
     """Raise ValueError, or another error that odd values cause, if no run can have this state."""
     nodes, final = list(state.tree), state.final
     if state.finalist is not None or final is not None:
@@ -153,7 +153,9 @@ def load_files(folder: Path, hashes: dict[str, str]) -> dict[str, str]:
     return files
 
 
-def how_far(events: list[Event], tree: Tree, active_s: float, waiting_s: float = 0.0) -> Progress:
+def how_far(
+    events: list[Event], tree: Tree, active_s: float, waiting_s: float = 0.0
+) -> RunProgress:
     """Return how far a run is after ``active_s`` seconds of active time, without the retraining.
 
     ``waiting_s``: seconds that the evaluations under way have waited for a GPU so far.
@@ -161,7 +163,7 @@ def how_far(events: list[Event], tree: Tree, active_s: float, waiting_s: float =
     until = [event.elapsed_s for event in events if event.kind == "finalizing"]
     opened = [event.data for event in events if event.kind == "opened"]
     ended = [event for event in events if event.kind in ("scored", "ungraded")]
-    return Progress(
+    return RunProgress(
         steps=len(tree),
         active_s=until[0] if until else active_s,
         evaluated_s=sum(node.seconds for node in tree.scored()),

@@ -14,10 +14,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from harness.base.errors import ConfigError
 from harness.base.files import read_json, read_plain, write_whole
+from harness.base.strict import Strict
 from harness.base.text import clean, visible
 from harness.base.validation import problems
 from harness.core.asked import FORMAT
@@ -31,28 +32,25 @@ class Divergence(ConfigError):
     """A prompt, or what was made of its answer, differs from what was recorded in that place."""
 
 
-class Lost(BaseModel):
+class LostCall(Strict):
     """A try whose answer was cut off, or not on disk at a kill: charged at its worst case."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     sent: str
     worst: Usage
     worst_dollars: float | None
 
 
-class Failure(BaseModel):
+class CallFailure(Strict):
     """A call that failed in the end. ``error`` is the name of the exception's class."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     sent: str
     seconds: float
     error: str
 
 
-class Record(BaseModel):
+class CallRecord(Strict):
     """One call of one node. Times are UTC, ISO 8601."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     format: int = FORMAT
     node: int
     call: int
@@ -77,8 +75,8 @@ class Record(BaseModel):
     """Whether the answer was read from another run; ``dollars`` is then what it cost there."""
     divergence: str = ""
     """In a replay that went on live: where and how it had diverged."""
-    lost: tuple[Lost, ...] = ()
-    failures: tuple[Failure, ...] = ()
+    lost: tuple[LostCall, ...] = ()
+    failures: tuple[CallFailure, ...] = ()
 
 
 class Tape:
@@ -87,17 +85,17 @@ class Tape:
     def __init__(self, run: Path) -> None:
         self.run = run
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[CallRecord]:
         """Yield every call. Raises ConfigError naming the file that is damaged."""
         for file in sorted(self.run.glob("nodes/[0-9]*/calls/[0-9]*.json")):
             yield read_record(file)
 
-    def read(self, node: int, call: int) -> Record | None:
+    def read(self, node: int, call: int) -> CallRecord | None:
         """Return a call, or None if there is none. Raises ConfigError naming a damaged file."""
         file = self._file(node, call)
         return read_record(file) if file.exists() else None
 
-    def write(self, record: Record, prompt: Prompt) -> None:
+    def write(self, record: CallRecord, prompt: Prompt) -> None:
         """Write a call. After that no kill can lose it; once answered, no power failure either."""
         text = self.run / "prompts" / f"{record.system}.txt"
         if not text.exists():
@@ -109,7 +107,7 @@ class Tape:
             self._file(record.node, record.call), json.dumps(sealed, indent=1) + "\n", sync=answered
         )
 
-    def prompt(self, record: Record) -> Prompt:
+    def prompt(self, record: CallRecord) -> Prompt:
         """Return the prompt of a call. Raises ConfigError where its system text is damaged."""
         file = self.run / "prompts" / f"{record.system}.txt"
         try:
@@ -124,7 +122,7 @@ class Tape:
         return self.run / "nodes" / f"{node:04d}" / "calls" / f"{call:03d}.json"
 
 
-def read_record(file: Path) -> Record:
+def read_record(file: Path) -> CallRecord:
     """Return a call from its file. Raises ConfigError where it is damaged."""
     body = read_json(file)
     if body.get("format") not in (FORMAT, None):
@@ -134,9 +132,9 @@ def read_record(file: Path) -> Record:
         )
     seal = body.pop("seal", None)
     try:
-        record = Record.model_validate(body)
+        record = CallRecord.model_validate(body)
     except ValidationError as error:
-        raise _damaged(file, problems(error, Record)) from error
+        raise _damaged(file, problems(error, CallRecord)) from error
     if seal != json_hash(body):
         raise _damaged(file, "it was changed since it was written")
     if (f"{record.node:04d}", f"{record.call:03d}") != (file.parent.parent.name, file.stem):

@@ -31,7 +31,7 @@ MOST_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class TrainingClaim:
     """What is shown of one training. ``total`` is 0 where it is not known.
 
     ``left_s`` is the time left, estimated from the speed so far; with ``at_most`` it is the time
@@ -73,17 +73,17 @@ class Training:
         self.step, self.total, self.loss = details["step"], details["total"], details["loss"]
         self.share = details.get("share", self.step / self.total if self.total else 0.0)
 
-    def claim(self, node: str) -> Claim:
+    def claim(self, node: str) -> TrainingClaim:
         """Return what is to be shown now."""
         spent_s = time.monotonic() - self.began
         left_s, at_most = max(0.0, self.limit_s - spent_s), True
         if self.share > SURE_AFTER:
             guess_s = spent_s * (1 - self.share) / self.share
             left_s, at_most = min(guess_s, left_s), guess_s > left_s
-        return Claim(node, self.step, self.total, self.loss, round(left_s, 1), at_most)
+        return TrainingClaim(node, self.step, self.total, self.loss, round(left_s, 1), at_most)
 
 
-class Notes:
+class TrainingFile:
     """Keeps the claims of a run's trainings in its folder, for other processes that show them."""
 
     def __init__(self, run: Path) -> None:
@@ -95,7 +95,7 @@ class Notes:
         self.close()  # a file that a killed process left is outdated
 
     def observe(self, what: str, label: str, details: dict[str, Any]) -> None:
-        """Take note of one event; see ``harness.core.jobs.Observe``."""
+        """Take note of one event; see ``harness.core.jobs.ObserveJobs``."""
         with self._lock:
             if what == "queued":
                 self._queued.add(label)
@@ -127,17 +127,17 @@ class Notes:
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class TrainingNotes:
     """The content of the file: claims, and the labels of evaluations that wait for a GPU."""
 
-    trainings: list[Claim] = field(default_factory=list)
+    trainings: list[TrainingClaim] = field(default_factory=list)
     queued: list[Annotated[str, Field(max_length=20)]] = field(default_factory=list)
 
 
-_NOTED = TypeAdapter(Noted)
+_NOTED = TypeAdapter(TrainingNotes)
 
 
-def read(run: Path) -> Noted:
+def read(run: Path) -> TrainingNotes:
     """Return the notes on a run's trainings, as of now; empty notes where they cannot be used."""
     try:
         noted = json.loads(read_text(run / FILE, most=MOST_BYTES))
@@ -146,4 +146,4 @@ def read(run: Path) -> Noted:
             claim["left_s"] = max(0.0, claim["left_s"] - age_s)
         return _NOTED.validate_python(noted)
     except DAMAGE:
-        return Noted()
+        return TrainingNotes()

@@ -10,15 +10,15 @@ from typing import Any, Literal
 
 from harness.base.errors import ConfigError
 from harness.base.seeds import derive
-from harness.core.asked import Asked, Locked
+from harness.core.asked import Asked, Lockfile
 from scorers import conditions
 from tasks import hidden
 
-Rule = Literal["fixed", "may rise", "as resolved", "free"]
+ChangeRule = Literal["fixed", "may rise", "as resolved", "free"]
 """fixed: may not change. may rise: a budget, which may be raised or removed. as resolved: where
 something is found; the thing itself is compared, in the lock. free: affects no claimed result."""
 
-ASKED: Mapping[str, Rule] = {
+ASKED: Mapping[str, ChangeRule] = {
     "format": "fixed",
     "task": "fixed",
     "profile": "fixed",
@@ -51,7 +51,7 @@ ASKED: Mapping[str, Rule] = {
 }
 """The rules for ``run.toml``, which is compared with the request in the lock."""
 
-LOCKED: Mapping[str, Rule] = {
+LOCKED: Mapping[str, ChangeRule] = {
     "format": "fixed",
     "asked": "as resolved",  # ASKED
     "harness": "free",
@@ -73,7 +73,7 @@ LOCKED: Mapping[str, Rule] = {
 """The rules for ``lock.json``, which is compared with what its names resolve to on a resume."""
 
 
-def edited(asked: Asked, lock: Locked) -> str:
+def edited(asked: Asked, lock: Lockfile) -> str:
     """Return in words what was edited in ``run.toml`` and may not be; empty if nothing was.
 
     Also empty for an older lock, which does not hold the request.
@@ -83,7 +83,7 @@ def edited(asked: Asked, lock: Locked) -> str:
     return "; ".join(_edits(_flat(lock.asked), _flat(asked)))
 
 
-def refuse_edited(asked: Asked, lock: Locked, file: object) -> None:
+def refuse_edited(asked: Asked, lock: Lockfile, file: object) -> None:
     """Raise ConfigError naming what was edited in ``run.toml``: the values then and now."""
     if changes := edited(asked, lock):
         raise ConfigError(
@@ -93,7 +93,7 @@ def refuse_edited(asked: Asked, lock: Locked, file: object) -> None:
         )
 
 
-def refuse_other(before: Locked, now: Locked) -> None:
+def refuse_other(before: Lockfile, now: Lockfile) -> None:
     """Raise ConfigError where later nodes could not be compared with earlier ones."""
     if before.hidden_key != now.hidden_key:
         raise ConfigError(

@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1
 _TAIL = 16 << 10
 
 
-class Child:
+class RunProcess:
     """A started process; its standard error is appended to the file ``log``."""
 
     def __init__(self, argv: Sequence[str], log: Path) -> None:

@@ -19,15 +19,15 @@ from harness.policies import POLICIES
 from harness.store.outcome import Outcome
 from harness.store.reading import DAMAGE
 from harness.store.rundir import Run
-from harness.sweeps.offers import Offer
-from harness.sweeps.suite import Planned, Suite, Tokens
+from harness.sweeps.agent_info import AgentInfo
+from harness.sweeps.suite import AssumedTokens, Planned, Suite
 from tasks.spec import Task
 
-NOTHING = Tokens(tokens_in=0, tokens_out=0)
+NOTHING = AssumedTokens(tokens_in=0, tokens_out=0)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepCost:
     """What one step takes: ``seconds`` with the writing, ``evaluation_s`` for evaluation alone."""
 
     seconds: float
@@ -36,7 +36,7 @@ class Step:
     """How many finished runs it was measured over; 0 where it is assumed."""
 
 
-Measured = Mapping[tuple[str, ...], Step]
+MeasuredSteps = Mapping[tuple[str, ...], StepCost]
 """Steps by (task, profile, agent, policy), and by (task, profile)."""
 
 
@@ -65,9 +65,9 @@ class Estimate:
     at_least: bool = False
 
 
-def measure(paths: Iterable[Path]) -> Measured:
+def measure(paths: Iterable[Path]) -> MeasuredSteps:
     """Return the mean steps of the finished runs; runs that cannot be read are left out."""
-    seen: dict[tuple[str, ...], list[Step]] = defaultdict(list)
+    seen: dict[tuple[str, ...], list[StepCost]] = defaultdict(list)
     for path in paths:
         try:
             outcome = Run(path).outcome
@@ -79,23 +79,25 @@ def measure(paths: Iterable[Path]) -> Measured:
         except DAMAGE:
             continue
     return {
-        key: Step(mean(s.seconds for s in steps), mean(s.evaluation_s for s in steps), len(steps))
+        key: StepCost(
+            mean(s.seconds for s in steps), mean(s.evaluation_s for s in steps), len(steps)
+        )
         for key, steps in seen.items()
     }
 
 
-def _step(outcome: Outcome) -> Step | None:
+def _step(outcome: Outcome) -> StepCost | None:
     scored, seconds = outcome.nodes.scored, outcome.seconds
     if not scored:
         return None
     # Time that the run waited for GPUs is not counted.
     queued_s = outcome.spent.queued_s if outcome.spent else 0.0
     alone_s = max(seconds["nodes"], seconds["total"] - seconds.get("final", 0.0) - queued_s)
-    return Step(alone_s / scored, seconds["nodes"] / scored)
+    return StepCost(alone_s / scored, seconds["nodes"] / scored)
 
 
 def estimate(
-    run: Planned, suite: Suite, task: Task | None, measured: Measured, offer: Offer
+    run: Planned, suite: Suite, task: Task | None, measured: MeasuredSteps, offer: AgentInfo
 ) -> Estimate:
     """Return what a run will take, and what is missing for it. ``task`` is None if not here yet.
 
@@ -114,7 +116,7 @@ def estimate(
     step = own = measured.get((*place, asked.agent, asked.policy))
     if step is None:
         # Runs of other agents show how long an evaluation takes, not how long this agent writes.
-        other = measured.get(place, Step(0.0, evaluation_s))
+        other = measured.get(place, StepCost(0.0, evaluation_s))
         step = replace(other, seconds=other.evaluation_s + tokens.write_s)
     wanted = asked.steps or (profile.search_steps if profile else 1)
     wanted = min(wanted, POLICIES.find(asked.policy).most or wanted)

@@ -20,8 +20,8 @@ from harness.base.files import write_whole
 from harness.policies import make_policy
 from harness.store.places import find_runs
 from harness.store.rundir import LOCK, SWEEP
+from harness.sweeps.agent_info import AgentInfo, AgentLookup, offer
 from harness.sweeps.estimate import Estimate, estimate, measure
-from harness.sweeps.offers import Offer, Offers, offer
 from harness.sweeps.suite import Planned, Suite, expand, load
 from sandboxes.gpu_pool import GpuPool
 from tasks.spec import all_tasks
@@ -36,7 +36,7 @@ class Plan:
     folder: Path
     """Where its run directories are."""
     estimates: tuple[Estimate, ...]
-    offers: dict[str, Offer]
+    offers: dict[str, AgentInfo]
 
     @property
     def missing(self) -> dict[Planned, tuple[str, ...]]:
@@ -69,7 +69,7 @@ class Plan:
         return "" if offer.own_server and agent in self.suite.servers else offer.unready
 
 
-def make_plan(file: Path, runs_dir: Path, offers: Offers = offer) -> Plan:
+def make_plan(file: Path, runs_dir: Path, offers: AgentLookup = offer) -> Plan:
     """Read a suite and estimate its runs. Raises ConfigError if a value of it is invalid."""
     suite = load(file)
     runs, tasks = list(expand(suite, file.parent)), all_tasks()

@@ -16,29 +16,31 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    ValidationError,
+    model_validator,
+)
 
 from harness.base.errors import ConfigError
 from harness.base.files import read_text
+from harness.base.strict import Strict
 from harness.base.validation import problems
 from harness.core.asked import Asked
 from harness.core.writing import Writing
 from sandboxes.registry import AUTO, BACKENDS
 
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
 
 
 def _known_sandbox(name: str) -> str:
     return name if name == AUTO else BACKENDS.known(name)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Group(_Strict):
+class SuiteGroup(Strict):
     """Runs of every agent with every policy on every task with every seed.
 
     ``seeds`` is a count (3 means 0, 1, 2) or a list. ``steps``, ``hours``, ``dollars``, the tokens
@@ -48,17 +50,17 @@ class Group(_Strict):
     agents: Names
     policies: Names = ("greedy",)
     tasks: Names
-    seeds: Annotated[int, Field(ge=1)] | tuple[Count, ...] = 1
+    seeds: Annotated[int, Field(ge=1)] | tuple[NonNegativeInt, ...] = 1
     profile: str = "smoke"
     steps: Annotated[int, Field(ge=1)] | None = None
-    hours: Positive = 24.0
+    hours: PositiveFloat = 24.0
     sandbox: Annotated[str, AfterValidator(_known_sandbox)] = AUTO
     settings: tuple[str, ...] = ()
     literature: str | None = None
-    dollars: Positive | None = None
+    dollars: PositiveFloat | None = None
     input_tokens: Annotated[int, Field(ge=1)] | None = None
     output_tokens: Annotated[int, Field(ge=1)] | None = None
-    gpu_hours: Positive | None = None
+    gpu_hours: PositiveFloat | None = None
     options: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -74,17 +76,17 @@ class Group(_Strict):
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
 
-class Tokens(_Strict):
+class AssumedTokens(Strict):
     """Tokens and seconds that a model is assumed to need for one step; only for ``--dry-run``."""
 
-    tokens_in: Count
-    tokens_cached: Count = 0
+    tokens_in: NonNegativeInt
+    tokens_cached: NonNegativeInt = 0
     """Of ``tokens_in``, those that a provider reads from its cache."""
-    tokens_out: Count
+    tokens_out: NonNegativeInt
     write_s: Annotated[float, Field(ge=0)] = 0.0
 
 
-class Assumed(_Strict):
+class Assumed(Strict):
     """What ``--dry-run`` assumes where nothing was measured yet.
 
     An evaluation takes ``share_of_limits`` of the profile's train_s + serve_s, or
@@ -92,24 +94,24 @@ class Assumed(_Strict):
     """
 
     share_of_limits: Annotated[float, Field(gt=0, le=1)] = 0.5
-    evaluation_s: Positive = 600.0
-    policies: dict[str, Tokens] = Field(default_factory=dict)
+    evaluation_s: PositiveFloat = 600.0
+    policies: dict[str, AssumedTokens] = Field(default_factory=dict)
 
 
-class Server(_Strict):
+class Server(Strict):
     """The address of the server of an agent that runs on the user's own GPUs."""
 
     base_url: str
 
 
-class Suite(_Strict):
+class Suite(Strict):
     """The contents of the file. ``defaults`` apply to each group that does not override them."""
 
     format: Literal[1]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")]
     about: str = ""
     defaults: dict[str, Any] = Field(default_factory=dict)
-    groups: Annotated[tuple[Group, ...], Field(min_length=1)]
+    groups: Annotated[tuple[SuiteGroup, ...], Field(min_length=1)]
     servers: dict[str, Server] = Field(default_factory=dict)
     assume: Assumed = Assumed()
 
@@ -174,7 +176,7 @@ def expand(suite: Suite, beside: Path) -> Iterator[Planned]:
 
 
 def _asked(
-    group: Group, beside: Path, suite: Suite, task: str, agent: str, policy: str, seed: int
+    group: SuiteGroup, beside: Path, suite: Suite, task: str, agent: str, policy: str, seed: int
 ) -> Asked:
     server = suite.servers.get(agent)
     return Asked(
@@ -199,7 +201,7 @@ def _asked(
     )
 
 
-def _name(group: Group, asked: Asked) -> str:
+def _name(group: SuiteGroup, asked: Asked) -> str:
     """Return the name of a run's directory: readable, and always the same for the same request.
 
     Its hash covers the group as the suite has it, so that versions and machines agree on the name.

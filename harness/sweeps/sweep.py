@@ -24,16 +24,16 @@ from typing import Literal
 
 from harness.base.errors import Cancelled, ConfigError, ProviderError
 from harness.base.watching import unbreakable
-from harness.store.follower import Follower, Standing
-from harness.store.outlay import of_outcome
+from harness.store.call_totals import totals_of
+from harness.store.follower import Follower, LiveRun
 from harness.store.reading import DAMAGE
 from harness.store.rundir import LOGS, REQUESTS, Run, write_asked
-from harness.sweeps.child import Child
-from harness.sweeps.offers import Offer
+from harness.sweeps.agent_info import AgentInfo
+from harness.sweeps.child import RunProcess
 from harness.sweeps.plan import Plan
 from harness.sweeps.suite import Planned
 
-State = Literal[
+SweepRunState = Literal[
     "waiting",
     "running",
     "elsewhere",  # held by a process that is not our child; we wait for it
@@ -54,7 +54,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class SweepRetries:
     """How failures are handled; times in seconds. Waits double with each failure in a row."""
 
     retries: int = 2
@@ -68,13 +68,13 @@ class Patience:
 
 
 @dataclass(slots=True)
-class Slot:
+class SweepRun:
     """One planned run and its state. ``limit``: the most dollars that it may spend."""
 
     run: Planned
     path: Path
-    offer: Offer
-    state: State = "waiting"
+    offer: AgentInfo
+    state: SweepRunState = "waiting"
     message: str = ""
     limit: float = 0.0
     spent: float = 0.0
@@ -82,7 +82,7 @@ class Slot:
     """Whether ``spent`` leaves out calls of unknown price."""
     tries: int = 0
     not_before: float = 0.0
-    child: Child | None = None
+    child: RunProcess | None = None
     follower: Follower | None = None
 
     @property
@@ -96,13 +96,13 @@ class Slot:
         lives = self.state in ("running", "elsewhere")
         return max(self.spent, self.limit) if lives else self.spent
 
-    def look(self) -> Standing:
+    def look(self) -> LiveRun:
         """Read the state of a begun run from its own files; update ``spent``."""
         self.follower = self.follower or Follower(self.path)
-        standing = self.follower.look()
-        self.spent = standing.dollars or self.spent
-        self.unpriced = standing.dollars is None
-        return standing
+        live = self.follower.look()
+        self.spent = live.dollars or self.spent
+        self.unpriced = live.dollars is None
+        return live
 
 
 @dataclass(slots=True)
@@ -123,13 +123,13 @@ class Sweep:
         say: Say,
         show: Callable[["Sweep"], None] = lambda sweep: None,
         command: Sequence[str] = HARNESS,
-        patience: Patience = Patience(),  # noqa: B008 (frozen)
+        patience: SweepRetries = SweepRetries(),  # noqa: B008 (frozen)
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.folder, self.concurrent, self.max_dollars = plan.folder, concurrent, max_dollars
         runs = [one.run for one in plan.estimates]
-        self.slots = [Slot(r, plan.folder / r.name, plan.offers[r.asked.agent]) for r in runs]
+        self.slots = [SweepRun(r, plan.folder / r.name, plan.offers[r.asked.agent]) for r in runs]
         self._plan, self._command, self._patience = plan, tuple(command), patience
         self._say, self._show = unbreakable(say), unbreakable(show)
         self._now, self._sleep = now, sleep
@@ -141,12 +141,12 @@ class Sweep:
         self.share = self._share()
 
     @property
-    def counts(self) -> Counter[State]:
+    def counts(self) -> Counter[SweepRunState]:
         """How many runs are in which state."""
         return Counter(slot.state for slot in self.slots)
 
     @property
-    def running(self) -> list[Slot]:
+    def running(self) -> list[SweepRun]:
         """The runs that are child processes of ours now."""
         return [slot for slot in self.slots if slot.state == "running"]
 
@@ -204,7 +204,7 @@ class Sweep:
             if slot.child is not None:
                 slot.child.send(signal.SIGKILL if hard else signal.SIGINT)
 
-    def _find(self, slot: Slot) -> None:
+    def _find(self, slot: SweepRun) -> None:
         """Set the state of a run from its files on disk. The run is not a child of ours now."""
         slot.state = "waiting"
         try:
@@ -217,7 +217,7 @@ class Sweep:
                     *("–" if score is None else f"{score:.4f}" for score in scores)
                 )
                 if outcome.spent is not None:
-                    spent = of_outcome(outcome.spent)
+                    spent = totals_of(outcome.spent)
                     slot.spent, slot.unpriced = spent.dollars, spent.unpriced > 0
                 return
         except DAMAGE as error:
@@ -226,11 +226,11 @@ class Sweep:
         if not slot.begun:
             slot.limit = (slot.run.asked.dollars or slot.limit) if slot.offer.provider else 0.0
             return
-        standing = slot.look()
-        slot.limit = standing.max_dollars or 0.0
-        if standing.state == "damaged":
-            slot.state, slot.message = "refused", standing.problem
-        elif standing.state == "running":
+        live = slot.look()
+        slot.limit = live.max_dollars or 0.0
+        if live.state == "damaged":
+            slot.state, slot.message = "refused", live.problem
+        elif live.state == "running":
             slot.state = "elsewhere"
         elif self.max_dollars is not None and slot.offer.provider and not slot.limit:
             slot.state = "refused"
@@ -279,7 +279,7 @@ class Sweep:
             elif not running:
                 slot.state, slot.message = "unaffordable", f"${left:.2f} are left"
 
-    def _begin(self, slot: Slot) -> bool:
+    def _begin(self, slot: SweepRun) -> bool:
         """Start or resume a run. Returns False if something else is in its directory."""
         if slot.begun:
             arguments = ["resume", str(slot.path)]
@@ -293,7 +293,7 @@ class Sweep:
                 slot.state, slot.message = "refused", f"{slot.path} is in the way and no run"
                 return False
         log = self.folder / LOGS / f"{slot.path.name}.log"
-        slot.child = Child([*self._command, *arguments], log)
+        slot.child = RunProcess([*self._command, *arguments], log)
         slot.tries += 1
         slot.state, slot.message = "running", ""
         self._say(f"{'resumed' if arguments[0] == 'resume' else 'started'}  {slot.path.name}")
@@ -313,7 +313,7 @@ class Sweep:
                 if slot.state != "waiting":
                     self._say(f"{slot.state}  {slot.path.name}  {slot.message}")
 
-    def _went_wrong(self, slot: Slot, code: int) -> None:
+    def _went_wrong(self, slot: SweepRun, code: int) -> None:
         """Decide what to do with a run that ended without a result."""
         patience = self._patience
         if self.was_stopped or code in STOPPED:
@@ -330,7 +330,7 @@ class Sweep:
             slot.not_before = self._now() + wait_s
             self._say(f"again in {wait_s:.0f} s  {slot.path.name}  exit {code}: {slot.message}")
 
-    def _pause(self, slot: Slot) -> None:
+    def _pause(self, slot: SweepRun) -> None:
         now, patience = self._now(), self._patience
         provider = self._providers.setdefault(slot.offer.provider, _Provider())
         if provider.paused_until > now:

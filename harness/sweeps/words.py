@@ -11,9 +11,9 @@ from harness.base.commands import command
 from harness.base.durations import short
 from harness.sweeps.estimate import Estimate, Total, wall_s
 from harness.sweeps.plan import Plan, by_count
-from harness.sweeps.sweep import State, Sweep
+from harness.sweeps.sweep import Sweep, SweepRunState
 
-NEXT: tuple[State, ...] = (
+NEXT: tuple[SweepRunState, ...] = (
     "waiting",
     "running",
     "elsewhere",
@@ -25,7 +25,7 @@ NEXT: tuple[State, ...] = (
 )
 """The states of runs that another sweep of the same suite continues."""
 
-EXITS: tuple[tuple[int, tuple[State, ...]], ...] = (
+EXITS: tuple[tuple[int, tuple[SweepRunState, ...]], ...] = (
     (130, ("interrupted", "waiting", "running", "elsewhere")),
     (3, ("failed",)),
     (4, ("paused",)),

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import ConfigError, InfrastructureError, SandboxStartError
-from sandboxes.engine import Engine, answered, bind
+from sandboxes.engine import Engine, bind, errors_translated
 from sandboxes.image import recipe
 
 Say = Callable[[str], None]
@@ -69,7 +69,7 @@ def with_dockerfile(*, base: str | None, tag: str | None, say: Say) -> str:
     engine = _engine()
     name = f"{recipe.NAME}:{tag or recipe.digest(base or 'Dockerfile')}"
     arguments = {"REQUIREMENTS": " ".join(recipe.wanted()), **({"BASE": base} if base else {})}
-    with _step(say, "image by the Dockerfile"), answered("build the image", start=True):
+    with _step(say, "image by the Dockerfile"), errors_translated("build the image", start=True):
         last = ""
         for line in engine.api.build(
             path=str(Path(__file__).parent),
@@ -103,7 +103,7 @@ def _engine() -> Engine:
 def _found_base(engine: Engine, base: str, say: Say) -> str:
     if engine.image(base) is None:
         try:
-            with _step(say, f"pull {base}"), answered(f"pull {base}", start=True):
+            with _step(say, f"pull {base}"), errors_translated(f"pull {base}", start=True):
                 repository, _, tag = base.partition(":")
                 engine.api.pull(repository, tag=tag or "latest")
         except SandboxStartError as error:
@@ -138,7 +138,10 @@ def _own_base(engine: Engine, name: str, gpu: bool, say: Say) -> str:
                     tar,
                 ]
             )
-        with _step(say, f"base: import as {name}"), answered("import the base", start=True):
+        with (
+            _step(say, f"base: import as {name}"),
+            errors_translated("import the base", start=True),
+        ):
             repository, _, tag = name.partition(":")
             engine.api.import_image_from_file(str(tar), repository=repository, tag=tag)
     return name
@@ -182,7 +185,7 @@ def _install(engine: Engine, source: str, wheels: Path, name: str, gpu: bool, sa
             if code != 0:
                 said = engine.api.logs(container, tail=20).decode(errors="replace").strip()
                 raise SandboxStartError("The packages could not be installed", cause=said)
-        with _step(say, f"commit as {name}"), answered("commit the image", start=True):
+        with _step(say, f"commit as {name}"), errors_translated("commit the image", start=True):
             repository, _, tag = name.partition(":")
             engine.api.commit(
                 container,
@@ -208,7 +211,7 @@ def _container(
 
 def _make_current(engine: Engine, name: str) -> None:
     repository, _, tag = recipe.CURRENT.partition(":")
-    with answered(f"name the image {recipe.CURRENT}"):
+    with errors_translated(f"name the image {recipe.CURRENT}"):
         engine.api.tag(name, repository, tag=tag)
 
 

@@ -42,12 +42,12 @@ def wanted() -> tuple[str, ...]:
 
 def digest(base: str, *more: str) -> str:
     """Return 12 characters that stand for all that goes into the image on this ``base``."""
-    told = hashlib.sha256()
+    hashed = hashlib.sha256()
     for part in (*wanted(), base, *more, platform.python_version_tuple()[1], platform.machine()):
-        told.update(part.encode() + b"\0")
+        hashed.update(part.encode() + b"\0")
     for name in ("Dockerfile", "build.py"):
-        told.update((Path(__file__).parent / name).read_bytes())
-    return told.hexdigest()[:12]
+        hashed.update((Path(__file__).parent / name).read_bytes())
+    return hashed.hexdigest()[:12]
 
 
 def name() -> str:

@@ -65,8 +65,8 @@ class Link:
         now = time.monotonic()
         if now - self._last_progress >= every_s:
             self._last_progress = now
-            told = loss if -math.inf < loss < math.inf else None  # JSON has no NaN or inf
-            self._send_json(PROGRESS, {"step": step, "total": total, "loss": told})
+            finite = loss if -math.inf < loss < math.inf else None  # JSON has no NaN or inf
+            self._send_json(PROGRESS, {"step": step, "total": total, "loss": finite})
 
     def fail(self, kind: str, text: str) -> None:
         """Tell the judge why the submission cannot be served; the process should then exit."""

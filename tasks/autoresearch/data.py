@@ -17,12 +17,13 @@ from pydantic import Field, ValidationError
 
 from harness.base.digests import digest
 from harness.base.errors import ConfigError
+from harness.base.strict import Strict
 from harness.base.validation import problems
 from tasks.autoresearch import reference, sources, splits, tokenizer
 from tasks.autoresearch.overlap import Overlap, runs, without_near_duplicates
 from tasks.autoresearch.tokenizer import ByteCounts, Tokenizer, Tokens
-from tasks.definition import Manifest, Progress, Strict, Value
-from tasks.prepared import Locked, altered, checksum, prepared, write_manifest
+from tasks.definition import Manifest, Progress, Value
+from tasks.prepared import PreparationLock, altered, checksum, prepared, write_manifest
 
 GENERATOR = "autoresearch-1"
 """Raise the number whenever the same parameters and text would give other data."""
@@ -30,7 +31,7 @@ GENERATOR = "autoresearch-1"
 HIDDEN: tuple[sources.Hidden, ...] = ("test", "search")
 
 
-class Parameters(Strict):
+class AutoresearchParameters(Strict):
     """What a profile's ``data`` table may hold.
 
     ``source`` is ``bundled``, ``climbmix`` or a folder. ``length`` is in tokens; a row holds one
@@ -90,7 +91,7 @@ def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progr
     )
 
 
-def find_fault(folder: Path, p: Parameters) -> str:
+def find_fault(folder: Path, p: AutoresearchParameters) -> str:
     """Return why ``folder`` does not hold the complete data of ``p``, or "" if it does.
 
     Sizes and headers are always checked; contents where that takes under a second.
@@ -110,13 +111,13 @@ def find_fault(folder: Path, p: Parameters) -> str:
         return f"it cannot be read ({error})"
 
 
-def _parameters(profile: str, data: Mapping[str, Value]) -> Parameters:
+def _parameters(profile: str, data: Mapping[str, Value]) -> AutoresearchParameters:
     try:
-        p = Parameters.model_validate(dict(data))
+        p = AutoresearchParameters.model_validate(dict(data))
     except ValidationError as error:
         raise ConfigError(
             f"The data table of autoresearch, profile {profile}, is wrong.",
-            cause=problems(error, Parameters),
+            cause=problems(error, AutoresearchParameters),
         ) from error
     if p.source == "climbmix":
         return p.model_copy(update={"max_document": 0, "near_duplicates": 1.0})
@@ -126,10 +127,10 @@ def _parameters(profile: str, data: Mapping[str, Value]) -> Parameters:
     return p.model_copy(update=changes)
 
 
-def _open(p: Parameters, root: Path, progress: Progress) -> sources.Source:
+def _open(p: AutoresearchParameters, root: Path, progress: Progress) -> sources.Corpus:
     if p.source == "climbmix":
         needed = splits.hidden_tokens(p.rows, p.capacity, p.audit_tokens)
-        with Locked(root / ".climbmix.lock", progress):
+        with PreparationLock(root / ".climbmix.lock", progress):
             return sources.open_climbmix(
                 root / "climbmix", p.shards, needed, p.max_characters, progress
             )
@@ -148,8 +149,8 @@ def _open(p: Parameters, root: Path, progress: Progress) -> sources.Source:
 def _build(
     folder: Path,
     profile: str,
-    p: Parameters,
-    source: sources.Source,
+    p: AutoresearchParameters,
+    source: sources.Corpus,
     identity: str,
     progress: Progress,
 ) -> None:
@@ -174,7 +175,7 @@ def _build(
         progress("encoding the training text, million characters", millions, total)
 
     def documents() -> Iterator[splits.Document]:
-        yield from encoder.encode(splits.unseen(source.train(), seen), threads)
+        yield from encoder.encode(splits.without_repeats(source.train(), seen), threads)
         yield from left
 
     for hashes in runs(splits.write_documents(documents(), train, progress=report), threads):
@@ -201,18 +202,18 @@ def _build(
 
 def _draw(
     profile: str,
-    p: Parameters,
-    source: sources.Source,
+    p: AutoresearchParameters,
+    source: sources.Corpus,
     encoder: Tokenizer,
     seen: set[bytes],
     threads: int,
     progress: Progress,
 ) -> tuple[dict[str, HiddenSplit], list[splits.Document], Iterator[splits.Document]]:
     """Return the hidden splits, the validation, and a single pool's documents left for training."""
-    drawers: dict[int, splits.Drawer] = {}
+    drawers: dict[int, splits.DocumentReader] = {}
     for texts in source.hidden.values():
-        fresh = encoder.encode(splits.unseen(texts, seen), threads)
-        drawers.setdefault(id(texts), splits.Drawer(fresh))
+        fresh = encoder.encode(splits.without_repeats(texts, seen), threads)
+        drawers.setdefault(id(texts), splits.DocumentReader(fresh))
     hidden: dict[str, HiddenSplit] = {}
     unused: list[splits.Document] = []
     wanted: sources.Hidden = "test"
@@ -247,7 +248,7 @@ def _draw(
 def _write_hidden(
     folder: Path,
     split: str,
-    p: Parameters,
+    p: AutoresearchParameters,
     hidden: HiddenSplit,
     encoder: Tokenizer,
     model: reference.NgramReference,
@@ -279,7 +280,7 @@ def _write_hidden(
 def _write_manifest(
     folder: Path,
     profile: str,
-    p: Parameters,
+    p: AutoresearchParameters,
     facts: Mapping[str, Value],
     encoder: Tokenizer,
     train_tokens: int,

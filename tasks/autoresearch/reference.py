@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Level:
+class NgramOrder:
     """The n-grams of one order. Row 0 of the weights is from their counts, row 1 from their
     continuations (how many different tokens they follow), for use under a higher order."""
 
@@ -82,7 +82,7 @@ class Level:
 class NgramReference:
     """The model: level k holds the n-grams with k tokens of context."""
 
-    levels: tuple[Level, ...]
+    levels: tuple[NgramOrder, ...]
     vocabulary: int
     bos: int
 
@@ -114,7 +114,7 @@ def train(tokens: NDArray[np.uint16], vocabulary: int, bos: int) -> NgramReferen
     """Return the model of the first 50 million of ``tokens`` (n,); documents begin with BOS."""
     tokens = tokens[:MAX_TRAIN_TOKENS]
     keys = np.sort(keys_of(tokens, bos, 0, len(tokens)))
-    levels: list[Level] = []
+    levels: list[NgramOrder] = []
     longer: Keys | None = None
     for k in reversed(range(ORDERS)):
         grams, counts = _runs(keys)
@@ -126,7 +126,7 @@ def train(tokens: NDArray[np.uint16], vocabulary: int, bos: int) -> NgramReferen
             first = grams >> (BITS * np.uint64(k))
             # Only BOS precedes BOS, so an n-gram that begins with BOS would have one continuation.
             continuations = np.where((first == bos) & (k > 0), counts, different)
-        levels.append(Level.of(grams, counts, continuations))
+        levels.append(NgramOrder.of(grams, counts, continuations))
         longer = grams
         if k:
             keys = np.sort(keys & _mask(k - 1))

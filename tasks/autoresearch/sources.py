@@ -39,7 +39,7 @@ SHARD_CHARACTERS, SHARD_TOKENS = 250_000_000, 50_000_000
 
 
 @dataclass(frozen=True)
-class Source:
+class Corpus:
     """Documents of one corpus. ``hidden`` are iterators, consumed as splits draw from them.
 
     If ``one_pool``, the hidden iterators are one and the same, and documents that no split needs
@@ -93,7 +93,7 @@ def pool(
     return [found[key] for key in sorted(found)], count - len(found)
 
 
-def open_pool(documents: list[str], duplicates: int) -> Source:
+def open_pool(documents: list[str], duplicates: int) -> Corpus:
     """Return the source whose hidden part is the beginning of ``documents``."""
     whole = sum(map(len, documents))
     at = total = 0
@@ -102,12 +102,12 @@ def open_pool(documents: list[str], duplicates: int) -> Source:
         at += 1
     front = iter(documents[:at])
     hidden: dict[Hidden, Iterator[str]] = {"test": front, "search": front, "val": front}
-    return Source(hidden, lambda: iter(documents[at:]), True, whole - total, duplicates)
+    return Corpus(hidden, lambda: iter(documents[at:]), True, whole - total, duplicates)
 
 
 def open_climbmix(
     folder: Path, shards: int, hidden_tokens: int, max_characters: int, progress: Progress
-) -> Source:
+) -> Corpus:
     """Return climbmix after downloading ``shards`` shards of training text and the hidden ones.
 
     ``hidden_tokens`` is what each hidden split needs; it decides how many shards each gets. Raises
@@ -146,7 +146,7 @@ def open_climbmix(
             if max_characters and total >= max_characters:
                 return
 
-    return Source(
+    return Corpus(
         {"search": documents("search"), "test": documents("test"), "val": documents("val")},
         train,
         False,

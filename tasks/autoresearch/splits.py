@@ -28,7 +28,7 @@ class TooSmall(Exception):
         self.what = what
 
 
-class Drawer:
+class DocumentReader:
     """Hands out documents one by one; ``tokens`` counts what it has handed out."""
 
     def __init__(self, encoded: Iterator[Document]) -> None:
@@ -47,7 +47,7 @@ class Drawer:
             yield document
 
 
-def unseen(texts: Iterable[str], seen: set[bytes]) -> Iterator[str]:
+def without_repeats(texts: Iterable[str], seen: set[bytes]) -> Iterator[str]:
     """Yield those of ``texts`` that are not in ``seen``, a set of fingerprints; add them to it."""
     for text in texts:
         key = fingerprint(text)
@@ -56,7 +56,7 @@ def unseen(texts: Iterable[str], seen: set[bytes]) -> Iterator[str]:
             yield text
 
 
-def draw_documents(drawer: Drawer, tokens: int) -> list[Document]:
+def draw_documents(drawer: DocumentReader, tokens: int) -> list[Document]:
     """Return whole documents of ``tokens`` tokens or a little more. Raises TooSmall."""
     found: list[Document] = []
     total = 0
@@ -78,7 +78,7 @@ class Packed:
     unused: list[Document]
 
 
-def draw_rows(drawer: Drawer, rows: int, capacity: int, seed: int) -> Packed:
+def draw_rows(drawer: DocumentReader, rows: int, capacity: int, seed: int) -> Packed:
     """Pack documents into ``rows`` rows of ``capacity`` tokens, as the public loader packs.
 
     Documents are drawn until they fill enough rows. ``rows`` of these are chosen at random, because

@@ -41,7 +41,7 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class BenchCell:
     """One mechanism at one length: a training step's passes over ``rows`` rows, or ``failure``.
 
     Milliseconds are medians; ``peak_mb`` is the most memory held at once beyond model and input.
@@ -102,9 +102,9 @@ def measure(
     names: list[str],
     lengths: tuple[int, ...] | None,
     device: str | None,
-    progress: Callable[[int, int, Cell], None],
+    progress: Callable[[int, int, BenchCell], None],
     longest_s: float = LONGEST_S,
-) -> Iterator[Machine | Cell]:
+) -> Iterator[Machine | BenchCell]:
     """Yield the machine, then every cell as it is measured, shorter rows first.
 
     ``lengths`` and ``device`` default to what fits the machine. ``progress`` is called with the
@@ -112,13 +112,13 @@ def measure(
     ``longest_s`` ends as "timeout"; after "oom" or "timeout", longer rows of that mechanism are not
     tried. Raises ConfigError if the device is missing, InfrastructureError without torch.
     """
-    worker = Worker(device)
+    worker = BenchWorker(device)
     try:
         machine = worker.machine
         yield machine
         lengths = lengths or LENGTHS[machine.device]
         cells = [
-            Cell(name, length, max(1, SIZES[machine.device]["tokens"] // length))
+            BenchCell(name, length, max(1, SIZES[machine.device]["tokens"] // length))
             for name in names
             for length in lengths
         ]
@@ -130,7 +130,7 @@ def measure(
                 continue
             if not worker.alive:
                 worker.close()
-                worker = Worker(machine.device)
+                worker = BenchWorker(machine.device)
             result = worker.ask(cell, longest_s)
             if result.failure in ("oom", "timeout"):
                 given_up[cell.mechanism] = result.failure
@@ -139,7 +139,7 @@ def measure(
         worker.close()
 
 
-class Worker:
+class BenchWorker:
     """The process that measures; it handles one request at a time."""
 
     def __init__(self, device: str | None) -> None:
@@ -166,7 +166,7 @@ class Worker:
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def ask(self, cell: Cell, longest_s: float) -> Cell:
+    def ask(self, cell: BenchCell, longest_s: float) -> BenchCell:
         """Return the cell with its measurements, or with ``failure``."""
         late = threading.Event()
 

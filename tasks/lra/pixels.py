@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.definition import Value
-from tasks.lra.rows import Rows, Split, by_split, majority
+from tasks.lra.rows import DataRows, SplitRows, by_split, majority
 
 LEVELS = 256
 Bytes = NDArray[np.uint8]
@@ -19,19 +19,19 @@ Bytes = NDArray[np.uint8]
 
 def pixel_rows(
     images: Mapping[str, tuple[Bytes, Bytes]], classes: int, facts: Mapping[str, Value]
-) -> Rows:
+) -> DataRows:
     """Return images (n, side, side) and labels of each split as rows of pixels, line by line."""
-    splits: dict[str, Split] = {
+    splits: dict[str, SplitRows] = {
         split: (pixels.reshape(len(pixels), -1), labels)
         for split, (pixels, labels) in images.items()
     }
     length = splits["train"][0].shape[1]
     shape = {"length": length, "vocabulary": LEVELS, "classes": classes, "padded": 0}
     baselines = {**majority(splits, classes), **nearest_mean(splits, classes)}
-    return Rows(splits, shape, baselines, facts)
+    return DataRows(splits, shape, baselines, facts)
 
 
-def nearest_mean(splits: Mapping[str, Split], classes: int) -> dict[str, float]:
+def nearest_mean(splits: Mapping[str, SplitRows], classes: int) -> dict[str, float]:
     """Return the accuracy of predicting the class whose mean training image is nearest."""
     pixels, labels = splits["train"]
     means = np.stack(

@@ -15,20 +15,21 @@ from pydantic import ValidationError
 
 from harness.base.digests import digest
 from harness.base.errors import ConfigError
+from harness.base.strict import Strict
 from harness.base.validation import problems
 from tasks.arrays import Arrays, prepare_arrays
-from tasks.definition import Manifest, Progress, Strict, Value
+from tasks.definition import Manifest, Progress, Value
 from tasks.hidden import PARAMETER, HiddenKey
 from tasks.shared import SPLITS
 
-Tokens = NDArray[Any]
+TokenRows = NDArray[Any]
 Labels = NDArray[np.uint8]
-Split = tuple[Tokens, Labels]
+SplitRows = tuple[TokenRows, Labels]
 P = TypeVar("P", bound=Strict)
 
 
 @dataclass(frozen=True)
-class Rows:
+class DataRows:
     """What a data set is written from.
 
     ``shape`` holds length, vocabulary and classes; ``documents`` = 2 says that a row is two
@@ -36,7 +37,7 @@ class Rows:
     ``facts`` are worth knowing about the source, ``baselines`` are scores of simple guesses.
     """
 
-    splits: Mapping[str, Split]
+    splits: Mapping[str, SplitRows]
     shape: Mapping[str, int]
     baselines: Mapping[str, float]
     facts: Mapping[str, Value] = field(default_factory=dict)
@@ -62,7 +63,7 @@ def prepare_rows(
     profile: str,
     generator: str,
     parameters: Strict,
-    make: Callable[[], Rows],
+    make: Callable[[], DataRows],
     root: Path,
     progress: Progress,
     *,
@@ -107,7 +108,7 @@ def _shapes_fault(folder: Path, manifest: Manifest) -> str:
     return ""
 
 
-def _arrays(rows: Rows) -> Arrays:
+def _arrays(rows: DataRows) -> Arrays:
     chance = round(1 / rows.shape["classes"], 6)
     return Arrays(
         {
@@ -120,14 +121,14 @@ def _arrays(rows: Rows) -> Arrays:
     )
 
 
-def majority(splits: Mapping[str, Split], classes: int) -> dict[str, float]:
+def majority(splits: Mapping[str, SplitRows], classes: int) -> dict[str, float]:
     """Return search and test accuracy of always predicting the most common training label."""
     commonest = int(np.bincount(splits["train"][1], minlength=classes).argmax())
     return by_split("majority", splits, lambda tokens: np.full(len(tokens), commonest))
 
 
 def by_split(
-    name: str, splits: Mapping[str, Split], guess: Callable[[Tokens], NDArray[Any]]
+    name: str, splits: Mapping[str, SplitRows], guess: Callable[[TokenRows], NDArray[Any]]
 ) -> dict[str, float]:
     """Return the accuracy of a guess on search (``name``) and on test (``name_test``)."""
     found = {}

@@ -14,8 +14,8 @@ from pathlib import Path
 from harness.base.errors import ConfigError, InfrastructureError
 from tasks.definition import Progress
 from tasks.download import Remote, fetch
-from tasks.prepared import Locked
-from tasks.shared import hand_on, make_folder
+from tasks.prepared import PreparationLock
+from tasks.shared import inherit_group, make_folder
 
 GENERATED = "generated"
 
@@ -68,7 +68,7 @@ def download(remote: Remote, root: Path, progress: Progress, *, what: str = "") 
     """Return the file, downloaded once into ``root/downloads``. Raises what ``fetch`` does."""
     folder = root / "downloads"
     make_folder(folder)
-    with Locked(folder / f".{remote.name}.lock", progress):
+    with PreparationLock(folder / f".{remote.name}.lock", progress):
         return fetch([remote], folder, progress, what=what)[0]
 
 
@@ -123,7 +123,7 @@ def release(name: str, root: Path, progress: Progress) -> Path:
     archive = download(RELEASE, root, progress, what=what)
     prefix = f"{RELEASE_FOLDERS[0]}/{name}/"
     unfinished = folder.with_name(f".{folder.name}.part")
-    with Locked(root / "downloads" / ".lra_release.lock", progress):
+    with PreparationLock(root / "downloads" / ".lra_release.lock", progress):
         if folder.is_dir():
             return folder
         for path, content in members(archive, lambda n: n.startswith(prefix), progress, 200_000):
@@ -132,7 +132,7 @@ def release(name: str, root: Path, progress: Progress) -> Path:
                 raise ConfigError(f"{archive} holds a file outside its folders: {path!r}.")
             make_folder(target.parent)
             target.write_bytes(content)
-            hand_on(target)
+            inherit_group(target)
         if not unfinished.is_dir():
             raise InfrastructureError(
                 f"{archive.name} holds no folder {prefix}.",

@@ -11,7 +11,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-class Stream:
+class RandomStream:
     """A stream of random numbers that is the same for a seed under every version of numpy."""
 
     def __init__(self, *seed: int) -> None:

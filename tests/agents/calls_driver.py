@@ -12,7 +12,7 @@ from agents.lives import serve
 from agents.scripted import HttpClient, endpoint, price
 from harness.agents.calls import Calls
 from harness.core.budget import Budget
-from harness.core.limits import Limits
+from harness.core.limits import BudgetLimits
 from harness.core.model import Prompt, Turn
 
 run, port, nodes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -20,7 +20,7 @@ run, port, nodes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 
 def work() -> None:
     known = endpoint(HttpClient(port), price, lambda *_: True)
-    calls = Calls(run, budget=Budget(Limits()), endpoint=known, say=lambda _: None)
+    calls = Calls(run, budget=Budget(BudgetLimits()), endpoint=known, say=lambda _: None)
 
     def one(node: int) -> str:
         prompt = Prompt("You write code.", (Turn("user", f"node {node}"),))

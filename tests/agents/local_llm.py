@@ -47,7 +47,7 @@ class LocalLlm:
 
     def entry(self, protocol: str, **more: Any) -> Any:
         """Return it as a model of the table."""
-        from harness.agents.catalogue import Entry
+        from harness.agents.catalogue import ModelEntry
 
         values = {
             "name": "local",
@@ -61,7 +61,7 @@ class LocalLlm:
             "concurrency": 1,
             "price_source": "own machine",
         }
-        return Entry(**{**values, **more})
+        return ModelEntry(**{**values, **more})
 
 
 def weights() -> Path | None:

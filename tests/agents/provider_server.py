@@ -29,13 +29,13 @@ from typing import Any
 import pytest
 
 from agents.loopback import Loopback
-from harness.agents.catalogue import Entry
-from harness.agents.clients.patience import Patience
+from harness.agents.catalogue import ModelEntry
+from harness.agents.clients.patience import RetryTimes
 
 WIRE = Path(__file__).with_name("wire")
 HANGS_S = 60.0
 """What takes so long has failed. Nothing here takes a tenth of it on the slowest machine."""
-QUICK = Patience(
+QUICK = RetryTimes(
     outage_s=HANGS_S, first_s=0.01, longest_s=0.05, idle_s=2 * HANGS_S, total_s=2 * HANGS_S
 )
 """Waits for tests: hardly any, where something fails, and no time-out that a busy machine finds."""
@@ -49,7 +49,7 @@ def provider() -> Iterator["Provider"]:
     server.close()
 
 
-def model_on(provider: "Provider", protocol: str, **more: Any) -> Entry:
+def model_on(provider: "Provider", protocol: str, **more: Any) -> ModelEntry:
     """Return a model that lives on a provider of these tests; its key is $TEST_KEY."""
     values = {
         "name": "test-model",
@@ -62,7 +62,7 @@ def model_on(provider: "Provider", protocol: str, **more: Any) -> Entry:
         "max_output_tokens": 4_000,
         "cache_control": protocol == "anthropic",
     }
-    return Entry(**{**values, **more})
+    return ModelEntry(**{**values, **more})
 
 
 @dataclass(frozen=True)

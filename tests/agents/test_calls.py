@@ -22,12 +22,12 @@ from agents.scripted import (
 )
 from harness.agents.calls import Calls
 from harness.base.errors import Cancelled, ConfigError, ProviderError
-from harness.core.budget import Budget, Progress
-from harness.core.limits import Limits
+from harness.core.budget import Budget, RunProgress
+from harness.core.limits import BudgetLimits
 from harness.core.model import BudgetSpent, Prompt, Turn
 from harness.store.tape import Tape
 
-NOWHERE = Progress(steps=0, active_s=0.0, evaluated_s=0.0)
+NOWHERE = RunProgress(steps=0, active_s=0.0, evaluated_s=0.0)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def ask(text: str, system: str = "You write code.") -> Prompt:
 def calls_of(run: Path, server: Server, *, price=price, say=lambda _: None, **limits) -> Calls:
     client = HttpClient(server.port)
     known = endpoint(client, price, lambda tokens_in, _: tokens_in < 1000)
-    return Calls(run, budget=Budget(Limits(**limits)), endpoint=known, say=say)
+    return Calls(run, budget=Budget(BudgetLimits(**limits)), endpoint=known, say=say)
 
 
 def spent(calls: Calls) -> dict:

@@ -5,7 +5,7 @@ from datetime import date
 
 import pytest
 
-from harness.agents.catalogue import Entry, find_agent, load_agents
+from harness.agents.catalogue import ModelEntry, find_agent, load_agents
 from harness.agents.clients import make_client
 from harness.base.errors import ConfigError
 from harness.core.model import Usage
@@ -202,7 +202,7 @@ def test_a_mangled_key_is_refused_without_printing_it(monkeypatch, key):
 def test_entries_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         find_agent("gpt-4o").model = "other"
-    assert isinstance(find_agent("gpt-4o"), Entry)
+    assert isinstance(find_agent("gpt-4o"), ModelEntry)
 
 
 def test_a_missing_sdk_names_the_extra(monkeypatch):

@@ -10,13 +10,13 @@ from agents.provider_server import QUICK, answer, model_on, raw, silent, status
 from harness.agents.calls import Calls
 from harness.agents.clients import make_client
 from harness.base.errors import Cancelled, ProviderError
-from harness.core.budget import Budget, Progress
-from harness.core.limits import Limits
+from harness.core.budget import Budget, RunProgress
+from harness.core.limits import BudgetLimits
 from harness.core.model import BudgetSpent, Endpoint
-from harness.store.outlay import Spending
+from harness.store.call_totals import CallFollower
 from harness.store.tape import Tape
 
-NOWHERE = Progress(steps=0, active_s=0.0, evaluated_s=0.0)
+NOWHERE = RunProgress(steps=0, active_s=0.0, evaluated_s=0.0)
 PRICES = [{"input": 1.0, "output": 10.0}]
 
 
@@ -28,7 +28,7 @@ def calls(provider, protocol, tmp_path):
     endpoint = Endpoint(client, entry.price, entry.worst_price, entry.fits)
 
     def make(**limits) -> Calls:
-        budget = Budget(Limits(**limits))
+        budget = Budget(BudgetLimits(**limits))
         return Calls(tmp_path, budget=budget, endpoint=endpoint, say=lambda _: None)
 
     make.worst = client.worst_tokens(PROMPT)
@@ -56,7 +56,7 @@ def test_lost_tries_stand_in_the_budget_on_disk_and_after_a_resume(provider, cal
     (record,) = Tape(tmp_path)
     assert (record.status, len(record.lost), record.reply.lost_tries) == ("answered", 2, 2)
     # What watches a run that is under way counts the same.
-    assert Spending(tmp_path).look([0]).calls == 3
+    assert CallFollower(tmp_path).look([0]).calls == 3
 
 
 def test_a_try_for_which_the_lost_ones_leave_no_room_is_not_sent(provider, calls, tmp_path):

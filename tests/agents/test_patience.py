@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from harness.agents.clients.patience import Patience, advised_wait_s
+from harness.agents.clients.patience import RetryTimes, advised_wait_s
 
 NOW = datetime(2026, 11, 26, 12, 0, 0, tzinfo=UTC)
 
@@ -51,7 +51,7 @@ def test_advice_is_read(headers, seconds):
 
 
 def test_waits_grow_to_their_longest_with_jitter():
-    patience = Patience(first_s=1, longest_s=60)
+    patience = RetryTimes(first_s=1, longest_s=60)
     waits = [patience.delay_s(n, None, Random(n)) for n in range(1, 2000)]
     assert 0.5 <= waits[0] <= 1
     assert 4 <= waits[3] <= 8
@@ -60,4 +60,4 @@ def test_waits_grow_to_their_longest_with_jitter():
 
 
 def test_advice_is_never_undercut():
-    assert all(12 <= Patience().delay_s(1, 12.0, Random(n)) <= 13.2 for n in range(50))
+    assert all(12 <= RetryTimes().delay_s(1, 12.0, Random(n)) <= 13.2 for n in range(50))

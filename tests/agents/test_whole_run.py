@@ -15,7 +15,7 @@ import pytest
 from agents.local_llm import MISSING, serving, weights
 from agents.provider_server import answer, recorded, status
 from harness.cli.app import app
-from harness.cli.edge import settle
+from harness.cli.edge import run_and_report
 from harness.core.model import Prompt, Turn
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ def call(tmp_path, monkeypatch):
             patch.chdir(tmp_path)
             for name, value in env.items():
                 patch.setenv(name, value)
-            code = settle(lambda: app([str(a) for a in args]))
+            code = run_and_report(lambda: app([str(a) for a in args]))
         return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
 
     return here

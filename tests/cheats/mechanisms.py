@@ -79,7 +79,9 @@ def filled(source: str, bench: Bench) -> str:
 def published(bench: Bench) -> dict[int, int]:
     """Return the labels that anybody has who runs our generator with the profile's seed."""
     profile = bench.task.profile(bench.profile)
-    splits = listops.generate(listops.Parameters.model_validate(profile.data), lambda *_: None)
+    splits = listops.generate(
+        listops.ListopsParameters.model_validate(profile.data), lambda *_: None
+    )
     return table(*splits["search"]) | table(*splits["test"])
 
 

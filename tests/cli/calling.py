@@ -10,7 +10,7 @@ from unittest import mock
 
 from harness.base.commands import remember_tasks_dir
 from harness.cli.app import app
-from harness.cli.edge import settle
+from harness.cli.edge import run_and_report
 
 HARNESS = [sys.executable, "-m", "harness"]
 
@@ -30,7 +30,7 @@ def call(*arguments: object, cwd: Path, code: int | None = 0) -> Done:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        found = settle(lambda: app(argv))
+        found = run_and_report(lambda: app(argv))
     remember_tasks_dir(None)
     return _checked(subprocess.CompletedProcess(argv, found, out.getvalue(), err.getvalue()), code)
 

@@ -15,7 +15,7 @@ from calling import HARNESS, call
 
 from harness.base.errors import ConfigError
 from harness.report.mechanisms import as_json, by_mechanism, exponent, plot, table
-from tasks.lra.bench import Cell, Machine, measure, parse_lengths
+from tasks.lra.bench import BenchCell, Machine, measure, parse_lengths
 
 MACHINE = Machine("cpu", "2 threads", "2.13", "float32")
 BENCH = ["bench", "mechanisms", "--device", "cpu"]
@@ -23,13 +23,13 @@ COMMAND = [*HARNESS, *BENCH]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def power_law(name: str, power: float) -> list[Cell]:
+def power_law(name: str, power: float) -> list[BenchCell]:
     """Both passes take length^power microseconds a row; short rows a millisecond more."""
     cells = []
     for length in (64, 128, 256, 512):
         rows = 1024 // length
         ms = rows * (length**power + 1000 * (length < 256)) / 1e3
-        cells.append(Cell(name, length, rows, ms / 4, 3 * ms / 4, peak_mb=rows * length / 100))
+        cells.append(BenchCell(name, length, rows, ms / 4, 3 * ms / 4, peak_mb=rows * length / 100))
     return cells
 
 
@@ -58,12 +58,12 @@ def test_the_exponent_is_that_of_the_longer_half(power: float) -> None:
 
 def test_no_exponent_is_made_of_one_length_or_of_what_failed() -> None:
     assert exponent(power_law("softmax", 2)[:1], lambda c: c.ms) is None
-    cells = [*power_law("softmax", 2), Cell("softmax", 1024, 1, failure="oom")]
+    cells = [*power_law("softmax", 2), BenchCell("softmax", 1024, 1, failure="oom")]
     assert exponent(cells, lambda c: c.ms) == pytest.approx(2)
 
 
 def test_the_report_shows_failures_and_is_as_wide_as_a_terminal() -> None:
-    cells = [*power_law("softmax", 2), Cell("softmax", 1024, 1, failure="oom"),
+    cells = [*power_law("softmax", 2), BenchCell("softmax", 1024, 1, failure="oom"),
              *power_law("gated_recurrence", 1)]  # fmt: skip
     text = table(MACHINE, cells)
     assert max(map(len, text.splitlines())) <= 80
@@ -76,7 +76,11 @@ def test_the_report_shows_failures_and_is_as_wide_as_a_terminal() -> None:
 
 
 def test_the_plot_holds_every_mechanism_and_loads_nothing() -> None:
-    cells = [*power_law("softmax", 2), Cell("mega", 64, 16, failure="oom"), *power_law("s4d", 1)]
+    cells = [
+        *power_law("softmax", 2),
+        BenchCell("mega", 64, 16, failure="oom"),
+        *power_law("s4d", 1),
+    ]
     machine = Machine("cpu", "<script>&", "2.13", "float32")
     svg = plot(machine, cells)
     root = ElementTree.fromstring(svg)
@@ -118,9 +122,9 @@ def test_bad_input_is_refused_before_anything_is_measured(
     assert done.stdout == ""
 
 
-def collected(*arguments: Any, **options: Any) -> dict[str, list[Cell]]:
+def collected(*arguments: Any, **options: Any) -> dict[str, list[BenchCell]]:
     found = measure(*arguments, lambda *_: None, **options)
-    return by_mechanism([cell for cell in found if isinstance(cell, Cell)])
+    return by_mechanism([cell for cell in found if isinstance(cell, BenchCell)])
 
 
 @pytest.mark.nightly

@@ -17,7 +17,7 @@ import pytest
 from harness.base import commands
 from harness.base.errors import ConfigError
 from harness.cli.app import COMMANDS, app, load
-from harness.cli.edge import settle
+from harness.cli.edge import run_and_report
 
 TOYS = Path(__file__).parent.parent / "toys"
 TOY = ("--task", "toy", "--profile", "test", "--sandbox", "process")
@@ -73,7 +73,7 @@ def call(*arguments: object, code: int):
     """Call a command in this process."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        found = settle(lambda: app([str(a) for a in arguments]))
+        found = run_and_report(lambda: app([str(a) for a in arguments]))
     assert found == code, out.getvalue() + err.getvalue()
     return SimpleNamespace(stdout=out.getvalue(), said=out.getvalue() + err.getvalue())
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli.app import COMMANDS, app, load
-from harness.cli.edge import settle
+from harness.cli.edge import run_and_report
 from harness.report import diagnosis
 from harness.store.journal import read
 from scorers import self_test
@@ -132,7 +132,7 @@ def border():
 
 
 def call(name: str, *arguments: str) -> int:
-    return settle(lambda: app([*name.split(), *arguments]))
+    return run_and_report(lambda: app([*name.split(), *arguments]))
 
 
 def settle_in(here: Path, patch: pytest.MonkeyPatch) -> None:

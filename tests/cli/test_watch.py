@@ -25,7 +25,7 @@ from harness.store import journal as journals
 from harness.store.follower import Follower
 from harness.store.journal import Journal
 from harness.store.rundir import Run
-from harness.store.tape import Lost, Record, Tape, system_hash
+from harness.store.tape import CallRecord, LostCall, Tape, system_hash
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_calls_to_a_model_are_added_up_with_lost_ones_at_their_worst(runs):
 
     def call_of(number, *, reply=None, dollars=0.01, **more):
         tape.write(
-            Record(
+            CallRecord(
                 node=1, call=number, purpose="draft", hash="", describe={},
                 system=system_hash(prompt), turns=(), sent="", worst=worst, worst_dollars=0.5,
                 reply=reply, dollars=dollars, **more,
@@ -228,7 +228,7 @@ def test_calls_to_a_model_are_added_up_with_lost_ones_at_their_worst(runs):
         )  # fmt: skip
 
     reply = Reply("x", "end", usage, "m", 1.0)
-    lost = Lost(sent="", worst=worst, worst_dollars=0.5)
+    lost = LostCall(sent="", worst=worst, worst_dollars=0.5)
     call_of(0, status="answered", reply=reply, lost=(lost,))
     call_of(1, status="sent")
     call_of(2, status="answered", reply=reply, replayed=True)

@@ -166,7 +166,7 @@ def test_every_reference_design_holds_what_its_task_says(task):
     assert task.definition.holds
     assert task.designs()
     for design in task.designs():
-        assert syntax.faults(design.files, list(design.files), task.definition.holds) == []
+        assert syntax.find_problems(design.files, list(design.files), task.definition.holds) == []
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,9 @@ def test_every_reference_design_holds_what_its_task_says(task):
      "if a: pass\n" + "elif a: pass\n" * 20_000, "9" * 200_000],
 )  # fmt: skip
 def test_hostile_nesting_does_not_reach_our_interpreter(source):
-    (told,) = syntax.faults({"model.py": source, "notes.txt": "("}, ["model.py", "notes.txt"], ())
+    (told,) = syntax.find_problems(
+        {"model.py": source, "notes.txt": "("}, ["model.py", "notes.txt"], ()
+    )
     assert told.startswith("model.py does not compile")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.seeds import derive
-from harness.core.asked import Asked, Locked
+from harness.core.asked import Asked, Lockfile
 from harness.core.budget import Budget
 from harness.core.model import Prompt, Reply, Turn, Usage
 from harness.launch.result import compose
@@ -22,7 +22,7 @@ from harness.store import rundir
 from harness.store.journal import Journal, _link
 from harness.store.rundir import Run
 from harness.store.state import how_far, rebuild
-from harness.store.tape import Record, Tape, request_hash, system_hash
+from harness.store.tape import CallRecord, Tape, request_hash, system_hash
 from scorers.score import Audit, Conditions, Reason, Score
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ class Made:
         asked = Asked(task="autoresearch", profile="paper", agent=agent, policy="greedy",
                       steps=nodes, time_s=86_400.0, seed=seed, sandbox="auto",
                       data=data or {})  # fmt: skip
-        self.lock = Locked(
+        self.lock = Lockfile(
             harness="0.1.0", task_hash="0123456789abcdef", data_hash="fedcba9876543210",
             data="/nowhere", scorer="2+0123456789ab", sandbox="docker", policy={"num_drafts": 5},
             versions=VERSIONS, hardware=HARDWARE, direction="minimize", audit_key="0" * 32,
@@ -138,7 +138,7 @@ class Made:
     def _call(self, number: int, purpose: str, text: str, answer: str) -> None:
         prompt = Prompt("You write train.py.", (Turn("user", text),))
         usage = Usage(input_tokens=len(text) // 4, output_tokens=len(answer) // 4)
-        record = Record(
+        record = CallRecord(
             node=number, call=0, purpose=purpose, hash=request_hash({}, prompt), describe={},
             system=system_hash(prompt), turns=prompt.turns, status="answered", sent="", worst=usage,
             worst_dollars=1.0, reply=Reply(answer, "end", usage, "made", 3.0), dollars=0.02,

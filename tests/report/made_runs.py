@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.core.asked import Asked, Locked
+from harness.core.asked import Asked, Lockfile
 from harness.core.budget import Budget
 from harness.core.writing import Writing
 from harness.launch.result import compose
@@ -49,7 +49,7 @@ def make_run(
         task=task, profile=profile, agent=agent, policy=policy, steps=steps, time_s=60.0,
         seed=seed, sandbox="auto", writing=writing,
     )  # fmt: skip
-    lock = Locked(
+    lock = Lockfile(
         **{
             "harness": "0.1.0",
             "task_hash": "t" * 16,
@@ -104,7 +104,7 @@ def make_runs(folder: Path, scores: dict[int, float | None], **same) -> None:
         make_run(folder, seed, score, **same)
 
 
-def _judged(score: float | None, metric: str, profile: str, lock: Locked) -> Score:
+def _judged(score: float | None, metric: str, profile: str, lock: Lockfile) -> Score:
     error = (score * (1 - score) / ROWS) ** 0.5 if score and metric == "accuracy" else None
     conditions = Conditions(
         task_hash=lock.task_hash, data_hash=lock.data_hash, scorer=lock.scorer, profile=profile,

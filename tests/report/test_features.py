@@ -12,7 +12,7 @@ from harness.cli.app import app
 from harness.report.features.reading import changed, features_of
 from harness.report.features.report import table
 from harness.report.features.rules import CODE, features
-from harness.report.features.steps import Step, Steps, steps_of
+from harness.report.features.steps import SearchStep, TaskSteps, steps_of
 from report.made import BASE, Made
 
 PAIRS = [
@@ -91,7 +91,7 @@ def test_the_process_agrees_with_the_function():
 
 
 def step(gain, *names, kind="step"):
-    return Step("run", 1, 0, frozenset(names), gain, kind)
+    return SearchStep("run", 1, 0, frozenset(names), gain, kind)
 
 
 LR, WARM, NORM = "learning rates: lr", "schedule: warmup", "normalisation: norm"
@@ -102,7 +102,7 @@ def test_lone_and_compound_changes_are_told_apart_and_recoveries_stand_in_no_med
         step(0.10, LR), step(0.20, LR), step(0.60, LR, WARM), step(-0.1, LR, "learning rates: x"),
         step(5.0, LR, kind="recovery"), step(None, LR, NORM, kind="invalid"),
     ]  # fmt: skip
-    built = table(Steps("toy test", tuple(steps), {"drafts": 3}))
+    built = table(TaskSteps("toy test", tuple(steps), {"drafts": 3}))
     rows = {row.feature: row for row in built.rows}
     rates = rows["learning rates"]
     assert (rates.steps, rates.alone, rates.invalid, rates.recoveries) == (4, 3, 1, 1)

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from harness.base.errors import ConfigError
 from harness.base.text import visible
 from harness.cli.app import app
-from harness.report.drawing.curves import Point, best_so_far, many, quantile
-from harness.report.drawing.plots import Scale, curve_plot, label
+from harness.report.drawing.curves import Point, best_so_far, curve_of_runs, quantile
+from harness.report.drawing.plots import AxisScale, curve_plot, label
 from harness.report.drawing.untrusted import cut, text_of
 from harness.report.html import page as pages
 from harness.report.html.pool import Pool, joined, unpacked
@@ -315,20 +315,20 @@ def test_best_so_far_of_one_run():
 
 def test_the_median_over_runs_begins_where_more_than_half_have_a_score():
     runs = [([(1.0, 0.1)], 4.0), ([(2.0, 0.3)], 4.0), ([(3.0, 0.5)], 4.0)]
-    curve = many(runs, 1)
+    curve = curve_of_runs(runs, 1)
     assert curve.xs == (1.0, 2.0, 3.0, 4.0)
     assert curve.middle == (None, 0.1, 0.3, 0.3)
     assert curve.high[-1] == pytest.approx(0.4)
     assert curve.low[-1] == pytest.approx(0.2)
     # Lower is better: the same runs, and the worse quartile is the larger one.
-    other = many(runs, -1)
+    other = curve_of_runs(runs, -1)
     assert other.middle[-1] == 0.3
     assert other.low[-1] == pytest.approx(0.4)
     assert quantile([None, None, 0.3], 0.5) is None
 
 
 def test_a_poor_start_does_not_flatten_the_plot():
-    curve = ("a", 0, many([([(0.0, 1.85), (2.0, 1.02), (30.0, 1.00)], 100.0)], -1))
+    curve = ("a", 0, curve_of_runs([([(0.0, 1.85), (2.0, 1.02), (30.0, 1.00)], 100.0)], -1))
     plot = curve_plot("steps", [curve], maximize=False, dots=[(1.0, 1.85)])
     assert plot.beyond == 1
     assert float(plot.y_ticks[-1].label) < 1.1
@@ -337,7 +337,7 @@ def test_a_poor_start_does_not_flatten_the_plot():
 
 
 def test_ticks_are_round():
-    assert [t.label for t in Scale(0, 500, 0, 1).ticks(5)] == [
+    assert [t.label for t in AxisScale(0, 500, 0, 1).ticks(5)] == [
         "0",
         "100",
         "200",
@@ -345,8 +345,13 @@ def test_ticks_are_round():
         "400",
         "500",
     ]
-    assert [t.label for t in Scale(0, 4.2e6, 0, 1).ticks(5)] == ["0", "1M", "2M", "3M", "4M"]
-    assert [t.label for t in Scale(0.981, 1.02, 0, 1).ticks(4)] == ["0.99", "1.00", "1.01", "1.02"]
+    assert [t.label for t in AxisScale(0, 4.2e6, 0, 1).ticks(5)] == ["0", "1M", "2M", "3M", "4M"]
+    assert [t.label for t in AxisScale(0.981, 1.02, 0, 1).ticks(4)] == [
+        "0.99",
+        "1.00",
+        "1.01",
+        "1.02",
+    ]
     assert label(0.5, 0.1, "$") == "$0.5"
 
 

@@ -8,8 +8,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from harness.report.baselines import baselines, named
-from harness.report.drawing.plots import fitted
+from harness.report.baselines import baselines, by_display_name
+from harness.report.drawing.plots import shortened
 from harness.report.html import page as pages
 from harness.store.index import entries
 from harness.store.rundir import Run
@@ -202,11 +202,11 @@ def test_scores_that_are_no_numbers_are_no_marks(tmp_path):
 
 def test_a_long_name_keeps_both_of_its_ends():
     name = f"{LONG} x greedy (steps=500)"
-    short = fitted(name, 560)
+    short = shortened(name, 560)
     assert len(short) < len(name)
     assert short.startswith("a-model-of")
     assert short.endswith("(steps=500)")
-    assert fitted("a x greedy", 560) == "a x greedy"
+    assert shortened("a x greedy", 560) == "a x greedy"
 
 
 def test_baselines_have_their_tasks_words_and_strange_ones_act_on_nobody(tmp_path):
@@ -216,9 +216,9 @@ def test_baselines_have_their_tasks_words_and_strange_ones_act_on_nobody(tmp_pat
     run.lock = run.lock.model_copy(update={"data": str(data)})
     known = {"ngram_search": 2.0, "ngram_test": 1.9, "odd\x1b[2J\n": 3.0, "of_mine_test": 4.0}
     (data / "manifest.json").write_text(json.dumps({"baselines": known}))
-    assert named("autoresearch", baselines(run)) == {"4-gram": 1.9, "of mine": 4.0}
-    assert named("autoresearch", baselines(run, "search")) == {"4-gram": 2.0, "odd": 3.0}
-    assert named("not here", {"first_token": 0.1}) == {"first token": 0.1}
+    assert by_display_name("autoresearch", baselines(run)) == {"4-gram": 1.9, "of mine": 4.0}
+    assert by_display_name("autoresearch", baselines(run, "search")) == {"4-gram": 2.0, "odd": 3.0}
+    assert by_display_name("not here", {"first_token": 0.1}) == {"first token": 0.1}
     (data / "manifest.json").write_text(
         json.dumps({"baselines": dict.fromkeys(map(str, range(999)), 1)})
     )

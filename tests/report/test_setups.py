@@ -7,7 +7,7 @@ import pytest
 from harness.agents.catalogue import find_agent
 from harness.agents.clients import make_client
 from harness.core.writing import Writing
-from harness.operators.scribe import Scribe
+from harness.operators.model_agent import ModelAgent
 from harness.report.gate import make_baseline
 from harness.report.leaderboard import build
 from harness.store.index import entries
@@ -27,7 +27,7 @@ class Endpoint:
 def rows(folder: Path, *writings: Writing, first: int = 0) -> list[str]:
     """Return the set-ups of the leaderboard's rows with a run of each; the first has that seed."""
     for seed, writing in enumerate(writings, start=first):
-        agent = Scribe("gpt-oss-20b", writing.style, Endpoint(writing)).describe()
+        agent = ModelAgent("gpt-oss-20b", writing.style, Endpoint(writing)).describe()
         make_run(folder, seed, 0.5, agent="gpt-oss-20b", writing=writing, described=agent)
     found = entries([folder])
     (table,) = build(found).tables

@@ -14,8 +14,8 @@ from harness.report.stats import margin as margins
 from harness.report.stats import student
 from harness.report.stats.elo import CENTRE, SCALE, fit, ratings
 from harness.report.stats.intervals import over_seeds, t_interval, wilson
-from harness.report.stats.margin import call_of, further_seeds, power
-from harness.report.stats.nines import Scale, normalized, scale_of
+from harness.report.stats.margin import decide, further_seeds, power
+from harness.report.stats.normalized import ScoreScale, normalized, scale_of
 from harness.report.stats.paired import holm, paired, unpaired
 from tasks.spec import find_task
 
@@ -143,7 +143,7 @@ def test_elo_intervals_cover_what_other_tasks_and_seeds_would_give(tasks, seeds,
 
 
 def test_normalised_score_is_the_papers_formula_and_never_below_zero():
-    marks = Scale(task="t", profile="p", worst=0.1, best=0.9, source="s")
+    marks = ScoreScale(task="t", profile="p", worst=0.1, best=0.9, source="s")
     phi = lambda s: -math.log10(abs(s - 1))  # noqa: E731
     wanted = (phi(0.7) - phi(0.1)) / (phi(0.9) - phi(0.1))
     assert normalized(0.7, marks, "accuracy") == pytest.approx(wanted)
@@ -151,7 +151,7 @@ def test_normalised_score_is_the_papers_formula_and_never_below_zero():
         [0, 1, 0, 0]
     )
     assert 1 < normalized(0.99, marks, "accuracy") < normalized(1.0, marks, "accuracy") < 4
-    bits = Scale(task="t", profile="p", worst=1.0121, best=0.9697, source="s")
+    bits = ScoreScale(task="t", profile="p", worst=1.0121, best=0.9697, source="s")
     assert 0 < normalized(1.0, bits, "bits_per_byte") < normalized(0.98, bits, "bits_per_byte") < 1
 
 
@@ -205,8 +205,8 @@ def simulated(rng, true_drop, *, pairs, tasks, trials, spread=0.02, rows=2000, i
                 rng.binomial(rows, p) / rows * (rng.random(pairs) >= invalid)
                 for p in (before, after - true_drop)
             ]
-            tests.append(paired(list(measured[1] - measured[0]), grain=1 / rows))
-        verdicts.append({call.verdict for call in call_of(tests, [0.01] * tasks)})
+            tests.append(paired(list(measured[1] - measured[0]), score_step=1 / rows))
+        verdicts.append({call.verdict for call in decide(tests, [0.01] * tasks)})
     return verdicts
 
 
@@ -249,7 +249,7 @@ def test_gate_sees_a_real_drop_and_says_its_power_truly(capsys):
     assert np.mean(["regression" in v for v in verdicts]) > 0.95
     tests = rng.normal(0, 0.006, size=(2000, 8))
     passed = np.mean(
-        [call_of([paired(list(d))], [0.01])[0].verdict == "no regression" for d in tests]
+        [decide([paired(list(d))], [0.01])[0].verdict == "no regression" for d in tests]
     )
     promised = power(8, 0.006, 0.01)
     with capsys.disabled():
@@ -260,31 +260,31 @@ def test_gate_sees_a_real_drop_and_says_its_power_truly(capsys):
 def test_exact_equality_is_a_verdict_and_divides_nothing_by_zero():
     same = paired([0.0, 0.0])
     assert same.identical
-    assert call_of([same], [0.0])[0].verdict == "no regression"
+    assert decide([same], [0.0])[0].verdict == "no regression"
     constant = paired([-0.25, -0.25, -0.25])
-    assert call_of([constant], [0.01])[0].verdict == "regression"
-    assert call_of([paired([0.25, 0.25])], [0.01])[0].verdict == "no regression"
+    assert decide([constant], [0.01])[0].verdict == "regression"
+    assert decide([paired([0.25, 0.25])], [0.01])[0].verdict == "no regression"
     assert paired([-0.25, -0.25]).p == 0.0
 
 
 def test_one_pair_tells_nothing_not_even_of_equality():
     for difference in (0.0, -0.5):
-        call = call_of([paired([difference])], [0.01])[0]
+        call = decide([paired([difference])], [0.01])[0]
         assert (call.verdict, call.further_seeds) == ("cannot tell", 1)
-    assert call_of([None], [0.01])[0].further_seeds == 2
+    assert decide([None], [0.01])[0].further_seeds == 2
 
 
 def test_a_chance_tie_of_coarse_scores_is_not_taken_for_certainty():
     """Twice the same count of 128 rows: rounding hides a spread that a limit of 0.005 must fear."""
-    assert call_of([paired([-1 / 128] * 2)], [0.005])[0].verdict == "regression"
-    coarse = paired([-1 / 128] * 2, grain=1 / 128)
-    assert call_of([coarse], [0.005])[0].verdict == "cannot tell"
-    assert call_of([paired([-0.5] * 3, grain=1 / 128)], [0.005])[0].verdict == "regression"
+    assert decide([paired([-1 / 128] * 2)], [0.005])[0].verdict == "regression"
+    coarse = paired([-1 / 128] * 2, score_step=1 / 128)
+    assert decide([coarse], [0.005])[0].verdict == "cannot tell"
+    assert decide([paired([-0.5] * 3, score_step=1 / 128)], [0.005])[0].verdict == "regression"
 
 
 def test_further_seeds_settle_it_and_one_fewer_would_not():
     test = paired([0.004, -0.006, 0.001])
-    call = call_of([test], [0.01])[0]
+    call = decide([test], [0.01])[0]
     assert call.verdict == "cannot tell"
     needed = test.n + call.further_seeds
 
@@ -300,10 +300,10 @@ def test_further_seeds_settle_it_and_one_fewer_would_not():
 def test_alarms_are_corrected_over_tasks_and_passing_needs_all():
     drop = paired([-0.030, -0.022, -0.034, -0.018])  # alone a regression beyond 0.01
     fine = paired([0.001, -0.001, 0.0005, -0.0002])
-    assert call_of([drop], [0.01])[0].verdict == "regression"
-    among = call_of([drop, *[fine] * 9], [0.01] * 10)
+    assert decide([drop], [0.01])[0].verdict == "regression"
+    among = decide([drop, *[fine] * 9], [0.01] * 10)
     assert [c.verdict for c in among] == ["cannot tell", *["no regression"] * 9]
-    assert among[0].p == pytest.approx(10 * call_of([drop], [0.01])[0].p)
+    assert among[0].p == pytest.approx(10 * decide([drop], [0.01])[0].p)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli.app import app
-from harness.report.terminal import named
+from harness.report.terminal import name_column
 
 from . import made_runs
 from .made_runs import make_run
@@ -70,9 +70,9 @@ def test_a_name_has_a_line_of_its_own_only_where_it_must(runs):
 
 
 def test_characters_of_two_cells_keep_the_columns_apart():
-    blocks = named(("name", "n"), [("模型", ("1",)), ("ab", ("22",))], 80)
+    blocks = name_column(("name", "n"), [("模型", ("1",)), ("ab", ("22",))], 80)
     assert blocks == [["name   n"], ["模型   1"], ["ab    22"]]
-    assert named(("name", "n"), [("abcdefgh", ("1",))], 8)[1] == ["abcdefgh", "      1"]
+    assert name_column(("name", "n"), [("abcdefgh", ("1",))], 8)[1] == ["abcdefgh", "      1"]
 
 
 def test_code_in_a_pipe_is_the_file_to_the_letter(runs):

@@ -25,7 +25,7 @@ from sandboxes.base import SandboxSpec
 from sandboxes.gpu_pool import GpuPool, is_ours
 from sandboxes.gpus import Gpu, Listing, gpu_uuids
 from sandboxes.process import ProcessBackend
-from scorers.sentinel import Sentinel
+from scorers.gpu_monitor import GpuMonitor
 
 COMPETITOR = Path(__file__).parent / "gpu_competitor.py"
 ROOT = Path(__file__).parents[2]
@@ -183,7 +183,7 @@ def test_who_waits_is_told_once_for_whom_and_gets_it_when_the_holder_is_killed(
     tmp_path, monkeypatch
 ):
     process = holder(tmp_path, 8)
-    said, named, looks = [], gpu_locks.named, itertools.count(1)
+    said, named, looks = [], gpu_locks.recorded_owner, itertools.count(1)
 
     def look(uuid):
         if next(looks) == 5 * len(ALL):
@@ -441,11 +441,11 @@ def facts(**values):
         ({}, "cannot tell: "),
     ],
 )
-def test_the_sentinel_says_who_or_what_disturbed_a_run(values, verdict):
+def test_the_monitor_says_who_or_what_disturbed_a_run(values, verdict):
     sample = facts(sm_mhz=1980, power_w=650.0, power_cap_w=700.0, **values)
-    with Sentinel(ALL[:1], sample) as sentinel:
+    with GpuMonitor(ALL[:1], sample) as monitor:
         pass
-    (record,) = sentinel.records
+    (record,) = monitor.records
     assert record.verdict.startswith(verdict)
     assert record.samples >= 2
     assert (record.sm_mhz, record.power_cap_w) == ((1980, 1980), 700.0)

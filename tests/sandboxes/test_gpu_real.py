@@ -1,4 +1,4 @@
-"""Leases and the sentinel on real GPUs, with real NVML and real processes that compute.
+"""Leases and the monitor on real GPUs, with real NVML and real processes that compute.
 
 A neighbour on the same GPU disturbs these tests as it disturbs a measurement: they then say so, by
 a skip with its words.
@@ -15,7 +15,7 @@ from hostview import PATIENCE_S, until
 from harness.base.errors import GpuUnavailableError
 from sandboxes import gpu_locks, nvml
 from sandboxes.gpu_pool import GpuPool, is_visible
-from scorers.sentinel import Sentinel
+from scorers.gpu_monitor import GpuMonitor
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(240)]
 
@@ -96,8 +96,8 @@ def test_a_gpu_that_a_stranger_computes_on_is_not_leased(uuid, compute):
 
 
 @pytest.mark.parametrize("kind", ["child", "stranger"])
-def test_the_sentinel_tells_our_own_process_from_a_strangers(uuid, compute, kind, monkeypatch):
-    monkeypatch.setattr("scorers.sentinel.EVERY_S", 0.1)
+def test_the_monitor_tells_our_own_process_from_a_strangers(uuid, compute, kind, monkeypatch):
+    monkeypatch.setattr("scorers.gpu_monitor.EVERY_S", 0.1)
     samples = []
 
     def sample(uuids):
@@ -105,11 +105,11 @@ def test_the_sentinel_tells_our_own_process_from_a_strangers(uuid, compute, kind
         samples.extend(found)
         return found
 
-    with Sentinel((uuid,), sample) as sentinel:
+    with GpuMonitor((uuid,), sample) as monitor:
         pid = compute(kind)
         before = len(samples)
         assert until(lambda: len(samples) >= before + 5)
-    (record,) = sentinel.records
+    (record,) = monitor.records
     print(kind, pid, record)
     assert record.sm_mhz
     assert record.power_w

@@ -17,14 +17,14 @@ import numpy as np
 
 from scorers.candidate.candidate import Link
 from scorers.judge import Times
-from scorers.language import Language, Sizes
-from scorers.splice import Stream
+from scorers.language import AuditSizes, Language
+from scorers.splice import TokenStream
 from scorers.wire import Listener, LogitsBuffer
 from tasks.packing import pack
 
 VOCABULARY, BOS, LENGTH = 64, 63, 64
 PATIENCE_S = 120
-SIZES = Sizes(audit_rows=192, gap=8, twins=48, repeats=48)
+SIZES = AuditSizes(audit_rows=192, gap=8, twins=48, repeats=48)
 
 
 class Language2:
@@ -86,10 +86,10 @@ def write_split(folder: Path, language: Language2, rows: int, audit: int, seed: 
     return folder
 
 
-def read_stream(folder: Path) -> Stream:
+def read_stream(folder: Path) -> TokenStream:
     """Return a split's stream of documents for spliced rows."""
     load = {n: np.load(folder / f"audit_{n}.npy") for n in ("tokens", "starts", "reference")}
-    return Stream(load["tokens"], load["starts"], load["reference"], BOS)
+    return TokenStream(load["tokens"], load["starts"], load["reference"], BOS)
 
 
 def at(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
@@ -97,13 +97,15 @@ def at(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     return np.take_along_axis(logits, tokens.astype(np.int64)[:, :, None], axis=2)[:, :, 0]
 
 
-def make_judge(folder: Path, sizes: Sizes = SIZES, seed: str = "a1", strict: Path | None = None):
+def make_judge(
+    folder: Path, sizes: AuditSizes = SIZES, seed: str = "a1", strict: Path | None = None
+):
     """Return the real judge of a split."""
     shape = {"length": LENGTH, "vocabulary": VOCABULARY, "bos": BOS}
     return Language(folder, shape, sizes, max_batch=64, audit_seed=seed, tell=True, strict=strict)
 
 
-def examine(folder: Path, predict, *, batch: int = 16, sizes: Sizes = SIZES, seed: str = "a1"):
+def examine(folder: Path, predict, *, batch: int = 16, sizes: AuditSizes = SIZES, seed: str = "a1"):
     """Return the verdict of the real judge on ``predict``, which runs in a thread."""
     return serve(deepcopy(_made(folder, sizes, seed)), predict, {"batch_size": batch})
 

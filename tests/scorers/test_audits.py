@@ -11,7 +11,7 @@ from lm import BOS, LENGTH, Language2, read_stream, write_split
 from scorers import audits, language_audits, serving_order, splice
 from scorers.audits import Batch
 from scorers.language import _pair
-from scorers.language_audits import Pair
+from scorers.language_audits import TwinAnswers
 
 
 def asked_again(first, again):
@@ -128,7 +128,7 @@ def test_an_eighth_is_asked_again_distinct_rows_old_and_young_half_of_them_at_th
 
 
 def pair(gain=0.0, spread=0.0):
-    return Pair(item=3, again_in=5, spread=spread, at=7, gain=gain)
+    return TwinAnswers(item=3, again_in=5, spread=spread, at=7, gain=gain)
 
 
 def test_a_small_lean_of_all_pairs_is_seen_and_rounding_that_leans_less_is_not():
@@ -150,7 +150,7 @@ def test_a_lean_is_seen_from_five_standard_errors_and_what_is_printed_is_seen_in
 
 
 def test_the_worst_pair_is_told():
-    pairs = [pair(spread=0.1), Pair(9, 11, 0.3, 13, 0.0), pair(spread=0.2)]
+    pairs = [pair(spread=0.1), TwinAnswers(9, 11, 0.3, 13, 0.0), pair(spread=0.2)]
     audit, where = language_audits.agreement("prefix", pairs)
     assert (audit.passed, audit.value) == (False, 0.3)
     assert where.startswith("row 9, position 13, answered again in request 11: ")

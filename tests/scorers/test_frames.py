@@ -18,7 +18,7 @@ import pytest
 from harness.base.errors import Cancelled
 from scorers import wire as judges
 from scorers.candidate.candidate import FAIL, HEADER, LOGITS, PROGRESS, READY, Link
-from scorers.judge import Refused, ask, dismiss, follow_training, refuse
+from scorers.judge import Refused, ask, follow_training, raise_refusal, send_goodbye
 from scorers.score import REPORTED, Reason
 from scorers.wire import Frame, Gone, Late, Listener, LogitsBuffer, ProtocolError, Wire
 
@@ -130,12 +130,12 @@ def test_an_honest_error_that_names_a_file_of_odd_bytes_arrives(ends):
     wire, link = ends
     link.fail("runtime_error", b"no such file: caf\xe9".decode(errors="surrogateescape"))
     with pytest.raises(Refused, match="no such file: caf"):
-        refuse(wire.receive(time.monotonic() + 60))
+        raise_refusal(wire.receive(time.monotonic() + 60))
 
 
 def fail(kind: object, text: object = "x") -> Refused:
     with pytest.raises(Refused) as caught:
-        refuse(Frame(FAIL, 0, json.dumps({"kind": kind, "text": text}).encode()))
+        raise_refusal(Frame(FAIL, 0, json.dumps({"kind": kind, "text": text}).encode()))
     return caught.value
 
 
@@ -353,4 +353,4 @@ def test_a_candidate_that_does_not_listen_to_the_goodbye_was_judged_all_the_same
     wire, _ = ends
     with pytest.raises(Late):  # nothing more goes into the pipe
         wire.send(PROGRESS, 0, bytes(100 << 20), time.monotonic() + 0.5)
-    dismiss(wire, 0.5, time.monotonic())
+    send_goodbye(wire, 0.5, time.monotonic())

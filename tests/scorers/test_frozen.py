@@ -52,8 +52,8 @@ def test_an_honest_model_has_the_same_score_and_a_finer_resolution(folder, tmp_p
 def test_its_resolution_is_what_the_halves_show_in_bits_per_byte(
     folder, tmp_path, language, monkeypatch
 ):
-    real = frozen.Check.compare
-    monkeypatch.setattr(frozen.Check, "compare", lambda *of: (real(*of)[0], 4 * np.log(2)))
+    real = frozen.HalvesPlan.compare
+    monkeypatch.setattr(frozen.HalvesPlan, "compare", lambda *of: (real(*of)[0], 4 * np.log(2)))
     _, strict = strictly(folder, tmp_path, lambda: language.logits)
     assert strict.resolution == pytest.approx(1)  # at 4 bytes a token
 

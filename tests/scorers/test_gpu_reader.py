@@ -27,7 +27,7 @@ from scorers import gpu_worker
 from scorers.candidate import device_buffer as candidate_side
 from scorers.candidate.candidate import Link
 from scorers.gpu_reader import LARGEST_BUFFER, GpuReader, device_buffer
-from scorers.reading import HostReader, Question, Reading
+from scorers.reading import HostReader, ReadRequest, ReadResult
 from scorers.wire import LogitsBuffer, ProtocolError
 
 ROWS, POSITIONS, VOCABULARY = 6, 40, 320
@@ -61,7 +61,7 @@ def question(rng, rows, positions, vocabulary, columns=8, picks=30, sketched=Non
     asked = rng.integers(0, limits, (picks, 3))
     if sketched is None:
         sketched = rng.permutation(rows)[: (rows + 1) // 2]
-    return Question(
+    return ReadRequest(
         targets=rng.integers(0, vocabulary, (rows, positions)).astype(np.uint16),
         columns=rng.permutation(vocabulary)[:columns],
         sketched=np.sort(np.array(sketched, np.int64)),
@@ -74,7 +74,7 @@ def read(reader, asked):
     reader.begin(asked)
     bad = reader.copied()
     reading = reader.reading()
-    return Reading(reading.nats.copy(), reading.sketch.copy(), reading.picks.copy()), bad
+    return ReadResult(reading.nats.copy(), reading.sketch.copy(), reading.picks.copy()), bad
 
 
 def opened(told, vocabulary, gpu, **options):
@@ -185,7 +185,7 @@ def test_how_much_is_copied_at_a_time_changes_no_number(rows_a_chunk):
     logits = rng.normal(0, 5, (ROWS, POSITIONS, VOCABULARY)).astype(np.float16)
     asked = question(rng, ROWS, POSITIONS, VOCABULARY)
     given = [getattr(asked, name) for name in ("targets", "columns", "sketched", "picks")]
-    sizes = gpu_worker.Sizes(ROWS, POSITIONS, *map(len, given[1:]))
+    sizes = gpu_worker.ReadSizes(ROWS, POSITIONS, *map(len, given[1:]))
     board = bytearray(gpu_worker.board_bytes(sizes))
     there, answered = gpu_worker.flat(board, sizes)
     there[:] = np.concatenate([array.ravel() for array in given])
@@ -201,7 +201,7 @@ def test_how_much_is_copied_at_a_time_changes_no_number(rows_a_chunk):
 
     arithmetic.read(source, board, sizes, copied)
     assert said == [0]
-    reading = Reading(*gpu_worker.cut(answered, sizes.answered))
+    reading = ReadResult(*gpu_worker.cut(answered, sizes.answered))
     assert_same((reading, 0), on_the_host(logits, asked))
 
 

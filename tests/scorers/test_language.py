@@ -20,13 +20,13 @@ from lm import (
 )
 
 from scorers import language_audits, serving_order, splice
-from scorers.language import Sizes
+from scorers.language import AuditSizes
 from scorers.language_audits import trend
 from scorers.output import Output
 from scorers.score import Reason
 from scorers.wire import ProtocolError
 
-ONE_BY_ONE = Sizes(audit_rows=24, gap=8, twins=6, repeats=5)
+ONE_BY_ONE = AuditSizes(audit_rows=24, gap=8, twins=6, repeats=5)
 """For requests of one row: nothing has to wait or to be filled up."""
 
 

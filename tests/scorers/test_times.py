@@ -7,7 +7,7 @@ from lm import Language2, make_judge, serve, write_split
 from scorers import classification, judge, language, wire
 from scorers.classification import Classification
 from scorers.judge import ServeLate, Times
-from scorers.language import Sizes
+from scorers.language import AuditSizes
 from scorers.wire import Late
 
 SPAWNED = 5.0
@@ -48,7 +48,7 @@ def judged(request, tmp_path, clock):
     else:
         chain = Language2()
         write_split(tmp_path / "search", chain, 16, 3000, seed=1)
-        sizes = Sizes(audit_rows=8, gap=8, twins=2, repeats=3)
+        sizes = AuditSizes(audit_rows=8, gap=8, twins=2, repeats=3)
         examiner, claim = make_judge(tmp_path / "search", sizes), {"batch_size": 4}
         honest = chain.logits
 

@@ -4,10 +4,10 @@ import numpy as np
 
 from harness.base.errors import Cancelled
 from scorers.evaluate import _Attempt, _Outcome, _score
+from scorers.gpu_monitor import GpuMonitor
 from scorers.judge import Verdict
 from scorers.request import Evaluated
 from scorers.score import Reason
-from scorers.sentinel import Sentinel
 
 
 class QuickJudge:
@@ -37,5 +37,5 @@ class QuickJudge:
             outcome = _Outcome(verdict)
         except Exception as error:
             outcome = _Outcome(None, Reason.RUNTIME_ERROR, str(error))
-        attempt = _Attempt(request, observe, cancel, Sentinel(()))
+        attempt = _Attempt(request, observe, cancel, GpuMonitor(()))
         return Evaluated(_score(request, outcome, attempt, 0.3), b"")

@@ -15,7 +15,7 @@ from held import PATIENCE_S, Held, kinds, under_way, until
 
 from harness.base.errors import SandboxLostError
 from harness.cli.app import app
-from harness.cli.edge import settle
+from harness.cli.edge import run_and_report
 from harness.core.asked import Asked
 from harness.launch.run import resume, start
 from harness.report.tree_view import as_json
@@ -200,7 +200,7 @@ def test_ctrl_c_ends_what_would_go_on_and_leaves_a_run_that_resumes(tmp_path, he
     assert b"harness resume" in said
     assert [p for p in started if command_of(p)] == []
     held.let_go()
-    assert settle(lambda: app(["resume", str(run), "--json"])) == 0
+    assert run_and_report(lambda: app(["resume", str(run), "--json"])) == 0
     assert json.loads(capsys.readouterr().out)["score"] == 1.0
     check_journal(run)
 

@@ -21,7 +21,7 @@ from harness.base.errors import Cancelled, InfrastructureError, JudgeError
 from harness.base.seeds import derive
 from harness.core.asked import Asked
 from harness.launch.run import resume, start
-from harness.report.spending import describe_spent
+from harness.report.usage import describe_spent
 from harness.report.watching import Watch, lines
 from harness.search import host, local, loop
 from harness.search.executors import EXECUTORS

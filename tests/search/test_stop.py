@@ -10,7 +10,7 @@ from held import PATIENCE_S, Held, kinds, under_way, until
 
 from harness.base.errors import Cancelled
 from harness.cli.app import app
-from harness.cli.edge import settle
+from harness.cli.edge import run_and_report
 from harness.core.asked import Asked
 from harness.launch import stopping
 from harness.launch.run import start
@@ -58,7 +58,7 @@ def begun(held, run):
 def stop(capsys):
     def call(*words, code=0):
         capsys.readouterr()
-        found = settle(lambda: app(["stop", "--json", *map(str, words)]))
+        found = run_and_report(lambda: app(["stop", "--json", *map(str, words)]))
         out, said = capsys.readouterr()
         assert found == code, said
         return json.loads(out)["runs"], said
@@ -97,7 +97,7 @@ def test_now_drops_the_evaluation_under_way_and_leaves_its_node_unscored(
     assert row["result"]["nodes"] == {"scored": 1, "valid": 1}
     assert (row["result"]["node"], row["result"]["valid"]) == (0, True)
     assert kinds(run)[-5:] == ["evaluating", "stopped", "finalizing", "final", "closed"]
-    assert settle(lambda: app(["show", str(run)])) == 0
+    assert run_and_report(lambda: app(["show", str(run)])) == 0
     assert "1 draft" in capsys.readouterr().out
 
 
@@ -126,7 +126,7 @@ def test_of_a_dead_run_the_best_is_graded_when_it_is_resumed(held, run, stop, ca
     assert rows == []
     assert "it was killed" in words
     assert f"harness resume {run}" in words
-    assert settle(lambda: app(["resume", str(run), "--json"])) == 0
+    assert run_and_report(lambda: app(["resume", str(run), "--json"])) == 0
     assert json.loads(capsys.readouterr().out)["nodes"] == {"scored": 1, "valid": 1}
     assert kinds(run)[-5:] == ["opened", "stopped", "finalizing", "final", "closed"]
     (row,), words = stop(run)

@@ -13,8 +13,8 @@ from harness.base.durations import short
 from harness.cli import score_screen
 from harness.cli import screen as screens
 from harness.report.watching import lines
-from harness.store.follower import Follower, Standing
-from harness.store.training import FILE, Noted, Notes, Training, read
+from harness.store.follower import Follower, LiveRun
+from harness.store.training import FILE, Training, TrainingFile, TrainingNotes, read
 
 
 def training(spent_s: float, limit_s: float = 300.0, **details) -> Training:
@@ -46,7 +46,7 @@ def test_the_time_left_is_by_its_speed_and_never_more_than_its_limit(spent_s, de
 
 
 def test_a_run_keeps_it_in_its_folder_for_watchers_and_removes_it(tmp_path):
-    notes = Notes(tmp_path)
+    notes = TrainingFile(tmp_path)
     notes.observe("training", "3", {"limit_s": 300.0})
     notes.observe("training", "final", {"limit_s": 300.0})
     notes.observe("progress", "3", {"step": 3, "total": 20, "loss": 0.5})
@@ -83,12 +83,12 @@ CLAIM = {"node": "1", "step": 1, "total": 2, "loss": 1.0, "left_s": 9.0, "at_mos
 )  # fmt: skip
 def test_a_file_that_a_stranger_wrote_shows_nothing(tmp_path, text):
     (tmp_path / FILE).write_text(text)
-    assert read(tmp_path) == Noted()
+    assert read(tmp_path) == TrainingNotes()
 
 
 def test_a_pipe_in_its_place_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / FILE)
-    assert read(tmp_path) == Noted()
+    assert read(tmp_path) == TrainingNotes()
 
 
 def test_a_watcher_of_a_run_sees_step_loss_and_time_left_within_80_columns(tmp_path, monkeypatch):
@@ -96,9 +96,9 @@ def test_a_watcher_of_a_run_sees_step_loss_and_time_left_within_80_columns(tmp_p
 
     def look(what, label, details):
         if what == "progress" and not any("loss" in line for line in shown):
-            standing = Follower(world.run.path).look()
-            shown[:] = lines([standing], width=80, height=20)
-            json.dumps(standing.as_json())
+            live = Follower(world.run.path).look()
+            shown[:] = lines([live], width=80, height=20)
+            json.dumps(live.as_json())
 
     monkeypatch.setattr(world, "observe", look)
     monkeypatch.setattr("harness.store.training.EVERY_S", 0.0)
@@ -113,7 +113,7 @@ def test_a_watcher_of_a_run_sees_step_loss_and_time_left_within_80_columns(tmp_p
 
 def test_lines_with_trainings_fit_the_height_of_a_terminal():
     claims = [training(1, step=1, total=9).claim(str(n)) for n in range(3)]
-    standings = [Standing(f"run{n}", state="running", training=claims) for n in range(9)]
+    standings = [LiveRun(f"run{n}", state="running", training=claims) for n in range(9)]
     for height in range(4, 45):
         assert len(lines(standings, width=80, height=height)) <= max(height, 6)
 

@@ -8,7 +8,7 @@ import pytest
 
 from harness.base.errors import ConfigError
 from harness.store import journal as journals
-from harness.store.journal import Journal, Reader, read
+from harness.store.journal import Journal, JournalReader, read
 from scorers.score import Reason
 
 KEPT = (
@@ -88,7 +88,7 @@ def test_an_event_is_the_same_now_as_when_it_is_read_back(tmp_path):
 def test_a_journal_of_this_format_reads_as_long_as_there_is_a_harness(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_text(KEPT)
-    reader = Reader(path)
+    reader = JournalReader(path)
     opened, scored = reader.more()
     assert (opened.kind, opened.elapsed_s, opened.data) == ("opened", 0.0, {"agent": "reference"})
     assert (scored.kind, scored.elapsed_s, scored.data) == (

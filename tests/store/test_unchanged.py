@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import Cancelled, ConfigError
-from harness.core.asked import Asked, Locked
+from harness.core.asked import Asked, Lockfile
 from harness.core.writing import Writing
 from harness.launch.run import resume, start
 from harness.report.bundle.pack import pack
@@ -229,7 +229,7 @@ def test_each_field_of_run_toml_is_held_to_its_rule(field):
             outer, value = "writing", ASKED.writing.model_copy(update={inner: value})
         return unchanged.edited(ASKED.model_copy(update={outer: value}), lock)
 
-    lock = Locked(asked=ASKED, **LOCK)
+    lock = Lockfile(asked=ASKED, **LOCK)
     told, rule = changed(OTHER[field]), unchanged.ASKED[field]
     assert bool(told) == (rule in ("fixed", "may rise"))
     assert not told or told.startswith(f"{field}: then ")
@@ -255,7 +255,7 @@ NOW = {
 
 @pytest.mark.parametrize("field", unchanged.LOCKED)
 def test_each_field_of_the_lock_is_held_to_its_rule(field):
-    before = Locked(**{"format": 1, **LOCK})
+    before = Lockfile(**{"format": 1, **LOCK})
     now = before.model_copy(update={field: NOW[field]})
     if unchanged.LOCKED[field] == "fixed":
         with pytest.raises(ConfigError, match="This run began with (another|other)") as caught:
@@ -281,7 +281,7 @@ def test_a_run_goes_on_under_a_scorer_that_judges_as_its_own_did(runs, monkeypat
 def test_every_field_has_a_rule_and_the_docs_say_the_same():
     writing = {f"writing.{name}" for name in Writing.model_fields}
     assert set(unchanged.ASKED) == (Asked.model_fields.keys() - {"writing"}) | writing
-    assert set(unchanged.LOCKED) == set(Locked.model_fields)
+    assert set(unchanged.LOCKED) == set(Lockfile.model_fields)
     rows = re.findall(r"^\| (fixed|may rise|as resolved|free) \| (.*?) \| (.*?) \|$",
                       DOCS.read_text(), re.M)  # fmt: skip
     told = [{}, {}]

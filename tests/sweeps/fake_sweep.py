@@ -6,9 +6,9 @@ python fake_sweep.py SUITE RUNS PLAYS
 import sys
 from pathlib import Path
 
-from harness.sweeps.offers import FREE
+from harness.sweeps.agent_info import FREE
 from harness.sweeps.plan import held, make_plan
-from harness.sweeps.sweep import Patience, Sweep
+from harness.sweeps.sweep import Sweep, SweepRetries
 from harness.sweeps.words import exit_code
 
 if __name__ == "__main__":
@@ -17,7 +17,7 @@ if __name__ == "__main__":
     harness = [sys.executable, str(Path(__file__).with_name("fake_harness.py")), str(plays)]
     sweep = Sweep(
         plan, concurrent=2, say=lambda line: print(line, flush=True), command=harness,
-        patience=Patience(look_s=0.02),
+        patience=SweepRetries(look_s=0.02),
     )  # fmt: skip
     with held(plan):
         sweep.run()

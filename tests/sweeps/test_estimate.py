@@ -9,8 +9,8 @@ from harness.base.errors import ConfigError
 from harness.core.model import Usage
 from harness.sweeps import plan as plans
 from harness.sweeps import words
+from harness.sweeps.agent_info import FREE, AgentInfo
 from harness.sweeps.estimate import wall_s
-from harness.sweeps.offers import FREE, Offer
 from harness.sweeps.sweep import Sweep
 
 SUITE = """
@@ -50,10 +50,10 @@ def price(usage: Usage) -> float:
 
 
 OFFERS = {
-    "priced": Offer(provider="p", price=price, retires="2026-12-11"),
-    "unpriced": Offer(provider="q", price=lambda usage: None),
-    "shut": Offer(provider="p", price=price, obstacle="agent shut was shut on 2026-03-09"),
-    "keyless": Offer(provider="p", price=price, unready="agent keyless needs P_KEY"),
+    "priced": AgentInfo(provider="p", price=price, retires="2026-12-11"),
+    "unpriced": AgentInfo(provider="q", price=lambda usage: None),
+    "shut": AgentInfo(provider="p", price=price, obstacle="agent shut was shut on 2026-03-09"),
+    "keyless": AgentInfo(provider="p", price=price, unready="agent keyless needs P_KEY"),
 }
 
 

@@ -19,9 +19,9 @@ from harness.base.errors import ConfigError
 from harness.cli.app import app
 from harness.store.index import entries
 from harness.store.journal import read
-from harness.sweeps.offers import FREE, Offer
+from harness.sweeps.agent_info import FREE, AgentInfo
 from harness.sweeps.plan import held, make_plan
-from harness.sweeps.sweep import Patience, Sweep
+from harness.sweeps.sweep import Sweep, SweepRetries
 from harness.sweeps.words import exit_code, summary
 from tests.report.made_runs import make_run
 
@@ -233,7 +233,7 @@ class Play:
         command = [sys.executable, "-IS", str(HERE / "fake_harness.py"), str(self.plays)]
         sweep = Sweep(
             self.plan, concurrent=concurrent, max_dollars=max_dollars, say=self.said.append,
-            command=command, patience=Patience(look_s=1.0), now=lambda: self.now, sleep=sleep,
+            command=command, patience=SweepRetries(look_s=1.0), now=lambda: self.now, sleep=sleep,
         )  # fmt: skip
         with held(self.plan):
             sweep.run()
@@ -290,7 +290,9 @@ def test_a_refused_run_is_not_tried_again_until_the_next_sweep(tmp_path):
 
 
 def test_a_provider_that_is_out_pauses_its_own_runs_only(tmp_path):
-    offers = {name: Offer(provider=p) for name, p in (("a", "out"), ("b", "out"), ("c", "fine"))}
+    offers = {
+        name: AgentInfo(provider=p) for name, p in (("a", "out"), ("b", "out"), ("c", "fine"))
+    }
     play = Play(tmp_path, {"a": [4, 0], "b": [0], "c": [0]}, seeds=2, offers=offers)
     sweep = play.sweep()
     assert 300 <= play.now < 310
@@ -303,7 +305,7 @@ def test_a_provider_that_is_out_pauses_its_own_runs_only(tmp_path):
 
 
 def test_a_provider_that_stays_out_is_given_up_and_the_others_are_done(tmp_path):
-    offers = {"a": Offer(provider="out"), "b": Offer(provider="fine")}
+    offers = {"a": AgentInfo(provider="out"), "b": AgentInfo(provider="fine")}
     play = Play(tmp_path, {"a": [4], "b": [0]}, seeds=2, offers=offers)
     sweep = play.sweep()
     assert Counter(states(sweep).values()) == {"paused": 2, "done": 2}
@@ -314,7 +316,7 @@ def test_a_provider_that_stays_out_is_given_up_and_the_others_are_done(tmp_path)
 
 
 def test_a_providers_failures_do_not_use_up_the_tries_for_ours(tmp_path):
-    play = Play(tmp_path, {"a": [4, 4, 4, 3, 0]}, offers={"a": Offer(provider="out")})
+    play = Play(tmp_path, {"a": [4, 4, 4, 3, 0]}, offers={"a": AgentInfo(provider="out")})
     assert states(play.sweep()) == {("a", 0): "done"}
 
 
@@ -343,7 +345,7 @@ def test_children_end_with_a_sweep_that_is_killed_and_the_next_one_goes_on(tmp_p
     assert states(play.sweep()) == {("a", 0): "done", ("a", 1): "done"}
 
 
-PAID = {"a": Offer(provider="p", price=lambda usage: 1.0)}
+PAID = {"a": AgentInfo(provider="p", price=lambda usage: 1.0)}
 
 
 def test_dollars_are_shared_and_each_run_is_told_its_share(tmp_path):

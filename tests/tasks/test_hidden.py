@@ -161,7 +161,7 @@ def test_hidden_labels_are_right_and_as_hard(tmp_path, monkeypatch):
     # Short expressions are few, and the published ones are taken.
     assert abs(lengths[ONE][1] - lengths["public"][1]) < 2.5
     assert abs(lengths[ONE][1] - lengths[ONE][2]) < 1.5
-    assert listops.Parameters.model_validate(task.profile("smoke").data).seed == 1
+    assert listops.ListopsParameters.model_validate(task.profile("smoke").data).seed == 1
 
 
 @pytest.mark.parametrize("content", ["", "1f" * 31, "zz" * 32, ONE + ONE, f" {ONE}", "\udcff"])

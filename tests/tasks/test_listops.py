@@ -115,10 +115,10 @@ def test_no_expression_stands_in_two_splits_or_twice_in_one(tmp_path: Path) -> N
 
 def test_distribution_is_the_published_one() -> None:
     """With lengths that keep nearly every tree, each frequency must match within 5 sigma."""
-    p = listops.Parameters.model_validate(
+    p = listops.ListopsParameters.model_validate(
         {**SMALL, "min_length": 0, "max_length": 2000, "max_depth": 4, "max_args": 10}
     )
-    stream = listops.Stream(7)
+    stream = listops.RandomStream(7)
     levels, lengths = listops.grow(stream, 40_000, p)
     symbols, values, sizes = listops.evaluate(stream, levels)
     assert len(lengths) == 40_000

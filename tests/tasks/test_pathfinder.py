@@ -10,7 +10,7 @@ import pytest
 
 from tasks.lra.pathfinder import snakes
 from tasks.lra.pathfinder.data import STYLES
-from tasks.lra.stream import Stream
+from tasks.lra.stream import RandomStream
 from tasks.spec import find_task
 
 COUNTS = {"easy16": 1200, "hard32": 500, "hard128": 120}
@@ -20,9 +20,9 @@ COUNTS = {"easy16": 1200, "hard32": 500, "hard128": 120}
     scope="module",
     params=[pytest.param(s, marks=pytest.mark.slow if s == "hard128" else ()) for s in STYLES],
 )
-def made(request: pytest.FixtureRequest) -> tuple[snakes.Style, snakes.Layouts]:
+def made(request: pytest.FixtureRequest) -> tuple[snakes.ImageStyle, snakes.Layouts]:
     style = STYLES[request.param]
-    return style, snakes.layouts(Stream(11), style, COUNTS[request.param])
+    return style, snakes.layouts(RandomStream(11), style, COUNTS[request.param])
 
 
 def ends_of(body: np.ndarray) -> list[tuple[float, float]]:

@@ -201,7 +201,7 @@ def test_downloads_are_the_groups_too(team: Path, tmp_path: Path) -> None:
     try:
         shared.make_folder(team / "downloads" / "deep")
         (team / "downloads" / "whole.bin").write_bytes(b"1")
-        shared.hand_on(team / "downloads" / "whole.bin")
+        shared.inherit_group(team / "downloads" / "whole.bin")
         shared.make_folder(tmp_path / "alone")
     finally:
         os.umask(before)

@@ -9,9 +9,10 @@ from datetime import date
 from importlib import import_module
 from urllib.parse import urlsplit
 
-from harness.agents.catalogue import Entry, check_settings, today
-from harness.agents.clients.patience import Patience
+from harness.agents.catalogue import ModelEntry, check_settings, today
+from harness.agents.clients.patience import RetryTimes
 from harness.base.errors import ConfigError
+from harness.base.registry import load
 from harness.core.model import Client
 from harness.core.writing import Settings
 
@@ -20,15 +21,21 @@ __all__ = ["make_client"]
 NO_KEY = "none"
 """Sent as the key to a user's own server if no key is set: the SDKs insist on a key."""
 
+ADAPTERS = {
+    "anthropic": "harness.agents.clients.anthropic:AnthropicAdapter",
+    "openai": "harness.agents.clients.openai:OpenAiAdapter",
+}
+"""What speaks a provider's protocol; its module imports the SDK."""
+
 _SDKS = re.compile(r"(OPENAI|AZURE_OPENAI|ANTHROPIC)_")
 _ambient = threading.Lock()
 
 
 def make_client(
-    entry: Entry,
+    entry: ModelEntry,
     settings: Settings | None = None,
     *,
-    patience: Patience | None = None,
+    patience: RetryTimes | None = None,
     on: date | None = None,
 ) -> Client:
     """Return the client of a model. Nothing is sent; ``check()`` tries the key.
@@ -36,23 +43,23 @@ def make_client(
     Raises ConfigError if the provider has shut the model, the model does not take a setting, the
     key is missing or malformed, or the SDK is not installed.
     """
-    settings, patience = settings or Settings(), patience or Patience()
+    settings, patience = settings or Settings(), patience or RetryTimes()
     check_settings(entry, settings)
     _check_alive(entry, settings, on or today())
     with _ambient:
         key = _key(entry, settings)
     try:
         client = import_module("harness.agents.clients.client")
-        protocol = import_module(f"harness.agents.clients.{entry.provider}")
         with _nothing_ambient():
-            speaker = protocol.Speaker(entry, settings, key=key, idle_s=patience.idle_s)
+            make_adapter = load(ADAPTERS[entry.provider])
+            adapter = make_adapter(entry, settings, key=key, idle_s=patience.idle_s)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"Agent {entry.name} needs the package {error.name}, which is not installed.",
             remedy="pip install 'aira-harness[models]'",
         ) from error
     secret = key if key != NO_KEY else ""
-    made: Client = client.ApiClient(entry, settings, speaker, key=secret, patience=patience)
+    made: Client = client.ApiClient(entry, settings, adapter, key=secret, patience=patience)
     return made
 
 
@@ -72,7 +79,7 @@ def _nothing_ambient() -> Iterator[None]:
             os.environ.update(hidden)
 
 
-def _check_alive(entry: Entry, settings: Settings, on: date) -> None:
+def _check_alive(entry: ModelEntry, settings: Settings, on: date) -> None:
     """Refuse a model that its provider has shut, unless the run names another server."""
     if settings.base_url is None and entry.retires is not None and entry.is_shut(on):
         successor = f"--agent {entry.successor} (its successor), or " if entry.successor else ""
@@ -82,12 +89,12 @@ def _check_alive(entry: Entry, settings: Settings, on: date) -> None:
         )
 
 
-def key_is_needed(entry: Entry, settings: Settings) -> bool:
+def key_is_needed(entry: ModelEntry, settings: Settings) -> bool:
     """Return whether calls need a key: they do at the table's address if the table names a key."""
     return entry.key is not None and settings.base_url is None and entry.base_url is not None
 
 
-def _key(entry: Entry, settings: Settings) -> str:
+def _key(entry: ModelEntry, settings: Settings) -> str:
     key = os.environ.get(entry.key, "").strip() if entry.key else ""
     if not key:
         host = urlsplit(entry.base_url or "").hostname

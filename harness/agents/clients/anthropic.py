@@ -5,9 +5,9 @@ from typing import Any
 
 import httpx2
 
-from harness.agents.catalogue import Entry
+from harness.agents.catalogue import ModelEntry
 from harness.agents.clients.client import (
-    Heard,
+    RawReply,
     answer_tokens,
     base_url,
     options,
@@ -15,7 +15,7 @@ from harness.agents.clients.client import (
     turn_text,
 )
 from harness.agents.clients.events import Draft, Events
-from harness.agents.clients.fields import count, inside, items, word
+from harness.agents.clients.fields import get_count, get_list, get_object, get_text
 from harness.agents.clients.wire import open_http, timeouts
 from harness.core.model import Prompt, Usage
 from harness.core.writing import Settings
@@ -26,12 +26,12 @@ VERSION = "2026-10-21"
 _CACHED = {"type": "ephemeral"}
 
 
-class Speaker:
+class AnthropicAdapter:
     """Sends requests with ``messages.create(stream=True)``."""
 
     models = "/v1/models"
 
-    def __init__(self, entry: Entry, settings: Settings, *, key: str, idle_s: float) -> None:
+    def __init__(self, entry: ModelEntry, settings: Settings, *, key: str, idle_s: float) -> None:
         import anthropic  # takes seconds
 
         self._entry = entry
@@ -46,17 +46,17 @@ class Speaker:
             open_telemetry=False,
         )
 
-    def knock(self, at: str = "") -> str:
-        """Request the list of models. See ``client.Speaker``."""
+    def list_models(self, at: str = "") -> str:
+        """Request the list of models. See ``client.Adapter``."""
         got = self._sdk.get(f"{at}{self.models}", cast_to=httpx2.Response)
         return got.headers.get("content-type", "")
 
-    def touch(self) -> str:
+    def probe(self) -> str:
         """Send an empty request, which an API refuses at no cost."""
         got = self._sdk.post("/v1/messages", body={}, cast_to=httpx2.Response)
         return got.headers.get("content-type", "")
 
-    def hear(self, prompt: Prompt) -> Heard:
+    def complete(self, prompt: Prompt) -> RawReply:
         """Send the prompt and read the answer to its ``message_stop``."""
         body = options(self._entry, self._settings)
         if system := system_text(self._entry, prompt):
@@ -83,26 +83,28 @@ class Speaker:
         return {"type": "text", "text": text} | ({"cache_control": _CACHED} if marked else {})
 
 
-def _read(events: Events) -> Heard:
+def _read(events: Events) -> RawReply:
     draft = Draft()
     used: dict[str, int] = {}
-    for event in draft.follow(events):
+    for event in draft.objects(events):
         kind = event.get("type")
         if kind == "message_start":
-            _take(draft, used, inside(event, "message"))
+            _take(draft, used, get_object(event, "message"))
         elif kind == "message":
             # One whole answer.
-            for block in items(event, "content"):
+            for block in get_list(event, "content"):
                 _block(draft, block)
             _take(draft, used, event)
-            draft.finish = word(event, "stop_reason")
+            draft.finish_reason = get_text(event, "stop_reason")
         elif kind == "content_block_start":
             # Usually empty; a compatible server may send the whole block here.
-            _block(draft, inside(event, "content_block"))
+            _block(draft, get_object(event, "content_block"))
         elif kind == "content_block_delta":
-            _block(draft, inside(event, "delta"))
+            _block(draft, get_object(event, "delta"))
         elif kind == "message_delta":
-            draft.finish = word(inside(event, "delta"), "stop_reason") or draft.finish
+            draft.finish_reason = (
+                get_text(get_object(event, "delta"), "stop_reason") or draft.finish_reason
+            )
             _take(draft, used, event)
         elif kind == "message_stop":
             events.marked = True
@@ -116,26 +118,26 @@ def _read(events: Events) -> Heard:
             output_tokens=used["output_tokens"],
             reasoning_tokens=used.get("thinking_tokens", 0),
         )
-    return Heard.of(draft, stop)
+    return RawReply.of(draft, stop)
 
 
 def _block(draft: Draft, block: object) -> None:
     """Add a block, or a piece of one, to the draft; text and reasoning have separate fields."""
-    draft.pieces.append(word(block, "text"))
-    draft.think(word(block, "thinking"))
+    draft.pieces.append(get_text(block, "text"))
+    draft.add_reasoning(get_text(block, "thinking"))
 
 
 def _take(draft: Draft, used: dict[str, int], holder: Mapping[str, Any]) -> None:
     """Store the model's name and the usage; later counts include earlier ones and replace them."""
-    draft.model_id = word(holder, "model") or draft.model_id
-    usage = inside(holder, "usage")
+    draft.model_id = get_text(holder, "model") or draft.model_id
+    usage = get_object(holder, "usage")
     for place, name in (
         (usage, "input_tokens"),
         (usage, "cache_read_input_tokens"),
         (usage, "cache_creation_input_tokens"),
         (usage, "output_tokens"),
-        (inside(usage, "output_tokens_details"), "thinking_tokens"),
+        (get_object(usage, "output_tokens_details"), "thinking_tokens"),
     ):
-        told = count(place, name)
-        if told is not None:
-            used[name] = told
+        tokens = get_count(place, name)
+        if tokens is not None:
+            used[name] = tokens

@@ -16,14 +16,14 @@ from random import Random
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
-from harness.agents.addresses import others, server_of
-from harness.agents.catalogue import Entry
+from harness.agents.addresses import alternatives, server_of
+from harness.agents.catalogue import ModelEntry
 from harness.agents.clients.events import Draft
-from harness.agents.clients.failures import Failure, judge
+from harness.agents.clients.failures import Failure, classify_error
 from harness.agents.clients.gate import gate_of
-from harness.agents.clients.patience import Patience
+from harness.agents.clients.patience import RetryTimes
 from harness.agents.clients.proxy import proxy_of
-from harness.agents.clients.wire import Line
+from harness.agents.clients.wire import Attempt
 from harness.base.errors import Cancelled, ConfigError, ProviderError
 from harness.base.text import encodable
 from harness.core.model import Prompt, Reply, Stop, Turn, Usage
@@ -35,65 +35,72 @@ REQUEST_TOKENS = 256
 MESSAGE_TOKENS = 16
 
 # llama.cpp sends a streamed token in 160 bytes (Anthropic's protocol) or 300 bytes (OpenAI's).
-BYTES_PER_TOKEN = 1024
-BYTES_BESIDES = 1 << 20
+WIRE_BYTES_PER_TOKEN = 1024
+OVERHEAD_BYTES = 1 << 20
 
-ABSENT = (404, 405)
+NOT_FOUND = (404, 405)
 """Statuses that mean that nothing exists at an address."""
 
-EMPTY = "(empty)"
+EMPTY_MESSAGE = "(empty)"
 """Sent in place of an empty message: providers refuse an empty one with status 400."""
 
 
-DOUBTS = 5
+MAX_UNCLEAR_TRIES = 5
 """Most tries of one call that may end in an invalid response or an unknown error: the provider
 may charge for each of them."""
 
-BYTES_A_TOKEN = 128
+LONGEST_TOKEN_BYTES = 128
 """Longest token of any vocabulary, in bytes (cl100k's longest are 128 spaces)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class RawReply:
     """The answer that one try returned. ``usage`` is None if the server does not report it."""
 
     text: str
     stop: Stop
     usage: Usage | None
     model_id: str
-    thought: int = 0
+    reasoning_bytes: int = 0
     """Bytes of reasoning."""
-    explained: bool = True
+    has_stop_reason: bool = True
     """Whether the server said why the answer ended."""
 
     @classmethod
     def of(cls, draft: Draft, stop: Stop) -> Self:
         """Return the answer that a complete draft holds."""
         text = "".join(draft.pieces)
-        return cls(text, stop, draft.usage, draft.model_id, draft.thought, bool(draft.finish))
+        return cls(
+            text,
+            stop,
+            draft.usage,
+            draft.model_id,
+            draft.reasoning_bytes,
+            bool(draft.finish_reason),
+        )
 
 
-class Speaker(Protocol):
+class Adapter(Protocol):
     """Sends single requests in one protocol.
 
-    Raises the errors of its SDK and of httpx2, Told, Malformed, Refused.
+    Raises the errors of its SDK and of httpx2, ServerError, Malformed, ResponseRefused.
     """
 
-    def hear(self, prompt: Prompt) -> Heard:
+    def complete(self, prompt: Prompt) -> RawReply:
         """Send the prompt and read the answer to its end."""
         ...
 
     models: str
     """The path of the list of models, relative to the API's address."""
 
-    def knock(self, at: str = "") -> str:
+    def list_models(self, at: str = "") -> str:
         """Request the list of models, from here or ``at`` another address; return its content type.
 
         The request is free and needs the key. The list is ignored: servers differ in its form.
         """
         ...
 
-    def touch(self) -> str:
+    def probe(self) -> str:
         """Send an empty request to the endpoint that gives answers; return the content type."""
         ...
 
@@ -102,11 +109,17 @@ class ApiClient:
     """A ``Client``. The key is kept only to remove it from a provider's messages."""
 
     def __init__(
-        self, entry: Entry, settings: Settings, speaker: Speaker, *, key: str, patience: Patience
+        self,
+        entry: ModelEntry,
+        settings: Settings,
+        adapter: Adapter,
+        *,
+        key: str,
+        patience: RetryTimes,
     ) -> None:
         self.entry = entry
         self.settings = settings
-        self._speaker = speaker
+        self._adapter = adapter
         self._secret = key
         self._patience = patience
         self._proxy = proxy_of(base_url(entry, settings))
@@ -147,10 +160,10 @@ class ApiClient:
         A busy server passes, and so does an API without a list of models. Raises ConfigError for
         a refused key or an address without an API, ProviderError if no server answers.
         """
-        failure = self._knock(self._speaker.knock)
+        failure = self._call_free(self._adapter.list_models)
         if failure is None:
             return
-        if failure.status in (401, 403) or failure.between:
+        if failure.status in (401, 403) or failure.by_intermediary:
             raise failure.final(self.entry.name, self.entry.key)
         if failure.unreachable:
             raise ProviderError(
@@ -159,17 +172,17 @@ class ApiClient:
                 cause=failure.sentence,
                 remedy=failure.remedy or "start the server, or give its address: --base-url",
             )
-        if failure.status in ABSENT:
+        if failure.status in NOT_FOUND:
             self._refuse_address()
 
-    def _knock(self, call: Callable[[], str]) -> Failure | None:
+    def _call_free(self, call: Callable[[], str]) -> Failure | None:
         """Make a free call and return how it failed, if it did; a web page counts as status 404."""
-        line = Line(threading.Event(), total_s=60, max_bytes=16 << 20)
+        attempt = Attempt(threading.Event(), total_s=60, max_bytes=16 << 20)
         try:
-            with line:
+            with attempt:
                 kind = call()
         except Exception as error:
-            failure = judge(error, self._secret, self._proxy)
+            failure = classify_error(error, self._secret, self._proxy)
             if failure is None:
                 raise
             return failure
@@ -178,22 +191,26 @@ class ApiClient:
     def _refuse_address(self) -> None:
         """Raise ConfigError if there is no API at the address; suggest the likely address."""
         asked = base_url(self.entry, self.settings).rstrip("/")
-        near = others(asked, self.entry.provider)
+        near = alternatives(asked, self.entry.provider)
         for there in near:
-            failure = self._knock(partial(self._speaker.knock, there))
+            failure = self._call_free(partial(self._adapter.list_models, there))
             if failure is None or failure.status in (401, 403):
                 why, remedy = f"{there} is one", f"--base-url {there}"
                 break
         else:
-            failure = self._knock(self._speaker.touch)
+            failure = self._call_free(self._adapter.probe)
             # An API without a list of models, or one whose 404 says that we named no model.
-            if failure is None or failure.status not in ABSENT or "model" in failure.said.lower():
+            if (
+                failure is None
+                or failure.status not in NOT_FOUND
+                or "model" in failure.said.lower()
+            ):
                 return
             why = "neither a list of models nor answers"
             remedy = f"--base-url as the server says it at its start, perhaps {near[0]}"
         raise ConfigError(
             f"Agent {self.entry.name}: there is no API at {asked}.",
-            cause=f"{asked}{self._speaker.models} is not there; {why}",
+            cause=f"{asked}{self._adapter.models} is not there; {why}",
             remedy=remedy,
         )
 
@@ -207,8 +224,8 @@ class ApiClient:
     ) -> Reply:
         """Return the answer, after retries. See ``Client.send``."""
 
-        def tell(line: str) -> None:
-            say(f"{self.entry.name}: {line}")
+        def tell(attempt: str) -> None:
+            say(f"{self.entry.name}: {attempt}")
 
         began = time.monotonic()
         # Length of this outage, without the queue: the tries after the first, the waits between.
@@ -219,23 +236,23 @@ class ApiClient:
         while True:
             with self._gate.inside(self.entry.concurrency, say=tell, cancel=cancel):
                 tried = time.monotonic()
-                heard = self._try(prompt, cancel)
-            if isinstance(heard, Heard):
+                raw = self._try(prompt, cancel)
+            if isinstance(raw, RawReply):
                 seconds, waited_s = time.monotonic() - tried, max(0.0, tried - began)
-                return self._reply(prompt, heard, tell, seconds, waited_s, losses)
-            failure = heard
+                return self._reply(prompt, raw, tell, seconds, waited_s, losses)
+            failure = raw
             outage_s += time.monotonic() - tried if tries else 0.0
             tries += 1
-            doubts += failure.doubtful
+            doubts += failure.unclear
             delay = self._patience.delay_s(tries, failure.advised_s, rng)
             patient = outage_s + delay <= self._patience.outage_s
-            again = failure.again and patient and doubts < DOUBTS
+            again = failure.again and patient and doubts < MAX_UNCLEAR_TRIES
             if failure.lost:
                 losses += 1
                 lost(again)
             if not again:
                 if failure.again and not patient:
-                    raise self._out_of_patience(failure, tries, delay)
+                    raise self._gave_up(failure, tries, delay)
                 raise failure.final(self.entry.name, self.entry.key)
             outage_s += delay
             if failure.status == 429:
@@ -244,7 +261,7 @@ class ApiClient:
             if cancel.wait(delay):
                 raise Cancelled("Cancelled while waiting to try again.")
 
-    def _out_of_patience(self, failure: Failure, tries: int, delay: float) -> ProviderError:
+    def _gave_up(self, failure: Failure, tries: int, delay: float) -> ProviderError:
         return ProviderError(
             f"Agent {self.entry.name}: {failure.what}, and patience is at its end "
             f"({tries} tries; asked to wait {_seconds(delay)} more, "
@@ -256,90 +273,94 @@ class ApiClient:
     def _reply(
         self,
         prompt: Prompt,
-        heard: Heard,
+        raw: RawReply,
         tell: Callable[[str], None],
         seconds: float,
         waited_s: float,
         losses: int,
     ) -> Reply:
-        usage, stop = self._believed(prompt, heard, tell), heard.stop
+        usage, stop = self._usage_of(prompt, raw, tell), raw.stop
         most = answer_tokens(self.entry, self.settings)
-        if not heard.explained:
+        if not raw.has_stop_reason:
             tell("the server does not say why its answer ended; what came is kept")
             if not usage.estimated and usage.output_tokens >= most:
                 stop = "length"
-        if stop == "length" and not heard.text.strip():
+        if stop == "length" and not raw.text.strip():
             tell(
                 f"nothing but reasoning came within {most:,} tokens; "
                 "--max-answer-tokens raises that limit"
             )
         return Reply(
-            text=encodable(heard.text),
+            text=encodable(raw.text),
             stop=stop,
             usage=usage,
-            model_id=encodable(heard.model_id)[:200] or self.entry.model,
+            model_id=encodable(raw.model_id)[:200] or self.entry.model,
             seconds=seconds,
             waited_s=waited_s,
             lost_tries=losses,
         )
 
-    def _try(self, prompt: Prompt, cancel: threading.Event) -> Heard | Failure:
+    def _try(self, prompt: Prompt, cancel: threading.Event) -> RawReply | Failure:
         """Ask once. Raises Cancelled."""
         if cancel.is_set():
             raise Cancelled("Cancelled before the call.")
-        limit = answer_tokens(self.entry, self.settings) * BYTES_PER_TOKEN + BYTES_BESIDES
-        line = Line(cancel, total_s=self._patience.total_s, max_bytes=limit)
+        limit = answer_tokens(self.entry, self.settings) * WIRE_BYTES_PER_TOKEN + OVERHEAD_BYTES
+        attempt = Attempt(cancel, total_s=self._patience.total_s, max_bytes=limit)
         failure: Failure | None = None
         try:
-            with line:
-                return self._speaker.hear(prompt)
+            with attempt:
+                return self._adapter.complete(prompt)
         except Exception as error:
-            failure = judge(error, self._secret, self._proxy)
-            if failure is None and not cancel.is_set() and not line.expired:
+            failure = classify_error(error, self._secret, self._proxy)
+            if failure is None and not cancel.is_set() and not attempt.expired:
                 raise
         # Raised outside of "except": an SDK's error carries the request, and with it the key.
         if cancel.is_set():
             raise Cancelled("Cancelled during a call.")
-        if failure is None or line.expired:
+        if failure is None or attempt.expired:
             limit_s = _seconds(self._patience.total_s)
             failure = Failure(f"no whole answer within {limit_s}", again=False, lost=True)
-        return replace(failure, lost=failure.lost and line.asked)
+        return replace(failure, lost=failure.lost and attempt.asked)
 
-    def _believed(self, prompt: Prompt, heard: Heard, tell: Callable[[str], None]) -> Usage:
+    def _usage_of(self, prompt: Prompt, raw: RawReply, tell: Callable[[str], None]) -> Usage:
         """Return the usage; upper bounds in bytes replace missing or impossible counts."""
-        came = len(encodable(heard.text).encode()) + heard.thought
-        told = heard.usage or Usage()
-        fewest = -(-came // BYTES_A_TOKEN)
-        if told.prompt_tokens and told.output_tokens >= fewest:
-            return told
+        came = len(encodable(raw.text).encode()) + raw.reasoning_bytes
+        reported = raw.usage or Usage()
+        fewest = -(-came // LONGEST_TOKEN_BYTES)
+        if reported.prompt_tokens and reported.output_tokens >= fewest:
+            return reported
         tell(
             "the server does not say, or not credibly, how many tokens were used; "
             "bytes are counted instead"
         )
         return replace(
-            told,
-            input_tokens=told.input_tokens if told.prompt_tokens else self.worst_tokens(prompt)[0],
-            output_tokens=told.output_tokens if told.output_tokens >= max(1, fewest) else came,
+            reported,
+            input_tokens=reported.input_tokens
+            if reported.prompt_tokens
+            else self.worst_tokens(prompt)[0],
+            output_tokens=reported.output_tokens
+            if reported.output_tokens >= max(1, fewest)
+            else came,
             estimated=True,
         )
 
 
-def base_url(entry: Entry, settings: Settings) -> str:
+def base_url(entry: ModelEntry, settings: Settings) -> str:
     """Return the address to call. ``check_settings`` has made sure that there is one."""
     return settings.base_url or entry.base_url or ""
 
 
-def server(entry: Entry, settings: Settings) -> str:
+def server(entry: ModelEntry, settings: Settings) -> str:
     """Return the name of the server that answers. See ``server_of``."""
     return server_of(base_url(entry, settings))
 
 
-def answer_tokens(entry: Entry, settings: Settings) -> int:
+def answer_tokens(entry: ModelEntry, settings: Settings) -> int:
     """Return how many tokens an answer may have."""
     return settings.max_output_tokens or min(entry.answer_tokens, entry.max_output_tokens)
 
 
-def options(entry: Entry, settings: Settings) -> dict[str, Any]:
+def options(entry: ModelEntry, settings: Settings) -> dict[str, Any]:
     """Return the parts of a request's body that the table and the settings decide."""
     body = deepcopy(entry.extra_body)
     if settings.temperature is not None:
@@ -353,14 +374,14 @@ def options(entry: Entry, settings: Settings) -> dict[str, Any]:
     return body
 
 
-def system_text(entry: Entry, prompt: Prompt) -> str:
+def system_text(entry: ModelEntry, prompt: Prompt) -> str:
     """Return the prompt's system text, after the prefix that the model needs, if any."""
     return encodable("\n\n".join(t for t in (entry.system_prefix, prompt.system) if t))
 
 
 def turn_text(turn: Turn) -> str:
     """Return a message's text, never empty."""
-    return encodable(turn.text) if turn.text.strip() else EMPTY
+    return encodable(turn.text) if turn.text.strip() else EMPTY_MESSAGE
 
 
 def _seconds(seconds: float) -> str:

@@ -34,7 +34,7 @@ _ENDS: dict[str, Stop] = {
 _BROKEN = {"abort", "aborted", "error", "failed", "cancelled", "canceled", "timeout"}
 
 
-class Told(Exception):  # noqa: N818 (never shown: judge turns it into words)
+class ServerError(Exception):  # noqa: N818 (never shown: judge turns it into words)
     """The server sent an error or a web page instead of an answer. ``body``: JSON, or text."""
 
     def __init__(self, body: object, response: httpx2.Response, *, begun: bool) -> None:
@@ -64,7 +64,7 @@ class Events:
         return not {"content-length", "transfer-encoding"}.isdisjoint(self._response.headers)
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        """Yield the objects. Raises Told, Malformed, and the transport's errors."""
+        """Yield the objects. Raises ServerError, Malformed, and the transport's errors."""
         lines = self._lines()
         first = next((line for line in lines if line.strip()), b"")
         start = first.lstrip()
@@ -76,7 +76,7 @@ class Events:
         elif first.partition(b":")[0] in _FIELDS:
             yield from self._events(chain([first], lines))
         else:
-            raise self._told(_words(chain([first], lines)))
+            raise self._server_error(_words(chain([first], lines)))
 
     def _events(self, lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
         kind: bytes = b""
@@ -96,21 +96,21 @@ class Events:
                 self.marked = True
                 return
             if event == b"error" and text:
-                raise self._told(_json_or_words(text))
+                raise self._server_error(_json_or_words(text))
             if text:
                 yield from self._checked(_json(text))
 
     def _checked(self, value: object) -> Iterator[Mapping[str, Any]]:
-        """Yield a value if it may be part of an answer. Raises Told if it is an error."""
+        """Yield a value if it may be part of an answer. Raises ServerError if it is an error."""
         one = value[0] if isinstance(value, list) and value else value  # Gemini lists its errors
         if isinstance(one, Mapping):
             if _is_error(one):
-                raise self._told(one)
+                raise self._server_error(one)
             self._begun = True
             yield one
 
-    def _told(self, body: object) -> Told:
-        return Told(body, self._response, begun=self._begun)
+    def _server_error(self, body: object) -> ServerError:
+        return ServerError(body, self._response, begun=self._begun)
 
     def _lines(self) -> Iterator[bytes]:
         """Yield the lines without their line ends. ``wire.py`` bounds their total size."""
@@ -129,23 +129,23 @@ class Draft:
     """The part of an answer that has arrived so far."""
 
     pieces: list[str] = field(default_factory=list)
-    thought: int = 0
+    reasoning_bytes: int = 0
     """Bytes of reasoning."""
-    finish: str = ""
+    finish_reason: str = ""
     """Why the answer ended, in the server's word; empty if the server gave no reason."""
     usage: Usage | None = None
     model_id: str = ""
 
-    def think(self, text: str) -> None:
+    def add_reasoning(self, text: str) -> None:
         """Count reasoning; its text is not kept."""
-        self.thought += len(text.encode("utf-8", "replace"))
+        self.reasoning_bytes += len(text.encode("utf-8", "replace"))
 
-    def follow(self, events: Events) -> Iterator[Mapping[str, Any]]:
+    def objects(self, events: Events) -> Iterator[Mapping[str, Any]]:
         """Yield the objects; ignore a lost connection after the answer's end."""
         try:
             yield from events
         except (httpx2.TransportError, httpx2.StreamError):
-            if not self.finish:
+            if not self.finish_reason:
                 raise
 
     def stop(self, events: Events) -> Stop:
@@ -155,13 +155,13 @@ class Draft:
         the end. Text without either, in a complete HTTP response, counts as cut off at the length
         limit, so that it can be continued.
         """
-        reason = self.finish.lower()
+        reason = self.finish_reason.lower()
         if reason in _BROKEN:
             raise Malformed(f"the server broke its answer off ({reason})")
         if reason:
             return "refusal" if reason.startswith("content_filter") else _ENDS.get(reason, "end")
         text = any(self.pieces)
-        if (text or self.thought) and (events.marked or self.usage is not None):
+        if (text or self.reasoning_bytes) and (events.marked or self.usage is not None):
             return "end"
         if text and events.framed:
             return "length"

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import httpx2
 
-from harness.agents.clients.events import Malformed, Told
-from harness.agents.clients.fields import inside, items, thing, word
+from harness.agents.clients.events import Malformed, ServerError
+from harness.agents.clients.fields import as_object, get_list, get_object, get_text
 from harness.agents.clients.patience import advised_wait_s
 from harness.agents.clients.proxy import Proxy
-from harness.agents.clients.wire import Refused
+from harness.agents.clients.wire import ResponseRefused
 from harness.agents.redaction import without_key
 from harness.base.errors import ConfigError, HarnessError, ProviderError
 from harness.base.text import one_line
@@ -83,10 +83,10 @@ class Failure:
     remedy: str = ""
     out_of_money: bool = False
     unreachable: bool = False
-    between: bool = False
+    by_intermediary: bool = False
     """Whether a proxy or login page before the provider refused the call; ``what`` names it."""
-    doubtful: bool = False
-    """Whether it is unknown if a retry can succeed: ``client.DOUBTS`` limits such tries."""
+    unclear: bool = False
+    """Whether a retry may not succeed either: ``client.MAX_UNCLEAR_TRIES`` limits such tries."""
     lost: bool = False
     """Whether an answer was lost, if the whole request was sent: the provider may charge for it."""
 
@@ -99,7 +99,7 @@ class Failure:
 
     def final(self, agent: str, key: str | None) -> HarnessError:
         """Return the error to raise if there is no further try."""
-        if self.between:
+        if self.by_intermediary:
             return ConfigError(f"Agent {agent}: {self.what}.", cause=self.said, remedy=self.remedy)
         if self.status in (401, 403):
             return ConfigError(
@@ -125,17 +125,17 @@ class Failure:
         return ProviderError(f"Agent {agent}: {self.what}.", cause=self.said, remedy=self.remedy)
 
 
-def judge(error: Exception, secret: str, proxy: Proxy | None) -> Failure | None:
+def classify_error(error: Exception, secret: str, proxy: Proxy | None) -> Failure | None:
     """Return the failure that an exception from an SDK means; None if it is another error.
 
     ``proxy`` is the proxy that the call went through, if any.
     """
-    if isinstance(error, Refused):
+    if isinstance(error, ResponseRefused):
         return Failure(str(error), again=False, lost=True)
     if isinstance(error, Malformed):
-        return Failure(str(error), again=True, doubtful=True, lost=True)
-    if isinstance(error, Told):
-        return _judge_answer(error.response, error.body, secret, proxy, begun=error.begun)
+        return Failure(str(error), again=True, unclear=True, lost=True)
+    if isinstance(error, ServerError):
+        return _classify_response(error.response, error.body, secret, proxy, begun=error.begun)
     names = {c.__name__ for c in type(error).__mro__}
     # The SDKs wrap errors that the transport raises before the answer begins.
     cause = error.__cause__ if "APIConnectionError" in names else error
@@ -150,7 +150,7 @@ def judge(error: Exception, secret: str, proxy: Proxy | None) -> Failure | None:
         return Failure(f"the connection was lost{through}", again=True, lost=True)
     response = getattr(error, "response", None)
     if isinstance(response, httpx2.Response):
-        return _judge_answer(response, _body(response), secret, proxy, begun=False)
+        return _classify_response(response, _body(response), secret, proxy, begun=False)
     return None
 
 
@@ -189,11 +189,11 @@ def _refused_by(proxy: Proxy, said: str, secret: str, advised_s: float | None = 
         said=cleaned(said, secret),
         remedy=remedy,
         unreachable=busy,
-        between=not busy,
+        by_intermediary=not busy,
     )
 
 
-def _judge_answer(
+def _classify_response(
     response: httpx2.Response, body: object, secret: str, proxy: Proxy | None, *, begun: bool
 ) -> Failure:
     """Return the failure for a response that is an error or does not come from an API."""
@@ -211,7 +211,7 @@ def _judge_answer(
             said=said,
             remedy="look whether the address is an API's (--base-url), and whether a login page "
             "or a proxy stands before it",
-            between=True,
+            by_intermediary=True,
         )
     kinds = list(_kinds(body))
     status = _meant(response.status_code, kinds, "" if _is_markup(body) else said)
@@ -230,22 +230,22 @@ def _judge_answer(
         advised_s=_advised(response) if again else None,
         said=said,
         out_of_money=out_of_money,
-        doubtful=status is None,
+        unclear=status is None,
         lost=begun,
     )
 
 
 def _meant(status: int, kinds: list[str], said: str) -> int | None:
     """Return the status that an error means; None if neither its codes nor its words show it."""
-    told = next((s for s in map(_status_of, kinds) if s is not None), None)
-    unknown = told is None and status < 300
-    if told in (None, 500) and (_TOO_LONG.search(said) or (unknown and _WRONG.search(said))):
-        told = 400
+    meant = next((s for s in map(_status_of, kinds) if s is not None), None)
+    unknown = meant is None and status < 300
+    if meant in (None, 500) and (_TOO_LONG.search(said) or (unknown and _WRONG.search(said))):
+        meant = 400
     if status < 300:
-        return told
+        return meant
     # Some servers report a wrong request as a server error (500).
-    wrong = status == 500 and told is not None and told < 500 and told not in _AGAIN
-    return told if wrong else status
+    wrong = status == 500 and meant is not None and meant < 500 and meant not in _AGAIN
+    return meant if wrong else status
 
 
 def _advised(response: httpx2.Response) -> float | None:
@@ -263,11 +263,11 @@ def _body(response: httpx2.Response) -> object:
 def _layers(body: object) -> Iterator[Mapping[str, object]]:
     """Yield the objects of a body that may describe the error, the most specific first."""
     body = body[0] if isinstance(body, list) and body else body
-    inner = inside(body, "error")
-    yield from (inside(inner, "details"), inside(body, "details"), inner)
+    inner = get_object(body, "error")
+    yield from (get_object(inner, "details"), get_object(body, "details"), inner)
     for name in ("detail", "errors"):
-        yield from (inside(body, name), *map(thing, items(body, name)[:1]))
-    yield thing(body)
+        yield from (get_object(body, name), *map(as_object, get_list(body, name)[:1]))
+    yield as_object(body)
 
 
 def _kinds(body: object) -> Iterator[str]:
@@ -292,7 +292,7 @@ def _sentence(body: object) -> str:
         return title[1] if title else re.sub(r"<[^<>]{0,400}>", " ", body[:4000])
     layers = list(_layers(body))
     for name in ("message", "msg", "error", "detail"):
-        if said := next((text for layer in layers if (text := word(layer, name))), ""):
+        if said := next((text for layer in layers if (text := get_text(layer, name))), ""):
             return said
     return ""
 

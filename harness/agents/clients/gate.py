@@ -23,13 +23,13 @@ class Gate:
         self, most: int, *, say: Callable[[str], None], cancel: threading.Event
     ) -> Iterator[None]:
         """Hold one of ``most`` places; wait until one is free. Raises Cancelled while waiting."""
-        told = False
+        said = False
         with self._changed:
             while self._inside >= most or time.monotonic() < self._closed_until:
                 if cancel.is_set():
                     raise Cancelled("Cancelled while waiting for a free connection.")
-                if not told and self._inside >= most:
-                    told = True
+                if not said and self._inside >= most:
+                    said = True
                     say(f"{self._inside} calls are under way, waiting for one to end")
                 self._changed.wait(POLL_S)
             self._inside += 1

@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx2
 
-from harness.agents.catalogue import Entry
+from harness.agents.catalogue import ModelEntry
 from harness.agents.clients.client import (
-    Heard,
+    RawReply,
     answer_tokens,
     base_url,
     options,
@@ -18,18 +18,18 @@ from harness.agents.clients.client import (
     turn_text,
 )
 from harness.agents.clients.events import Draft, Events
-from harness.agents.clients.fields import count, inside, items, word
+from harness.agents.clients.fields import get_count, get_list, get_object, get_text
 from harness.agents.clients.wire import open_http, timeouts
 from harness.core.model import Prompt, Usage
 from harness.core.writing import Settings
 
 
-class Speaker:
+class OpenAiAdapter:
     """Sends requests with ``chat.completions.create(stream=True)``."""
 
     models = "/models"
 
-    def __init__(self, entry: Entry, settings: Settings, *, key: str, idle_s: float) -> None:
+    def __init__(self, entry: ModelEntry, settings: Settings, *, key: str, idle_s: float) -> None:
         import openai  # takes seconds
 
         self._entry = entry
@@ -43,17 +43,17 @@ class Speaker:
             default_headers=dict(entry.extra_headers),
         )
 
-    def knock(self, at: str = "") -> str:
-        """Request the list of models. See ``client.Speaker``."""
+    def list_models(self, at: str = "") -> str:
+        """Request the list of models. See ``client.Adapter``."""
         got = self._sdk.get(f"{at}{self.models}", cast_to=httpx2.Response)
         return got.headers.get("content-type", "")
 
-    def touch(self) -> str:
+    def probe(self) -> str:
         """Send an empty request, which an API refuses at no cost."""
         got = self._sdk.post("/chat/completions", body={}, cast_to=httpx2.Response)
         return got.headers.get("content-type", "")
 
-    def hear(self, prompt: Prompt) -> Heard:
+    def complete(self, prompt: Prompt) -> RawReply:
         """Send the prompt and read the answer to its end."""
         body = options(self._entry, self._settings)
         body[self._entry.max_tokens_field] = answer_tokens(self._entry, self._settings)
@@ -79,40 +79,44 @@ class Speaker:
         return [{"role": self._entry.system_role, "content": system}, *turns]
 
 
-def _read(events: Events) -> Heard:
+def _read(events: Events) -> RawReply:
     draft = Draft()
     refused = False
-    for chunk in draft.follow(events):
-        draft.model_id = word(chunk, "model") or draft.model_id
-        draft.usage = _usage(inside(chunk, "usage")) or draft.usage
-        for choice in items(chunk, "choices")[:1]:
+    for chunk in draft.objects(events):
+        draft.model_id = get_text(chunk, "model") or draft.model_id
+        draft.usage = _usage(get_object(chunk, "usage")) or draft.usage
+        for choice in get_list(chunk, "choices")[:1]:
             # A whole answer has a message; a piece of a stream has a delta.
-            for said in (inside(choice, "delta"), inside(choice, "message")):
-                draft.pieces.append(word(said, "content"))
+            for said in (get_object(choice, "delta"), get_object(choice, "message")):
+                draft.pieces.append(get_text(said, "content"))
                 # Some servers send their reasoning under both names.
-                draft.think(word(said, "reasoning_content") or word(said, "reasoning"))
-                if refusal := word(said, "refusal"):
+                draft.add_reasoning(
+                    get_text(said, "reasoning_content") or get_text(said, "reasoning")
+                )
+                if refusal := get_text(said, "refusal"):
                     refused = True
                     draft.pieces.append(refusal)
-            draft.finish = word(choice, "finish_reason") or draft.finish
+            draft.finish_reason = get_text(choice, "finish_reason") or draft.finish_reason
     stop = draft.stop(events)
-    return Heard.of(draft, "refusal" if refused else stop)
+    return RawReply.of(draft, "refusal" if refused else stop)
 
 
-def _usage(told: Mapping[str, Any]) -> Usage | None:
-    prompt, completion = count(told, "prompt_tokens"), count(told, "completion_tokens")
+def _usage(usage: Mapping[str, Any]) -> Usage | None:
+    prompt, completion = get_count(usage, "prompt_tokens"), get_count(usage, "completion_tokens")
     if prompt is None or completion is None:
         return None
-    details = inside(told, "prompt_tokens_details")
-    cached = min(count(details, "cached_tokens") or 0, prompt)
-    written = min(count(details, "cache_write_tokens") or 0, prompt - cached)
-    thought = count(inside(told, "completion_tokens_details"), "reasoning_tokens") or 0
+    details = get_object(usage, "prompt_tokens_details")
+    cached = min(get_count(details, "cached_tokens") or 0, prompt)
+    written = min(get_count(details, "cache_write_tokens") or 0, prompt - cached)
+    reasoning_bytes = (
+        get_count(get_object(usage, "completion_tokens_details"), "reasoning_tokens") or 0
+    )
     # Gemini leaves reasoning out of completion_tokens but counts it in the total (and the bill).
-    output = max(completion, (count(told, "total_tokens") or 0) - prompt)
+    output = max(completion, (get_count(usage, "total_tokens") or 0) - prompt)
     return Usage(
         input_tokens=prompt - cached - written,
         cached_tokens=cached,
         cache_write_tokens=written,
         output_tokens=output,
-        reasoning_tokens=min(thought, output),
+        reasoning_tokens=min(reasoning_bytes, output),
     )

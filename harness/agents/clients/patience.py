@@ -9,7 +9,7 @@ from random import Random
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryTimes:
     """Limits in seconds. An outage lasts from the first failed try to the next successful one."""
 
     outage_s: float = 1800.0

@@ -28,11 +28,11 @@ _OPENS = ("connection.", "proxy.", "socks.")
 """Prefixes of trace events that open a connection, or put TLS around a proxy's connection."""
 
 
-class Refused(Exception):  # noqa: N818 (never shown: the client turns it into words)
+class ResponseRefused(Exception):  # noqa: N818 (never shown: the client turns it into words)
     """The rest of the server's response is not read; the text says why."""
 
 
-class Line:
+class Attempt:
     """One try: its sockets, its deadline, and whether its request was sent."""
 
     def __init__(self, cancel: threading.Event, *, total_s: float, max_bytes: int) -> None:
@@ -63,7 +63,7 @@ class Line:
         self._watcher.join()
         _line.reset(self._token)
 
-    def traced(self, event: str, info: Mapping[str, Any]) -> None:
+    def on_trace_event(self, event: str, info: Mapping[str, Any]) -> None:
         """Take one trace event of the transport: a new socket, or a request that was sent."""
         if event.endswith("send_request_body.complete"):
             self.asked = True
@@ -95,13 +95,13 @@ def _shut(each: socket.socket) -> None:
         socket.socket.shutdown(each, socket.SHUT_RDWR)
 
 
-_line: ContextVar[Line | None] = ContextVar("line", default=None)
+_line: ContextVar[Attempt | None] = ContextVar("line", default=None)
 
 
 class _Metered(httpx2.SyncByteStream):
     """A response body that raises Refused if it grows beyond its limit."""
 
-    def __init__(self, body: httpx2.SyncByteStream, line: Line) -> None:
+    def __init__(self, body: httpx2.SyncByteStream, line: Attempt) -> None:
         self._body = body
         self._line = line
 
@@ -110,7 +110,7 @@ class _Metered(httpx2.SyncByteStream):
         for chunk in self._body:
             seen += len(chunk)
             if seen > self._line.max_bytes:
-                raise Refused(f"the server sent more than {self._line.max_bytes:,} bytes")
+                raise ResponseRefused(f"the server sent more than {self._line.max_bytes:,} bytes")
             yield chunk
 
     def close(self) -> None:
@@ -121,12 +121,12 @@ def _prepare(request: httpx2.Request) -> None:
     # Compression would make the limit on size useless.
     request.headers["accept-encoding"] = "identity"
     if (line := _line.get()) is not None:
-        request.extensions = {**request.extensions, "trace": line.traced}
+        request.extensions = {**request.extensions, "trace": line.on_trace_event}
 
 
 def _meter(response: httpx2.Response) -> None:
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refused("the server compressed its answer, though asked not to")
+        raise ResponseRefused("the server compressed its answer, though asked not to")
     line = _line.get()
     if line is not None and isinstance(response.stream, httpx2.SyncByteStream):
         response.stream = _Metered(response.stream, line)

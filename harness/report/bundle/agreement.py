@@ -6,15 +6,17 @@ Used before a run is packed and after it is unpacked.
 from pathlib import Path
 
 from harness.base.errors import ConfigError
-from harness.report.bundle.manifest import Manifest
+from harness.report.bundle.manifest import BundleManifest
 from harness.store.loading import load
 from harness.store.reading import read_as
 from harness.store.rundir import FINAL, Run
-from harness.store.state import State
+from harness.store.state import RunState
 from scorers.score import Score
 
 
-def agree(named: Path, folder: Path, manifest: Manifest) -> tuple[Run, State, Score | None]:
+def check_consistency(
+    named: Path, folder: Path, manifest: BundleManifest
+) -> tuple[Run, RunState, Score | None]:
     """Return the run in ``folder``, its state and its final score, once all files agree.
 
     ``named`` is the path that messages show. Raises ConfigError where a file is damaged or

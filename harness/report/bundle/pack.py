@@ -16,8 +16,8 @@ from harness.base.errors import ConfigError
 from harness.base.faults import naming
 from harness.base.paths import plain_name
 from harness.base.validation import problems
-from harness.report.bundle.agreement import agree
-from harness.report.bundle.manifest import NAME, PLAIN, Manifest, Member
+from harness.report.bundle.agreement import check_consistency
+from harness.report.bundle.manifest import NAME, PLAIN, BundleManifest, Member
 from harness.store.rundir import LOCK, STOP, Run
 
 LEVEL = 10
@@ -25,7 +25,7 @@ LEFT_OUT = {LOCK, STOP}
 """Files that only a live run needs; they are not packed."""
 
 
-def pack(path: Path, out: Path) -> Manifest:
+def pack(path: Path, out: Path) -> BundleManifest:
     """Write a finished run as ``.tar.zst`` or ``.tar.gz``, whichever the name of ``out`` says.
 
     Raises ConfigError where the run has no result, contradicts itself, holds anything but plain
@@ -36,7 +36,7 @@ def pack(path: Path, out: Path) -> Manifest:
     if outcome is None:
         raise ConfigError(f"{path} has no result yet.", remedy=command("resume", path))
     try:
-        manifest = Manifest(
+        manifest = BundleManifest(
             run=plain_name(run.path.resolve().name),
             harness=run.lock.harness,
             task=run.asked.task,
@@ -46,9 +46,9 @@ def pack(path: Path, out: Path) -> Manifest:
             files=tuple(_member(run.path, name) for name in _files(run.path)),
         )
     except ValidationError as error:
-        cause = problems(error, Manifest)
+        cause = problems(error, BundleManifest)
         raise ConfigError(f"{path / 'result.json'} is damaged.", cause=cause) from error
-    agree(path, run.path, manifest)  # a run that could not be verified is not packed
+    check_consistency(path, run.path, manifest)  # a run that could not be verified is not packed
     part = out.with_name(f".{out.name}.part")
     try:
         with (

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from harness.base.errors import ConfigError
 from harness.base.files import open_plain
 from harness.base.validation import problems
-from harness.report.bundle.manifest import NAME, PLAIN, Manifest
+from harness.report.bundle.manifest import NAME, PLAIN, BundleManifest
 from harness.report.bundle.pack import zstandard
 
 BLOCK = 512
@@ -52,17 +52,17 @@ KINDS = {
 }
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """An object to read bytes from: the zstd or the gzip decompressor."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
-class Refused(ConfigError):
+class BadBundle(ConfigError):
     """The archive is not a valid bundle, or it is malicious."""
 
 
-def unpack(archive: Path, folder: Path) -> Manifest:
+def unpack(archive: Path, folder: Path) -> BundleManifest:
     """Write a bundle's files into the new ``folder``, and check each against the manifest.
 
     Raises ConfigError naming the file and what is wrong with it.
@@ -71,53 +71,53 @@ def unpack(archive: Path, folder: Path) -> Manifest:
         members = _members(stream, archive)
         name, size = next(members, ("", 0))
         if name != NAME:
-            raise Refused(f"{archive} is no bundle: its first file is not {NAME}.")
+            raise BadBundle(f"{archive} is no bundle: its first file is not {NAME}.")
         if size > MOST_MANIFEST_BYTES:
-            raise Refused(f"{NAME} in {archive} is larger than {MOST_MANIFEST_BYTES >> 20} MiB.")
+            raise BadBundle(f"{NAME} in {archive} is larger than {MOST_MANIFEST_BYTES >> 20} MiB.")
         manifest = _manifest(b"".join(_content(stream, size)), archive)
         wanted = {member.path: member for member in manifest.files}
         if len(wanted) != len(manifest.files):
-            raise Refused(f"{NAME} in {archive} names a file twice.")
+            raise BadBundle(f"{NAME} in {archive} names a file twice.")
         seen: set[str] = set()
         for name, size in members:
             member = wanted.get(name)
             if member is None or name in seen:
                 why = "is there twice" if name in seen else f"is not in {NAME}"
-                raise Refused(f"{name!r} in {archive} {why}.")
+                raise BadBundle(f"{name!r} in {archive} {why}.")
             if size != member.bytes:
-                raise Refused(f"{name} in {archive} has {size:,} bytes, not {member.bytes:,}.")
+                raise BadBundle(f"{name} in {archive} has {size:,} bytes, not {member.bytes:,}.")
             if _write(folder / name, stream, size) != member.sha256:
-                raise Refused(
+                raise BadBundle(
                     f"{name} in {archive} is not the file that was packed: its SHA-256 differs.",
                     remedy="fetch the bundle again, or ask whoever made it",
                 )
             seen.add(name)
         missing = sorted(wanted.keys() - seen)
         if missing:
-            raise Refused(f"{missing[0]} is missing in {archive}, and {len(missing) - 1} more.")
+            raise BadBundle(f"{missing[0]} is missing in {archive}, and {len(missing) - 1} more.")
     return manifest
 
 
 class _Limited:
     """A stream that raises Refused when it yields more bytes than any run holds."""
 
-    def __init__(self, inner: Source, packed_bytes: int, archive: Path) -> None:
+    def __init__(self, inner: ByteSource, packed_bytes: int, archive: Path) -> None:
         self._inner, self._archive = inner, archive
         self._left = min(MOST_BYTES, max(FREE_BYTES, MOST_RATIO * packed_bytes))
 
     def read(self, size: int) -> bytes:
-        """Return exactly ``size`` bytes. Raises Refused: ended early, damaged or too large."""
+        """Return exactly ``size`` bytes. Raises BadBundle: ended early, damaged or too large."""
         chunks = []
         while size:
             try:
                 chunk = self._inner.read(min(size, 1 << 20))
             except (OSError, EOFError, ValueError, zlib.error, zstd_error()) as error:
-                raise Refused(f"{self._archive} is damaged.", cause=str(error)) from error
+                raise BadBundle(f"{self._archive} is damaged.", cause=str(error)) from error
             if not chunk:
-                raise Refused(f"{self._archive} ends in the middle.", remedy="fetch it again")
+                raise BadBundle(f"{self._archive} ends in the middle.", remedy="fetch it again")
             self._left -= len(chunk)
             if self._left < 0:
-                raise Refused(f"{self._archive} unpacks to far more than a run holds: a bomb.")
+                raise BadBundle(f"{self._archive} unpacks to far more than a run holds: a bomb.")
             chunks.append(chunk)
             size -= len(chunk)
         return b"".join(chunks)
@@ -147,7 +147,7 @@ def _stream(archive: Path) -> Iterator[_Limited]:
                 with gzip.GzipFile(fileobj=file) as stream:
                     yield _Limited(stream, size, archive)
             else:
-                raise Refused(f"{archive} is neither .tar.zst nor .tar.gz.")
+                raise BadBundle(f"{archive} is neither .tar.zst nor .tar.gz.")
     except OSError as error:
         raise ConfigError(f"{archive} cannot be read.", cause=str(error)) from error
 
@@ -159,20 +159,20 @@ def _members(stream: _Limited, archive: Path) -> Iterator[tuple[str, int]]:
         if not block.strip(b"\0"):
             return
         if count == MOST_FILES:
-            raise Refused(f"{archive} holds more than {MOST_FILES:,} files.")
+            raise BadBundle(f"{archive} holds more than {MOST_FILES:,} files.")
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
         except (tarfile.HeaderError, ValueError) as error:
-            raise Refused(
+            raise BadBundle(
                 f"{archive} is damaged: no header of a file.", cause=str(error)
             ) from error
         if info.type != tarfile.REGTYPE:
             kind = KINDS.get(info.type, "no plain file")
-            raise Refused(f"{info.name!r} in {archive} is {kind}: refused.")
+            raise BadBundle(f"{info.name!r} in {archive} is {kind}: refused.")
         if not PLAIN.match(info.name):
-            raise Refused(f"{info.name!r} in {archive} is no name inside a run: refused.")
+            raise BadBundle(f"{info.name!r} in {archive} is no name inside a run: refused.")
         if not 0 <= info.size <= MOST_FILE_BYTES:
-            raise Refused(f"{info.name} in {archive} is larger than {MOST_FILE_BYTES >> 20} MiB.")
+            raise BadBundle(f"{info.name} in {archive} is larger than {MOST_FILE_BYTES >> 20} MiB.")
         yield info.name, info.size
 
 
@@ -186,11 +186,13 @@ def _content(stream: _Limited, size: int) -> Iterator[bytes]:
         stream.read(BLOCK - size % BLOCK)
 
 
-def _manifest(content: bytes, archive: Path) -> Manifest:
+def _manifest(content: bytes, archive: Path) -> BundleManifest:
     try:
-        return Manifest.model_validate_json(content)
+        return BundleManifest.model_validate_json(content)
     except ValidationError as error:
-        raise Refused(f"{NAME} in {archive} is damaged: {problems(error, Manifest)}") from None
+        raise BadBundle(
+            f"{NAME} in {archive} is damaged: {problems(error, BundleManifest)}"
+        ) from None
 
 
 def _write(file: Path, stream: _Limited, size: int) -> str:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from harness.base.errors import ConfigError
 from harness.base.paths import data_root
-from harness.report.bundle.agreement import agree
-from harness.report.bundle.manifest import Manifest
+from harness.report.bundle.agreement import check_consistency
+from harness.report.bundle.manifest import BundleManifest
 from harness.report.bundle.unpack import unpack
 from harness.store.rundir import Run
 from scorers.conditions import differing
@@ -21,23 +21,23 @@ from scorers.score import Score
 from tasks import hidden
 from tasks.spec import find_task
 
-Verdict = Literal["agrees", "differs", "cannot tell", "not scored again"]
+BundleVerdict = Literal["agrees", "differs", "cannot tell", "not scored again"]
 
 WIDE = 1.96
 """The new score agrees within this many standard errors of the recorded score (95 %)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class BundleCheck:
     """The outcome of a verification.
 
     ``then`` is the recorded score, ``now`` the new one, ``within`` the largest difference at which
     they agree. ``other_conditions`` names the conditions in which the two differ.
     """
 
-    manifest: Manifest
+    manifest: BundleManifest
     nodes: int
-    verdict: Verdict
+    verdict: BundleVerdict
     then: float | None
     now: float | None = None
     within: float | None = None
@@ -51,14 +51,14 @@ Rescore = Callable[[Path], tuple[Score, Score]]
 
 def verify(
     archive: Path, folder: Path, *, rescore: Rescore | None, tolerance: float | None = None
-) -> Check:
+) -> BundleCheck:
     """Unpack a bundle into ``folder``, check it, and score its final node again.
 
     ``rescore`` None: do not score again. Raises ConfigError where the bundle is damaged,
     malicious, or contradicts itself.
     """
     manifest = unpack(archive, folder)
-    run, state, old = agree(archive, folder, manifest)
+    run, state, old = check_consistency(archive, folder, manifest)
     nodes = len(state.tree)
     source = run.asked.data.get("source")
     reason = ""
@@ -67,7 +67,7 @@ def verify(
     elif source is not None and not _is_known(run.asked.task, source):
         reason = f"its data are a folder of whoever made it: {source[:200]!r}"
     if rescore is None or reason:
-        return Check(manifest, nodes, "not scored again", manifest.score, reason=reason)
+        return BundleCheck(manifest, nodes, "not scored again", manifest.score, reason=reason)
     then, now = rescore(folder)
     check = _compared(manifest, nodes, then, now, tolerance)
     if "data" not in check.other_conditions:
@@ -98,8 +98,8 @@ def _keys(run: Run) -> str:
 
 
 def _compared(
-    manifest: Manifest, nodes: int, then: Score, now: Score, tolerance: float | None
-) -> Check:
+    manifest: BundleManifest, nodes: int, then: Score, now: Score, tolerance: float | None
+) -> BundleCheck:
     """Compare by the old score's standard error over its rows, or by ``tolerance`` if given."""
     others = differing(then.conditions.key, now.conditions.key)
     within = WIDE * (then.standard_error or 0.0) if tolerance is None else tolerance
@@ -107,12 +107,12 @@ def _compared(
         same = then.score is None and now.score is None
     else:
         same = abs(then.score - now.score) <= within
-    verdict: Verdict = "agrees" if same else "cannot tell" if others else "differs"
+    verdict: BundleVerdict = "agrees" if same else "cannot tell" if others else "differs"
     reason = "" if now.score is not None else f"invalid now: {now.reason}. {now.message}".strip()
-    return Check(manifest, nodes, verdict, then.score, now.score, within, reason, others)
+    return BundleCheck(manifest, nodes, verdict, then.score, now.score, within, reason, others)
 
 
-def as_json(check: Check) -> dict[str, Any]:
+def as_json(check: BundleCheck) -> dict[str, Any]:
     """Return a check as JSON values."""
     return {
         "format": 1,
@@ -132,7 +132,7 @@ def as_json(check: Check) -> dict[str, Any]:
     }
 
 
-def describe(check: Check) -> str:
+def describe(check: BundleCheck) -> str:
     """Return a check as text for the terminal."""
     said = check.manifest
     count = sum(member.bytes for member in said.files)

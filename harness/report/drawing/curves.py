@@ -15,7 +15,7 @@ Axis = Literal["steps", "time", "tokens", "dollars"]
 GRID = 48
 """The most x values at which the curves of many runs are compared."""
 
-Steps = list[tuple[float, float]]
+StepFunction = list[tuple[float, float]]
 """Pairs (x, value): a curve has the value from this x to the next."""
 
 
@@ -64,9 +64,11 @@ def value(point: Point, axis: Axis, index: int) -> float | None:
             return point.dollars
 
 
-def best_so_far(points: Sequence[Point], axis: Axis, sign: float) -> tuple[Steps, float] | None:
+def best_so_far(
+    points: Sequence[Point], axis: Axis, sign: float
+) -> tuple[StepFunction, float] | None:
     """Return one run's steps and the x of its end; None where an x value is unknown."""
-    steps: Steps = []
+    steps: StepFunction = []
     best, end = None, 0.0
     for index, point in enumerate(points):
         x = value(point, axis, index)
@@ -79,16 +81,16 @@ def best_so_far(points: Sequence[Point], axis: Axis, sign: float) -> tuple[Steps
     return steps, end
 
 
-def one(steps: Steps, end: float) -> Curve:
+def curve_of_run(steps: StepFunction, end: float) -> Curve:
     """Return the curve of one run."""
     xs, ys = [x for x, _ in steps], [y for _, y in steps]
     return Curve((*xs, end), (*ys, ys[-1])) if steps else Curve((), ())
 
 
-def many(runs: Sequence[tuple[Steps, float]], sign: float) -> Curve:
+def curve_of_runs(runs: Sequence[tuple[StepFunction, float]], sign: float) -> Curve:
     """Return the median and quartiles over runs; a run that has ended keeps its best score."""
     if len(runs) == 1:
-        return one(*runs[0])
+        return curve_of_run(*runs[0])
     places = sorted({x for steps, _ in runs for x, _ in steps} | {max(end for _, end in runs)})
     if len(places) > GRID:
         first, last = places[0], places[-1]

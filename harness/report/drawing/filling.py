@@ -18,7 +18,9 @@ LONGEST = 6_000
 SCRIPTS = ("payload.js", "highlight.js", "diff.js", "detail.js", "page.js")
 
 
-def filled(values: dict[str, Any], template: str = "page.html.j2", *, scripted: bool = True) -> str:
+def render_template(
+    values: dict[str, Any], template: str = "page.html.j2", *, scripted: bool = True
+) -> str:
     """Return the page. Every value is escaped, and its invisible characters are made visible."""
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),

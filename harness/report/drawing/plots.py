@@ -17,7 +17,7 @@ STRIP_WIDTH, STRIP_EDGE, STRIP_STEP, STRIP_TOP = 560, 40, 52, 30
 """Sizes of a dot plot. Labels may reach half their width beyond STRIP_EDGE."""
 GLYPH = 6.9
 """Upper limit of a label's mean character width: that of DejaVu, the widest usual font."""
-Place = Callable[[float], float]
+ToPixels = Callable[[float], float]
 SAMPLES = 24
 FENCE = 3.0
 """A value more interquartile ranges than this beyond the quartiles (Tukey's far out) does not
@@ -34,7 +34,7 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class AxisScale:
     """Maps ``low`` to ``high`` linearly to ``start`` to ``end``; values beyond go to the edge."""
 
     low: float
@@ -60,7 +60,7 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Series:
     """The curve of one contender. ``style`` is the number of its colour, 0 to 7.
 
     ``path``, ``band`` and ``alone`` are SVG paths: of the median, of the area between the
@@ -78,7 +78,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class ReferenceLine:
     """A horizontal line at a value to compare with. ``style`` None: in no contender's colour."""
 
     name: str
@@ -97,12 +97,12 @@ class Plot:
 
     title: str
     x_title: str
-    lines: tuple[Line, ...]
+    lines: tuple[Series, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     dots: tuple[tuple[float, float], ...] = ()
     beyond: int = 0
-    levels: tuple[Level, ...] = ()
+    levels: tuple[ReferenceLine, ...] = ()
     notes: tuple[str, ...] = ()
     left: float = LEFT
     right: float = WIDTH - RIGHT
@@ -113,7 +113,7 @@ class Plot:
 
 
 @dataclass(frozen=True, slots=True)
-class Strip:
+class DotRow:
     """One contender's row of a dot plot: its scores, their mean or median, and its interval."""
 
     name: str
@@ -127,11 +127,11 @@ class Strip:
 
 
 @dataclass(frozen=True, slots=True)
-class Strips:
+class DotPlot:
     """A dot plot. ``marks``: named values to compare with. A name is above its mark."""
 
     title: str
-    strips: tuple[Strip, ...]
+    strips: tuple[DotRow, ...]
     ticks: tuple[Tick, ...]
     marks: tuple[Tick, ...] = ()
     note: str = ""
@@ -161,7 +161,7 @@ def _nice(step: float) -> float:
     return next((k * size for k in (1, 2, 5) if k * size >= step * 0.999), 10 * size)
 
 
-def fenced(
+def without_outliers(
     values: Sequence[float], keep: Literal["low", "high", "both"] = "both"
 ) -> Sequence[float]:
     """Return the values without far outliers; none is removed on the side to ``keep``."""
@@ -174,39 +174,39 @@ def fenced(
     return [v for v in values if low <= v <= high] or values
 
 
-def spread(values: Iterable[float], start: float, end: float) -> Scale:
+def spread(values: Iterable[float], start: float, end: float) -> AxisScale:
     """Return a scale around values, with some margin."""
     known = list(values) or [0.0, 1.0]
     low, high = min(known), max(known)
     room = (high - low) * 0.06
     if high - low <= 1e-9 * max(abs(low), abs(high)):  # equal except for the last digits
         room = abs(high) * 0.05 if abs(high) > 1e-6 else 0.5
-    return Scale(low - room, high + room, start, end)
+    return AxisScale(low - room, high + room, start, end)
 
 
-def strip_scale(values: Iterable[float]) -> Scale:
+def strip_scale(values: Iterable[float]) -> AxisScale:
     """Return the scale of a dot plot, with room for the labels on both sides."""
     return spread(values, STRIP_EDGE, STRIP_WIDTH - STRIP_EDGE)
 
 
 def strips(
-    title: str, rows: Iterable[Strip], x: Scale, marks: Sequence[Tick] = (), note: str = ""
-) -> Strips:
+    title: str, rows: Iterable[DotRow], x: AxisScale, marks: Sequence[Tick] = (), note: str = ""
+) -> DotPlot:
     """Return a dot plot of rows, one below the other."""
     placed = tuple(
         replace(
             row,
             y=STRIP_TOP + STRIP_STEP * place,
-            name=fitted(row.name, STRIP_WIDTH - 24),
-            words=fitted(row.words, STRIP_WIDTH - 24),
+            name=shortened(row.name, STRIP_WIDTH - 24),
+            words=shortened(row.words, STRIP_WIDTH - 24),
         )
         for place, row in enumerate(rows)
     )
     height = STRIP_STEP * len(placed) + 38
-    return Strips(title, placed, x.ticks(6), tuple(marks), note, height)
+    return DotPlot(title, placed, x.ticks(6), tuple(marks), note, height)
 
 
-def fitted(text: str, room: float) -> str:
+def shortened(text: str, room: float) -> str:
     """Return a text, its middle cut out if it is too wide: names often differ at their ends."""
     most = int(room / GLYPH)
     if cell_len(text) <= most:
@@ -216,7 +216,7 @@ def fitted(text: str, room: float) -> str:
     return f"{head}…{set_cell_size(tail, most - most * 2 // 3 - 2).rstrip()[::-1]}"
 
 
-def near(values: Sequence[float], ends: Sequence[float]) -> list[float]:
+def clamp_ends(values: Sequence[float], ends: Sequence[float]) -> list[float]:
     """Return values and ends of intervals, each end at most the values' range beyond the values.
 
     An interval over few seeds may be many times as wide as the range of the scores.
@@ -240,7 +240,7 @@ def curve_plot(
     *,
     maximize: bool,
     dots: Sequence[tuple[float, float]] = (),
-    levels: Sequence[Level] = (),
+    levels: Sequence[ReferenceLine] = (),
 ) -> Plot:
     """Return the plot of best-so-far curves of several contenders; ``dots`` are single nodes."""
     most = max((c.xs[-1] for _, _, c in curves if c.xs), default=0.0) or 1.0
@@ -248,7 +248,7 @@ def curve_plot(
     y_ticks = y.ticks(5)
     divisor, unit = _unit(axis, most)
     sign = "$" if axis == "dollars" else ""
-    x = Scale(0.0, most / divisor, LEFT, WIDTH - RIGHT)
+    x = AxisScale(0.0, most / divisor, LEFT, WIDTH - RIGHT)
     left = max(LEFT, 10 + GLYPH * max((len(t.label) for t in y_ticks), default=0))
     half = GLYPH * max((len(t.label) for t in x.ticks(5, sign)), default=0) / 2
     x = replace(x, start=left, end=WIDTH - max(RIGHT, half))
@@ -258,7 +258,7 @@ def curve_plot(
 
     worst = y.low if maximize else y.high
     lines = tuple(
-        Line(
+        Series(
             name,
             style,
             _stairs(curve.xs, curve.middle, place, y),
@@ -289,13 +289,13 @@ def _heights(
     curves: Sequence[tuple[str, int, Curve]],
     most: float,
     dots: Sequence[tuple[float, float]],
-    levels: Sequence[Level],
+    levels: Sequence[ReferenceLine],
     *,
     maximize: bool,
-) -> Scale:
+) -> AxisScale:
     """Return the y scale: for sampled values, and for curve ends and levels not too far away."""
     heights = [v for _, _, c in curves for v in _sampled(c, most)] + [y for _, y in dots]
-    kept = list(fenced(heights, "high" if maximize else "low"))
+    kept = list(without_outliers(heights, "high" if maximize else "low"))
     ends = [c.end for _, _, c in curves if c.end is not None]
     kept = kept or ends
     for values, share, least in ((ends, FAR, ALWAYS), ([lv.value for lv in levels], 1.0, 0.0)):
@@ -308,10 +308,10 @@ def _heights(
 
 def _notes(
     curves: Sequence[tuple[str, int, Curve]],
-    lines: Sequence[Line],
+    lines: Sequence[Series],
     beyond: int,
-    levels: Sequence[Level],
-    y: Scale,
+    levels: Sequence[ReferenceLine],
+    y: AxisScale,
 ) -> Iterator[str]:
     if beyond:
         yield f"{beyond} node{'s' if beyond > 1 else ''} far worse than the rest: on the edge."
@@ -321,11 +321,11 @@ def _notes(
         if line.off:
             yield f"Beyond this plot, on its edge (▲): {name}, which ends at {curve.end:.5g}."
     if levels:
-        told = (
+        labels = (
             f"{one.name} {one.value:.4f}{'' if one.value in y else ' (beyond this plot)'}"
             for one in levels
         )
-        yield f"Dashed: {', '.join(told)}."
+        yield f"Dashed: {', '.join(labels)}."
 
 
 def _sampled(curve: Curve, most: float) -> list[float]:
@@ -345,7 +345,7 @@ def _unit(axis: Axis, most: float) -> tuple[float, str]:
     return 1.0, "seconds"
 
 
-def _stairs(xs: Sequence[float], ys: Sequence[float | None], x: Place, y: Scale) -> str:
+def _stairs(xs: Sequence[float], ys: Sequence[float | None], x: ToPixels, y: AxisScale) -> str:
     """Return an SVG path. Parts beyond the plot are left out, as the edge is not their value."""
     path, before, drawn = "", None, False
     for a, b in zip(xs, ys, strict=True):
@@ -362,7 +362,7 @@ def _stairs(xs: Sequence[float], ys: Sequence[float | None], x: Place, y: Scale)
     return path
 
 
-def _band(curve: Curve, x: Place, y: Scale, worst: float) -> str:
+def _band(curve: Curve, x: ToPixels, y: AxisScale, worst: float) -> str:
     """Return the area between the quartiles; where only the better exists, down to the edge."""
     rows = [
         (x(a), y(worst if low is None else low), y(high))

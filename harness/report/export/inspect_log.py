@@ -22,8 +22,8 @@ from harness.store.journal import Event
 from harness.store.loading import load
 from harness.store.outcome import Outcome
 from harness.store.rundir import Run
-from harness.store.state import State
-from harness.store.tape import Record, Tape
+from harness.store.state import RunState
+from harness.store.tape import CallRecord, Tape
 
 VERSION = 2
 SCORER = "harness"
@@ -135,7 +135,7 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _sample(run: Run, state: State, node: Node, calls: list[Record]) -> dict[str, Any]:
+def _sample(run: Run, state: RunState, node: Node, calls: list[CallRecord]) -> dict[str, Any]:
     folder = f"nodes/{node.number:04d}"
     messages = [m for call in calls for m in _messages(run, call)]
     answer = calls[-1].reply.text if calls and calls[-1].reply else source_of(node)
@@ -187,7 +187,7 @@ def _scores(node: Node) -> dict[str, Any]:
     }
 
 
-def _messages(run: Run, call: Record) -> list[dict[str, Any]]:
+def _messages(run: Run, call: CallRecord) -> list[dict[str, Any]]:
     prompt = Tape(run.path).prompt(call)
     found: list[dict[str, Any]] = [{"role": "system", "content": prompt.system}]
     found += [{"role": turn.role, "content": turn.text} for turn in prompt.turns]
@@ -196,12 +196,12 @@ def _messages(run: Run, call: Record) -> list[dict[str, Any]]:
     return found
 
 
-def _stop(calls: list[Record]) -> str:
+def _stop(calls: list[CallRecord]) -> str:
     stop = calls[-1].reply.stop if calls and calls[-1].reply else "end"
     return {"end": "stop", "length": "max_tokens", "refusal": "content_filter"}[stop]
 
 
-def _usage(calls: list[Record]) -> dict[str, Any]:
+def _usage(calls: list[CallRecord]) -> dict[str, Any]:
     usages: dict[str, dict[str, int]] = {}
     for call in calls:
         if call.reply is None:

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import ConfigError
+from harness.base.text import encodable
 from harness.core.tree import Node
 from harness.report.drawing.untrusted import text_of
 from harness.store.loading import load
-from harness.store.state import State
-from harness.store.tape import Record, Tape
+from harness.store.state import RunState
+from harness.store.tape import CallRecord, Tape
 
 COLUMNS: dict[str, str] = {
     "run": "string",
@@ -70,7 +71,7 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
         yield {**about, **_node(path, state, node, calls.get(node.number, []))}
 
 
-def _node(path: Path, state: State, node: Node, calls: list[Record]) -> dict[str, Any]:
+def _node(path: Path, state: RunState, node: Node, calls: list[CallRecord]) -> dict[str, Any]:
     folder = f"nodes/{node.number:04d}"
     costs = [call.dollars for call in calls]
     usages = [call.reply.usage for call in calls if call.reply]
@@ -104,9 +105,9 @@ def source_of(node: Node) -> str:
     return "\n".join(f"# {name}\n{text}" for name, text in sorted(node.files.items()))
 
 
-def calls_by_node(path: Path) -> dict[int, list[Record]]:
+def calls_by_node(path: Path) -> dict[int, list[CallRecord]]:
     """Return a run's answered calls by node. Raises ConfigError naming a damaged file."""
-    found: dict[int, list[Record]] = {}
+    found: dict[int, list[CallRecord]] = {}
     for record in Tape(path):
         if record.reply is not None:
             found.setdefault(record.node, []).append(record)
@@ -139,7 +140,10 @@ def as_parquet(paths: list[Path], out: Path) -> tuple[int, dict[str, str]]:
         with pq.ParquetWriter(part, schema, compression="zstd") as writer:
             for path in paths:
                 try:
-                    found = [_encodable(row) for row in rows(path)]
+                    found = [
+                        {k: encodable(v) if isinstance(v, str) else v for k, v in row.items()}
+                        for row in rows(path)
+                    ]
                 except (ConfigError, RecursionError) as error:
                     skipped[str(path)] = str(error)
                     continue
@@ -151,10 +155,3 @@ def as_parquet(paths: list[Path], out: Path) -> tuple[int, dict[str, str]]:
     finally:
         part.unlink(missing_ok=True)
     return count, skipped
-
-
-def _encodable(row: dict[str, Any]) -> dict[str, Any]:
-    """Replace lone surrogates, which JSON may hold and UTF-8 cannot."""
-    return {
-        k: v.encode(errors="replace").decode() if isinstance(v, str) else v for k, v in row.items()
-    }

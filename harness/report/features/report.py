@@ -10,18 +10,26 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal
 
-from harness.report.drawing.plots import Strip, Strips, Tick, fenced, near, strip_scale, strips
+from harness.report.drawing.plots import (
+    DotPlot,
+    DotRow,
+    Tick,
+    clamp_ends,
+    strip_scale,
+    strips,
+    without_outliers,
+)
 from harness.report.features.rules import CODE
-from harness.report.features.steps import Kind, Step, Steps, steps_of
+from harness.report.features.steps import SearchStep, StepKind, TaskSteps, steps_of
 from harness.report.stats.intervals import FEW, Interval, over_seeds
 
 MOST_BARS, MOST_DOTS = 14, 400
 
-Level = Literal["category", "feature"]
+FeatureLevel = Literal["category", "feature"]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FeatureRow:
     """The gains of the steps in which this category or feature changed.
 
     ``steps``, ``gains`` and the statistics of them leave out recoveries and invalid children.
@@ -29,7 +37,7 @@ class Row:
     """
 
     feature: str
-    level: Level
+    level: FeatureLevel
     steps: int
     gains: tuple[float, ...]
     median: float | None
@@ -47,7 +55,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Worth:
+class FeatureTable:
     """The steps of one task and profile: a row per category, and a row per feature.
 
     ``lone``: steps in which only one category changed. ``apart``: nodes not counted, by reason.
@@ -59,26 +67,26 @@ class Worth:
     invalid: int
     recoveries: int
     apart: Mapping[str, int]
-    rows: tuple[Row, ...]
-    features: tuple[Row, ...]
+    rows: tuple[FeatureRow, ...]
+    features: tuple[FeatureRow, ...]
     words: str
 
 
-def build(runs: Iterable[Path]) -> tuple[list[Worth], dict[str, str]]:
+def build(runs: Iterable[Path]) -> tuple[list[FeatureTable], dict[str, str]]:
     """Return a table per task and profile, as metrics never mix, and the skipped runs with why."""
     found, skipped = steps_of(runs)
     return [table(steps) for steps in found], skipped
 
 
-def as_json(tables: Iterable[Worth], skipped: Mapping[str, str]) -> dict[str, Any]:
+def as_json(tables: Iterable[FeatureTable], skipped: Mapping[str, str]) -> dict[str, Any]:
     """Return the tables as JSON values."""
     return {"format": 1, "tables": [asdict(one) for one in tables], "skipped": skipped}
 
 
-def table(found: Steps) -> Worth:
+def table(found: TaskSteps) -> FeatureTable:
     """Return the table of the steps of one task."""
-    by_category: dict[str, list[tuple[Step, bool]]] = defaultdict(list)
-    by_feature: dict[str, list[tuple[Step, bool]]] = defaultdict(list)
+    by_category: dict[str, list[tuple[SearchStep, bool]]] = defaultdict(list)
+    by_feature: dict[str, list[tuple[SearchStep, bool]]] = defaultdict(list)
     for step in found.steps:
         categories = {_category(name) for name in step.features}
         for category in categories:
@@ -90,7 +98,7 @@ def table(found: Steps) -> Worth:
     kinds = Counter(s.kind for s in found.steps)
     counted = [s for s in found.steps if s.kind == "step"]
     lone = sum(len({_category(name) for name in s.features}) == 1 for s in counted)
-    return Worth(
+    return FeatureTable(
         task=found.task,
         steps=kinds["step"],
         lone=lone,
@@ -107,16 +115,16 @@ def _category(name: str) -> str:
     return name.partition(":")[0]
 
 
-def _order(row: Row) -> tuple[int, str]:
+def _order(row: FeatureRow) -> tuple[int, str]:
     return -row.steps, row.feature
 
 
-def _row(name: str, steps: Sequence[tuple[Step, bool]], level: Level) -> Row:
+def _row(name: str, steps: Sequence[tuple[SearchStep, bool]], level: FeatureLevel) -> FeatureRow:
     gains = [s.gain for s, _ in steps if s.kind == "step" and s.gain is not None]
     alone = [s.gain for s, lone in steps if lone and s.kind == "step" and s.gain is not None]
     middle, middle_alone = (median(found) if found else None for found in (gains, alone))
     best, interval = max(gains, default=None), over_seeds(gains)
-    return Row(
+    return FeatureRow(
         feature=name,
         level=level,
         steps=len(gains),
@@ -147,7 +155,7 @@ def _interval_words(found: Interval | None) -> str:
     return f"{signed(found.low)}…{signed(found.high)}{' *' if found.of == 'mean' else ''}"
 
 
-def _words(kinds: Mapping[Kind, int], lone: int, apart: Mapping[str, int]) -> str:
+def _words(kinds: Mapping[StepKind, int], lone: int, apart: Mapping[str, int]) -> str:
     others = ", ".join(f"{count} {why}" for why, count in sorted(apart.items()))
     return (
         f"{kinds['step']} steps from a valid parent to a valid child, {lone} of them in one kind "
@@ -160,16 +168,16 @@ def _words(kinds: Mapping[Kind, int], lone: int, apart: Mapping[str, int]) -> st
     )
 
 
-def plot(built: Worth) -> Strips | None:
+def plot(built: FeatureTable) -> DotPlot | None:
     """Return the plot of the categories; None if no category has a step with a gain."""
     rows = [(row, row.median) for row in built.rows if row.median is not None][:MOST_BARS]
     if not rows:
         return None
-    gains = fenced([gain for row, _ in rows for gain in row.gains])
+    gains = without_outliers([gain for row, _ in rows for gain in row.gains])
     ends = [end for row, _ in rows if row.interval for end in (row.interval.low, row.interval.high)]
-    x = strip_scale([*near(gains, ends), 0.0])
+    x = strip_scale([*clamp_ends(gains, ends), 0.0])
     drawn = [
-        Strip(
+        DotRow(
             row.feature,
             0 if middle > 0 else 1,
             tuple(x(v) for v in row.gains[:MOST_DOTS]),

@@ -25,11 +25,11 @@ FENCE = 1.5
 FEWEST = 4
 """Number of valid scores that quartiles need; with fewer, no parent is a poor start."""
 
-Kind = Literal["step", "invalid", "recovery"]
+StepKind = Literal["step", "invalid", "recovery"]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SearchStep:
     """One step. ``gain`` is positive where the score got better; None if the child is invalid."""
 
     run: str
@@ -37,19 +37,19 @@ class Step:
     parent: int
     features: frozenset[str]
     gain: float | None
-    kind: Kind
+    kind: StepKind
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class TaskSteps:
     """All steps of one task and profile. ``apart``: counts of nodes that are no step, by reason."""
 
     task: str
-    steps: tuple[Step, ...]
+    steps: tuple[SearchStep, ...]
     apart: Mapping[str, int]
 
 
-def steps_of(runs: Iterable[Path]) -> tuple[list[Steps], dict[str, str]]:
+def steps_of(runs: Iterable[Path]) -> tuple[list[TaskSteps], dict[str, str]]:
     """Return the steps of runs by task and profile, and each unreadable run with the reason."""
     trees: dict[str, list[tuple[Path, Tree]]] = defaultdict(list)
     skipped: dict[str, str] = {}
@@ -63,10 +63,10 @@ def steps_of(runs: Iterable[Path]) -> tuple[list[Steps], dict[str, str]]:
     return [_steps(task, trees[task]) for task in sorted(trees)], skipped
 
 
-def _steps(task: str, trees: Sequence[tuple[Path, Tree]]) -> Steps:
+def _steps(task: str, trees: Sequence[tuple[Path, Tree]]) -> TaskSteps:
     known = features_of(sorted({_source(n.files) for _, tree in trees for n in tree if n.files}))
     fence = _fence([tree for _, tree in trees])
-    steps: list[Step] = []
+    steps: list[SearchStep] = []
     apart: dict[str, int] = defaultdict(int)
     for path, tree in trees:
         for node in tree.scored():
@@ -75,7 +75,7 @@ def _steps(task: str, trees: Sequence[tuple[Path, Tree]]) -> Steps:
                 apart[why] += 1
             else:
                 steps.append(step)
-    return Steps(task, tuple(steps), dict(apart))
+    return TaskSteps(task, tuple(steps), dict(apart))
 
 
 def _source(files: Mapping[str, str]) -> str:
@@ -102,7 +102,7 @@ def _step(
     node: Node,
     known: Mapping[str, Features | None],
     fence: float | None,
-) -> tuple[str, Step | None]:
+) -> tuple[str, SearchStep | None]:
     if len(node.parents) != 1:
         return ("drafts" if not node.parents else "crossovers"), None
     parent = tree[node.parents[0]]
@@ -116,9 +116,9 @@ def _step(
         return "no change", None
     sign = 1.0 if tree.maximize else -1.0
     gain = None if node.score is None else sign * (node.score - parent.score)
-    kind: Kind = "step"
+    kind: StepKind = "step"
     if gain is None:
         kind = "invalid"
     elif fence is not None and sign * parent.score < fence:
         kind = "recovery"
-    return "", Step(str(path), node.number, parent.number, what, gain, kind)
+    return "", SearchStep(str(path), node.number, parent.number, what, gain, kind)

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.base.text import clean
-from harness.report.features.report import Worth
+from harness.report.features.report import FeatureTable
 from harness.report.terminal import draw, stdout
 
 MOST_ROWS = 40
@@ -16,7 +16,7 @@ HEADER = ("what changed", "steps", "gain", "95 %", "alone", "bad")
 became invalid."""
 
 
-def show(tables: Iterable[Worth], skipped: Mapping[str, str], *, each: bool) -> None:
+def show(tables: Iterable[FeatureTable], skipped: Mapping[str, str], *, each: bool) -> None:
     """Print a table per task: a row per category, or, with ``each``, a row per feature."""
     console = stdout()
     for table in tables:

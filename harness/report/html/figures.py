@@ -10,12 +10,12 @@ from statistics import fmean, median
 
 from harness.agents import AGENTS
 from harness.base.validation import sensible
-from harness.report.baselines import known
+from harness.report.baselines import baselines_of_entry
 from harness.report.drawing import curves, plots
 from harness.report.html.traces import Trace
 from harness.report.samples import contenders
 from harness.report.stats.intervals import UNBOUNDED, Interval, over_seeds
-from harness.store.index import Entry
+from harness.store.index import IndexEntry
 from tasks.metrics import METRICS
 
 COLOURS = 8
@@ -30,12 +30,12 @@ class TaskPlots:
     name: str
     better: str
     curves: tuple[plots.Plot, ...]
-    strips: plots.Strips | None
+    strips: plots.DotPlot | None
     legend: tuple[tuple[str, int], ...]
     band: str
 
 
-def sign_of(entry: Entry) -> float:
+def sign_of(entry: IndexEntry) -> float:
     """Return 1 where a higher score is better (or unknown), else -1."""
     return 1.0 if entry.lock is None or entry.lock.maximize else -1.0
 
@@ -54,13 +54,13 @@ def figures(traces: Sequence[Trace]) -> list[TaskPlots]:
             groups[f"{asked.task} {asked.profile}"].setdefault(key, []).append(found)
     drawn = []
     for task, by_conditions in sorted(groups.items()):
-        told = _told_apart([dict(key) for key in by_conditions])
-        for words, group in zip(told, by_conditions.values(), strict=True):
+        differences = _differences([dict(key) for key in by_conditions])
+        for words, group in zip(differences, by_conditions.values(), strict=True):
             drawn.append(_task(f"{task} ({words})" if words else task, group))
     return drawn
 
 
-def _told_apart(conditions: Sequence[Mapping[str, str]]) -> list[str]:
+def _differences(conditions: Sequence[Mapping[str, str]]) -> list[str]:
     """Return, per set of conditions, its values of the conditions that differ; "" if none does."""
     names = sorted({name for found in conditions for name in found})
     differing = [n for n in names if len({found.get(n) for found in conditions}) > 1]
@@ -93,7 +93,7 @@ def _task(name: str, group: Sequence[Trace]) -> TaskPlots:
     )
 
 
-def _graded(group: Sequence[Trace]) -> Entry:
+def _graded(group: Sequence[Trace]) -> IndexEntry:
     """Return the first entry with a result, which names the metric; without one, the first."""
     return next((t.entry for t in group if t.entry.outcome), group[0].entry)
 
@@ -108,14 +108,14 @@ def _curves(rows: Mapping[str, Sequence[Trace]], sign: float) -> list[plots.Plot
     A contender that calls no model spends no tokens and no dollars: its best is a level there.
     """
     drawn = []
-    known = _known([t.entry for found in rows.values() for t in found])
+    baselines_of_entry = _known([t.entry for found in rows.values() for t in found])
     for axis in AXES:
-        lines, levels = [], list(known)
+        lines, levels = [], list(baselines_of_entry)
         for style, (who, found) in enumerate(rows.items()):
             runs = [curves.best_so_far(t.points, axis, sign) for t in found if _counts(t)]
             placed = [run for run in runs if run is not None]
             if placed and len(placed) == len(runs):
-                lines.append((who, style, curves.many(placed, sign)))
+                lines.append((who, style, curves.curve_of_runs(placed, sign)))
             elif axis in ("tokens", "dollars") and _is_free(found):
                 levels += _level(who, style, found, sign)
         if any(curve.end is not None and curve.xs[-1] > 0 for _, _, curve in lines):
@@ -135,16 +135,16 @@ def _is_free(found: Sequence[Trace]) -> bool:
     return all(t.entry.asked is not None and t.entry.asked.agent in AGENTS.ours for t in found)
 
 
-def _level(who: str, style: int, found: Sequence[Trace], sign: float) -> list[plots.Level]:
+def _level(who: str, style: int, found: Sequence[Trace], sign: float) -> list[plots.ReferenceLine]:
     runs = [curves.best_so_far(t.points, "steps", sign) for t in found if _counts(t)]
-    end = curves.many([run for run in runs if run is not None], sign).end if runs else None
-    return [] if end is None else [plots.Level(f"{who}, which calls no model,", end, style)]
+    end = curves.curve_of_runs([run for run in runs if run is not None], sign).end if runs else None
+    return [] if end is None else [plots.ReferenceLine(f"{who}, which calls no model,", end, style)]
 
 
-def _known(entries: Sequence[Entry]) -> list[plots.Level]:
+def _known(entries: Sequence[IndexEntry]) -> list[plots.ReferenceLine]:
     """Return the baselines on the search split, as curves show scores on the search split."""
-    found = next(filter(None, (known(e, "search") for e in entries)), {})
-    return [plots.Level(name, value) for name, value in found.items()]
+    found = next(filter(None, (baselines_of_entry(e, "search") for e in entries)), {})
+    return [plots.ReferenceLine(name, value) for name, value in found.items()]
 
 
 def _dots(found: Trace, axis: curves.Axis) -> list[tuple[float, float]]:
@@ -163,31 +163,31 @@ def _scores(found: Sequence[Trace]) -> list[float]:
 
 
 def _strips(
-    order: Sequence[str], scores: Mapping[str, list[float]], entry: Entry
-) -> plots.Strips | None:
+    order: Sequence[str], scores: Mapping[str, list[float]], entry: IndexEntry
+) -> plots.DotPlot | None:
     """Return the dot plot of each contender's scores on the hidden test split, with baselines."""
     some = [who for who in order if scores[who]][:MOST_STRIPS]
     if not some:
         return None
-    marks = known(entry)
+    marks = baselines_of_entry(entry)
     bounds = METRICS.find(entry.outcome.metric).bounds if entry.outcome else UNBOUNDED
     intervals = {who: over_seeds(scores[who], bounds) for who in some}
     ends = [end for found in intervals.values() if found for end in (found.low, found.high)]
     seen = [score for who in some for score in scores[who]]
-    x = plots.strip_scale([*plots.near(seen, ends), *marks.values()])
+    x = plots.strip_scale([*plots.clamp_ends(seen, ends), *marks.values()])
     rows = []
     for place, who in enumerate(some):
         mine, found = scores[who], intervals[who]
         middle = median(mine) if found is None or found.of == "median" else fmean(mine)
         rows.append(
-            plots.Strip(
+            plots.DotRow(
                 who,
                 min(place, COLOURS - 1),
                 tuple(x(v) for v in mine),
                 x(middle),
                 x(found.low) if found else None,
                 x(found.high) if found else None,
-                f"{_told(mine, middle, found)}; {len(mine)} valid",
+                f"{_summary(mine, middle, found)}; {len(mine)} valid",
             )
         )
     return plots.strips(
@@ -199,7 +199,7 @@ def _strips(
     )
 
 
-def _told(scores: Sequence[float], middle: float, found: Interval | None) -> str:
+def _summary(scores: Sequence[float], middle: float, found: Interval | None) -> str:
     if found:
         return f"{found.of} {middle:.4f}, 95 % {found.low:.4f} to {found.high:.4f}"
     if len(scores) == 1:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from harness.report.board import Board
 from harness.report.stats.intervals import FEW
-from harness.store.index import Entry
+from harness.store.index import IndexEntry
 
 
-def conditions(known: Sequence[Entry], board: Board) -> list[tuple[str, str]]:
+def conditions(known: Sequence[IndexEntry], board: Board) -> list[tuple[str, str]]:
     """Return the runs' conditions as (name, values); where runs differ, up to 12 values."""
     found: dict[str, set[str]] = defaultdict(set)
     for entry in known:
@@ -47,9 +47,9 @@ def _listed(values: Sequence[str], most: int = 12) -> str:
     return ", ".join(values[:most]) + more
 
 
-def paragraphs(known: Sequence[Entry]) -> list[str]:
+def paragraphs(known: Sequence[IndexEntry]) -> list[str]:
     """Return the methods in sentences, one paragraph per profile and metric; without replays."""
-    groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[IndexEntry]] = defaultdict(list)
     metrics = {e.asked.task: e.outcome.metric for e in known if e.asked and e.outcome}
     for entry in known:
         if entry.asked is not None and not entry.is_replay:
@@ -58,7 +58,7 @@ def paragraphs(known: Sequence[Entry]) -> list[str]:
     return [_paragraph(*group, runs) for group, runs in sorted(groups.items())]
 
 
-def _paragraph(profile: str, metric: str, runs: Sequence[Entry]) -> str:
+def _paragraph(profile: str, metric: str, runs: Sequence[IndexEntry]) -> str:
     asked = [e.asked for e in runs if e.asked]
     locks = [e.lock for e in runs if e.lock]
     outcomes = [e.outcome for e in runs if e.outcome]

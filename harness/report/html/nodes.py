@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from harness.base.errors import ConfigError
 from harness.base.text import visible
 from harness.core.tree import Node
-from harness.report.drawing.plots import Scale, Tick, fenced, spread
+from harness.report.drawing.plots import AxisScale, Tick, spread, without_outliers
 from harness.report.drawing.untrusted import cut, text_of
 from harness.report.html.pool import Pool
 from harness.store.loading import load
 from harness.store.rundir import FINAL
-from harness.store.state import State
+from harness.store.state import RunState
 from scorers.score import Score
 
 MAP_WIDTH, MAP_HEIGHT, MAP_LEFT, MAP_RIGHT, MAP_TOP, MAP_FLOOR = 960, 300, 56, 948, 12, 246
@@ -24,7 +24,7 @@ NOTE = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Caps:
+class TextLimits:
     """How many characters of each of a node's texts a report holds."""
 
     file: int
@@ -33,19 +33,19 @@ class Caps:
     answer: int
 
 
-LEVELS = (
-    Caps(65_536, 16_384, 65_536, 32_768),
-    Caps(65_536, 4_096, 16_384, 8_192),
-    Caps(32_768, 1_024, 4_096, 2_048),
-    Caps(8_192, 512, 0, 512),
-    Caps(1_024, 256, 0, 0),
-    Caps(0, 0, 0, 0),
+TEXT_LIMITS = (
+    TextLimits(65_536, 16_384, 65_536, 32_768),
+    TextLimits(65_536, 4_096, 16_384, 8_192),
+    TextLimits(32_768, 1_024, 4_096, 2_048),
+    TextLimits(8_192, 512, 0, 512),
+    TextLimits(1_024, 256, 0, 0),
+    TextLimits(0, 0, 0, 0),
 )
 """From the most text to none: the page uses the first that fits."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class NodeRow:
     """One node in the list and on the map."""
 
     number: int
@@ -66,12 +66,12 @@ class View:
 
     title: str
     path: str
-    rows: tuple[Row, ...]
+    rows: tuple[NodeRow, ...]
     edges: str
     lineage: str
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
-    state: State
+    state: RunState
 
 
 def view(run: Path, title: str) -> View:
@@ -80,16 +80,16 @@ def view(run: Path, title: str) -> View:
     tree = state.tree
     best, last = tree.best(), max(len(tree) - 1, 1)
     scores = [n.score for n in tree if n.score is not None]
-    kept = fenced(scores, "high" if tree.maximize else "low")
+    kept = without_outliers(scores, "high" if tree.maximize else "low")
     y = spread(kept, MAP_FLOOR, MAP_TOP)
-    x = Scale(0, last, MAP_LEFT + 8, MAP_RIGHT - 8)
+    x = AxisScale(0, last, MAP_LEFT + 8, MAP_RIGHT - 8)
     places = {
         n.number: (x(n.number), y(n.score) if n.score is not None else INVALID_Y) for n in tree
     }
     rows = []
     for node, level in _outline(state):
         rows.append(
-            Row(
+            NodeRow(
                 node.number,
                 level,
                 node.operator,
@@ -122,7 +122,7 @@ def _outcome(node: Node) -> str:
     return visible(node.reason or "invalid")[:NOTE] if node.buggy else node.state
 
 
-def _outline(state: State) -> list[tuple[Node, int]]:
+def _outline(state: RunState) -> list[tuple[Node, int]]:
     """Return nodes with their depth, each after its first parent. Not recursive."""
     tree = state.tree
     children: dict[int | None, list[Node]] = {}
@@ -143,7 +143,7 @@ def _edge(a: tuple[float, float], b: tuple[float, float]) -> str:
     return f"M{a[0]} {a[1]}L{b[0]} {b[1]}"
 
 
-def _lineage(state: State, best: Node | None, places: dict[int, tuple[float, float]]) -> str:
+def _lineage(state: RunState, best: Node | None, places: dict[int, tuple[float, float]]) -> str:
     path, node = "", best
     while node is not None and node.parents:
         parent = state.tree[node.parents[0]]
@@ -152,7 +152,7 @@ def _lineage(state: State, best: Node | None, places: dict[int, tuple[float, flo
     return path
 
 
-def details(found: View, pool: Pool, caps: Caps) -> list[dict[str, Any]]:
+def details(found: View, pool: Pool, caps: TextLimits) -> list[dict[str, Any]]:
     """Return every node as the page's script reads it; its texts go into the pool."""
     run = Path(found.path)
     tree = found.state.tree

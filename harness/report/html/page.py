@@ -15,16 +15,16 @@ from markupsafe import Markup
 from harness.base.errors import ConfigError
 from harness.base.text import visible
 from harness.report import board_text, leaderboard
-from harness.report.baselines import known
-from harness.report.drawing.filling import filled
+from harness.report.baselines import baselines_of_entry
+from harness.report.drawing.filling import render_template
 from harness.report.features import report as features
 from harness.report.html import methods
 from harness.report.html.figures import figures, sign_of
-from harness.report.html.nodes import LEVELS, View, details, view
+from harness.report.html.nodes import TEXT_LIMITS, View, details, view
 from harness.report.html.pool import Pool, packed
 from harness.report.html.traces import Trace, trace, with_calls
 from harness.report.summary import spread_of_rows
-from harness.store.index import Entry
+from harness.store.index import IndexEntry
 
 MOST_BYTES = 1_900_000
 """Limit of the whole file: under 2 MB, which fits in a mail and in a phone's browser."""
@@ -36,14 +36,14 @@ MOST_CALLS = 5_000
 
 
 @dataclass
-class Left:
+class LeftOut:
     """The runs that the page does not show, with the reason, and notes. The page prints both."""
 
     runs: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def write(entries: Sequence[Entry], out: Path) -> dict[str, Any]:
+def write(entries: Sequence[IndexEntry], out: Path) -> dict[str, Any]:
     """Write the report of runs; return its size and what it left out. Raises ConfigError."""
     text, left = render(entries)
     content = text.encode()
@@ -63,62 +63,62 @@ def write(entries: Sequence[Entry], out: Path) -> dict[str, Any]:
     }
 
 
-def render(entries: Sequence[Entry]) -> tuple[str, Left]:
+def render(entries: Sequence[IndexEntry]) -> tuple[str, LeftOut]:
     """Return the page. Raises ConfigError where there is no run to show."""
-    left = Left()
-    known = [e for e in entries if e.asked is not None and e.lock is not None]
+    left = LeftOut()
+    baselines_of_entry = [e for e in entries if e.asked is not None and e.lock is not None]
     left.runs += [(e.path, e.problem) for e in entries if e.asked is None or e.lock is None]
-    if not known:
+    if not baselines_of_entry:
         raise ConfigError(
             "There is no run to report.",
             cause="; ".join(f"{path}: {why}" for path, why in left.runs[:5]),
             remedy="harness ls",
         )
-    traces = _traces(known, left)
-    board = leaderboard.build(known)
+    traces = _traces(baselines_of_entry, left)
+    board = leaderboard.build(baselines_of_entry)
     drawn = figures(traces)
     views = _views(traces, left)
     kinds, _ = features.build([Path(v.path) for v in views])
     values = {
-        "title": _title(known),
-        "single": len(known) == 1,
+        "title": _title(baselines_of_entry),
+        "single": len(baselines_of_entry) == 1,
         "points": board_text.points,
         "dollars": board_text.dollars,
         "board": board,
-        "best": [_best(e) for e in known] if len(known) == 1 else [],
+        "best": [_best(e) for e in baselines_of_entry] if len(baselines_of_entry) == 1 else [],
         "tasks": drawn,
         "views": views,
         "features": [(k, features.plot(k)) for k in kinds if k.rows],
-        "conditions": methods.conditions(known, board),
-        "methods": methods.paragraphs(known),
+        "conditions": methods.conditions(baselines_of_entry, board),
+        "methods": methods.paragraphs(baselines_of_entry),
         "left": left,
     }
     return _fitted(values, views, left)
 
 
-def _fitted(values: dict[str, Any], views: Sequence[View], left: Left) -> tuple[str, Left]:
+def _fitted(values: dict[str, Any], views: Sequence[View], left: LeftOut) -> tuple[str, LeftOut]:
     """Return the page with as much of the nodes' texts as the size limit allows."""
-    page = filled({**values, "payload": ""})
+    page = render_template({**values, "payload": ""})
     room = MOST_BYTES - len(page.encode())
     payload = ""
-    for caps in LEVELS:
+    for caps in TEXT_LIMITS:
         pool = Pool()
         runs = [{"title": visible(v.title), "nodes": details(v, pool, caps)} for v in views]
         payload = packed({"lines": pool.lines, "runs": runs})
         if len(payload) <= room:
             break
-    if caps is not LEVELS[0]:
+    if caps is not TEXT_LIMITS[0]:
         left.notes.append(
             f"Texts of nodes are cut to {caps.file:,} characters of source, {caps.log:,} of log, "
             f"{caps.prompt:,} of prompt and {caps.answer:,} of answer, so that this file stays "
             "under 2 MB; the run directory holds all of them."
         )
     # Markup: base64 needs no escaping, and must not be cut like other long values.
-    return filled({**values, "payload": Markup(payload)}), left  # noqa: S704
+    return render_template({**values, "payload": Markup(payload)}), left  # noqa: S704
 
 
-def _traces(known: Sequence[Entry], left: Left) -> list[Trace]:
-    found = [trace(entry) for entry in known]
+def _traces(baselines_of_entry: Sequence[IndexEntry], left: LeftOut) -> list[Trace]:
+    found = [trace(entry) for entry in baselines_of_entry]
     nodes = sum(len(t.points) for t in found)
     if nodes <= MOST_CALLS:
         found = [with_calls(t) for t in found]
@@ -135,7 +135,7 @@ def _traces(known: Sequence[Entry], left: Left) -> list[Trace]:
     return found
 
 
-def _views(traces: Sequence[Trace], left: Left) -> list[View]:
+def _views(traces: Sequence[Trace], left: LeftOut) -> list[View]:
     """Return the trees to show: each contender's best run first, then the other runs."""
     views: list[View] = []
     nodes = 0
@@ -181,23 +181,23 @@ def _rank(found: Trace) -> tuple[bool, float, str]:
     return score is None, -sign * (score or 0.0), found.entry.path
 
 
-def _name(entry: Entry) -> str:
+def _name(entry: IndexEntry) -> str:
     asked = entry.asked
     assert asked is not None  # noqa: S101 (callers pass readable runs)
     return f"{asked.task} {asked.profile}, {asked.agent} x {asked.policy}, seed {asked.seed}"
 
 
-def _title(known: Sequence[Entry]) -> str:
-    if len(known) == 1:
-        return _name(known[0])
-    asked = [e.asked for e in known if e.asked]
+def _title(baselines_of_entry: Sequence[IndexEntry]) -> str:
+    if len(baselines_of_entry) == 1:
+        return _name(baselines_of_entry[0])
+    asked = [e.asked for e in baselines_of_entry if e.asked]
     tasks = sorted({f"{a.task} {a.profile}" for a in asked})
     agents = {(a.agent, a.policy) for a in asked}
     on = ", ".join(tasks) if len(tasks) < 4 else f"{len(tasks)} tasks"
-    return f"{len(known)} runs of {len(agents)} agent{'s' * (len(agents) > 1)} on {on}"
+    return f"{len(baselines_of_entry)} runs of {len(agents)} agent{'s' * (len(agents) > 1)} on {on}"
 
 
-def _best(entry: Entry) -> dict[str, Any]:
+def _best(entry: IndexEntry) -> dict[str, Any]:
     """Return the values for the head of a single run's page."""
     outcome = entry.outcome
     return {
@@ -207,5 +207,5 @@ def _best(entry: Entry) -> dict[str, Any]:
         "spread": spread_of_rows(outcome.score, outcome.standard_error, outcome.metric)
         if outcome
         else "",
-        "baselines": list(known(entry).items()),
+        "baselines": list(baselines_of_entry(entry).items()),
     }

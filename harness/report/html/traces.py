@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.base.errors import ConfigError
 from harness.base.validation import sensible
 from harness.report.drawing.curves import Point
-from harness.store.index import Entry
+from harness.store.index import IndexEntry
 from harness.store.journal import scored
 from harness.store.tape import Tape
 
@@ -20,12 +20,12 @@ from harness.store.tape import Tape
 class Trace:
     """One run over time. ``problem`` says what could not be read."""
 
-    entry: Entry
+    entry: IndexEntry
     points: tuple[Point, ...]
     problem: str = ""
 
 
-def trace(entry: Entry) -> Trace:
+def trace(entry: IndexEntry) -> Trace:
     """Read a run's points. An unreadable journal sets ``problem`` and raises nothing."""
     try:
         points = [_point(event) for event in scored(Path(entry.path) / "events.jsonl")]

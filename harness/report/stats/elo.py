@@ -52,7 +52,7 @@ def ratings(
     if len(players) < 2:
         return {}
     boards = [
-        _Board(task, players, maximize=directions[name] == "maximize")
+        _TaskResults(task, players, maximize=directions[name] == "maximize")
         for name, task in sorted(scores.items())  # sorted: same draws for any input order
     ]
     point = SCALE * fit(sum((b.shares() for b in boards), np.zeros((1,)))[None])[0]
@@ -98,7 +98,7 @@ def fit(wins: Floats, penalty: float = PENALTY) -> Floats:
     return strengths
 
 
-class _Board:
+class _TaskResults:
     """One task: all runs, the player of each run, and which run beats which."""
 
     def __init__(self, task: Mapping[str, Scores], players: list[str], *, maximize: bool) -> None:
@@ -133,7 +133,7 @@ class _Board:
         return (weight.transpose(0, 2, 1) @ (self.beats @ weight)).astype(float)
 
 
-def _resampled(boards: list[_Board]) -> Floats:
+def _resampled(boards: list[_TaskResults]) -> Floats:
     rng = np.random.default_rng(derive("elo"))
     times = rng.multinomial(len(boards), np.full(len(boards), 1 / len(boards)), RESAMPLES)
     found: Floats = sum(

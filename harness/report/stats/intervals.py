@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from harness.base.seeds import derive
 from harness.report.stats import student
-from harness.report.stats.nines import clip
+from harness.report.stats.normalized import clip
 
 FEW = 10
 FEWEST = 3

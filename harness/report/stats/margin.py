@@ -14,14 +14,14 @@ from typing import Literal
 from harness.report.stats import student
 from harness.report.stats.paired import Difference, holm
 
-Verdict = Literal["regression", "no regression", "cannot tell"]
+GateVerdict = Literal["regression", "no regression", "cannot tell"]
 
 MOST = 10_000
 """No larger number of further seeds is reported: the difference is then at the margin."""
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class GateDecision:
     """The verdict on one difference.
 
     ``p``: one-sided, corrected; the null hypothesis is no regression. ``power``: the chance that
@@ -29,15 +29,15 @@ class Call:
     more would decide if mean and spread stay the same; None if decided, or more than ``MOST``.
     """
 
-    verdict: Verdict
+    verdict: GateVerdict
     p: float | None
     power: float | None
     further_seeds: int | None
 
 
-def call_of(
+def decide(
     differences: Sequence[Difference | None], margins: Sequence[float], level: float = 0.05
-) -> list[Call]:
+) -> list[GateDecision]:
     """Return the verdict on each difference (None: no pair), corrected for their number.
 
     Each wrong verdict has at most the probability level / 2, as each side of a 1 - level interval
@@ -49,10 +49,10 @@ def call_of(
     calls = []
     for d, margin, raw, p in zip(differences, margins, worse, adjusted, strict=True):
         if d is None or raw is None:
-            calls.append(Call("cannot tell", None, None, 2 if d is None else 1))
+            calls.append(GateDecision("cannot tell", None, None, 2 if d is None else 1))
             continue
         fine = _p(d, -margin, below=False)
-        verdict: Verdict = "cannot tell"
+        verdict: GateVerdict = "cannot tell"
         if p <= side:
             verdict = "regression"
         elif d.identical or (fine is not None and fine <= side):
@@ -62,7 +62,7 @@ def call_of(
             # An alarm on one of several tasks must pass Holm's correction; a pass has none.
             tests = len(margins) if d.mean < -margin else 1
             further = further_seeds(d, margin, side / tests)
-        calls.append(Call(verdict, p, power(d.n, d.deviation, margin, level), further))
+        calls.append(GateDecision(verdict, p, power(d.n, d.deviation, margin, level), further))
     return calls
 
 

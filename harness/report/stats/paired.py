@@ -38,10 +38,12 @@ class Difference:
         return self.deviation / math.sqrt(self.n)
 
 
-def paired(differences: Sequence[float], *, grain: float = 0.0, level: float = LEVEL) -> Difference:
+def paired(
+    differences: Sequence[float], *, score_step: float = 0.0, level: float = LEVEL
+) -> Difference:
     """Return the paired t test of one or more differences.
 
-    ``grain`` is the smallest step of a score (1 / rows for an accuracy). Rounding to it alone
+    ``score_step`` is the smallest step of a score (1 / rows for an accuracy). Rounding to it alone
     gives a difference of two scores a deviation of grain / sqrt(6). A few pairs may show a smaller
     deviation by chance; this lower limit is then used. Exactly equal pairs need no estimate.
     """
@@ -50,7 +52,7 @@ def paired(differences: Sequence[float], *, grain: float = 0.0, level: float = L
         return Difference(n, 0.0, 0.0, n - 1, True, 0.0, 0.0, 1.0, identical=True)
     if n < 2:
         return Difference(n, mean, math.nan, 0, True, None, None, None)
-    deviation = max(math.sqrt(variance(differences, mean)), grain / math.sqrt(6))
+    deviation = max(math.sqrt(variance(differences, mean)), score_step / math.sqrt(6))
     return _judged(n, mean, deviation, n - 1, deviation / math.sqrt(n), level, is_paired=True)
 
 

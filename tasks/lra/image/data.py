@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from tasks.definition import Progress, Strict, Value
+from harness.base.strict import Strict
+from tasks.definition import Progress, Value
 from tasks.download import fetch
 from tasks.hidden import HiddenKey, hidden_key
 from tasks.lra import sources
 from tasks.lra.image import cifar, fashion, made
 from tasks.lra.pixels import pixel_rows, shrink
-from tasks.lra.rows import Rows, check, prepare_rows
-from tasks.prepared import Locked
+from tasks.lra.rows import DataRows, check, prepare_rows
+from tasks.prepared import PreparationLock
 from tasks.shared import SPLITS
 
 GENERATOR = "image-1"
@@ -34,7 +35,7 @@ Bytes = NDArray[np.uint8]
 Read = Callable[[], tuple[Bytes, Bytes]]
 
 
-class Parameters(Strict):
+class ImageParameters(Strict):
     """What a profile's ``data`` table may hold.
 
     ``source`` is ``generated``, the published source's name, or a folder. ``side`` is in pixels;
@@ -58,7 +59,7 @@ class Parameters(Strict):
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """Published images of a task. ``fetch`` downloads them, ``files`` finds a copy in a folder."""
 
     task: str
@@ -76,23 +77,25 @@ def _fetch_fashion(root: Path, progress: Progress) -> list[Path]:
     """Return Debian's package where it is installed, else download the published files."""
     if fashion.PACKAGE.is_dir():
         return fashion.files(fashion.PACKAGE)
-    with Locked(root / ".fashion-mnist.lock", progress):
+    with PreparationLock(root / ".fashion-mnist.lock", progress):
         return fetch(fashion.remotes(), root / "downloads", progress)
 
 
-CIFAR = Source("lra/image", "cifar10", _fetch_cifar, cifar.files, cifar.read)
-FASHION = Source("lra/image-fashion", "fashion-mnist", _fetch_fashion, fashion.files, fashion.read)
+CIFAR = ImageSource("lra/image", "cifar10", _fetch_cifar, cifar.files, cifar.read)
+FASHION = ImageSource(
+    "lra/image-fashion", "fashion-mnist", _fetch_fashion, fashion.files, fashion.read
+)
 
 
 def prepare_from(
-    source: Source, profile: str, data: Mapping[str, Value], root: Path, progress: Progress
+    source: ImageSource, profile: str, data: Mapping[str, Value], root: Path, progress: Progress
 ) -> Path:
     """Make the data folder of the source's task under ``root`` if it is not there whole.
 
     Returns it. Raises ConfigError if ``data`` or the source is wrong or ``root`` cannot be
     written, InfrastructureError if a download fails.
     """
-    p = check(Parameters, source.task, profile, data)
+    p = check(ImageParameters, source.task, profile, data)
     identity = ""
     key: HiddenKey | None = None
     if p.source == sources.GENERATED:
@@ -108,7 +111,7 @@ def prepare_from(
         paths = source.files(folder)
         identity, read = sources.identity(paths), partial(source.read, paths, progress)
 
-    def make() -> Rows:
+    def make() -> DataRows:
         return _rows(p, *read())
 
     return prepare_rows(
@@ -120,7 +123,7 @@ prepare = partial(prepare_from, CIFAR)
 prepare_fashion = partial(prepare_from, FASHION)
 
 
-def _gratings(p: Parameters, hidden_seed: int | None) -> tuple[Bytes, Bytes]:
+def _gratings(p: ImageParameters, hidden_seed: int | None) -> tuple[Bytes, Bytes]:
     hidden = p.search + p.test
     images, labels = made.gratings(p.seed, p.train + hidden, p.side)
     if hidden_seed is not None:
@@ -128,7 +131,7 @@ def _gratings(p: Parameters, hidden_seed: int | None) -> tuple[Bytes, Bytes]:
     return images, labels
 
 
-def _rows(p: Parameters, images: Bytes, labels: Bytes) -> Rows:
+def _rows(p: ImageParameters, images: Bytes, labels: Bytes) -> DataRows:
     """Split by order: what is made as it was asked for, a source as it is published."""
     made_up = p.source == sources.GENERATED
     test = p.test if made_up else TEST_ROWS

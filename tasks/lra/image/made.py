@@ -7,7 +7,7 @@ and contrast are drawn. A score on them says nothing about CIFAR-10.
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.lra.stream import Stream
+from tasks.lra.stream import RandomStream
 
 Bytes = NDArray[np.uint8]
 CLASSES = 10
@@ -16,7 +16,7 @@ NOISE = 0.25
 
 def gratings(seed: int, count: int, side: int) -> tuple[Bytes, Bytes]:
     """Return images (count, side, side) and labels, each class as often as the next."""
-    stream = Stream(seed)
+    stream = RandomStream(seed)
     labels = (stream.order(count) % CLASSES).astype(np.uint8)
     period = side / (2 + 2 * stream.uniform(count))
     phase = 2 * np.pi * stream.uniform(count)

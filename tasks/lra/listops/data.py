@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from harness.base.errors import ConfigError
-from tasks.definition import Progress, Strict, Value
+from harness.base.strict import Strict
+from tasks.definition import Progress, Value
 from tasks.hidden import hidden_key
-from tasks.lra.rows import Rows, by_split, check, majority, prepare_rows
-from tasks.lra.stream import Ints, Stream
+from tasks.lra.rows import DataRows, by_split, check, majority, prepare_rows
+from tasks.lra.stream import Ints, RandomStream
 from tasks.shared import SPLITS
 
 TASK = "lra/listops"
@@ -45,7 +46,7 @@ BARREN_ROUNDS = 50
 Bytes = NDArray[np.uint8]
 
 
-class Parameters(Strict):
+class ListopsParameters(Strict):
     """What a profile's ``data`` table may hold; lengths are exclusive bounds, in tokens."""
 
     seed: int = Field(ge=0)
@@ -63,26 +64,26 @@ class Parameters(Strict):
 
 
 @dataclass(slots=True)
-class Level:
+class TreeLevel:
     """All nodes of one depth, ordered by tree, then by parent, then from left to right."""
 
     tree: Ints  # (nodes,) which tree the node stands in
     arity: Ints  # (nodes,) number of arguments, 0 for a digit
 
-    def of(self, kept: NDArray[np.bool_]) -> "Level":
+    def of(self, kept: NDArray[np.bool_]) -> "TreeLevel":
         """Return the level with the nodes of the ``kept`` trees only, trees renumbered."""
         here = kept[self.tree]
         number = np.cumsum(kept) - 1
-        return Level(number[self.tree[here]], self.arity[here])
+        return TreeLevel(number[self.tree[here]], self.arity[here])
 
 
-def grow(stream: Stream, trees: int, p: Parameters) -> tuple[list[Level], Ints]:
+def grow(stream: RandomStream, trees: int, p: ListopsParameters) -> tuple[list[TreeLevel], Ints]:
     """Draw ``trees`` trees; return those with an allowed length, by level, and their lengths.
 
     A tree is dropped as soon as it is certain to be too long, because most of the nodes of an
     unbounded run would belong to such trees.
     """
-    levels: list[Level] = []
+    levels: list[TreeLevel] = []
     lengths = np.zeros(trees, np.int64)
     tree = np.arange(trees)
     for depth in range(1, p.max_depth + 1):
@@ -90,7 +91,7 @@ def grow(stream: Stream, trees: int, p: Parameters) -> tuple[list[Level], Ints]:
         if depth < p.max_depth:
             operators = np.flatnonzero(stream.uniform(len(tree)) <= OPERATOR_SHARE)
             arity[operators] = 2 + stream.below(p.max_args - 1, len(operators))
-        levels.append(Level(tree, arity))
+        levels.append(TreeLevel(tree, arity))
         lengths += np.bincount(tree, weights=1 + (arity > 0), minlength=len(lengths)).astype(int)
         waiting = np.bincount(tree, weights=arity, minlength=len(lengths)).astype(int)
         kept = lengths + waiting < p.max_length
@@ -103,7 +104,9 @@ def grow(stream: Stream, trees: int, p: Parameters) -> tuple[list[Level], Ints]:
     return levels, lengths
 
 
-def evaluate(stream: Stream, levels: list[Level]) -> tuple[list[Ints], list[Ints], list[Ints]]:
+def evaluate(
+    stream: RandomStream, levels: list[TreeLevel]
+) -> tuple[list[Ints], list[Ints], list[Ints]]:
     """Draw digits and operators; return per level the nodes' symbols, values and sizes.
 
     A symbol is the token id of the digit or operator, a size the tokens of the subtree.
@@ -136,7 +139,7 @@ def evaluate(stream: Stream, levels: list[Level]) -> tuple[list[Ints], list[Ints
     return symbols[::-1], values[::-1], sizes[::-1]
 
 
-def write_out(levels: list[Level], symbols: list[Ints], sizes: list[Ints], width: int) -> Bytes:
+def write_out(levels: list[TreeLevel], symbols: list[Ints], sizes: list[Ints], width: int) -> Bytes:
     """Return the trees as padded token ids, (trees, width), operators before their arguments."""
     trees = len(levels[0].tree)
     tokens = np.zeros((trees, width), np.uint8)
@@ -155,9 +158,9 @@ def write_out(levels: list[Level], symbols: list[Ints], sizes: list[Ints], width
     return tokens
 
 
-def expressions(p: Parameters, seed: int) -> Iterator[tuple[Bytes, Bytes]]:
+def expressions(p: ListopsParameters, seed: int) -> Iterator[tuple[Bytes, Bytes]]:
     """Yield endless batches of tokens (rows, max_length) and labels (rows,)."""
-    stream = Stream(seed)
+    stream = RandomStream(seed)
     trees = max(64, NODES_AT_ONCE // p.max_length)
     while True:
         levels, _ = grow(stream, trees, p)
@@ -170,7 +173,7 @@ def expressions(p: Parameters, seed: int) -> Iterator[tuple[Bytes, Bytes]]:
 
 
 def generate(
-    p: Parameters, progress: Progress, hidden_seed: int | None = None
+    p: ListopsParameters, progress: Progress, hidden_seed: int | None = None
 ) -> dict[str, tuple[Bytes, Bytes]]:
     """Return split → (tokens, labels); no expression occurs twice, within a split or across splits.
 
@@ -189,7 +192,7 @@ def generate(
 
 
 def _different(
-    p: Parameters, seed: int, count: int, seen: set[bytes], progress: Progress
+    p: ListopsParameters, seed: int, count: int, seen: set[bytes], progress: Progress
 ) -> tuple[Bytes, Bytes]:
     """Return ``count`` expressions that are not in ``seen``, with labels; add them to ``seen``."""
     tokens = np.zeros((count, p.max_length), np.uint8)
@@ -218,7 +221,7 @@ def _different(
                 remedy="ask for fewer rows, or widen the lengths, the depth or the arguments",
             )
     # Short expressions run out first, so what is drawn late is longer: shuffle before the split.
-    order = np.argsort(Stream(seed, 1).uniform(count), kind="stable")
+    order = np.argsort(RandomStream(seed, 1).uniform(count), kind="stable")
     return tokens[order], labels[order]
 
 
@@ -243,14 +246,14 @@ def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progr
 
     Raises ConfigError if ``data`` or the hidden key is wrong or ``root`` cannot be written.
     """
-    p = check(Parameters, TASK, profile, data)
+    p = check(ListopsParameters, TASK, profile, data)
     if p.min_length + 1 >= p.max_length:
         raise ConfigError("ListOps needs min_length + 1 < max_length: both bounds are exclusive.")
     shape = {"length": p.max_length, "vocabulary": len(TOKENS), "classes": CLASSES}
     key = hidden_key(root)
 
-    def make() -> Rows:
+    def make() -> DataRows:
         splits = generate(p, progress, key.seed(TASK, p.seed) if key else None)
-        return Rows(splits, shape, baselines(splits))
+        return DataRows(splits, shape, baselines(splits))
 
     return prepare_rows(TASK, profile, GENERATOR, p, make, root, progress, key=key)

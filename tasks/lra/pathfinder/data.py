@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from harness.base.errors import ConfigError, InfrastructureError
-from tasks.definition import Progress, Strict, Value
+from harness.base.strict import Strict
+from tasks.definition import Progress, Value
 from tasks.hidden import hidden_key
 from tasks.lra import sources
 from tasks.lra.pathfinder import release, snakes
 from tasks.lra.pixels import pixel_rows
-from tasks.lra.rows import Rows, check, prepare_rows
-from tasks.lra.stream import Stream
+from tasks.lra.rows import DataRows, check, prepare_rows
+from tasks.lra.stream import RandomStream
 from tasks.shared import SPLITS
 
 GENERATOR = "pathfinder-2"
@@ -36,17 +37,17 @@ RELEASED = "lra"
 
 Bytes = NDArray[np.uint8]
 
-EASY_16 = snakes.Style(
+EASY_16 = snakes.ImageStyle(
     side=16, paddles=4, distractors=1, distractor_paddles=2, paddle_length=2.0, thickness=0.7,
     margin=1.0, seed_distance=6.0, continuity=1.5, marker_radius=1.2, snake_contrast=2.0,
     marker_contrast=0.75,
 )  # fmt: skip
-HARD_32 = snakes.Style(
+HARD_32 = snakes.ImageStyle(
     side=32, paddles=14, distractors=5, distractor_paddles=4, paddle_length=2.0, thickness=0.5,
     margin=1.0, seed_distance=7.0, continuity=1.0, marker_radius=1.5, snake_contrast=2.0,
     marker_contrast=0.75,
 )  # fmt: skip
-HARD_128 = snakes.Style(
+HARD_128 = snakes.ImageStyle(
     side=128, paddles=14, distractors=7, distractor_paddles=4, paddle_length=5.0, thickness=1.5,
     margin=2.5, seed_distance=20.0, continuity=1.8, marker_radius=3.0, snake_contrast=0.9,
     marker_contrast=1.0, antialias=2, cells=1,
@@ -55,7 +56,7 @@ STYLES = {"easy16": EASY_16, "hard32": HARD_32, "hard128": HARD_128}
 """The hard styles have the parameters of Long Range Arena's hard sets; see docs/tasks.md."""
 
 
-class Parameters(Strict):
+class PathfinderParameters(Strict):
     """What a profile's ``data`` table may hold.
 
     ``source`` is ``generated``, ``lra`` or a folder. ``style`` says how images are drawn; its side
@@ -79,13 +80,13 @@ def prepare_as(
     Raises ConfigError if ``data`` or the source is wrong or ``root`` cannot be written,
     InfrastructureError if a download fails.
     """
-    p = check(Parameters, task, profile, data)
+    p = check(PathfinderParameters, task, profile, data)
     style = STYLES[p.style]
     if p.source == sources.GENERATED:
         key = hidden_key(root)
         hidden_seed = key.seed(task, p.seed) if key else None
 
-        def drawn() -> Rows:
+        def drawn() -> DataRows:
             return _generated(p, style, hidden_seed, progress)
 
         return prepare_rows(task, profile, GENERATOR, p, drawn, root, progress, key=key)
@@ -96,7 +97,7 @@ def prepare_as(
         p = p.model_copy(update={"source": str(folder)})
         identity = sources.identity(release.files(folder))
 
-    def make() -> Rows:
+    def make() -> DataRows:
         place = folder
         if place is None:
             name = f"pathfinder{style.side}/{release.SET}"
@@ -110,8 +111,8 @@ prepare = partial(prepare_as, "lra/pathfinder")
 
 
 def _generated(
-    p: Parameters, style: snakes.Style, hidden_seed: int | None, progress: Progress
-) -> Rows:
+    p: PathfinderParameters, style: snakes.ImageStyle, hidden_seed: int | None, progress: Progress
+) -> DataRows:
     hidden = p.search + p.test
     images, labels = _drawn(style, p.seed, p.train + hidden, progress)
     if hidden_seed is not None:
@@ -121,7 +122,9 @@ def _generated(
     return pixel_rows({split: (part, of) for split, part, of in parts}, CLASSES, {})
 
 
-def _drawn(style: snakes.Style, seed: int, total: int, progress: Progress) -> tuple[Bytes, Bytes]:
+def _drawn(
+    style: snakes.ImageStyle, seed: int, total: int, progress: Progress
+) -> tuple[Bytes, Bytes]:
     """Return ``total`` images (total, side, side) and their labels."""
     images = np.zeros((total, style.side, style.side), np.uint8)
     labels = np.zeros(total, np.uint8)
@@ -145,11 +148,11 @@ def _drawn(style: snakes.Style, seed: int, total: int, progress: Progress) -> tu
             remedy="run the same command again",
         ) from error
     # Images come in pairs, one of each label.
-    order = Stream(seed, 1).order(total)
+    order = RandomStream(seed, 1).order(total)
     return images[order], labels[order]
 
 
-def _released(p: Parameters, folder: Path, side: int, progress: Progress) -> Rows:
+def _released(p: PathfinderParameters, folder: Path, side: int, progress: Progress) -> DataRows:
     images, labels, empty = release.read(folder, side, progress)
     ends = [0, len(labels) * 8 // 10, len(labels) * 9 // 10, len(labels)]
     parts = {}

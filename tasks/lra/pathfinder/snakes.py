@@ -23,7 +23,7 @@ from threading import Thread
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.lra.stream import Floats, Ints, Stream
+from tasks.lra.stream import Floats, Ints, RandomStream
 
 Flags = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
@@ -36,7 +36,7 @@ LAYOUTS_AT_ONCE_PIXELS = 1_000_000
 
 
 @dataclass(frozen=True)
-class Style:
+class ImageStyle:
     """What an image looks like; lengths in pixels. See the table in docs/tasks.md."""
 
     side: int
@@ -67,13 +67,13 @@ class Layouts:
     labels: Bytes
 
 
-class Ground:
+class OccupancyGrid:
     """Which cells are taken, in many layouts at once; the padding along the edges is taken, too.
 
     The grid extends far enough beyond the image that every cell looked at or marked lies on it.
     """
 
-    def __init__(self, layouts: int, style: Style) -> None:
+    def __init__(self, layouts: int, style: ImageStyle) -> None:
         self.style = style
         reach = style.seed_distance + 2 * (style.paddle_length + style.margin)
         self._border = int(np.ceil(reach)) * style.cells
@@ -117,7 +117,7 @@ def unit(angle: Floats) -> Floats:
 
 
 def grow(
-    stream: Stream, ground: Ground, rows: Ints, start: Floats, paddles: int
+    stream: RandomStream, ground: OccupancyGrid, rows: Ints, start: Floats, paddles: int
 ) -> tuple[Floats, Flags, Flags]:
     """Grow one snake from ``start`` (m, 2) in each of the layouts ``rows`` (m,).
 
@@ -156,9 +156,9 @@ def grow(
     return body, whole, own
 
 
-def layouts(stream: Stream, style: Style, count: int) -> Layouts:
+def layouts(stream: RandomStream, style: ImageStyle, count: int) -> Layouts:
     """Lay out ``count`` images and return those that found room, with balanced labels."""
-    ground = Ground(count, style)
+    ground = OccupancyGrid(count, style)
     bodies = np.full((count, 2 + style.distractors, style.paddles, 4), np.nan)
     rows = np.arange(count)
     for number in range(2 + style.distractors):
@@ -166,7 +166,9 @@ def layouts(stream: Stream, style: Style, count: int) -> Layouts:
     return _label(stream, style, bodies[rows])
 
 
-def _place(stream: Stream, ground: Ground, bodies: Floats, number: int, rows: Ints) -> Ints:
+def _place(
+    stream: RandomStream, ground: OccupancyGrid, bodies: Floats, number: int, rows: Ints
+) -> Ints:
     """Lay out one more snake in each of ``rows``; return the rows in which it found room.
 
     Numbers 0 and 1 are the contours. Room for a disc is kept around each of their ends, whether or
@@ -202,7 +204,7 @@ def _place(stream: Stream, ground: Ground, bodies: Floats, number: int, rows: In
     return np.sort(np.concatenate(placed))
 
 
-def _on_contour(ground: Ground, body: Floats, cells: Ints) -> Flags:
+def _on_contour(ground: OccupancyGrid, body: Floats, cells: Ints) -> Flags:
     """Return whether any of ``cells`` (n, k) lies on the centre line of the snake ``body``."""
     line = ground.along(body[:, :, :2], body[:, :, 2:])
     line = line.reshape(len(body), line.shape[1] * line.shape[2])
@@ -211,7 +213,7 @@ def _on_contour(ground: Ground, body: Floats, cells: Ints) -> Flags:
     return np.asarray(np.take_along_axis(marked, cells, axis=1).any(axis=1))
 
 
-def _label(stream: Stream, style: Style, snakes: Floats) -> Layouts:
+def _label(stream: RandomStream, style: ImageStyle, snakes: Floats) -> Layouts:
     """Draw labels and disc places; keep pairs of both labels with about the same disc distance."""
     count = len(snakes)
     each = np.arange(count)
@@ -236,7 +238,7 @@ def _label(stream: Stream, style: Style, snakes: Floats) -> Layouts:
     return Layouts(snakes[kept], markers[kept], labels[kept].astype(np.uint8))
 
 
-def draw(style: Style, found: Layouts) -> Bytes:
+def draw(style: ImageStyle, found: Layouts) -> Bytes:
     """Return the images, (n, side, side), 0 to 255, as mean coverage of finer pixels."""
     scale = style.antialias
     width = style.side * scale
@@ -285,14 +287,16 @@ def _mean(canvas: Flags, side: int, scale: int) -> NDArray[np.float32]:
     return mean
 
 
-def batch(style: Style, seed: int, number: int) -> tuple[Bytes, Bytes]:
+def batch(style: ImageStyle, seed: int, number: int) -> tuple[Bytes, Bytes]:
     """Return images (n, side, side) and labels (n,): batch ``number`` of a seed."""
     size = max(64, LAYOUTS_AT_ONCE_PIXELS // style.side**2)
-    found = layouts(Stream(seed, 2, number), style, size)
+    found = layouts(RandomStream(seed, 2, number), style, size)
     return draw(style, found), found.labels
 
 
-def images(style: Style, seed: int, workers: int = 1) -> Generator[tuple[Bytes, Bytes], None, None]:
+def images(
+    style: ImageStyle, seed: int, workers: int = 1
+) -> Generator[tuple[Bytes, Bytes], None, None]:
     """Yield endless batches, in order; the number of ``workers`` does not change them.
 
     With more than one, close the generator: until then the processes wait for more work.

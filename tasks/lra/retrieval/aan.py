@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.base.errors import ConfigError
 from tasks.lra import sources
-from tasks.lra.retrieval.made import Pair
+from tasks.lra.retrieval.made import DocumentPair
 
 FILES = {
     "train": "new_aan_pairs.train.tsv",
@@ -39,7 +39,7 @@ def count(path: Path) -> int:
         return sum(1 for line in file if line.strip())
 
 
-def read(path: Path) -> Iterator[Pair]:
+def read(path: Path) -> Iterator[DocumentPair]:
     """Yield the pairs of one file. Raises ConfigError naming file and line."""
     with sources.naming(path), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -54,4 +54,4 @@ def read(path: Path) -> Iterator[Pair]:
                     remedy="a line is: label 0.0 or 1.0, two ids, two texts, tabs between them",
                 )
             first, second = (field.decode("utf-8", "replace") for field in fields[1:3])
-            yield Pair(label, first, second, (fields[3], fields[4]))
+            yield DocumentPair(label, first, second, (fields[3], fields[4]))

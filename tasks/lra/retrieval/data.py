@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from harness.base.errors import ConfigError
-from tasks.definition import Progress, Strict, Value
+from harness.base.strict import Strict
+from tasks.definition import Progress, Value
 from tasks.hidden import HiddenKey, hidden_key
 from tasks.lra import sources
 from tasks.lra.retrieval import aan, made
-from tasks.lra.retrieval.made import Pair
+from tasks.lra.retrieval.made import DocumentPair
 from tasks.lra.rows import (
-    Rows,
-    Split,
+    DataRows,
+    SplitRows,
     by_split,
     check,
     id_type,
@@ -44,11 +45,11 @@ FITTED_ON = 4000
 """Most training pairs that the baseline is fitted on."""
 CHUNK = 256
 
-Read = Callable[[str], tuple[int, Iterable[Pair]]]
+Read = Callable[[str], tuple[int, Iterable[DocumentPair]]]
 """Split → (about how many pairs, the pairs); called again for each pass over them."""
 
 
-class Parameters(Strict):
+class RetrievalParameters(Strict):
     """What a profile's ``data`` table may hold.
 
     ``source`` is ``generated``, ``lra`` or a folder; ``length`` is in bytes, of each document.
@@ -72,7 +73,7 @@ def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progr
     Raises ConfigError if ``data`` or the source is wrong or ``root`` cannot be written,
     InfrastructureError if a download fails.
     """
-    p = check(Parameters, TASK, profile, data)
+    p = check(RetrievalParameters, TASK, profile, data)
     identity = ""
     generated = p.source == sources.GENERATED
     key: HiddenKey | None = hidden_key(root) if generated else None
@@ -98,17 +99,19 @@ def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progr
     )
 
 
-def _made(p: Parameters, hidden_seed: int | None, split: str) -> tuple[int, Iterable[Pair]]:
+def _made(
+    p: RetrievalParameters, hidden_seed: int | None, split: str
+) -> tuple[int, Iterable[DocumentPair]]:
     count = getattr(p, split)
     drawn_from = hidden_seed if split in HIDDEN else None
     return count, made.pairs(p.seed, count, p.length, split, drawn_from=drawn_from)
 
 
-def _stored(paths: Mapping[str, Path], split: str) -> tuple[int, Iterable[Pair]]:
+def _stored(paths: Mapping[str, Path], split: str) -> tuple[int, Iterable[DocumentPair]]:
     return aan.count(paths[split]), aan.read(paths[split])
 
 
-def _rows(p: Parameters, read: Read, progress: Progress) -> Rows:
+def _rows(p: RetrievalParameters, read: Read, progress: Progress) -> DataRows:
     progress("looking for shared documents", 0, 1)
     named = {split: {d for q in read(split)[1] for d in (q.first, q.second)} for split in SPLITS}
     without: dict[str, set[str]] = {split: set() for split in SPLITS}
@@ -123,14 +126,14 @@ def _rows(p: Parameters, read: Read, progress: Progress) -> Rows:
     splits = {split: found.rows for split, found in kept.items()}
     progress("comparing pieces of text", 0, 1)
     shape = {"length": p.length, "vocabulary": VOCABULARY, "classes": CLASSES, "documents": 2}
-    return Rows(splits, shape, {**majority(splits, CLASSES), **shared_pieces(splits)}, facts)
+    return DataRows(splits, shape, {**majority(splits, CLASSES), **shared_pieces(splits)}, facts)
 
 
 @dataclass(frozen=True)
 class Kept:
     """The rows of one split, and the names of their documents."""
 
-    rows: Split
+    rows: SplitRows
     pairs: list[tuple[str, str]]
 
     @property
@@ -142,7 +145,9 @@ class Kept:
         return sum(a in known or b in known for a, b in self.pairs) / len(self.pairs)
 
 
-def _encode(p: Parameters, split: str, read: Read, without: set[str], progress: Progress) -> Kept:
+def _encode(
+    p: RetrievalParameters, split: str, read: Read, without: set[str], progress: Progress
+) -> Kept:
     there, pairs = read(split)
     count = min(there, int(getattr(p, split)))
     tokens = np.zeros((count, 2, p.length), id_type(VOCABULARY))
@@ -170,7 +175,7 @@ def _encode(p: Parameters, split: str, read: Read, without: set[str], progress: 
     return Kept((tokens[:kept].reshape(kept, 2 * p.length), labels[:kept]), names)
 
 
-def shared_pieces(splits: Mapping[str, Split]) -> dict[str, float]:
+def shared_pieces(splits: Mapping[str, SplitRows]) -> dict[str, float]:
     """Return the accuracy of a threshold, fitted on training, on the cosine of rare text pieces."""
     tokens, labels = splits["train"][0][:FITTED_ON], splits["train"][1][:FITTED_ON]
     seen = sum((_pieces(chunk).sum(axis=(0, 1)) for chunk in _chunks(tokens)), np.zeros(BUCKETS))

@@ -7,7 +7,7 @@ one split only, and every topic is in all splits. A score says nothing about cit
 
 from dataclasses import dataclass
 
-from tasks.lra.stream import Stream
+from tasks.lra.stream import RandomStream
 
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 TOPICS, TOPIC_WORDS, PLAIN_WORDS = 6, 4, 60
@@ -16,7 +16,7 @@ SHARE = 0.4
 
 
 @dataclass(frozen=True)
-class Pair:
+class DocumentPair:
     """Two documents, by name and text, and whether they belong together."""
 
     label: int
@@ -27,15 +27,15 @@ class Pair:
 
 def pairs(
     seed: int, count: int, length: int, split: str, *, drawn_from: int | None = None
-) -> list[Pair]:
+) -> list[DocumentPair]:
     """Return ``count`` pairs of documents of at most ``length`` bytes, half of them related.
 
     The topics depend only on ``seed``, the documents also on ``split``; ``drawn_from`` is another
     seed for the documents.
     """
-    words = _words(Stream(seed), TOPICS * TOPIC_WORDS + PLAIN_WORDS)
+    words = _words(RandomStream(seed), TOPICS * TOPIC_WORDS + PLAIN_WORDS)
     plain = words[TOPICS * TOPIC_WORDS :]
-    stream = Stream(seed if drawn_from is None else drawn_from, *split.encode())
+    stream = RandomStream(seed if drawn_from is None else drawn_from, *split.encode())
     labels = (stream.order(count) % 2).tolist()
     first = stream.below(TOPICS, count)
     second = (first + 1 + stream.below(TOPICS - 1, count)) % TOPICS
@@ -46,11 +46,11 @@ def pairs(
             _document(stream, words[t * TOPIC_WORDS : (t + 1) * TOPIC_WORDS], plain, length)
             for t in topics
         )
-        found.append(Pair(label, f"{split}-{number}-a", f"{split}-{number}-b", (a, b)))
+        found.append(DocumentPair(label, f"{split}-{number}-a", f"{split}-{number}-b", (a, b)))
     return found
 
 
-def _words(stream: Stream, count: int) -> list[str]:
+def _words(stream: RandomStream, count: int) -> list[str]:
     """Return different words of two or three syllables."""
     found: dict[str, None] = {}
     while len(found) < count:
@@ -62,7 +62,7 @@ def _words(stream: Stream, count: int) -> list[str]:
     return list(found)
 
 
-def _document(stream: Stream, topic: list[str], plain: list[str], length: int) -> bytes:
+def _document(stream: RandomStream, topic: list[str], plain: list[str], length: int) -> bytes:
     limit = length // 2 + int(stream.below(length - length // 2, 1)[0])
     kind, which = stream.uniform(2 * (limit // 4 + 1)).reshape(2, -1).tolist()
     words: list[str] = []

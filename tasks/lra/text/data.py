@@ -18,10 +18,11 @@ import numpy as np
 from pydantic import Field
 
 from harness.base.errors import ConfigError
-from tasks.definition import Progress, Strict, Value
+from harness.base.strict import Strict
+from tasks.definition import Progress, Value
 from tasks.hidden import HiddenKey, hidden_key
 from tasks.lra import sources
-from tasks.lra.rows import Rows, Split, check, id_type, majority, prepare_rows
+from tasks.lra.rows import DataRows, SplitRows, check, id_type, majority, prepare_rows
 from tasks.lra.text import imdb, made
 from tasks.shared import SPLITS
 
@@ -35,7 +36,7 @@ _WORD = re.compile(rb"[a-z']+")
 Reviews = list[tuple[bytes, int]]
 
 
-class Parameters(Strict):
+class TextParameters(Strict):
     """What a profile's ``data`` table may hold.
 
     ``source`` is ``generated``, ``imdb`` or a folder; ``length`` is in bytes. ``train``, ``search``
@@ -56,7 +57,7 @@ def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progr
     Raises ConfigError if ``data`` or the source is wrong or ``root`` cannot be written,
     InfrastructureError if a download fails.
     """
-    p = check(Parameters, TASK, profile, data)
+    p = check(TextParameters, TASK, profile, data)
     identity, read = "", partial(_download, root, progress)
     key: HiddenKey | None = None
     hidden_seed: int | None = None
@@ -82,7 +83,7 @@ def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progr
     )
 
 
-def _generate(p: Parameters) -> dict[str, Reviews]:
+def _generate(p: TextParameters) -> dict[str, Reviews]:
     texts = made.reviews(p.seed, p.train + p.search + p.test, p.length)
     return {"train": texts[: p.train + p.search], "test": texts[p.train + p.search :]}
 
@@ -91,15 +92,15 @@ def _download(root: Path, progress: Progress) -> dict[str, Reviews]:
     return imdb.read([sources.download(imdb.ARCHIVE, root, progress)], progress)
 
 
-def _hidden(p: Parameters, seed: int, published: dict[str, Reviews]) -> dict[str, Reviews]:
+def _hidden(p: TextParameters, seed: int, published: dict[str, Reviews]) -> dict[str, Reviews]:
     known = [text for texts in published.values() for text, _ in texts]
     texts = made.reviews(seed, p.search + p.test, p.length, without=known)
     return {"search": texts[: p.search], "test": texts[p.search :]}
 
 
 def _rows(
-    p: Parameters, halves: dict[str, Reviews], hidden_seed: int | None, progress: Progress
-) -> Rows:
+    p: TextParameters, halves: dict[str, Reviews], hidden_seed: int | None, progress: Progress
+) -> DataRows:
     splits = _split(p, halves)
     if hidden_seed is not None:
         splits |= _hidden(p, hidden_seed, halves)
@@ -111,7 +112,7 @@ def _rows(
         right = [guess(text[: p.length]) == label for text, label in splits[split]]
         baselines[f"word_counts{suffix}"] = round(sum(right) / len(right), 6)
     cut = [len(text) > p.length for texts in splits.values() for text, _ in texts]
-    return Rows(
+    return DataRows(
         encoded,
         {"length": p.length, "vocabulary": VOCABULARY, "classes": CLASSES},
         {**majority(encoded, CLASSES), **baselines},
@@ -119,7 +120,7 @@ def _rows(
     )
 
 
-def _split(p: Parameters, halves: dict[str, Reviews]) -> dict[str, Reviews]:
+def _split(p: TextParameters, halves: dict[str, Reviews]) -> dict[str, Reviews]:
     """Return the splits, each in the order of the hashes; no text is in two of them."""
     key = str(p.seed).encode()
 
@@ -152,7 +153,7 @@ def _split(p: Parameters, halves: dict[str, Reviews]) -> dict[str, Reviews]:
     return found
 
 
-def encode(texts: Reviews, length: int) -> Split:
+def encode(texts: Reviews, length: int) -> SplitRows:
     """Return the first ``length`` bytes of each text as padded ids, and the labels."""
     tokens = np.zeros((len(texts), length), id_type(VOCABULARY))
     for row, (text, _) in zip(tokens, texts, strict=True):

@@ -7,7 +7,7 @@ a score shows that a model reads words and their order, and nothing about IMDb.
 
 from collections.abc import Iterable
 
-from tasks.lra.stream import Stream
+from tasks.lra.stream import RandomStream
 
 PRAISE = ("good", "great", "lovely", "superb", "moving", "funny", "clever", "brilliant")
 BLAME = ("bad", "awful", "boring", "stupid", "weak", "dull", "terrible", "poor")
@@ -28,7 +28,7 @@ def reviews(
 
     The numbers of positive and negative reviews differ by at most one. No text is in ``without``.
     """
-    stream = Stream(seed)
+    stream = RandomStream(seed)
     wanted = {1: (count + 1) // 2, 0: count // 2}
     found: list[tuple[bytes, int]] = []
     seen = set(without)
@@ -44,7 +44,7 @@ def reviews(
     return [found[int(i)] for i in order]
 
 
-def _review(stream: Stream, length: int) -> tuple[bytes, int]:
+def _review(stream: RandomStream, length: int) -> tuple[bytes, int]:
     """Return one review, and its number of praising words minus that of blaming words."""
     limit = length // 3 + int(stream.below(length - length // 3, 1)[0])
     kind, turned, which = stream.uniform(3 * (limit // 2 + 1)).reshape(3, -1)

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from harness.agents import AGENTS
-from harness.agents.catalogue import Entry, find_agent, today
+from harness.agents.catalogue import ModelEntry, find_agent, today
 from harness.base.errors import ConfigError
 from harness.core.asked import REPLAY
 from harness.core.model import Usage
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class AgentInfo:
     """An agent's model. ``provider`` is empty for agents that call none: they are free.
 
     ``obstacle`` says why it cannot run at all (model shut down, agent unknown or broken);
@@ -28,12 +28,12 @@ class Offer:
     """Whether the model runs on the user's own server, whose address must be given."""
 
 
-FREE = Offer()
+FREE = AgentInfo()
 
-Offers = Callable[[str], Offer]
+AgentLookup = Callable[[str], AgentInfo]
 
 
-def offer(agent: str) -> Offer:
+def offer(agent: str) -> AgentInfo:
     """Return what is known of an agent; an unknown agent has an ``obstacle``."""
     if agent.startswith(REPLAY):
         return FREE
@@ -44,7 +44,7 @@ def offer(agent: str) -> Offer:
         entry = find_agent(agent)
     except ConfigError as error:
         remedy = f", {error.remedy}" if error.remedy else ""
-        return Offer(
+        return AgentInfo(
             provider=agent,
             price=lambda usage: None,
             obstacle=f"agent {agent} is not known here{remedy}",
@@ -52,7 +52,7 @@ def offer(agent: str) -> Offer:
     return _of(entry)
 
 
-def _of(entry: Entry) -> Offer:
+def _of(entry: ModelEntry) -> AgentInfo:
     retires = ""
     if entry.retires:
         earliest = "not before " if entry.retires.kind == "earliest" else ""
@@ -63,7 +63,7 @@ def _of(entry: Entry) -> Offer:
         unready = f"agent {entry.name} runs on your own server: give its base_url in [servers]"
     elif entry.key and not os.environ.get(entry.key):
         unready = f"agent {entry.name} needs {entry.key} in the environment"
-    return Offer(
+    return AgentInfo(
         provider=entry.base_url or entry.name,
         price=entry.price,
         retires=retires,

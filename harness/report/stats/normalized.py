@@ -23,7 +23,7 @@ def clip(value: float, within: tuple[float, float]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class ScoreScale:
     """The ``Marks`` between which a task's normalised score of one profile is measured."""
 
     task: str
@@ -35,13 +35,13 @@ class Scale:
     disputed: str = ""
 
 
-def scale_of(definition: Definition, profile: str) -> Scale | None:
+def scale_of(definition: Definition, profile: str) -> ScoreScale | None:
     """Return a profile's scale, or None without marks. A configurable variant has the same."""
     marks = next((m for m in definition.marks if m.profile == profile), None)
-    return None if marks is None else Scale(definition.name, **marks.model_dump())
+    return None if marks is None else ScoreScale(definition.name, **marks.model_dump())
 
 
-def normalized(score: float | None, scale: Scale, metric: str) -> float:
+def normalized(score: float | None, scale: ScoreScale, metric: str) -> float:
     """Return the normalised score, at least 0. An invalid run (None) has 0."""
     if score is None:
         return 0.0

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from harness.core.agent import Answer, Ask
 from harness.core.model import Endpoint, Model, Prompt, Reply
-from harness.core.writing import Style
-from harness.operators.answers import Reading, kept_files, read
+from harness.core.writing import PromptStyle
+from harness.operators.answers import ParsedReply, kept_files, read
 from harness.operators.asking import ANALYZE, Operators, model_of
 from harness.operators.blocks import ends_in_block
 from harness.operators.literature import literature_hash
@@ -35,13 +35,13 @@ PARTIAL = 4
 """Least length of a cut-off line that counts as a repetition if the model writes it again."""
 
 
-class Scribe:
+class ModelAgent:
     """Writes submissions with the model that comes with each request."""
 
     trusted = False
 
     def __init__(
-        self, name: str, style: Style | None = None, endpoint: Endpoint | None = None
+        self, name: str, style: PromptStyle | None = None, endpoint: Endpoint | None = None
     ) -> None:
         """Raises ConfigError if the style's folders are not valid.
 
@@ -49,7 +49,7 @@ class Scribe:
         """
         self.name = name
         self.endpoint = endpoint
-        self.style = style or Style()
+        self.style = style or PromptStyle()
         self._operators = Operators(self.style)
 
     def describe(self) -> dict[str, object]:
@@ -69,9 +69,9 @@ class Scribe:
         analyses = self._analyses(ask) if self.style.analyze else {}
         edits = self.style.answer_format == "edits" and bool(kept_files(ask))
         first = self._operators.request(ask, analyses, whole=not edits)
-        talk = _Talk(model_of(ask))
+        talk = _Conversation(model_of(ask))
         problems: tuple[str, ...] = ()
-        prompt, purpose, best = first, str(ask.operator), Reading({}, "")
+        prompt, purpose, best = first, str(ask.operator), ParsedReply({}, "")
         for asked in range(1, ASKS + 1):
             reply, text = talk.ask(prompt, purpose)
             reading = _read(ask, reply, text, edits=edits)
@@ -107,7 +107,12 @@ class Scribe:
         return self._answer(first, talk, best, f"{why} {best.note}".strip(), analyses)
 
     def _answer(
-        self, first: Prompt, talk: "_Talk", reading: Reading, note: str, analyses: dict[int, str]
+        self,
+        first: Prompt,
+        talk: "_Conversation",
+        reading: ParsedReply,
+        note: str,
+        analyses: dict[int, str],
     ) -> Answer:
         return Answer(
             files=reading.files,
@@ -134,7 +139,7 @@ class Scribe:
 
 
 @dataclass
-class _Talk:
+class _Conversation:
     """The conversation about one node, and its record."""
 
     model: Model
@@ -159,11 +164,11 @@ class _Talk:
         return from_terminal("\n\n".join(self.turns)) + "\n"
 
 
-def _read(ask: Ask, reply: Reply, text: str, *, edits: bool) -> Reading:
+def _read(ask: Ask, reply: Reply, text: str, *, edits: bool) -> ParsedReply:
     if reply.stop == "refusal":
-        return Reading({}, "", ("The provider refused to answer.",))
+        return ParsedReply({}, "", ("The provider refused to answer.",))
     if reply.stop == "length" and not without_thinking(text).strip():
-        return Reading({}, "", (ONLY_THOUGHT,))
+        return ParsedReply({}, "", (ONLY_THOUGHT,))
     return read(ask, text, cut=reply.stop == "length", edits=edits)
 
 

@@ -9,9 +9,9 @@ from judging import answering
 
 from harness.base.errors import ConfigError, ProviderError
 from harness.core.agent import Ask
-from harness.core.asked import Asked, Locked
-from harness.core.writing import Style
-from harness.operators.scribe import Scribe
+from harness.core.asked import Asked, Lockfile
+from harness.core.writing import PromptStyle
+from harness.operators.model_agent import ModelAgent
 from harness.policies import make_policy
 from harness.search import local
 from harness.search.local import LocalEvaluator
@@ -27,7 +27,7 @@ BAD = "```python model.py\ndef f(:\n```\n"
 def write(*replies, style=None, operator="draft", parents=(), nodes=(), room=10**9, **more):
     model = Scripted(list(replies), room)
     request = ask(model, operator, parents, nodes, **more)
-    return Scribe("scripted", style).write(request), model
+    return ModelAgent("scripted", style).write(request), model
 
 
 def purposes(model) -> list[str]:
@@ -146,7 +146,7 @@ def test_a_cut_in_the_last_words_costs_no_call():
 BASE = scored(0, score=0.5, files={"model.py": "import torch\n\nA = 1\nB = 1\n"})
 EDIT = "Twice A.\n\nmodel.py\n<<<<<<< SEARCH\nA = {}\n=======\nA = 2\n>>>>>>> REPLACE\n"
 EDITS = {
-    "style": Style(answer_format="edits"),
+    "style": PromptStyle(answer_format="edits"),
     "operator": "improve",
     "parents": (0,),
     "nodes": [BASE],
@@ -177,7 +177,7 @@ def test_edits_that_break_the_syntax_are_told():
 
 
 def test_drafts_and_nodes_without_files_get_whole_files_even_in_the_edit_format():
-    style = Style(answer_format="edits")
+    style = PromptStyle(answer_format="edits")
     _, model = write(GOOD.format(1), style=style)
     assert "**edits**" not in model.asked[0][1].turns[0].text
     empty = scored(0, valid=False, files={}, reason="missing_file")
@@ -199,7 +199,7 @@ def test_analyses_are_made_once_journalled_and_shown():
         scored(2, score=0.6),
     ]
     said = "The wider mean\nhelped.\x1b[31m " + "And more. " * 200
-    style = Style(analyze=True)
+    style = PromptStyle(analyze=True)
     answer, model = write(said, "", GOOD.format(1), style=style, nodes=nodes)
     assert purposes(model) == ["analyze", "analyze", "draft"]
     assert set(answer.analyses) == {0, 2}
@@ -220,9 +220,9 @@ def test_errors_of_the_provider_are_not_swallowed():
             raise ProviderError("gone")
 
     with pytest.raises(ProviderError):
-        Scribe("dead").write(ask(Dead([])))
+        ModelAgent("dead").write(ask(Dead([])))
     with pytest.raises(ConfigError, match="needs a model"):
-        Scribe("none").write(ask(None))
+        ModelAgent("none").write(ask(None))
 
 
 # ---- in a real run, with the toy task's real sandbox and judge
@@ -234,7 +234,7 @@ class Bound:
     trusted = False
 
     def __init__(self, model, style=None):
-        self.scribe, self.model, self.asks = Scribe("scripted", style), model, []
+        self.scribe, self.model, self.asks = ModelAgent("scripted", style), model, []
         self.name = self.scribe.name
 
     def write(self, request: Ask):
@@ -252,7 +252,7 @@ def run(path, agent, *, steps, isolating, new=True, final=True):
     )  # fmt: skip
     worker = LocalEvaluator(1)
     place = worker.get_ready(asked, trusted=False, hardware=None, progress=quiet, observe=quiet)
-    lock = Locked(
+    lock = Lockfile(
         harness="0", **dict(place.expected), data=place.data, sandbox=place.sandbox, policy={},
         versions={}, hardware={}, audit_key="k",
     )  # fmt: skip
@@ -344,15 +344,15 @@ def test_a_resumed_run_asks_in_the_same_words(tmp_path, isolating, monkeypatch):
     replies = ["Learned one.", "Learned two.", "Learned three."]
     code = [answer_of(designs()[n]) for n in ("half", "constant", "half", "whole")]
     order = [code[0], replies[0], code[1], replies[1], code[2], replies[2], code[3]]
-    whole = Bound(Scripted(list(order)), Style(analyze=True))
+    whole = Bound(Scripted(list(order)), PromptStyle(analyze=True))
     done = run(tmp_path / "whole", whole, steps=4, isolating=isolating, final=False)
     assert done.tree[1].analysis == "Learned two."
     # The same run in two halves: what was journalled must lead to the same prompts.
-    first = Bound(Scripted(order[:3]), Style(analyze=True))
+    first = Bound(Scripted(order[:3]), PromptStyle(analyze=True))
     half = run(tmp_path / "halves", first, steps=2, isolating=isolating, final=False)
     config = half.path / "run.toml"
     config.write_text(config.read_text().replace("steps = 2", "steps = 4"))
-    second = Bound(Scripted(order[3:]), Style(analyze=True))
+    second = Bound(Scripted(order[3:]), PromptStyle(analyze=True))
     run(half.path, second, steps=4, isolating=isolating, final=False, new=False)
 
     def words(agents):

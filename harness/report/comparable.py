@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.store.index import Entry
+from harness.store.index import IndexEntry
 from tasks import hidden
 
 OF_TASK = ("task", "data")
@@ -17,38 +17,38 @@ OF_TASK = ("task", "data")
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class ComparableRuns:
     """Runs for one table. ``reason``: why they are not in the first table; empty for the first."""
 
     shared: dict[str, str]
     tasks: dict[str, dict[str, str]]
-    runs: tuple[Entry, ...]
+    runs: tuple[IndexEntry, ...]
     reason: str
 
 
-def sheets(entries: Iterable[Entry]) -> list[Sheet]:
+def comparable_runs(entries: Iterable[IndexEntry]) -> list[ComparableRuns]:
     """Return the tables, the one with the most runs first."""
-    groups: dict[tuple[tuple[str, str], ...], list[Entry]] = defaultdict(list)
+    groups: dict[tuple[tuple[str, str], ...], list[IndexEntry]] = defaultdict(list)
     conditions = {e.path: e.key for e in entries}
     for entry in entries:
         shared = {k: v for k, v in conditions[entry.path].items() if k not in OF_TASK}
         groups[tuple(shared.items())].append(entry)
-    found: list[Sheet] = []
+    found: list[ComparableRuns] = []
     for key, members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
         found += _layers(dict(key), members, conditions)
     return [
-        Sheet(s.shared, s.tasks, s.runs, _reason(s, found[0]) if s is not found[0] else "")
+        ComparableRuns(s.shared, s.tasks, s.runs, _reason(s, found[0]) if s is not found[0] else "")
         for s in found
     ]
 
 
 def _layers(
-    shared: dict[str, str], members: list[Entry], conditions: dict[str, dict[str, str]]
-) -> list[Sheet]:
+    shared: dict[str, str], members: list[IndexEntry], conditions: dict[str, dict[str, str]]
+) -> list[ComparableRuns]:
     """Split runs by each task's definition and data: the most frequent ones first."""
     kinds: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
 
-    def kind(entry: Entry) -> tuple[str, str]:
+    def kind(entry: IndexEntry) -> tuple[str, str]:
         own = conditions[entry.path]
         return own.get("task", ""), own.get("data", "")
 
@@ -59,16 +59,16 @@ def _layers(
         task: [k for k, _ in sorted(found.items(), key=lambda item: (-item[1], item[0]))]
         for task, found in kinds.items()
     }
-    layers: list[Sheet] = []
+    layers: list[ComparableRuns] = []
     for depth in range(max(map(len, order.values()))):
         own = {task: found[depth] for task, found in sorted(order.items()) if depth < len(found)}
         runs = tuple(e for e in members if e.asked and own.get(e.asked.task) == kind(e))
         tasks = {t: dict(zip(OF_TASK, k, strict=True)) for t, k in own.items()}
-        layers.append(Sheet(shared, tasks, runs, ""))
+        layers.append(ComparableRuns(shared, tasks, runs, ""))
     return layers
 
 
-def _reason(sheet: Sheet, first: Sheet) -> str:
+def _reason(sheet: ComparableRuns, first: ComparableRuns) -> str:
     parts = [
         f"{name} {sheet.shared.get(name) or '–'} instead of {first.shared.get(name) or '–'}"
         for name in {**first.shared, **sheet.shared}
@@ -85,7 +85,7 @@ def _reason(sheet: Sheet, first: Sheet) -> str:
     return "; ".join(parts)
 
 
-def _hidden_key(sheet: Sheet, task: str) -> str:
+def _hidden_key(sheet: ComparableRuns, task: str) -> str:
     """Return the fingerprint of the key of a task's hidden rows; its runs share it."""
     found = (e.lock.hidden_key for e in sheet.runs if e.asked and e.lock and e.asked.task == task)
     return next(found, "")

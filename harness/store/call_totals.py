@@ -11,11 +11,11 @@ from pathlib import Path
 from harness.core.budget import TOKENS_IN
 from harness.core.model import Usage
 from harness.store import outcome
-from harness.store.tape import Record, read_record
+from harness.store.tape import CallRecord, read_record
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class CallTotals:
     """Tokens and dollars; ``unpriced`` counts the calls whose price is unknown."""
 
     calls: int = 0
@@ -24,8 +24,8 @@ class Spent:
     dollars: float = 0.0
     unpriced: int = 0
 
-    def __add__(self, other: "Spent") -> "Spent":
-        return Spent(
+    def __add__(self, other: "CallTotals") -> "CallTotals":
+        return CallTotals(
             self.calls + other.calls,
             self.tokens_in + other.tokens_in,
             self.tokens_out + other.tokens_out,
@@ -34,15 +34,15 @@ class Spent:
         )
 
 
-class Spending:
+class CallFollower:
     """Follows the calls of one run."""
 
     def __init__(self, run: Path) -> None:
         self._nodes = run / "nodes"
-        self._seen: dict[Path, tuple[tuple[int, int], Spent]] = {}
-        self._total = Spent()
+        self._seen: dict[Path, tuple[tuple[int, int], CallTotals]] = {}
+        self._total = CallTotals()
 
-    def look(self, nodes: Iterable[int]) -> Spent:
+    def look(self, nodes: Iterable[int]) -> CallTotals:
         """Read the calls of these nodes that are new or have changed; return the sum of all.
 
         Raises ConfigError where a file does not hold a valid call.
@@ -57,14 +57,14 @@ class Spending:
                     self._seen[file] = (stamp, _of(read_record(file)))
                     grown = True
         if grown:
-            self._total = sum((spent for _, spent in self._seen.values()), Spent())
+            self._total = sum((spent for _, spent in self._seen.values()), CallTotals())
         return self._total
 
 
-def of_outcome(spent: outcome.Spent) -> Spent:
+def totals_of(spent: outcome.Spent) -> CallTotals:
     """Return the sums in ``result.json``: paid calls, and lost calls at their worst case."""
     kinds = (spent.model, spent.lost)
-    return Spent(
+    return CallTotals(
         calls=sum(kind.calls for kind in kinds),
         tokens_in=sum(getattr(kind, name) for kind in kinds for name in TOKENS_IN),
         tokens_out=sum(kind.output_tokens for kind in kinds),
@@ -73,8 +73,8 @@ def of_outcome(spent: outcome.Spent) -> Spent:
     )
 
 
-def _of(record: Record) -> Spent:
-    spent = sum((_one(lost.worst, lost.worst_dollars) for lost in record.lost), Spent())
+def _of(record: CallRecord) -> CallTotals:
+    spent = sum((_one(lost.worst, lost.worst_dollars) for lost in record.lost), CallTotals())
     if record.replayed:
         return spent
     if record.reply is not None:
@@ -84,5 +84,7 @@ def _of(record: Record) -> Spent:
     return spent
 
 
-def _one(usage: Usage, dollars: float | None) -> Spent:
-    return Spent(1, usage.prompt_tokens, usage.output_tokens, dollars or 0.0, int(dollars is None))
+def _one(usage: Usage, dollars: float | None) -> CallTotals:
+    return CallTotals(
+        1, usage.prompt_tokens, usage.output_tokens, dollars or 0.0, int(dollars is None)
+    )

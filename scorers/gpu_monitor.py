@@ -24,20 +24,20 @@ _SLOWED = ("hw_slowdown", "hw_thermal_slowdown", "sw_thermal_slowdown", "hw_powe
 _TOLD = ("sw_power_cap", *_SLOWED)
 _STUCK_S = 5.0
 
-Sample = Callable[[Iterable[str]], tuple[Facts, ...]]
+SampleGpus = Callable[[Iterable[str]], tuple[Facts, ...]]
 
 
-class Sentinel:
+class GpuMonitor:
     """Samples while the ``with`` block runs; ``records`` then has one entry per GPU."""
 
-    def __init__(self, uuids: tuple[str, ...], sample: Sample = nvml.snapshot) -> None:
+    def __init__(self, uuids: tuple[str, ...], sample: SampleGpus = nvml.snapshot) -> None:
         self._uuids, self._sample = uuids, sample
         self._stop = threading.Event()
         self._seen: dict[str, list[Facts]] = {uuid: [] for uuid in uuids}
         self._neighbours: dict[str, Counter[int]] = {uuid: Counter() for uuid in uuids}
         self._unknown: dict[str, Counter[int]] = {uuid: Counter() for uuid in uuids}
         # A daemon thread, so that a driver that hangs cannot keep the harness from ending.
-        self._thread = threading.Thread(target=self._main, name="gpu-sentinel", daemon=True)
+        self._thread = threading.Thread(target=self._main, name="gpu-monitor", daemon=True)
 
     def __enter__(self) -> Self:
         if self._uuids:

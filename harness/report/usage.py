@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from harness.agents.calls import recount
+from harness.agents.calls import add_to_budget
 from harness.base.durations import short
 from harness.core.budget import TOKENS_IN, Budget
 from harness.core.tree import Tree
@@ -20,7 +20,7 @@ def spent_by(run: Run, events: list[Event], tree: Tree) -> dict[str, Any]:
         return spent
     budget = Budget(run.asked.limits, workers=run.asked.workers, gpus=run.lock.gpus)
     for record in Tape(run.path):
-        recount(record, budget)
+        add_to_budget(record, budget)
     active_s = events[-1].elapsed_s if events else 0.0
     return budget.to_json(how_far(events, tree, active_s))
 
