@@ -64,6 +64,7 @@ lint: setup
 
 type: setup
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file benchmarks/mypy.ini benchmarks/*.py
 
 arrows: setup
 	$(BIN)/lint-imports

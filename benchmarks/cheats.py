@@ -37,18 +37,18 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, choices=(1, 2, 3), default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--data", type=Path, default=Path.home() / ".cache/aira-harness/cheats")
-    told = parser.parse_args()
-    gpus = gpu_uuids()[:1] if told.gpu else ()
-    if told.gpu and not gpus:
+    args = parser.parse_args()
+    gpus = gpu_uuids()[:1] if args.gpu else ()
+    if args.gpu and not gpus:
         sys.exit("--gpu: this machine has none")
     backend = choose("auto", trusted=False)[0]
-    bench = Bench(told.data, backend, profile=told.profile, gpus=gpus, strict=told.strict)
+    bench = Bench(args.data, backend, profile=args.profile, gpus=gpus, strict=args.strict)
     began = time.monotonic()
-    if told.honest:
-        wrong = honest(bench, set(told.names), told.workers, SEEDS[: told.seeds])
+    if args.honest:
+        wrong = honest(bench, set(args.names), args.workers, SEEDS[: args.seeds])
     else:
-        wrong = cheats(bench, set(told.names), told.workers)
-    print(f"{wrong} wrong; {time.monotonic() - began:.0f} s with {told.workers} workers")
+        wrong = cheats(bench, set(args.names), args.workers)
+    print(f"{wrong} wrong; {time.monotonic() - began:.0f} s with {args.workers} workers")
     return wrong > 0
 
 

@@ -54,7 +54,7 @@ class Writer:
         return Answer(ask.task.designs()[0].files)
 
 
-def run(told: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Wait for a line on stdin, then do one run; with ``--hold`` lease a GPU for all of it."""
     from harness.agents import AGENTS
     from harness.core.asked import Asked
@@ -64,43 +64,43 @@ def run(told: argparse.Namespace) -> None:
     from sandboxes.gpu_pool import GpuPool
     from sandboxes.gpus import Gpu, Listing
 
-    AGENTS.ours["writer"], Writer.seconds = Writer, told.write
-    fakes = Listing(tuple(Gpu(f"GPU-fake-{i}", i, "Fake") for i in range(told.gpus)))
-    make = GpuPool if told.task else lambda: GpuPool(lambda: fakes, lambda uuid: ())
+    AGENTS.ours["writer"], Writer.seconds = Writer, args.write
+    fakes = Listing(tuple(Gpu(f"GPU-fake-{i}", i, "Fake") for i in range(args.gpus)))
+    make = GpuPool if args.task else lambda: GpuPool(lambda: fakes, lambda uuid: ())
     host.GpuPool = make  # type: ignore[misc,assignment]
     print("ready", flush=True)
     sys.stdin.readline()
     asked = Asked(
-        task=told.task or "toy",
-        profile=told.profile,
+        task=args.task or "toy",
+        profile=args.profile,
         agent="writer",
-        steps=told.steps,
-        seed=told.run,
-        sandbox="auto" if told.task else "process",
+        steps=args.steps,
+        seed=args.run,
+        sandbox="auto" if args.task else "process",
     )
-    with make().lease(1) if told.hold else nullcontext() as lease:
+    with make().lease(1) if args.hold else nullcontext() as lease:
         if lease is not None:  # evaluations see this GPU alone, with their own lock folder
             uuid = lease.uuids[0]
             host.GpuPool = lambda: make().only([uuid])  # type: ignore[misc,assignment]
             os.environ[gpu_locks.ENVIRONMENT] += f"-{uuid}"
         quiet = lambda *_: None  # noqa: E731
-        start(asked, Path(told.folder), name=f"r{told.run}", progress=quiet, observe=quiet)
+        start(asked, Path(args.folder), name=f"r{args.run}", progress=quiet, observe=quiet)
 
 
-def race(told: argparse.Namespace, folder: Path, *, hold: bool) -> tuple[float, float]:
+def race(args: argparse.Namespace, folder: Path, *, hold: bool) -> tuple[float, float]:
     """Return the makespan and the summed time of all evaluations, in seconds."""
     runs = folder / ("hold" if hold else "share")
     environ = {**os.environ, "HARNESS_GPU_LOCKS": f"{runs}-locks"}
-    environ |= {} if told.task else {"HARNESS_TASKS_DIR": str(folder / "tasks")}
-    options = {"--gpus": told.gpus, "--steps": told.steps, "--write": told.write}
-    options |= {"--task": told.task, "--profile": told.profile, "--folder": runs}
+    environ |= {} if args.task else {"HARNESS_TASKS_DIR": str(folder / "tasks")}
+    options = {"--gpus": args.gpus, "--steps": args.steps, "--write": args.write}
+    options |= {"--task": args.task, "--profile": args.profile, "--folder": runs}
     argv = [sys.executable, __file__, *(str(word) for pair in options.items() for word in pair)]
     racers = [
         subprocess.Popen(
             [*argv, "--run", str(number), *(["--hold"] if hold else [])],
             env=environ, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )
-        for number in range(told.runs)
+        for number in range(args.runs)
     ]  # fmt: skip
     for racer in racers:
         assert racer.stdout is not None
@@ -115,7 +115,7 @@ def race(told: argparse.Namespace, folder: Path, *, hold: bool) -> tuple[float, 
         assert racer.returncode == 0, "a run failed"
     took = time.monotonic() - began
     scores = [json.loads(file.read_text()) for file in runs.rglob("score.json")]
-    assert len(scores) == told.runs * (told.steps + 1)
+    assert len(scores) == args.runs * (args.steps + 1)
     evaluated = sum(score["seconds"]["total"] for score in scores)
     shutil.rmtree(runs)
     return took, evaluated
@@ -143,24 +143,24 @@ def main() -> None:
     parser.add_argument("--folder", default="")
     parser.add_argument("--run", type=int)
     parser.add_argument("--hold", action="store_true")
-    told = parser.parse_args()
-    if told.run is not None:
-        run(told)
+    args = parser.parse_args()
+    if args.run is not None:
+        run(args)
         return
     print(
-        f"{told.runs} runs of {told.steps} nodes and a final one, {told.gpus} GPUs, "
-        f"{told.write:g} s to write a node"
+        f"{args.runs} runs of {args.steps} nodes and a final one, {args.gpus} GPUs, "
+        f"{args.write:g} s to write a node"
     )
     print(f"{'leased for':>14} {'makespan':>10} {'floor':>10} {'GPUs busy':>10}")
     shares: dict[bool, list[float]] = {True: [], False: []}
-    for _ in range(told.repeats):
+    for _ in range(args.repeats):
         with tempfile.TemporaryDirectory() as place:
-            if not told.task:
-                make_toy(Path(place), told.evaluate)
+            if not args.task:
+                make_toy(Path(place), args.evaluate)
             for hold in (True, False):
-                took, evaluated = race(told, Path(place), hold=hold)
-                floor = told.write + evaluated / told.gpus
-                shares[hold].append(evaluated / told.gpus / took)
+                took, evaluated = race(args, Path(place), hold=hold)
+                floor = args.write + evaluated / args.gpus
+                shares[hold].append(evaluated / args.gpus / took)
                 words = "a run" if hold else "an evaluation"
                 print(f"{words:>14} {took:>8.2f} s {floor:>8.2f} s {shares[hold][-1]:>10.1%}")
     held, shared = (statistics.median(shares[hold]) for hold in (True, False))

@@ -255,15 +255,15 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--compile", action="store_true", help="torch.compile the model")
     parser.add_argument("--candidate", nargs=2, help=argparse.SUPPRESS)
-    told = parser.parse_args()
-    if told.candidate:
-        candidate(Path(told.candidate[0]), Case(**json.loads(told.candidate[1])))
+    args = parser.parse_args()
+    if args.candidate:
+        candidate(Path(args.candidate[0]), Case(**json.loads(args.candidate[1])))
         return
     from sandboxes.gpus import gpu_uuids
 
     gpu = next(iter(gpu_uuids()), None)
-    sizes = (told.rows, told.batch, 2048, 8192, 8, 512) if gpu else (96, 8, 64, 512, 2, 64)
-    case = Case("cuda" if gpu else "cpu", *sizes, told.compile)
+    on_gpu = Case("cuda", args.rows, args.batch, 2048, 8192, 8, 512, args.compile)
+    case = on_gpu if gpu else Case("cpu", 96, 8, 64, 512, 2, 64, args.compile)
     audits = ON_GPU if gpu else ON_CPU
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as judges:
         folders = {n: make_data(Path(temporary) / str(n), case, n) for n in {a[0] for a in audits}}

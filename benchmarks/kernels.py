@@ -238,9 +238,11 @@ def table(results: list[Result]) -> str:
             lines.append(f"{line}  {r.failure}")
             continue
         base = plain.get((r.mechanism, r.length))
-        line += f"{r.ms:>9.3f}{ratio(base and base.ms, r.ms):>9}"
-        line += f"{r.gpu_ms or float('nan'):>9.3f}{ratio(base and base.gpu_ms, r.gpu_ms):>9}"
-        line += f"{r.peak_mb:>9.0f}{ratio(r.peak_mb, base and base.peak_mb):>9}"
+        line += f"{r.ms:>9.3f}{ratio(base.ms if base else None, r.ms):>9}"
+        line += (
+            f"{r.gpu_ms or float('nan'):>9.3f}{ratio(base.gpu_ms if base else None, r.gpu_ms):>9}"
+        )
+        line += f"{r.peak_mb:>9.0f}{ratio(r.peak_mb, base.peak_mb if base else None):>9}"
         lines.append(line + (f"{r.error:>9.1e}" if r.error is not None else ""))
     return "\n".join(lines)
 

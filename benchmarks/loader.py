@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,7 @@ def main() -> None:
         for name, path in task.runner_files().items():
             shutil.copyfile(path, Path(runner) / name)
         sys.path.insert(0, runner)
-        import loader
-        import prepare
+        loader, prepare = import_module("loader"), import_module("prepare")
     device = "cuda" if arguments.gpu else "cpu"
     config = {
         "settings": dict(task.profile(arguments.profile).settings), "shape": manifest.shape,

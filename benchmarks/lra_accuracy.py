@@ -32,7 +32,7 @@ os.environ.setdefault("HARNESS_HIDDEN_KEY", "public")
 
 from harness.base.digests import digest
 from scorers.submission import Rejected, read
-from tasks.definition import TASKS_DIR
+from tasks.definition import TASKS_DIR, Reference, Shortcut
 from tasks.spec import Task, find_task
 
 ROWS_AT_ONCE = 64
@@ -303,7 +303,8 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
         d = task.definition
         if d.chance is not None:
             yield f"| *chance* | {d.chance:.4f} | | | | |"
-        for known_value in (*d.shortcuts, *d.references):
+        published: tuple[Shortcut | Reference, ...] = (*d.shortcuts, *d.references)
+        for known_value in published:
             if known_value.profile == profile:
                 yield f"| *{known_value.name}* | {known_value.value:.4f} | | | | |"
 

@@ -42,8 +42,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--characters", type=int, default=500_000_000)
-    told = parser.parse_args()
-    told.out.mkdir(parents=True, exist_ok=True)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     library = Path(sysconfig.get_path("purelib"))
     total, part, out = 0, 0, None
     for path in files([library, Path(sysconfig.get_path("stdlib")), Path("/usr")]):
@@ -52,17 +52,17 @@ def main() -> None:
         except UnicodeDecodeError:
             continue
         if total >= part * PART:
-            out = (told.out / f"part-{part:03}.jsonl").open("w")
+            out = (args.out / f"part-{part:03}.jsonl").open("w")
             part += 1
         for start in range(0, len(text), DOCUMENT):
             out.write(json.dumps({"text": text[start : start + DOCUMENT]}) + "\n")
         total += len(text)
-        if total >= told.characters:
+        if total >= args.characters:
             break
     if out is None:
         sys.exit("no text found")
     out.close()
-    print(f"{total / 1e6:,.0f} M characters in {part} files under {told.out}")
+    print(f"{total / 1e6:,.0f} M characters in {part} files under {args.out}")
 
 
 if __name__ == "__main__":

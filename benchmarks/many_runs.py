@@ -22,12 +22,13 @@ from harness.base.seeds import derive
 from harness.core.asked import Asked, Lockfile
 from harness.core.budget import Budget
 from harness.launch.result import compose
-from harness.report.stats.normalized import marks_of
+from harness.report.stats.normalized import scale_of
 from harness.store import rundir
 from harness.store.journal import Journal
 from harness.store.rundir import Run
 from harness.store.state import RunState, how_far, rebuild
-from scorers.score import Audit, Conditions, Score
+from scorers.score import Audit, Conditions, Reason, Score
+from tasks.spec import find_task
 
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "numpy": "2.4.6"}
 HARDWARE: dict[str, str | int] = {"cpu": "AMD EPYC", "cores": 16, "gpu": "NVIDIA H200"}
@@ -60,7 +61,7 @@ def write_run(folder: Path, agent: int, task: str, seed: int, nodes: int) -> Run
         audit_key="0" * 32,
     )
     run = Run.create(folder, asked, lock)
-    marks = marks_of(task, "paper")
+    marks = scale_of(find_task(task).definition, "paper")
     low, high = (marks.worst, marks.best) if marks else (0.1, 0.9)
     journal = Journal(run.path / "events.jsonl")
     journal.append("opened", pid=1, harness="0.1.0", queued_s=0.0)
@@ -139,7 +140,7 @@ def judged(score: float | None, task: str, lock: Lockfile) -> Score:
         score=score,
         standard_error=None if score is None else (score * (1 - score) / 2000) ** 0.5,
         rows=2000,
-        reason=None if score is not None else "runtime_error",
+        reason=None if score is not None else Reason.RUNTIME_ERROR,
         message="",
         audits=audits,
         claim={"parameters": 1_000_000},

@@ -97,10 +97,10 @@ def mutants(path: str) -> Iterator[Mutant]:
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
 
-    def at(node: ast.AST) -> tuple[int, int]:
+    def at(node: ast.expr | ast.stmt) -> tuple[int, int]:
         return (
             starts[node.lineno - 1] + node.col_offset,
-            starts[node.end_lineno - 1] + node.end_col_offset,
+            starts[(node.end_lineno or 1) - 1] + (node.end_col_offset or 0),
         )
 
     def instead(start: int, end: int, text: str) -> Mutant:

@@ -90,15 +90,15 @@ class Row:
 class Bench:
     """Runs scripts on one corpus for one number of seconds, on the GPUs of this machine."""
 
-    def __init__(self, told: argparse.Namespace) -> None:
-        self.told, self.gpus = told, gpu_uuids()
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.gpus = args, gpu_uuids()
         if not self.gpus:
             sys.exit("public_script.py needs a GPU")
-        self.task = timed_task(told.seconds)
-        self.backend, _ = choose(told.sandbox, trusted=True)
+        self.task = timed_task(args.seconds)
+        self.backend, _ = choose(args.sandbox, trusted=True)
         root = Path(os.environ.get("HARNESS_DATA") or Path.home() / ".cache" / "harness")
         began = time.time()
-        source = {"source": str(told.data.resolve())}
+        source = {"source": str(args.data.resolve())}
         self.data, self.manifest = self.task.prepare(PROFILE, root, lambda *_: None, source)
         names = ("train_documents", "duplicates_dropped", "overlap_search", "tokenizer", "corpus")
         facts = {name: self.manifest.parameters[name] for name in names}
@@ -120,9 +120,9 @@ class Bench:
             audit_seed=secrets.token_hex(8),
             backend=self.backend,
             gpus=(self.gpus[gpu],),
-            strict=self.told.strict,
+            strict=self.args.strict,
         )
-        log = Path(self.told.logs) / f"{name}-{seed}.log"
+        log = Path(self.args.logs) / f"{name}-{seed}.log"
         try:
             evaluated = evaluate(request)
         except HarnessError as error:
@@ -143,18 +143,18 @@ class Bench:
         here = place / f"alone-{seed}"
         here.mkdir()
         for file in ("train.py", "prepare.py"):
-            shutil.copy(self.told.public / file, here)
+            shutil.copy(self.args.public / file, here)
         shutil.copy(self.task.folder / "runtime" / "kernels.py", here)
         (here / "alone.py").write_text(ALONE)
         rows = int(self.task.profile(PROFILE).data["rows"])
-        argv = [sys.executable, "alone.py", str(self.told.seconds), str(rows * 2048)]
+        argv = [sys.executable, "alone.py", str(self.args.seconds), str(rows * 2048)]
         env = {**os.environ, "HOME": str(place), "CUDA_VISIBLE_DEVICES": self.gpus[gpu]}
         env["TORCHINDUCTOR_CACHE_DIR"] = str(here / "inductor")
         env["TRITON_CACHE_DIR"] = str(here / "triton")
         began = time.time()
         done = subprocess.run(argv, cwd=here, env=env, capture_output=True, text=True, check=False)
         row.seconds = {"total": time.time() - began}
-        (Path(self.told.logs) / f"alone-{seed}.log").write_text(done.stdout + done.stderr)
+        (Path(self.args.logs) / f"alone-{seed}.log").write_text(done.stdout + done.stderr)
         for text in done.stdout.replace("\r", "\n").splitlines():
             key, colon, value = text.partition(":")
             if colon and " " not in key:
@@ -206,18 +206,18 @@ def public_layout(home: Path, data: Path, manifest: Manifest) -> None:
 
 def run_all(bench: Bench, place: Path) -> list[Row]:
     """Run every script once per seed; print each result as it comes."""
-    told = bench.told
-    scripts = {"public": (told.public / "train.py").read_text()}
-    for name in told.script:
+    args = bench.args
+    scripts = {"public": (args.public / "train.py").read_text()}
+    for name in args.script:
         file = bench.task.folder / "designs" / f"{name}.py"
         file = file if file.exists() else Path(name)
         scripts[file.stem] = file.read_text()
-    if told.alone:
+    if args.alone:
         public_layout(place, bench.data, bench.manifest)
-    count = len(bench.gpus) if told.parallel else 1
+    count = len(bench.gpus) if args.parallel else 1
     jobs: list[queue.SimpleQueue] = [queue.SimpleQueue() for _ in range(count)]
-    for seed in range(1, told.seeds + 1):
-        names = [*scripts, *(["alone"] if told.alone else [])]
+    for seed in range(1, args.seeds + 1):
+        names = [*scripts, *(["alone"] if args.alone else [])]
         for turn, name in enumerate(names[:: 1 if seed % 2 else -1]):
             jobs[turn % count].put((name, seed))
 
@@ -278,11 +278,11 @@ def main() -> None:
     parser.add_argument("--sandbox", default="auto")
     parser.add_argument("--logs", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--out", type=Path, help="keep the rows as JSON lines")
-    told = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        rows = run_all(Bench(told), Path(place))
-    if told.out:
-        told.out.write_text("".join(json.dumps(vars(row)) + "\n" for row in rows))
+        rows = run_all(Bench(args), Path(place))
+    if args.out:
+        args.out.write_text("".join(json.dumps(vars(row)) + "\n" for row in rows))
     compare(rows)
 
 

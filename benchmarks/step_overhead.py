@@ -20,8 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import Future
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 TASK = "Classify rows of tokens. Write predict(tokens), which returns logits."
@@ -50,12 +51,14 @@ def ours(steps: int) -> None:
     from harness.agents.calls import Calls
     from harness.core.asked import Asked, Lockfile
     from harness.core.budget import Budget
+    from harness.core.jobs import Evaluation, Expected, JobSpec, ObserveJobs, Place
     from harness.core.model import Endpoint, Reply, Usage
     from harness.operators.model_agent import ModelAgent
     from harness.policies import make_policy
     from harness.search.loop import Search
     from harness.store.rundir import Run
-    from scorers.score import Conditions, Score
+    from scorers.request import Evaluated
+    from scorers.score import Conditions, Reason, Score
     from scorers.submission import hash_files
     from tasks.spec import find_task
 
@@ -64,6 +67,9 @@ def ours(steps: int) -> None:
 
         def describe(self) -> dict[str, object]:
             return {"model": "fake"}
+
+        def check(self) -> None:
+            pass
 
         def worst_tokens(self, prompt: object) -> tuple[int, int]:
             return 1000, 1000
@@ -75,39 +81,50 @@ def ours(steps: int) -> None:
     class Instant:
         """Replaces the evaluator: a fifth of the scores are invalid, the others random."""
 
-        def submit(self, job: object) -> "Future[Score]":
+        def get_ready(self, asked: Asked, **_: object) -> Place:
+            return place
+
+        def submit(self, jobs: Sequence[JobSpec], observe: ObserveJobs) -> list[Evaluation]:
+            return [self.evaluate(job, observe) for job in jobs]
+
+        def evaluate(self, job: JobSpec, observe: ObserveJobs) -> Evaluation:
             rng = random.Random(job.label)
             valid = rng.random() > 0.2
             score = Score(
                 valid=valid, standard_error=None, peak_memory_mb=None, metric="accuracy",
                 score=rng.random() if valid else None, rows=100,
-                reason=None if valid else "runtime_error", message="" if valid else "NameError: x",
-                audits=(), claim={}, submission=hash_files(job.files), seconds={"total": 0.0},
+                reason=None if valid else Reason.RUNTIME_ERROR,
+                message="" if valid else "NameError: x", audits=(), claim={},
+                submission=hash_files(job.files), seconds={"total": 0.0},
                 conditions=Conditions(
-                    task_hash="t", data_hash="d", scorer="s", profile="test", ranked=False,
-                    split=job.split, sandbox="none", isolated=False, unenforced=(), judge_uid=0,
+                    **hashes, profile="test", ranked=False, split=job.split,
+                    sandbox=job.sandbox, isolated=False, unenforced=(), judge_uid=0,
                     candidate_uid=None, hardware={}, versions={}, training_seed=job.training_seed,
                     audit_seed=job.audit_seed,
                 ),
             )  # fmt: skip
-            job.log.write_text("step 1 loss 0.5\n" * 40)
-            done: Future[Score] = Future()
-            done.set_result(score)
+            done = Evaluation(job, observe)
+            done.set_result(Evaluated(score, b"step 1 loss 0.5\n" * 40))
             return done
 
-        def cancel(self) -> None:
+        def close(self) -> None:
             pass
 
-    with tempfile.TemporaryDirectory() as place:
+    hashes: dict[str, Any] = {"task_hash": "t", "data_hash": "d", "scorer": "s"}
+    place = Place(
+        sandbox="none", data="", expected=Expected(**hashes, hidden_key="", image=""), hardware={},
+        versions={},
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
         asked = Asked(
             task="toy", profile="test", agent="fake", policy="greedy", steps=steps, time_s=1e6,
             seed=0, sandbox="process",
         )  # fmt: skip
         lock = Lockfile(
-            harness="0", task_hash="t", data_hash="d", data="", scorer="s", sandbox="process",
+            harness="0", **hashes, data="", sandbox="process",
             policy={}, versions={}, hardware={}, audit_key="k",
         )  # fmt: skip
-        run = Run.create(Path(place), asked, lock)
+        run = Run.create(Path(folder), asked, lock)
         ends = [time.perf_counter()]
 
         def observe(what: str, label: str, details: object) -> None:
@@ -119,7 +136,7 @@ def ours(steps: int) -> None:
         endpoint = Endpoint(Model(), lambda usage: 0.01, lambda i, o: 0.01, lambda i, o: True)
         Search(
             run, task=find_task("toy"), agent=ModelAgent("fake"), policy=make_policy("greedy", []),
-            evaluator=Instant(), journal=journal, observe=observe, budget=budget,
+            evaluator=Instant(), place=place, journal=journal, observe=observe, budget=budget,
             calls=Calls(run.path, budget=budget, endpoint=endpoint, say=print),
         ).search()  # fmt: skip
         journal.close()

@@ -39,12 +39,7 @@ def run_and_report(work: Callable[[], int | None]) -> int:
         clear = ConfigError("A name or a text that was read is not UTF-8.", cause=str(error))
         code = print_error(clear, details=True)
     except Exception as error:  # noqa: BLE001 (the outermost layer)
-        code = UNFORESEEN
-        _say(
-            f"error: something unforeseen happened: {type(error).__name__}: {error}\n"
-            f"  The details are in {_crash_file()}; please report it.\n"
-            "  Nothing that was finished is lost: harness ls, harness resume RUN\n"
-        )
+        code = _unforeseen(error)
     for stream in (sys.stdout, sys.stderr):
         if not _flushed(stream):  # else the interpreter flushes at exit and complains
             with suppress(OSError, ValueError):
@@ -57,6 +52,21 @@ def _refused(error: OSError) -> int:
         return 0  # for example, head or less has ended
     # An error that its errno does not explain may be a bug.
     return print_error(faults.explain(error), details=not faults.known(error))
+
+
+def _unforeseen(error: Exception) -> int:
+    if isinstance(error, ValueError) and str(error).startswith("embedded null"):
+        # Arguments cannot hold one; a path in a file can, and the system calls refuse it.
+        remedy = "look for \\u0000 in the file that was named"
+        return print_error(
+            ConfigError("A path holds a NUL character.", remedy=remedy), details=True
+        )
+    _say(
+        f"error: something unforeseen happened: {type(error).__name__}: {error}\n"
+        f"  The details are in {_crash_file()}; please report it.\n"
+        "  Nothing that was finished is lost: harness ls, harness resume RUN\n"
+    )
+    return UNFORESEEN
 
 
 def _reader_is_gone() -> bool:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.common import AsJson, TasksDir, guarded, print_json, run_path
+from harness.cli.names import SANDBOXES, one_of
 from harness.cli.score_screen import ScoreScreen
 from harness.launch.rescore import rescore
 from harness.report.summary import describe
@@ -18,12 +19,16 @@ def command(
     node: Annotated[
         int | None, typer.Option(help="A node, on the search split (default: the final one, test).")
     ] = None,
+    sandbox: Annotated[
+        str | None,
+        one_of(SANDBOXES, help="Where its code may run (default: where it ran, if that isolates)."),
+    ] = None,
     tasks_dir: TasksDir = None,
     json: AsJson = False,
 ) -> int:
     """Score the same files with the same seed under today's judge, beside the old score."""
     with ScoreScreen() as screen:
-        old, new, file = rescore(run_path(run), node, screen)
+        old, new, file = rescore(run_path(run), node, screen, sandbox=sandbox)
     changed = differing(old.conditions.key, new.conditions.key)
     if json:
         print_json(

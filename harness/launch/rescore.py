@@ -15,15 +15,17 @@ from harness.search.local import LocalEvaluator
 from harness.store.loading import load
 from harness.store.reading import read_as
 from harness.store.rundir import FINAL
+from sandboxes.registry import AUTO, BACKENDS, isolates
 from scorers.score import Score
 
 
 def rescore(
-    path: Path, node: int | None, screen: Watcher, *, sandbox: str = ""
+    path: Path, node: int | None, screen: Watcher, *, sandbox: str | None = None
 ) -> tuple[Score, Score, Path]:
     """Score a node again (the final one by default); return old score, new score, its file.
 
-    ``sandbox``: the sandbox to use instead of the run's. Raises ConfigError if there is no score.
+    ``sandbox``: the sandbox to use; else the run's if it isolates, else the best that is here.
+    Raises ConfigError if there is no score, and where nothing that isolates works.
     """
     run, _, state = load(path)
     folder = run.path / FINAL if node is None else run.node_dir(node)
@@ -37,9 +39,8 @@ def rescore(
     run.refuse_unwritable()
     stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     file = run.path / "rescores" / f"{FINAL if node is None else number}-{stamp}.json"
-    here = {"sandbox": sandbox or run.lock.sandbox, "executor": LocalEvaluator.name}
+    here = {"sandbox": sandbox or _isolating(run.lock.sandbox), "executor": LocalEvaluator.name}
     asked = run.asked.model_copy(update=here)
-    # Not trusted, because a model may have written the files.
     with ByHand(asked, screen, trusted=False, hardware=run.lock.hardware) as bench:
         file.parent.mkdir(exist_ok=True)
         new = bench.score(
@@ -50,3 +51,12 @@ def rescore(
         )
     write_whole(file, new.model_dump_json(indent=2) + "\n")
     return old, new, file
+
+
+def _isolating(recorded: str) -> str:
+    """Return the sandbox that a run recorded, or ``auto`` if that one does not isolate.
+
+    The run may be a stranger's, and its code a model's: only the user may say that it runs without
+    isolation, a file may not.
+    """
+    return AUTO if recorded in BACKENDS and not isolates(recorded) else recorded

@@ -335,6 +335,22 @@ def test_what_others_put_into_the_folder_for_scratch_stops_no_command(tmp_path, 
     assert all(path.exists() for path in odd)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'task = "toy"\nprofile = "test"\nagent = "replay:a\\u0000b"\n',
+        'task = "toy"\nprofile = "test"\n[writing]\nagents_file = "a\\u0000b"\n',
+        'task = "toy"\nprofile = "test"\n[writing]\nprompts = "a\\u0000b"\n',
+        'task = "lra/listops"\nprofile = "test"\n[data]\nsource = "a\\u0000b"\n',
+    ],
+)
+def test_a_path_in_a_file_that_no_system_call_takes_is_bad_input(runs, text):
+    Path("asked.toml").write_text("format = 1\n" + text)
+    done = call("run", "--asked", "asked.toml", code=2)
+    assert "A path holds a NUL character." in done.said
+    assert "unforeseen" not in done.said
+
+
 def test_paths_that_lead_nowhere_are_told(runs):
     Path("loop").symlink_to("loop")
     long = "x" * 5000
@@ -398,7 +414,7 @@ def interrupted(name, package=None, really=importlib.import_module):
     return module
 
 importlib.import_module = interrupted
-sys.exit(edge.settle(lambda: app.app(["policies"])))
+sys.exit(edge.run_and_report(lambda: app.app(["policies"])))
 """
 
 

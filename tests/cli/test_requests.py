@@ -153,6 +153,28 @@ def test_a_rescore_is_tried_again_too(finished, tmp_path, breaks):
     assert json.loads(done.stdout)["new"]["valid"]
 
 
+def test_what_a_run_recorded_does_not_decide_that_its_code_runs_without_isolation(
+    tmp_path, judged, monkeypatch
+):
+    run = json.loads(
+        call("run", *TOY, "--steps", 1, "--sandbox", "process", "--json", cwd=tmp_path).stdout
+    )["run"]
+    used, judge = [], local.judge
+
+    def noting(evaluation, request):
+        used.append(request.backend.name)
+        return judge(evaluation, request)
+
+    monkeypatch.setattr(local, "judge", noting)
+    call("rescore", run, cwd=tmp_path)
+    call("rescore", run, "--sandbox", "process", cwd=tmp_path)
+    assert (registry.isolates(used[0]), used[1]) == (True, "process")
+    monkeypatch.setattr(registry.BACKENDS, "ours", {"process": registry.BACKENDS.ours["process"]})
+    refused = call("rescore", run, cwd=tmp_path, code=2).stderr
+    assert "this code did not ship with the harness" in refused
+    assert "--sandbox process, if you trust the code" in refused
+
+
 def test_strict_reaches_the_judge_of_a_task_that_has_such_a_check(mine, judged, monkeypatch):
     text = (TOYS / "toy" / "task.toml").read_text().replace('name = "toy"', 'name = "strictly"')
     task = Path(shutil.copytree(TOYS / "toy", mine / "tasks" / "strictly"))

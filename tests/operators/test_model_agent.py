@@ -229,17 +229,17 @@ def test_errors_of_the_provider_are_not_swallowed():
 
 
 class Bound:
-    """A scribe whose requests bring a model: what launching does for real clients."""
+    """A model agent whose requests bring a model: what launching does for real clients."""
 
     trusted = False
 
     def __init__(self, model, style=None):
-        self.scribe, self.model, self.asks = ModelAgent("scripted", style), model, []
-        self.name = self.scribe.name
+        self.agent, self.model, self.asks = ModelAgent("scripted", style), model, []
+        self.name = self.agent.name
 
     def write(self, request: Ask):
         self.asks.append(request)
-        return self.scribe.write(replace(request, model=self.model))
+        return self.agent.write(replace(request, model=self.model))
 
 
 def run(path, agent, *, steps, isolating, new=True, final=True):

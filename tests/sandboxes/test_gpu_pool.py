@@ -190,7 +190,7 @@ def test_who_waits_is_told_once_for_whom_and_gets_it_when_the_holder_is_killed(
             process.kill()
         return named(uuid)
 
-    monkeypatch.setattr(gpu_locks, "named", look)
+    monkeypatch.setattr(gpu_locks, "recorded_owner", look)
     try:
         with pool().lease(1, wait=PATIENCE_S, on_wait=said.append):
             pass

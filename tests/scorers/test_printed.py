@@ -108,7 +108,7 @@ def test_what_is_cut_says_so_at_the_end_that_is_cut():
 
 def test_a_script_in_a_sandbox_is_followed_while_it_trains(score_toy, monkeypatch):
     """Each step waits until the one before it was seen: what is shown to it tells it so."""
-    monkeypatch.setattr(evaluate, "LOOK_S", 0)
+    monkeypatch.setattr(evaluate, "POLL_S", 0)
     seen = []
 
     def observe(what, details):

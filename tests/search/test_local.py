@@ -194,7 +194,7 @@ def test_each_evaluation_has_a_gpu_of_its_own(world, slots, gpus):
 
 def test_what_is_waited_for_a_gpu_is_recorded_and_charged_to_nobody(world, monkeypatch):
     world.gpus, said, wrote = some(1), [], threading.Event()
-    monkeypatch.setattr(gpu_locks, "named", lambda uuid: gpu_locks.Owner(1, "somebody"))
+    monkeypatch.setattr(gpu_locks, "recorded_owner", lambda uuid: gpu_locks.Owner(1, "somebody"))
     strangers = [pool(world.gpus).lease(1)]
 
     def observe(what, label, details):

@@ -209,7 +209,7 @@ def ctrl_c(monkeypatch):
         return wait(steps, **how)
 
     monkeypatch.setattr(loop, "wait", waiting)
-    monkeypatch.setattr(loop, "LOOK_S", 0.01)
+    monkeypatch.setattr(loop, "POLL_S", 0.01)
     yield pressed
     pressed.clear()
 

@@ -23,8 +23,8 @@ def quiet(*_: object) -> None:
 
 @pytest.fixture
 def held(tmp_path, monkeypatch):
-    monkeypatch.setattr(stopping, "LOOK_S", 0.01)
-    monkeypatch.setattr(loop, "LOOK_S", 0.01)
+    monkeypatch.setattr(stopping, "POLL_S", 0.01)
+    monkeypatch.setattr(loop, "POLL_S", 0.01)
     made = Held(tmp_path / "tasks", monkeypatch)
     yield made
     made.let_go()
