@@ -47,7 +47,7 @@ def find() -> Hierarchy | None:
     mounts = _mounts()
     v1 = {c: mounts[c] for c in _CONTROLLERS if c in mounts}
     if "memory" in v1:
-        bases = {c: base for c, base in v1.items() if _usable(base, 1)}
+        bases = {c: base for c, base in v1.items() if _usable(base)}
         return Hierarchy(1, bases) if bases else None
     top = mounts.get("cgroup2")
     if top is None:
@@ -55,7 +55,7 @@ def find() -> Hierarchy | None:
     own = _own_v2_path(top)
     for base in (own, *own.parents):
         held = _delegated(base)
-        if "memory" in held and _usable(base, 2):
+        if "memory" in held and _usable(base):
             return Hierarchy(2, dict.fromkeys(held, base))
         if base == top:
             break
@@ -103,7 +103,7 @@ def _delegated(base: Path) -> list[str]:
     return [c for c in _CONTROLLERS if c in held]
 
 
-def _usable(base: Path, version: Literal[1, 2]) -> bool:
+def _usable(base: Path) -> bool:
     """Try it: make a group, move a process in, remove it. Looking at permissions is not enough
     (version 2 also needs the common ancestor's ``cgroup.procs`` to be writable)."""
     trial = base / f"harness-trial-{os.getpid()}-{time.monotonic_ns()}"
@@ -118,7 +118,7 @@ def _usable(base: Path, version: Literal[1, 2]) -> bool:
         )
     finally:
         _remove(trial)
-    return done.returncode == 0 and version in (1, 2)
+    return done.returncode == 0
 
 
 class ControlGroup:

@@ -201,8 +201,8 @@ class Language:
         verdict = self._verdict(
             seen, claim, started - times.spawned - starting_s, served - started, own_s
         )
-        lent = self._tell and verdict.failed is None
-        send_goodbye(wire, round(verdict.score, 6) if lent else None, time.monotonic())
+        revealed = self._tell and verdict.failed is None
+        send_goodbye(wire, round(verdict.score, 6) if revealed else None, time.monotonic())
         return verdict
 
     def _keep_frozen(self, buffer: LogitsBuffer, size: int, place: Path) -> None:

@@ -4,7 +4,6 @@
 shown as plain text, never interpreted.
 """
 
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -331,8 +330,3 @@ def _outcome(row: _Row, mark: str) -> Text:
     if row.state == "training" and row.training and row.training.share:
         return Text(f"training {100 * row.training.share:.0f} %", style="cyan")
     return Text(row.state, style="cyan")
-
-
-def plain(text: str) -> None:
-    """Print a line on stdout without colour or markup."""
-    sys.stdout.write(text + "\n")

@@ -30,14 +30,14 @@ def describe_spent(spent: dict[str, Any]) -> list[str]:
     if not spent:
         return []
     lines = []
-    for kind, words in (("model", "model"), ("replayed", "replayed"), ("lost", "lost")):
+    for kind in ("model", "replayed", "lost"):
         tally = spent[kind]
         if not tally["calls"]:
             continue
         cached = f" ({tally['cached_tokens']:,} cached)" if tally["cached_tokens"] else ""
         tokens_in = sum(tally[name] for name in TOKENS_IN)
         line = (
-            f"{words}: {_calls(tally['calls'])}, {tokens_in:,} tokens in{cached}, "
+            f"{kind}: {_calls(tally['calls'])}, {tokens_in:,} tokens in{cached}, "
             f"{tally['output_tokens']:,} out, "
         )
         if kind == "model":

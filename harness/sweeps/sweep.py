@@ -137,7 +137,6 @@ class Sweep:
         self._signals = 0
         for slot in self.slots:
             self._find(slot)
-        self.earlier = sum(slot.state in ("done", "invalid") for slot in self.slots)
         self.share = self._share()
 
     @property

@@ -30,7 +30,7 @@ FALLBACK_DISCOUNT = 0.75
 """For counts too few to estimate a discount from."""
 
 Keys = NDArray[np.uint64]
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class NgramOrder:
     left: NDArray[np.float32]  # (2, m) probability passed to the order below
 
     @classmethod
-    def of(cls, grams: Keys, counts: Floats, continuations: Floats) -> Self:
+    def of(cls, grams: Keys, counts: Doubles, continuations: Doubles) -> Self:
         """Build the level of ``grams``, which are sorted and distinct."""
         above = grams >> BITS
         starts = np.flatnonzero(np.concatenate(([True], above[1:] != above[:-1])))
@@ -61,7 +61,7 @@ class NgramOrder:
             left[row] = off / total
         return cls(grams, shares, above[starts], left)
 
-    def interpolate(self, keys: Keys, lower: Floats) -> tuple[Floats, Floats]:
+    def interpolate(self, keys: Keys, lower: Doubles) -> tuple[Doubles, Doubles]:
         """Return the probabilities of ``keys`` by counts and by continuations, using ``lower``."""
         order = np.argsort(keys)  # neighbouring searches then share the cache
         sorted_keys = keys[order]
@@ -160,7 +160,7 @@ def _mask(k: int) -> np.uint64:
     return np.uint64((1 << (16 * (k + 1))) - 1)
 
 
-def _runs(keys: Keys) -> tuple[Keys, Floats]:
+def _runs(keys: Keys) -> tuple[Keys, Doubles]:
     """Return the distinct values of the sorted ``keys`` and how often each occurs."""
     starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
     return keys[starts], np.diff(np.append(starts, len(keys))).astype(np.float64)
@@ -171,7 +171,7 @@ def _find(table: Keys, sorted_keys: Keys) -> tuple[NDArray[np.bool_], NDArray[np
     return table[at] == sorted_keys, at
 
 
-def _discounts(weights: Floats) -> Floats:
+def _discounts(weights: Doubles) -> Doubles:
     """Return the discounts of counts of 1, 2, and 3 or more, by Chen and Goodman's estimate."""
     n1, n2, n3, n4 = (float((weights == c).sum()) for c in range(1, 5))
     discounts = [FALLBACK_DISCOUNT] * 3

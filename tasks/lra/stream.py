@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 
 
 class RandomStream:
@@ -17,7 +17,7 @@ class RandomStream:
     def __init__(self, *seed: int) -> None:
         self._bits = np.random.PCG64(seed)
 
-    def uniform(self, count: int) -> Floats:
+    def uniform(self, count: int) -> Doubles:
         """Return ``count`` numbers in [0, 1)."""
         raw = np.asarray(self._bits.random_raw(count), dtype=np.uint64)
         return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53

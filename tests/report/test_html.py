@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import zlib
 from hashlib import sha256
 from html.parser import HTMLParser
 
@@ -20,7 +21,7 @@ from harness.report.drawing.curves import Point, best_so_far, curve_of_runs, qua
 from harness.report.drawing.plots import AxisScale, curve_plot, label
 from harness.report.drawing.untrusted import cut, text_of
 from harness.report.html import page as pages
-from harness.report.html.pool import Pool, joined, unpacked
+from harness.report.html.pool import Pool
 from harness.store.index import entries
 from harness.store.recording import Recording
 from report import made
@@ -57,7 +58,14 @@ def report(*places, out):
 
 
 def payload(text):
-    return unpacked(re.search(r'id="payload">([^<]*)<', text)[1])
+    packed = re.search(r'id="payload">([^<]*)<', text)[1]
+    return json.loads(zlib.decompress(base64.b64decode(packed)))
+
+
+def joined(lines, ranges):
+    """Return a text from the pool's lines, as the page's script does."""
+    pairs = zip(ranges[::2], ranges[1::2], strict=True)
+    return "\n".join("\n".join(lines[start : start + count]) for start, count in pairs)
 
 
 class Elements(HTMLParser):

@@ -180,7 +180,7 @@ def test_a_failure_ends_the_run_after_the_others_are_done_and_it_resumes(world, 
         if ask.node == 3:
             assert world.event("writing", "4").wait(PATIENCE_S)
             raise error
-        if ask.node == 4:
+        if ask.node in (4, 5):  # else more could begin before the failure is noticed
             assert world.event("failing", "3").wait(PATIENCE_S)
 
     with pytest.raises(type(error)):

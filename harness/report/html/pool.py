@@ -66,15 +66,3 @@ def packed(value: dict[str, Any]) -> str:
     """Return JSON, deflated, in base64: no character of it is special in HTML."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
-
-
-def unpacked(text: str) -> dict[str, Any]:
-    """Return the value that ``packed`` packed."""
-    value: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(text)))
-    return value
-
-
-def joined(lines: list[str], ranges: Ranges) -> str:
-    """Return a text from the pool's lines, as the page's script does."""
-    pairs = zip(ranges[::2], ranges[1::2], strict=True)
-    return "\n".join("\n".join(lines[start : start + count]) for start, count in pairs)

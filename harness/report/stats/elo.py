@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from harness.base.seeds import derive
 from harness.report.stats.intervals import LEVEL, Interval, expanded_tail
 
-Floats = npt.NDArray[np.float64]
+Doubles = NDArray[np.float64]
 Scores = Sequence[float | None]
 
 CENTRE, SCALE = 1000.0, 400.0 / math.log(10)
@@ -75,7 +75,7 @@ def ratings(
     }
 
 
-def fit(wins: Floats, penalty: float = PENALTY) -> Floats:
+def fit(wins: Doubles, penalty: float = PENALTY) -> Doubles:
     """Fit many tables of wins at once; return the strengths (natural logarithm, mean 0).
 
     ``wins``: (tables, players, players), how often the row's player beats the column's. Maximises
@@ -113,19 +113,19 @@ class _TaskResults:
         self.fewest = min((len(own) for own in self.owned if len(own) > 1), default=1)
         self.varies = any(len(set(height[own])) > 1 for own in self.owned)
 
-    def shares(self) -> Floats:
+    def shares(self) -> Doubles:
         """Return the share of wins of each pair of players."""
-        equal: Floats = self._weighted([np.ones((1, len(own))) for own in self.owned])[0]
+        equal: Doubles = self._weighted([np.ones((1, len(own))) for own in self.owned])[0]
         return equal
 
-    def drawn_shares(self, rng: np.random.Generator, count: int) -> Floats:
+    def drawn_shares(self, rng: np.random.Generator, count: int) -> Doubles:
         """Return ``shares`` for each of ``count`` resamples of each player's runs."""
         sizes = [len(own) for own in self.owned]
         return self._weighted(
             [rng.multinomial(n, np.full(n, 1 / n), count) if n else NOBODY for n in sizes]
         )
 
-    def _weighted(self, counts: list[npt.NDArray[Any]]) -> Floats:
+    def _weighted(self, counts: list[NDArray[Any]]) -> Doubles:
         weight = np.zeros((max(map(len, counts)), len(self.beats), len(counts)), np.float32)
         for player, (own, times) in enumerate(zip(self.owned, counts, strict=True)):
             if len(own):
@@ -133,10 +133,10 @@ class _TaskResults:
         return (weight.transpose(0, 2, 1) @ (self.beats @ weight)).astype(float)
 
 
-def _resampled(boards: list[_TaskResults]) -> Floats:
+def _resampled(boards: list[_TaskResults]) -> Doubles:
     rng = np.random.default_rng(derive("elo"))
     times = rng.multinomial(len(boards), np.full(len(boards), 1 / len(boards)), RESAMPLES)
-    found: Floats = sum(
+    found: Doubles = sum(
         (
             times[:, i, None, None] * board.drawn_shares(rng, RESAMPLES)
             for i, board in enumerate(boards)

@@ -32,7 +32,7 @@ TEST_ROWS = 10_000
 """Of both sources: the last rows are the published test images."""
 
 Bytes = NDArray[np.uint8]
-Read = Callable[[], tuple[Bytes, Bytes]]
+ReadImages = Callable[[], tuple[Bytes, Bytes]]
 
 
 class ImageParameters(Strict):
@@ -100,7 +100,7 @@ def prepare_from(
     key: HiddenKey | None = None
     if p.source == sources.GENERATED:
         key = hidden_key(root)
-        read: Read = partial(_gratings, p, key.seed(source.task, p.seed) if key else None)
+        read: ReadImages = partial(_gratings, p, key.seed(source.task, p.seed) if key else None)
     elif p.source == source.name:
 
         def read() -> tuple[Bytes, Bytes]:

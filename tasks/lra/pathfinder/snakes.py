@@ -23,7 +23,7 @@ from threading import Thread
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.lra.stream import Floats, Ints, RandomStream
+from tasks.lra.stream import Doubles, Ints, RandomStream
 
 Flags = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
@@ -62,8 +62,8 @@ class Layouts:
     """Where the parts of n images lie. ``paddles``: (n, snakes, paddles, 4) as x0, y0, x1, y1, the
     two contours first, NaN after a distractor's end; ``markers``: (n, 2, 2); ``labels``: (n,)."""
 
-    paddles: Floats
-    markers: Floats
+    paddles: Doubles
+    markers: Doubles
     labels: Bytes
 
 
@@ -95,12 +95,12 @@ class OccupancyGrid:
         offsets: Ints = (y[near] * self.width + x[near]).astype(np.int64)
         return offsets
 
-    def cells(self, points: Floats) -> Ints:
+    def cells(self, points: Doubles) -> Ints:
         """Return the number of the cell of each point (..., 2)."""
         at = (points * self.style.cells + self._border).astype(np.int64)
         return at[..., 1] * self.width + at[..., 0]
 
-    def along(self, start: Floats, end: Floats) -> Ints:
+    def along(self, start: Doubles, end: Doubles) -> Ints:
         """Return the cells from ``start`` to ``end``: (..., 2) → (..., points)."""
         step = (end - start)[..., None, :]
         return self.cells(start[..., None, :] + self._along * step)
@@ -111,14 +111,14 @@ class OccupancyGrid:
         return (cells[:, :, None] + disc).reshape(len(cells), cells.shape[1] * len(disc))
 
 
-def unit(angle: Floats) -> Floats:
+def unit(angle: Doubles) -> Doubles:
     """Return the unit vectors (..., 2) of angles."""
     return np.stack((np.cos(angle), np.sin(angle)), axis=-1)
 
 
 def grow(
-    stream: RandomStream, ground: OccupancyGrid, rows: Ints, start: Floats, paddles: int
-) -> tuple[Floats, Flags, Flags]:
+    stream: RandomStream, ground: OccupancyGrid, rows: Ints, start: Doubles, paddles: int
+) -> tuple[Doubles, Flags, Flags]:
     """Grow one snake from ``start`` (m, 2) in each of the layouts ``rows`` (m,).
 
     The next paddle turns by a random angle with density proportional to cos(angle * continuity), up
@@ -167,7 +167,7 @@ def layouts(stream: RandomStream, style: ImageStyle, count: int) -> Layouts:
 
 
 def _place(
-    stream: RandomStream, ground: OccupancyGrid, bodies: Floats, number: int, rows: Ints
+    stream: RandomStream, ground: OccupancyGrid, bodies: Doubles, number: int, rows: Ints
 ) -> Ints:
     """Lay out one more snake in each of ``rows``; return the rows in which it found room.
 
@@ -204,7 +204,7 @@ def _place(
     return np.sort(np.concatenate(placed))
 
 
-def _on_contour(ground: OccupancyGrid, body: Floats, cells: Ints) -> Flags:
+def _on_contour(ground: OccupancyGrid, body: Doubles, cells: Ints) -> Flags:
     """Return whether any of ``cells`` (n, k) lies on the centre line of the snake ``body``."""
     line = ground.along(body[:, :, :2], body[:, :, 2:])
     line = line.reshape(len(body), line.shape[1] * line.shape[2])
@@ -213,7 +213,7 @@ def _on_contour(ground: OccupancyGrid, body: Floats, cells: Ints) -> Flags:
     return np.asarray(np.take_along_axis(marked, cells, axis=1).any(axis=1))
 
 
-def _label(stream: RandomStream, style: ImageStyle, snakes: Floats) -> Layouts:
+def _label(stream: RandomStream, style: ImageStyle, snakes: Doubles) -> Layouts:
     """Draw labels and disc places; keep pairs of both labels with about the same disc distance."""
     count = len(snakes)
     each = np.arange(count)
@@ -274,7 +274,7 @@ def draw(style: ImageStyle, found: Layouts) -> Bytes:
     return levels
 
 
-def _dot(canvas: Flags, image: Ints, x: Floats, y: Floats, scale: int) -> None:
+def _dot(canvas: Flags, image: Ints, x: Doubles, y: Doubles, scale: int) -> None:
     last = canvas.shape[1] - 1
     column = np.clip((x * scale).astype(np.int64), 0, last)
     row = np.clip((y * scale).astype(np.int64), 0, last)

@@ -45,7 +45,7 @@ FITTED_ON = 4000
 """Most training pairs that the baseline is fitted on."""
 CHUNK = 256
 
-Read = Callable[[str], tuple[int, Iterable[DocumentPair]]]
+ReadPairs = Callable[[str], tuple[int, Iterable[DocumentPair]]]
 """Split → (about how many pairs, the pairs); called again for each pass over them."""
 
 
@@ -78,7 +78,7 @@ def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progr
     generated = p.source == sources.GENERATED
     key: HiddenKey | None = hidden_key(root) if generated else None
     hidden_seed = key.seed(TASK, p.seed) if key else None
-    reader: Callable[[], Read] = lambda: partial(_made, p, hidden_seed)  # noqa: E731
+    reader: Callable[[], ReadPairs] = lambda: partial(_made, p, hidden_seed)  # noqa: E731
     if p.source == SOURCE:
         reader = lambda: partial(_stored, aan.find(sources.release(aan.FOLDER, root, progress)))  # noqa: E731
     elif not generated:
@@ -111,7 +111,7 @@ def _stored(paths: Mapping[str, Path], split: str) -> tuple[int, Iterable[Docume
     return aan.count(paths[split]), aan.read(paths[split])
 
 
-def _rows(p: RetrievalParameters, read: Read, progress: Progress) -> DataRows:
+def _rows(p: RetrievalParameters, read: ReadPairs, progress: Progress) -> DataRows:
     progress("looking for shared documents", 0, 1)
     named = {split: {d for q in read(split)[1] for d in (q.first, q.second)} for split in SPLITS}
     without: dict[str, set[str]] = {split: set() for split in SPLITS}
@@ -146,7 +146,7 @@ class Kept:
 
 
 def _encode(
-    p: RetrievalParameters, split: str, read: Read, without: set[str], progress: Progress
+    p: RetrievalParameters, split: str, read: ReadPairs, without: set[str], progress: Progress
 ) -> Kept:
     there, pairs = read(split)
     count = min(there, int(getattr(p, split)))
