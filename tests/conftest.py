@@ -1,4 +1,4 @@
-"""What all tests share: the toy task, data and caches of their own, no stray environment."""
+"""What all tests share: the toy task, a data folder of their own, and a fixed environment."""
 
 import contextlib
 import os
@@ -17,23 +17,23 @@ from sandboxes.registry import BACKENDS
 
 TOYS = Path(__file__).parent / "toys"
 
-# A shell that starts the suite in the background has it ignore Ctrl-C, and every harness of it too.
+# A shell makes its background processes ignore Ctrl-C, and child processes inherit that: undo it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# Rows as published, for fixtures of any scope: the tests' numbers are of those.
+# Set here for fixtures of any scope: the numbers in tests belong to the published rows.
 os.environ["HARNESS_HIDDEN_KEY"] = "public"
-# Or each process of ours would compile every module anew.
+# If this were set, every child process would compile every module again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-# A command line that is built once is the same each time.
+# Build the command line only once: it is the same for every test.
 typer.main.get_command = typer.testing._get_command = cache(typer.main.get_command)
 app.load = cache(app.load)
-# What an example costs is the machine's affair. `make nightly` looks for longer.
+# No deadline: how long an example takes depends on the machine. `make nightly` tries more examples.
 settings.register_profile("often", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("nightly", settings.get_profile("often"), max_examples=1000)
 settings.load_profile("often")
 
 
 def pytest_collection_finish(session):
-    """Keep the default suite off an engine that happens to run: it is written for bubblewrap."""
+    """Hide a running Docker engine unless a chosen test needs it: the others expect bubblewrap."""
     if not any(item.get_closest_marker("docker") for item in session.items):
         os.environ["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
 
@@ -48,14 +48,14 @@ TABLES = tables()
 
 @pytest.fixture
 def _same_tables():
-    """Hold each test to leave the registries as they were: `auto` goes by their order."""
+    """Assert that each test leaves the registries as they were: `auto` depends on their order."""
     yield
     assert tables() == TABLES
 
 
 @pytest.fixture(autouse=True)
 def _own_world(_same_tables, monkeypatch, tmp_path_factory):
-    """Keep tests off the user's cache, and show them the toy task."""
+    """Show tests the toy task, and keep them off the user's data folder and terminal settings."""
     shared = tmp_path_factory.getbasetemp() / "data"
     monkeypatch.setenv("HARNESS_DATA", str(shared))
     monkeypatch.setenv("HARNESS_TASKS_DIR", str(TOYS))
@@ -65,7 +65,7 @@ def _own_world(_same_tables, monkeypatch, tmp_path_factory):
 
 @pytest.fixture
 def isolating():
-    """The isolating backend of this machine; skips loudly without one."""
+    """The first isolating backend that works here; without one, the test is skipped with a hint."""
     for backend in BACKENDS.ours.values():
         with contextlib.suppress(Exception):
             if backend.isolates and backend.probe().available:

@@ -1,4 +1,4 @@
-"""The floors of the house: what is imported where, and what an import may not do."""
+"""Import layers (pyproject.toml): which package may import which, and what imports must not do."""
 
 import ast
 import subprocess
@@ -18,7 +18,7 @@ HEAVY = {
     "torch", "triton", "numpy", "pyarrow", "PIL", "httpx", "tiktoken", "rustbpe", "zstandard",
     "docker", "requests", "optuna", "anthropic", "openai", "jinja2", "psutil",
 }  # fmt: skip
-"""What may be imported inside of a function: it takes long, or need not be installed."""
+"""Packages that may be imported inside a function: they load slowly, or may not be installed."""
 
 PROBE = """
 import importlib, pkgutil, sys
@@ -58,7 +58,7 @@ LIGHT = (
     "stop",
     "watch",
 )
-"""Commands that are asked for in between, by people who wait: they start without numpy."""
+"""Quick commands, for which a person waits: they must start without numpy."""
 
 
 def test_importing_everything_prints_nothing_and_brings_no_torch(tmp_path):
@@ -86,7 +86,7 @@ def test_commands_that_only_look_start_without_numpy():
 
 
 def test_the_floors_hold():
-    """As ``make arrows`` says it."""
+    """As ``make arrows`` checks it, both contracts in pyproject.toml are kept."""
     done = subprocess.run(
         [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
         capture_output=True, cwd=ROOT, timeout=100,
@@ -123,19 +123,19 @@ def test_an_import_is_seen_wherever_it_hides(source):
 
 
 def test_nothing_is_imported_inside_of_a_function_but_what_is_heavy():
-    """A circle could hide there, which lint-imports then reports in vain or not at all."""
+    """An import cycle could hide there: a report of lint-imports is useless then, or missing."""
     inside = {file for task in all_tasks().values() for file in task.runner_files().values()}
     found = {
         f"{file.relative_to(ROOT)}: {name}"
         for file in SOURCES
-        if file not in inside and file.parent.name != "designs"  # in the sandbox, of no floor
+        if file not in inside and file.parent.name != "designs"  # run in the sandbox, in no layer
         for name in set(hidden_imports(file.read_text())) - HEAVY
     }
     assert not found
 
 
 def test_every_room_has_a_floor():
-    """A folder that the contract does not name could import whatever it likes."""
+    """A package that the layers contract does not name could import anything."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     layers = next(c["layers"] for c in contracts["contracts"] if c["type"] == "layers")
     named = {room.strip() for floor in layers for room in floor.split("|")}

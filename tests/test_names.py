@@ -1,4 +1,4 @@
-"""One word a thing: what a name or a reference in the sources stands for."""
+"""Names in the sources: no two types share one, and what a comment refers to exists."""
 
 import ast
 import importlib
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 OURS = ("harness", "sandboxes", "scorers", "tasks")
 SOURCES = sorted(file for top in OURS for file in (ROOT / top).rglob("*.py"))
 GUESTS = {file for task in all_tasks().values() for file in task.runner_files().values()}
-"""What enters the sandbox. It can import nothing of ours, so it has words that we have too."""
+"""Files that enter the sandbox. They cannot import the harness, so they may reuse its names."""
 
 
 def is_guest(file: Path) -> bool:
@@ -23,9 +23,9 @@ def is_guest(file: Path) -> bool:
 
 
 def types_in(source: str) -> Iterator[tuple[str, str]]:
-    """Yield each public class and type alias of a module, with what makes it the same as another.
+    """Yield the name of each public class and type alias of a module, with a text for its meaning.
 
-    Two aliases for the same type are one thing; a class is never the same as another.
+    Two aliases for the same type mean the same; no two classes do.
     """
     for node in ast.parse(source).body:
         match node:
@@ -38,7 +38,7 @@ def types_in(source: str) -> Iterator[tuple[str, str]]:
 
 
 def shared(sources: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """Return the names that stand for several things, each with its modules."""
+    """Return the names that have several meanings, each with its modules."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for module, source in sources:
         for name, what in types_in(source):
@@ -75,7 +75,7 @@ REFERENCE = re.compile(r"``((?:harness|sandboxes|scorers|tasks)(?:\.\w+)+)(?:\(\
 
 
 def is_there(dotted: str) -> bool:
-    """Return whether a dotted name leads to a module, or to something in one."""
+    """Return whether a dotted name is that of a module, or of something in a module."""
     parts = dotted.split(".")
     for cut in range(len(parts), 0, -1):
         try:

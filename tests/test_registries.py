@@ -1,4 +1,7 @@
-"""What packages add: found without an import, refused where it is no use, never in the way."""
+"""What packages add to registries: found without an import, and refused if it is invalid.
+
+A broken addition does not affect the others.
+"""
 
 import importlib
 import sys
@@ -34,7 +37,7 @@ Add = Callable[..., None]
 
 @pytest.fixture
 def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Add]:
-    """Return what installs a package: a module of its name, and entry points of one group."""
+    """Return a function that installs a package: a module of its name, entry points of a group."""
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
 
@@ -193,7 +196,7 @@ def test_what_goes_wrong_in_a_package_is_told_as_its_own(add: Add) -> None:
         call(lambda: pack.early("no"))
     assert error.value.message == "The package pack_of_x 1.0 failed: KeyError: 'no'"
     assert "pack_of_x.py, line 2: return {}[x]" in error.value.cause
-    # By way of it, too: it may have called us wrongly.
+    # Also an error in our code that the package called: it may have called us wrongly.
     with pytest.raises(ConfigError, match="The package pack_of_x 1.0 failed: ZeroDivisionError"):
         call(lambda: pack.late(lambda: 1 / 0))
     with pytest.raises(ZeroDivisionError):

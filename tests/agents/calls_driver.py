@@ -1,4 +1,4 @@
-"""Makes calls, three at a time, until it is done or killed: started by test_calls.py.
+"""Makes one model call per node, three at a time; test_calls.py starts it and may kill it.
 
 python calls_driver.py RUN PORT NODES
 """

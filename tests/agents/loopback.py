@@ -1,4 +1,4 @@
-"""A server of these tests: it waits without polling, and so closes at once."""
+"""What the servers of these tests share: they wait without polling, and so close at once."""
 
 import socket
 import socketserver
@@ -6,7 +6,7 @@ import threading
 
 
 class Loopback(socketserver.ThreadingMixIn):
-    """To be mixed into a server on 127.0.0.1."""
+    """A mix-in for a server on 127.0.0.1 that runs in threads from ``begin`` to ``end``."""
 
     daemon_threads = True
 
@@ -17,7 +17,7 @@ class Loopback(socketserver.ThreadingMixIn):
 
     def end(self) -> None:
         self._open = False
-        socket.create_connection(self.server_address).close()  # wakes it
+        socket.create_connection(self.server_address).close()  # ends the wait in handle_request
         self._thread.join()
         self.server_close()
 
@@ -26,4 +26,4 @@ class Loopback(socketserver.ThreadingMixIn):
             self.handle_request()
 
     def handle_error(self, *_: object) -> None:
-        """A client that went away, or was killed, is what these tests are about."""
+        """Print no error: clients that go away or are killed are part of these tests."""

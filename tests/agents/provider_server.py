@@ -1,4 +1,4 @@
-"""A provider on loopback: real HTTP, both protocols, answers by a script.
+"""A fake provider on 127.0.0.1: real HTTP, both protocols, responses that a test scripts.
 
     from agents.provider_server import QUICK, answer, model_on, provider, status
 
@@ -7,12 +7,12 @@
         provider.script(status(429, headers={"retry-after": "1"}), answer("hello"))
         client = make_client(model_on(provider, "openai"), patience=QUICK)
 
-A script is a list of responses, used one a request, whichever thread asks. When it has run
-out, ``provider.otherwise`` answers: a response, or a function of the request that returns one.
-A request for ``…/messages`` is answered in Anthropic's wire format, one for
+A script is a list of responses; each request, from any thread, takes the next one. When none is
+left, ``provider.otherwise`` is used: a response, or a function that returns one for a request.
+A request to ``…/messages`` is answered in Anthropic's wire format, a request to
 ``…/chat/completions`` in OpenAI's. The formats are written by hand after the providers' published
-streaming examples; ``recorded`` answers with what a llama.cpp server sent, byte for byte (wire/).
-No paid API was asked.
+streaming examples; ``recorded`` sends what a llama.cpp server sent, byte for byte (wire/).
+No paid API was called.
 """
 
 import json
@@ -34,23 +34,23 @@ from harness.agents.clients.patience import RetryTimes
 
 WIRE = Path(__file__).with_name("wire")
 HANGS_S = 60.0
-"""What takes so long has failed. Nothing here takes a tenth of it on the slowest machine."""
+"""Seconds after which a step has failed. On the slowest machine none takes a tenth of this."""
 QUICK = RetryTimes(
     outage_s=HANGS_S, first_s=0.01, longest_s=0.05, idle_s=2 * HANGS_S, total_s=2 * HANGS_S
 )
-"""Waits for tests: hardly any, where something fails, and no time-out that a busy machine finds."""
+"""Short waits after failures, and time-outs too long for a busy machine to reach."""
 
 
 @pytest.fixture
 def provider() -> Iterator["Provider"]:
-    """A provider that answers "ok" until told otherwise."""
+    """A provider that answers "ok" unless the test sets other responses."""
     server = Provider()
     yield server
     server.close()
 
 
 def model_on(provider: "Provider", protocol: str, **more: Any) -> ModelEntry:
-    """Return a model that lives on a provider of these tests; its key is $TEST_KEY."""
+    """Return a model on a fake provider; its key is in $TEST_KEY. ``more`` replaces values."""
     values = {
         "name": "test-model",
         "title": "A model for tests",
@@ -67,7 +67,7 @@ def model_on(provider: "Provider", protocol: str, **more: Any) -> ModelEntry:
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked."""
+    """One request that the provider received."""
 
     path: str
     headers: dict[str, str]
@@ -79,13 +79,13 @@ class Request:
 
     @property
     def text(self) -> str:
-        """All text of the prompt, as JSON."""
+        """The system text and the messages of the prompt, as JSON."""
         return json.dumps([self.body.get("system"), self.body.get("messages")])
 
 
 @dataclass(frozen=True)
 class Response:
-    """Writes itself onto an open connection."""
+    """A response; ``send`` writes it to an open connection."""
 
     send: Callable[["Handler", Request], None]
 
@@ -104,9 +104,10 @@ def answer(
     cut_after: int | None = None,
     usage: bool = True,
 ) -> Response:
-    """Stream a whole answer; ``stop`` is end, length or refusal.
+    """Return a response that streams an answer.
 
-    ``delay_s`` passes before each event; after ``cut_after`` events the connection breaks.
+    ``stop`` is end, length, refusal, or another reason, which is sent as it is. ``delay_s`` seconds
+    pass before each event. After ``cut_after`` events the connection is closed.
     """
 
     def send(handler: "Handler", request: Request) -> None:
@@ -136,7 +137,7 @@ def status(
     headers: dict[str, str] | None = None,
     error_code: str | None = None,
 ) -> Response:
-    """Refuse, with the protocol's own error body."""
+    """Return a response with this status and the protocol's own error body."""
 
     def send(handler: "Handler", request: Request) -> None:
         if request.protocol == "anthropic":
@@ -152,12 +153,12 @@ def status(
 
 
 def raw(content: bytes, code: int = 200, content_type: str = "text/event-stream") -> Response:
-    """Send exactly these bytes as the body."""
+    """Return a response whose body is exactly these bytes."""
     return Response(lambda h, _: h.whole(code, content, {"content-type": content_type}))
 
 
 def recorded(protocol: str) -> Response:
-    """Send what llama.cpp's server sent, from its status line to the end of its last chunk."""
+    """Return what llama.cpp's server sent, from the status line to the end of the last chunk."""
     content = (WIRE / f"llamacpp-{protocol}.http").read_bytes()
 
     def send(handler: "Handler", _: Request) -> None:
@@ -168,14 +169,14 @@ def recorded(protocol: str) -> Response:
 
 
 def error_in_stream(kind: str, message: str = "no") -> Response:
-    """Begin well, then send an error event: status 200, as providers do when overloaded."""
+    """Return a response with status 200 that is an error event, as overloaded providers send it."""
     inner = {"type": kind, "message": message, "code": kind}
     data = json.dumps({"type": "error", "error": inner}).encode()
     return raw(b"event: error\ndata: " + data + b"\n\n")
 
 
 def silent(seconds: float = 3600.0) -> Response:
-    """Take the request and say nothing for so long, then break off."""
+    """Return a response that sends nothing for ``seconds``, then closes the connection."""
 
     def send(handler: "Handler", _: Request) -> None:
         handler.server.provider.stopping.wait(seconds)
@@ -185,7 +186,7 @@ def silent(seconds: float = 3600.0) -> Response:
 
 
 def after(event: threading.Event, response: Response) -> Response:
-    """Take the request, and answer once the event is set."""
+    """Return a response that waits for the event (HANGS_S at most), then sends ``response``."""
 
     def send(handler: "Handler", request: Request) -> None:
         event.wait(HANGS_S)
@@ -195,7 +196,7 @@ def after(event: threading.Event, response: Response) -> Response:
 
 
 def as_it_comes(event: threading.Event, response: Response) -> Response:
-    """Set the event when the request comes, then answer."""
+    """Return a response that sets the event when the request comes, then sends ``response``."""
 
     def send(handler: "Handler", request: Request) -> None:
         event.set()
@@ -205,7 +206,7 @@ def as_it_comes(event: threading.Event, response: Response) -> Response:
 
 
 def endless(pause_s: float = 0.0) -> Response:
-    """Stream text for ever."""
+    """Return a response that streams text without end."""
 
     def send(handler: "Handler", request: Request) -> None:
         handler.begin(200, {"content-type": "text/event-stream"})
@@ -229,7 +230,7 @@ class Handler(BaseHTTPRequestHandler):
     """1 while a call of this connection is under way."""
 
     def done(self) -> None:
-        """Count the call as over: before the client can know that it is."""
+        """Count the call as ended. This comes before the client can see its end."""
         provider = self.server.provider
         with provider.lock:
             provider.now -= self.now
@@ -280,11 +281,11 @@ class _Server(Loopback, HTTPServer):
 
 @dataclass
 class Provider:
-    """The server: what it was asked, and what it answers."""
+    """The fake provider: the requests that it received, the responses that it sends."""
 
     otherwise: Response | Callable[[Request], Response] = field(default_factory=answer)
     requests: list[Request] = field(default_factory=list)
-    """Calls for an answer, in the order of their coming."""
+    """Requests for an answer, in the order in which they came."""
     looked: list[Request] = field(default_factory=list)
     """Requests for the list of models."""
     models: Response = field(
@@ -292,7 +293,7 @@ class Provider:
     )
     most_at_once: int = 0
     lost: int = 0
-    """Answers that the client did not wait for."""
+    """Responses that could not be sent because the client had closed the connection."""
 
     def __post_init__(self) -> None:
         self.stopping = threading.Event()
@@ -312,17 +313,17 @@ class Provider:
         return self.origin if protocol == "anthropic" else f"{self.origin}/v1"
 
     def script(self, *responses: Response) -> None:
-        """Queue responses, one a request."""
+        """Queue responses, one for each request."""
         with self.lock:
             self._script.extend(responses)
 
     def until(self, under_way: int) -> None:
-        """Wait until so many calls are under way."""
+        """Wait until exactly this many calls are under way."""
         with self.lock:
             assert self.lock.wait_for(lambda: self.now == under_way, HANGS_S), "they never came"
 
     def wrap(self, context: ssl.SSLContext) -> None:
-        """Speak TLS from here on."""
+        """Use TLS from now on."""
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
     def take(self, handler: Handler, body: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""A proxy on loopback: plain sockets, both ways of working, all that it was asked.
+"""A proxy on 127.0.0.1, from plain sockets: it forwards or tunnels, and keeps each request's head.
 
-It takes every host for the provider of the test: names need not exist.
+It sends requests for any host to the test's provider, so host names need not exist.
 """
 
 import socket
@@ -15,7 +15,7 @@ from agents.loopback import Loopback
 
 
 class Proxy(Loopback, socketserver.TCPServer):
-    """Forwards or connects to ``target``; with ``refusal``, answers that instead."""
+    """Forwards or tunnels to ``target``; if ``refusal`` is set, sends that instead."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -66,7 +66,7 @@ def _pour(source: socket.socket, sink: socket.socket) -> None:
 
 @pytest.fixture
 def proxy(provider, monkeypatch) -> Iterator[Proxy]:
-    """A proxy to the provider; no variable names it yet, and none names another."""
+    """A proxy to the provider. No environment variable names it yet, or any other proxy."""
     for kind in ("http", "https", "all", "no"):
         monkeypatch.delenv(f"{kind}_proxy", raising=False)
         monkeypatch.delenv(f"{kind}_proxy".upper(), raising=False)

@@ -1,6 +1,6 @@
-"""A whole run of the scripted agent, until it is done or killed: started by test_replay.py.
+"""Does a whole run of the scripted agent; test_replay.py starts it and may kill it.
 
-python run_driver.py RUNS PORT (new run, or the one that is there goes on)
+python run_driver.py RUNS PORT (starts a run in RUNS, or resumes the one that is there)
 """
 
 import sys

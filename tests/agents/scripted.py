@@ -1,7 +1,8 @@
-"""An agent with a model behind real HTTP, as small as it can be: server, client, agent, judge.
+"""A minimal agent whose model is behind real HTTP: server, client, agent, judge.
 
-The server's answer is a function of the question alone, so that a repeated run can be compared.
-It counts what it was asked and what it answered, can fail, die, and hold its answers back.
+The server's answer depends on the request alone, so that a repeated run can be compared. The server
+counts requests and answers. It can fail at random or always, and can hold its answers back.
+Real providers' protocols are in provider_server.py, not here.
 """
 
 import contextlib
@@ -33,7 +34,7 @@ KEY = "sk-a-key-that-must-never-be-written"
 WORST_OUT = 100
 TOKENS_OUT = 10
 PATIENCE_S = 120
-"""Whoever waits so long has failed."""
+"""Seconds after which a wait has failed."""
 
 DRAFT = """# {name}
 import numpy as np
@@ -46,7 +47,7 @@ def predict(tokens):
 
 
 def endpoint(client, price, fits) -> Endpoint:
-    """Return a model whose tokens in are billed alike in the worst case."""
+    """Return an endpoint; its worst price is that of plain, uncached input tokens."""
     return Endpoint(client, price, lambda i, o: price(Usage(i, output_tokens=o)), fits)
 
 
@@ -55,9 +56,9 @@ class _Server(Loopback, HTTPServer):
 
 
 class Server:
-    """A provider on the loopback. ``asked`` and ``answered`` count requests by their hash.
+    """A provider on 127.0.0.1. ``asked`` and ``answered`` count requests by their hash.
 
-    It holds back what is more than it is allowed to answer.
+    Once it has sent as many responses as ``allow`` permits, it holds further ones back.
     """
 
     def __init__(self) -> None:
@@ -89,13 +90,13 @@ class Server:
         self._http.end()
 
     def allow(self, answers: float) -> None:
-        """Answer so many from here on."""
+        """Permit this many responses from now on."""
         with self._changed:
             self._allowed = answers
             self._changed.notify_all()
 
     def until(self, true: Callable[[], bool]) -> None:
-        """Wait until what was asked and answered makes it true."""
+        """Wait until ``true()`` holds; it is checked each time a count changes."""
         with self._changed:
             assert self._changed.wait_for(true, PATIENCE_S), "what is waited for never came"
 
@@ -127,7 +128,7 @@ class Server:
 
 
 class HttpClient:
-    """Tries eight times, in an eighth of a second."""
+    """Tries eight times; the waits add up to an eighth of a second."""
 
     def __init__(self, port: int, model: str = "tiny") -> None:
         self.port = port
@@ -169,7 +170,7 @@ def _body(prompt: Prompt, model: str) -> dict:
 
 
 def price(usage: Usage) -> float:
-    """A cent a token in, two cents a token out: worst cases are easy to add up."""
+    """Return dollars: a cent per input token, two per output token, so that sums are easy."""
     return (usage.prompt_tokens + 2 * usage.output_tokens) / 100
 
 
@@ -178,14 +179,14 @@ def unknown(usage: Usage) -> None:
 
 
 class Scripted:
-    """Asks once, and every third node once more. What it asks depends on all an agent is told."""
+    """Makes one call per node, two for every third. Prompts hold parents, scores, budget left."""
 
     name = "scripted"
     trusted = True
     port = 0
     price = staticmethod(price)
     extra = ""
-    """Added to the prompt: what a later version of the prompts would change."""
+    """Text added to the prompt, as a later version of the prompts could add it."""
     stops_between_calls = False
     """Whether Ctrl-C comes between the first and the second call of a node."""
 
@@ -210,7 +211,7 @@ class Scripted:
 
 
 def judge(evaluation: Evaluation, request: object) -> Evaluated:  # noqa: ARG001
-    """Stand in for ``harness.search.local.judge``: judge at once, by the files' hash alone."""
+    """Replace ``harness.search.local.judge``: score at once, by the files' hash alone."""
     job = evaluation.job
     score = int(hash_files(job.files)[:4], 16) / 0xFFFF
     return answering(job, _judged(), valid=True, score=score, reason=None)

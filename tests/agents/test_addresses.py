@@ -1,4 +1,4 @@
-"""Addresses: what cannot be one is told at once, what is a wrong one before a run is made."""
+"""Addresses of APIs: an invalid one is refused at once, a wrong one before a run is made."""
 
 import json
 from pathlib import Path
@@ -75,7 +75,7 @@ def test_a_server_on_this_machine_is_one_whatever_its_port_and_name():
 
 
 def only_at(place: str, otherwise: Response = status(404)) -> Response:  # noqa: B008 (frozen)
-    """A server whose API is at ``place`` alone; elsewhere it has ``otherwise``."""
+    """Return the responses of a server whose API is only at ``place``; elsewhere ``otherwise``."""
     there = raw(b'{"data": []}', 200, "application/json")
 
     def send(handler, request):
@@ -114,7 +114,7 @@ def test_a_server_without_any_api_is_told_with_the_likely_address(provider, clie
         client.check()
     assert "--base-url" in caught.value.remedy
     assert all(request.body == {} for request in provider.requests)
-    # One that only misses the model, for none was named, is there.
+    # If the 404 only says that the request named no model, there is an API.
     provider.otherwise = status(404, message="The model `` does not exist.")
     client.check()
 

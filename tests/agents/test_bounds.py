@@ -1,4 +1,4 @@
-"""Upper bounds of tokens before a call, and texts that no encoder takes."""
+"""Upper bounds of tokens before a call; text that cannot be encoded; JSON of a wrong shape."""
 
 import json
 from contextlib import suppress
@@ -77,7 +77,7 @@ OPENAI = [
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_json_in_any_place_is_an_answer_or_an_error_of_ours(provider, protocol, ask, shape):
-    """Valid JSON of the wrong shape: nothing but our own errors may come out."""
+    """Valid JSON of the wrong shape may raise only our own errors."""
     client = make_client(model_on(provider, protocol), patience=replace(QUICK, outage_s=0))
     if protocol == "anthropic":
         bodies = [f"event: {kind}\ndata: {data}\n\n" for kind, data in ANTHROPIC]
@@ -86,6 +86,6 @@ def test_any_json_in_any_place_is_an_answer_or_an_error_of_ours(provider, protoc
     for body in bodies:
         provider.script(raw(body.replace("@", shape).encode()))
         with suppress(ProviderError, ConfigError):
-            # '"x"' is a text, and a reason to finish, if an unknown one.
+            # '"x"' is a valid text, and an unknown but accepted reason to finish.
             assert ask(client).text in ("", "x")
     assert len(provider.requests) == len(bodies)

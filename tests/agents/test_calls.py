@@ -1,4 +1,4 @@
-"""The record of calls: on disk before it is used, never over budget, never paid twice."""
+"""Recorded calls: on disk before an answer is used, never over budget, never paid twice."""
 
 import json
 import math
@@ -116,7 +116,7 @@ def test_calls_go_on_as_long_as_the_worst_case_fits_and_not_one_longer(tmp_path,
 
 def test_calls_at_once_wait_for_each_others_worst_case_and_never_pass_the_budget(tmp_path, server):
     server.allow(0)
-    # Two worst cases fit at once; ten real answers fit before there is no room for one more.
+    # Two worst cases fit at once. After ten answers one more worst case fits, after eleven none.
     limit = 2 * WORST_OUT
     calls = calls_of(tmp_path, server, output_tokens=limit)
     outcomes: list[str] = []
@@ -191,7 +191,7 @@ def test_a_refused_call_is_free_again_recorded_and_sent_when_the_run_goes_on(tmp
         calls.bind(0).complete(ask("one"), purpose="draft")
     assert "node 0, call 0 (draft): status 500" in lines[0]
     assert spent(calls)["model"]["calls"] == spent(calls)["lost"]["calls"] == 0
-    assert calls.budget.waited_s() > 0.1  # all of its time was waiting
+    assert calls.budget.waited_s() > 0.1  # all time of a failed call counts as waiting
     server.dead = False
     again = calls_of(tmp_path, server, output_tokens=WORST_OUT)
     assert again.budget.waited_s() == pytest.approx(calls.budget.waited_s())
@@ -317,7 +317,7 @@ def test_kills_at_random_moments_pay_nothing_twice(tmp_path, server):
     assert used["lost"]["dollars"] == pytest.approx(
         sum(x.worst_dollars for r in records for x in r.lost)
     )
-    # Real money never exceeds what is counted.
+    # The tokens that the server sent never exceed those that are counted.
     assert server.answered.total() * TOKENS_OUT <= (
         used["model"]["output_tokens"] + used["lost"]["output_tokens"]
     )

@@ -1,4 +1,4 @@
-"""The table of models: what it promises, what a user may change, what is refused."""
+"""The table of models: what it holds, what a user may change, what is refused."""
 
 import sys
 from datetime import date
@@ -41,7 +41,7 @@ def test_prices_follow_the_size_of_the_prompt_and_the_kind_of_token():
     gemini = find_agent("gemini-3.1-pro")
     assert gemini.price(Usage(200_000, 0, 0, 1000)) == pytest.approx(0.4 + 0.012)
     assert gemini.price(Usage(200_001, 0, 0, 1000)) == pytest.approx(0.800004 + 0.018)
-    # What was cached belongs to the prompt's size.
+    # Cached tokens count towards the prompt's size.
     assert gemini.price(Usage(1, 200_000, 0, 0)) == pytest.approx(0.080004)
     opus = find_agent("opus-4.5")
     assert opus.price(Usage(M, M, M, M)) == pytest.approx(5 + 0.5 + 6.25 + 25)
@@ -97,7 +97,7 @@ def test_a_users_table_changes_prices_and_adds_models(tmp_path, monkeypatch):
     opus = find_agent("opus-4.5")
     assert opus.price(Usage(M, 0, 0, M)) == 3.0
     assert (opus.model, opus.price_source) == ("claude-opus-4-5-20251101", str(file))
-    # Our date would vouch for a price that is not ours.
+    # Our price date must not stand beside a user's own price.
     assert opus.price_date is None
     assert find_agent("mine").title == "Mine"
     monkeypatch.delenv("HARNESS_AGENTS")
@@ -152,9 +152,9 @@ def test_retirement_is_judged_by_the_day_and_only_a_shut_model_is_refused(monkey
     assert make_client(find_agent("gpt-5"), on=date(2026, 12, 10))
     with pytest.raises(ConfigError, match="2026-12-11"):
         make_client(find_agent("gpt-5"), on=date(2026, 12, 11))
-    # Promised until a day, and nothing said since.
+    # The provider promised it until an earlier date, and has named no end.
     assert make_client(find_agent("opus-4.5"), on=date(2027, 6, 1))
-    # Somebody else's server may still have it.
+    # Another server may still serve the model.
     elsewhere = Settings(base_url="http://127.0.0.1:1/v1")
     assert make_client(find_agent("gpt-5"), elsewhere, on=date(2027, 6, 1))
 

@@ -1,4 +1,4 @@
-"""Errors that come with status 200, in whatever form a server tells them; pages that are none."""
+"""Errors in every form that servers send, also with status 200; web pages in place of answers."""
 
 import json
 
@@ -37,7 +37,7 @@ WRONG = [
     [{"error": {"code": 400, "message": LONG, "status": "INVALID_ARGUMENT"}}],
     {"error": {"message": LONG, "status": "FAILED_PRECONDITION"}},
     {"type": "error", "error": {"type": "not_found_error", "message": LONG}},
-    # FastAPI, and servers with words alone
+    # FastAPI, and servers that send only a message
     {"detail": LONG},
     {"detail": [{"type": "missing", "loc": ["body"], "msg": f"Field required. {LONG}"}]},
     {"message": LONG},

@@ -1,4 +1,4 @@
-"""What was paid is kept: answers without a reason to end, in another form, cut after their end."""
+"""Paid answers are kept: without a stop reason, in another form, or cut off after their end."""
 
 import json
 
@@ -126,12 +126,12 @@ def test_no_answer_is_paid_for_more_than_five_times(provider, client, ask):
     lost = []
     with pytest.raises(ProviderError, match="an empty answer"):
         ask(client, lost=lost.append)
-    # Each is told to whoever keeps the budget, with whether another one follows.
+    # Called after each lost try, with whether another try follows.
     assert lost == [True, True, True, True, False]
     assert len(provider.requests) == 5
 
 
-# ---- tokens, where the server does not tell, or tells what cannot be
+# ---- tokens, if the server reports none or an impossible number
 
 THOUGHT = "hm " * 5000
 
@@ -142,7 +142,7 @@ def test_reasoning_counts_where_the_server_counts_nothing(provider, protocol, cl
     counts = {"input_tokens": 0, "output_tokens": 0} if told == "zeros" else counts
     provider.script(answer(TEXT, thinking=THOUGHT, usage=told != "nothing", **counts))
     reply = ask(client)
-    times = {"anthropic": 1, "openai": 2}[protocol]  # under two names, one after the other
+    times = {"anthropic": 1, "openai": 2}[protocol]  # sent twice, under two names
     assert reply.usage.output_tokens == len(TEXT) + times * len(THOUGHT)
     assert reply.usage.input_tokens == (10 if told == "too few" else client.worst_tokens(PROMPT)[0])
     assert reply.usage.estimated
@@ -156,7 +156,7 @@ def test_what_a_server_counts_is_believed(provider, client, ask):
 
 
 def test_the_first_count_of_anthropics_is_not_the_last(provider, ask):
-    """``message_start`` says one token of output; where that is all, it is not believed."""
+    """``message_start`` reports one output token; without a later count it is not believed."""
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 1}}}
     piece = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "x" * 900}}
     last = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}

@@ -68,8 +68,8 @@ def test_a_prompt_that_is_too_long_is_a_refused_request(local_llm, protocol):
 
 
 def test_cancelling_ends_the_generation(local_llm, protocol):
-    # Reading the prompt alone takes seconds, so the call cannot end by itself before the cancel:
-    # what a small model writes may be short. Each protocol's own words, so that nothing is cached.
+    # Reading the prompt alone takes seconds, so the call cannot end before it is cancelled, however
+    # little the small model writes. Each protocol gets its own words, so that nothing is cached.
     words = " ".join(f"{protocol}{number}" for number in range(CONTEXT // 8))
     client = make_client(local_llm.entry(protocol), Settings(max_output_tokens=512))
     cancel = threading.Event()
@@ -78,7 +78,7 @@ def test_cancelling_ends_the_generation(local_llm, protocol):
         send(client, Prompt("", (Turn("user", f"Repeat: {words}"),)), cancel)
     while local_llm.slot()["is_processing"]:
         time.sleep(0.1)
-    # The server noticed: it left off before the end.
+    # The server noticed, and stopped before the end of the answer.
     assert local_llm.slot()["next_token"][0]["has_next_token"]
     # The only slot is free again.
     assert send(make_client(local_llm.entry(protocol), Settings(max_output_tokens=3))).text

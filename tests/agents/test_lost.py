@@ -1,4 +1,4 @@
-"""A try whose answer was cut off on its way: charged at its worst, on disk, before the next one."""
+"""A try whose answer was cut off is charged at its worst case, on disk, before the next try."""
 
 import json
 import threading
@@ -22,7 +22,7 @@ PRICES = [{"input": 1.0, "output": 10.0}]
 
 @pytest.fixture
 def calls(provider, protocol, tmp_path):
-    """Make the calls of one run, as often as it is resumed."""
+    """A function that returns the ``Calls`` of one run; calling it again resumes the run."""
     entry = model_on(provider, protocol, prices=PRICES)
     client = make_client(entry, patience=QUICK)
     endpoint = Endpoint(client, entry.price, entry.worst_price, entry.fits)
@@ -55,7 +55,7 @@ def test_lost_tries_stand_in_the_budget_on_disk_and_after_a_resume(provider, cal
         assert each.budget.left(NOWHERE) == {}
     (record,) = Tape(tmp_path)
     assert (record.status, len(record.lost), record.reply.lost_tries) == ("answered", 2, 2)
-    # What watches a run that is under way counts the same.
+    # The follower of a run that is under way counts the same calls.
     assert CallFollower(tmp_path).look([0]).calls == 3
 
 

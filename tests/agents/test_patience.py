@@ -1,4 +1,4 @@
-"""What a provider's headers ask for, and how long one waits without them."""
+"""How long to wait: what a provider's headers ask for, and the back-off without them."""
 
 from datetime import UTC, datetime
 from random import Random

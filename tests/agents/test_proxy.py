@@ -1,4 +1,4 @@
-"""What of the environment reaches a server, and by which way: headers, proxies, certificates."""
+"""How environment variables affect a call to a server: headers, proxies, certificates."""
 
 import threading
 import time
@@ -38,11 +38,11 @@ FOREIGN = {
     "ANTHROPIC_WEBHOOK_SIGNING_KEY": "corp-hook",
     "ANTHROPIC_PROFILE": "corp",
 }
-"""What other tools set, and the SDKs would send."""
+"""Variables that other tools set and the SDKs would use."""
 
 
 def far(protocol: str, scheme: str = "http") -> str:
-    """Return an address that only a proxy knows."""
+    """Return an address that only the proxy can reach."""
     return f"{scheme}://provider.test" + ("" if protocol == "anthropic" else "/v1")
 
 
@@ -73,7 +73,7 @@ def test_the_environment_is_as_it_was_once_a_client_is_made(provider, protocol, 
     import os
 
     before = dict(os.environ)
-    # A key of a name that is hidden from the SDK is found all the same.
+    # The key is found although its variable is hidden from the SDK.
     make_client(model_on(provider, protocol, key="ANTHROPIC_API_KEY"))
     assert dict(os.environ) == before
 
@@ -113,7 +113,7 @@ def test_a_server_on_this_machine_is_never_asked_through_a_proxy(
     ],
 )
 def test_no_proxy_spares_names_domains_and_ranges(provider, proxy, monkeypatch, spared, host):
-    # This proxy would be refused if it were wanted.
+    # This proxy is refused unless the host is exempt.
     monkeypatch.setenv("ALL_PROXY", "socks4://127.0.0.1:9")
     entry = model_on(provider, "openai", base_url=f"http://{host}:8000/v1")
     with pytest.raises(ConfigError, match="socks4"):
@@ -209,9 +209,9 @@ def test_a_proxy_that_is_gone_is_named(provider, proxy, protocol, monkeypatch):
 
 @pytest.fixture
 def tunnelled(secure, proxy, tmp_path, monkeypatch):
-    """The provider behind a certificate, to be reached through the proxy alone."""
+    """The provider behind TLS; https addresses are called through the proxy."""
     monkeypatch.setenv("https_proxy", f"http://{proxy.address}")
-    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "gone" / "keys.log"))  # a browser's
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "gone" / "keys.log"))  # set for a browser
     return secure
 
 
@@ -255,12 +255,12 @@ def test_certificates_that_are_gone_are_named_where_something_is_encrypted(
     for each in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(each, raising=False)
     monkeypatch.setenv(name, str(place))
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(place))  # another library's
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(place))  # read by another library
     make_client(model_on(provider, protocol), Settings(base_url=far(protocol)))
     with pytest.raises(ConfigError, match=f"{name} names no certificates") as caught:
         client_of(provider, protocol, "https")
     assert str(place) in str(caught.value)
-    # A proxy may be spoken to over TLS, too.
+    # The connection to a proxy may use TLS, too.
     monkeypatch.setenv("http_proxy", "https://127.0.0.1:9")
     with pytest.raises(ConfigError, match=f"{name} names no certificates"):
         client_of(provider, protocol)

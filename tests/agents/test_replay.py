@@ -32,7 +32,7 @@ def server():
 
 @pytest.fixture
 def agent(server, monkeypatch):
-    """The scripted agent, known by its name; the server is its provider."""
+    """The scripted agent, registered under its name; the server is its provider."""
     monkeypatch.setitem(AGENTS.ours, "scripted", scripted.Scripted)
     monkeypatch.setattr(scripted.Scripted, "port", server.port)
     return scripted.Scripted
@@ -40,7 +40,7 @@ def agent(server, monkeypatch):
 
 @pytest.fixture
 def judged(monkeypatch):
-    """Judge at once: these tests are of what was asked, not of scores."""
+    """Replace the judge by an instant one: these tests check requests, not scores."""
     monkeypatch.setattr("harness.search.local.judge", scripted.judge)
 
 
@@ -51,7 +51,7 @@ def recorded():
 
 @pytest.fixture
 def first(tmp_path, tmp_path_factory, server, agent, isolating, recorded):
-    """A run of four nodes that was recorded once, really judged. Its provider is dead now."""
+    """A copy of a run of four nodes, recorded once with the real judge. Its provider now fails."""
     if not recorded:
         recorded.append(run(tmp_path_factory.mktemp("first"), time_s=500.0))
         assert server.asked.total() == 5
@@ -149,7 +149,7 @@ def test_a_provider_that_fails_often_and_then_dies_loses_nothing_and_pays_nothin
 def test_a_run_stopped_in_the_middle_of_a_node_asks_only_what_was_not_answered(
     tmp_path, server, agent, judged, monkeypatch
 ):
-    """The clock goes on meanwhile; the questions, which tell the time left, stay the same."""
+    """Time passes before the resume, but the prompts, which state the time left, do not change."""
     monkeypatch.setattr(agent, "stops_between_calls", True)
     with pytest.raises(Cancelled):
         run(tmp_path, time_s=500.0)
@@ -217,7 +217,7 @@ def test_a_replay_of_nodes_evaluated_at_once_holds_whatever_finishes_first(
     tmp_path, server, agent, isolating, monkeypatch
 ):
     def judge(evaluation, request):
-        time.sleep(random.uniform(0, 0.05))  # by chance, each time anew
+        time.sleep(random.uniform(0, 0.05))  # a new random time for each
         return scripted.judge(evaluation, request)
 
     monkeypatch.setattr("harness.search.local.judge", judge)

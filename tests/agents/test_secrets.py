@@ -48,7 +48,7 @@ def test_a_key_that_a_provider_repeats_is_in_no_error_log_or_repr(
         try:
             call()
         except HarnessError as error:
-            # An SDK's error would carry the request, and so the key, to whoever holds ours.
+            # If an SDK's error were our error's context, it would carry the request and the key.
             contexts.append(error.__context__)
             seen += [str(error), repr(error), error.cause, error.remedy]
             seen += traceback.format_exception(error)
@@ -84,11 +84,11 @@ def test_what_looks_like_a_key_is_hidden_even_where_it_is_not_ours(echo):
 @pytest.mark.parametrize(
     ("key", "said", "shown"),
     [
-        # Short ones stand for a key where a server wants anything.
+        # Short keys are placeholders for servers that accept any key.
         ("token", "at most 4096 tokens, a token each", "at most 4096 tokens, a token each"),
         ("k", "ask for a key", "ask for a key"),
         ("", "no key", "no key"),
-        # Words of a message that only hold it are no key.
+        # A longer word that contains the key is not the key.
         ("password", "your passwords, a password", "your passwords, a [key]"),
         ("localhost", "localhost1 refused, localhost did", "localhost1 refused, [key] did"),
         (KEY, f"'Bearer {KEY}', key={KEY}&x, {KEY}.", "'Bearer [key]', key=[key]&x, [key]."),

@@ -1,4 +1,4 @@
-"""Over TLS, as with every real provider: a blocked read is woken, an answer comes whole."""
+"""TLS, as with every real provider: answers come whole, cancelling ends a blocked read."""
 
 import threading
 import time

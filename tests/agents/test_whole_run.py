@@ -1,4 +1,4 @@
-"""Whole runs of ``harness run`` with a model behind real HTTP, by both protocols and real SDKs."""
+"""Whole runs of ``harness run`` with a model behind real HTTP: both protocols, real SDKs."""
 
 import io
 import json
@@ -51,7 +51,7 @@ def entry(protocol: str, url: str, **more) -> dict:
 
 
 def harness(*args, cwd: Path, **env):
-    """Call a command in a process of its own."""
+    """Run a harness command in its own process."""
     return subprocess.run(
         [sys.executable, "-m", "harness", *map(str, args)],
         capture_output=True, text=True, cwd=cwd, timeout=200,
@@ -61,7 +61,7 @@ def harness(*args, cwd: Path, **env):
 
 @pytest.fixture
 def call(tmp_path, monkeypatch):
-    """Call a command here, where the SDKs are imported."""
+    """A function that runs a harness command in this process, which has imported the SDKs."""
 
     def here(*args, **env):
         out, err = io.StringIO(), io.StringIO()
@@ -77,9 +77,9 @@ def call(tmp_path, monkeypatch):
 
 @pytest.fixture
 def toy(provider, tmp_path):
-    """Return the command that runs the toy task with the provider's model.
+    """A function that returns the command to run the toy task with the provider's model.
 
-    Prices are set, so that dollars count. Its key is $TOY_KEY.
+    The model has prices, so that dollars are counted. Its key is in $TOY_KEY.
     """
 
     def command(protocol, *args):
@@ -98,7 +98,7 @@ def test_a_model_writes_a_valid_submission_and_the_key_is_nowhere(
 ):
     provider.otherwise = answer(MODEL, input_tokens=1000, cached=500, output_tokens=200)
     command = toy(protocol, "--policy", "one_shot", "--max-dollars", "1")
-    if protocol == "openai":  # one of them as a user starts it
+    if protocol == "openai":  # one protocol in its own process, as a user runs it
         done = harness(*command, cwd=tmp_path, TOY_KEY=SECRET)
     else:
         done = call(*command, TOY_KEY=SECRET)
@@ -132,7 +132,7 @@ def test_a_wrong_key_is_said_before_anything_is_spent(call, toy, provider, proto
 
 def test_a_dollar_limit_stops_before_the_call_that_could_exceed_it(call, toy, provider, protocol):
     provider.otherwise = answer(MODEL, input_tokens=100, output_tokens=3_000)
-    # A call costs 4.53 cents. At worst it could cost 7: 4,000 tokens out, and those in.
+    # A call costs 4.53 cents. At worst it could cost 7: 4,000 output tokens, and the prompt.
     done = call(*toy(protocol, "--steps", "9", "--max-dollars", "0.11"), TOY_KEY=SECRET)
     result = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
@@ -197,7 +197,7 @@ def test_the_recorded_run_of_the_real_local_model_is_repeated_token_for_token(ca
     toml = there / "run.toml"
     toml.write_text(toml.read_text().replace("PROMPTS", str(SMALL)))
     done = call(*_replay(there))
-    assert done.returncode == 1, done.stderr  # its code was bad then, and is now
+    assert done.returncode == 1, done.stderr  # the recorded code is bad: no score is valid
     result = json.loads(done.stdout)
     assert result["spent"]["replayed"]["calls"] >= 3
     assert result["spent"]["model"]["calls"] == 0
@@ -228,7 +228,7 @@ def _replay(run: Path) -> tuple[object, ...]:
 @pytest.mark.llm
 @pytest.mark.parametrize("protocol", ["anthropic", "openai"])
 def test_a_real_local_model_drives_the_whole_loop(protocol, tmp_path):
-    """Its code is bad; that is judged like any other. No valid score is demanded."""
+    """The model's code is bad, and is judged like any other. No valid score is required."""
     if weights() is None:
         pytest.skip(MISSING)
     with serving() as llm:

@@ -94,7 +94,7 @@ def test_what_is_sent_caches_the_constant_part_and_a_conversation_that_goes_on(p
     assert first["system"] == [{"type": "text", "text": PROMPT.system} | marked]
     assert first["messages"][0]["content"] == [{"type": "text", "text": "Improve this."}]
     assert second["messages"][2]["content"] == [{"type": "text", "text": "b"} | marked]
-    # An empty message is a 400 at Anthropic's.
+    # Anthropic refuses an empty message with status 400.
     assert second["messages"][1]["content"][0]["text"] == "(empty)"
     assert (first["max_tokens"], first["stream"]) == (4_000, True)
     assert "temperature" not in first
@@ -231,7 +231,7 @@ def test_a_wrong_key_names_the_variable(provider, client, ask, code):
 def test_the_check_of_a_key_takes_servers_that_cannot_tell(provider, client, code):
     provider.models = status(code)
     client.check()
-    # Where it seems to be nowhere, it was looked for: nothing was asked of it that costs.
+    # If the list of models is missing, only empty requests, which are free, look for the API.
     assert all(request.body == {} for request in provider.requests)
     assert bool(provider.requests) == (code in (404, 405))
 
@@ -255,7 +255,7 @@ def test_patience_ends(provider, client, ask, protocol):
 
 
 def test_the_time_of_a_try_that_fails_first_is_no_part_of_an_outage(provider, protocol, ask):
-    """An answer that is cut after an hour is asked for again."""
+    """Even an answer that is cut off after an hour is requested again."""
     provider.script(answer("slow " * 9, delay_s=0.03, cut_after=8), answer("whole"))
     client = make_client(model_on(provider, protocol), patience=replace(QUICK, outage_s=0.1))
     assert ask(client).text == "whole"
@@ -285,7 +285,7 @@ def test_silence_ends_a_try(provider, protocol, ask):
 
 
 def test_slowness_does_not_end_a_try(provider, ask):
-    """The whole answer takes longer than any silence may."""
+    """The whole answer takes longer than a silence may last."""
     provider.script(answer("slow but sure, and surely slow", delay_s=0.25))
     client = make_client(model_on(provider, "openai"), patience=replace(QUICK, idle_s=2.0))
     reply = ask(client)
@@ -299,7 +299,7 @@ def test_an_answer_without_end_is_cut_by_time(provider, protocol, ask):
     client = make_client(model_on(provider, protocol), patience=replace(QUICK, total_s=0.4))
     with pytest.raises(ProviderError, match="no whole answer"):
         ask(client)
-    assert len(provider.requests) <= 1  # on a busy machine it may end before it is sent
+    assert len(provider.requests) <= 1  # a busy machine may not even send it in time
     assert ask.said == []
 
 

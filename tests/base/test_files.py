@@ -1,4 +1,4 @@
-"""What somebody else may have left in a folder: never waited for, never endless, never followed."""
+"""Odd files from somebody else: no reader waits for ever, reads for ever or follows a link."""
 
 import os
 import socket
@@ -23,7 +23,7 @@ from tasks.spec import find_task
 SECRET = "the hidden key"
 
 
-pytestmark = pytest.mark.timeout(60)  # a pipe that is waited for stops one test, not the suite
+pytestmark = pytest.mark.timeout(60)  # a reader that waits for a pipe stops one test, not the suite
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def folder(place: Path, secret: Path) -> None:
 
 def large(place: Path, secret: Path) -> None:
     with place.open("wb") as file:
-        file.truncate(2 << 30)  # a hole: it costs no disk, only whoever reads it
+        file.truncate(2 << 30)  # sparse: it takes no disk space, but reading it takes memory
 
 
 ODD = [pipe, endless, link, plug, folder, large]

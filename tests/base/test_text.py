@@ -1,4 +1,4 @@
-"""One rule for text of others: nothing of it acts, and nothing that could be read is hidden."""
+"""Text from others: no part of it controls the display, and everything readable stays."""
 
 import unicodedata
 
@@ -12,7 +12,8 @@ ANY = st.text(
     st.characters(exclude_categories=()) | st.sampled_from("\x1b[]0;m\x07\r\n\t <|\u202e")
 )
 ACTS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Categories of characters that only act: controls, marks of format, surrogates, separators."""
+"""Unicode categories that have an effect but no glyph: controls, format characters, surrogates,
+line and paragraph separators."""
 
 
 def acting(text: str) -> set[str]:
@@ -21,8 +22,8 @@ def acting(text: str) -> set[str]:
 
 SEEN = {*"\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2"}
 SEEN |= {chr(code) for code in range(0x13439, 0x13440)}
-"""Marks of format that are seen: signs before Arabic and Syriac numbers; of hieroglyphs, those that
-Unicode 14 had not."""
+"""Format characters that are seen, and so stay: signs before Arabic and Syriac numbers, and those
+controls of hieroglyphs that Unicode 14 does not have."""
 
 
 @given(ANY)
@@ -41,11 +42,11 @@ def test_what_can_be_read_stays_as_it_is(text):
     [
         ("a\x1b[1;31mb\x1b[0mc", "abc"),
         ("a\x9b2Jb", "ab"),
-        ("\x1b]0;a title\x07b", "]0;a titleb"),  # its text stays: nobody hides a word in a title
+        ("\x1b]0;a title\x07b", "]0;a titleb"),  # a title's text stays, so that it hides no word
         ("\x1bPhidden\x1b\\seen", "hiddenseen"),
         ("one\r\ntwo\u2028three", "one\ntwothree"),
         ("pay\u202eload\u200b\ufeff", "payload"),
-        ("\U000e0069\U000e006e", ""),  # letters that only a model sees
+        ("\U000e0069\U000e006e", ""),  # invisible letters that only a model sees
     ],
 )
 def test_what_acts_goes_and_words_stay(text, shown):

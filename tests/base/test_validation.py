@@ -1,4 +1,4 @@
-"""One kind of sentence for every file of values: where, what was found, what is wanted."""
+"""Errors in any file of values have one form: the place, what was found, what is wanted."""
 
 import json
 from pathlib import Path

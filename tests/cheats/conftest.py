@@ -1,16 +1,19 @@
-"""One bench for all cheats: the data are prepared once, and no text is scored twice."""
+"""Fixtures of the cheat tests: benches that the tests share.
+
+So the data are prepared once, and the same script is not scored twice.
+"""
 
 import pytest
 
 from sandboxes.registry import BACKENDS
 
 _benches = {}
-"""By backend, for as long as the tests run."""
+"""Name of a backend -> its bench, kept until the test process ends."""
 
 
 @pytest.fixture
 def bench(isolating, tmp_path_factory):
-    """A Bench at the ``test`` profile in the isolating sandbox."""
+    """The Bench of autoresearch at the ``test`` profile in the isolating sandbox."""
     pytest.importorskip("torch")
     pytest.importorskip("rustbpe", reason="pip install 'aira-harness[autoresearch]'")
     from cheats.corpus import Bench
@@ -23,13 +26,13 @@ def bench(isolating, tmp_path_factory):
 
 @pytest.fixture
 def unisolated():
-    """The backend that walls nothing off: it shows what a wall is for."""
+    """The backend without isolation: it shows what a cheat gains without a sandbox."""
     return BACKENDS.ours["process"]
 
 
 @pytest.fixture(scope="session")
 def mechanisms(tmp_path_factory):
-    """Benches of lra/listops at the ``test`` profile, by backend."""
+    """A function that returns the Bench of lra/listops, ``test`` profile, for a backend."""
     pytest.importorskip("torch")
     from cheats.corpus import Bench
 

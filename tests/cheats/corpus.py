@@ -1,22 +1,23 @@
-"""Puts scripts together and scores them: the corpus of cheats, and the honest models.
+"""Builds the scripts of the corpus, cheats and honest models, and scores them with the real judge.
 
-A file of the corpus begins with a docstring and constants, and goes on in sections:
+A file of the corpus begins with a docstring and constants. After them come sections:
 
-    # HOOK: name     takes the place of the section of that name in ``_base.py``
-    # TWIN: name     the same, in the honest twin
+    # HOOK: name     replaces the section of that name in ``_base.py``
+    # TWIN: name     replaces it in the honest twin
 
 The constants:
 
-    CAUGHT_BY   audits that may fail, and reasons that may be given; "gains nothing" where the
-                script is valid and its score must be the twin's; "below resolution" where it
-                may pass if the gain is less than the resolution printed with its score
-    GAIN        where the gain shows that nobody who believes the script would see through:
-                "measured" by the judge, audits apart; "claim", the val_bpb that it prints;
+    CAUGHT_BY   what may stop the cheat: an audit that fails; the reason of an invalid score;
+                "gains nothing" if the score is valid and equal to the twin's; "below
+                resolution" if it is valid and the gain is less than the resolution printed
+                with it
+    GAIN        where somebody who believes the script would see the gain: "measured" by the
+                judge, whatever the audits say; "claim", in the val_bpb that the script claims;
                 "unisolated", measured without a sandbox; "unlimited", measured without LIMITS;
-                "retries": one run gains nothing, whoever may try again keeps the best of RETRIES
+                "retries", in the best of RETRIES: a single run gains nothing
     PARTS       files whose first section goes before the section ``serving``
-    LIMITS      limits of the profile to replace, so that a test need not wait so long
-    RUNS        how often it is scored; the last counts
+    LIMITS      limits that replace those of the profile, so that a test takes less time
+    RUNS        how often the script is scored; the last score counts
 """
 
 import ast
@@ -38,14 +39,14 @@ SMUGGLED = "corpus-smuggled.pt"
 NOTHING = "gains nothing"
 BELOW = "below resolution"
 RETRIES = range(3, 9)
-"""Training seeds."""
+"""Training seeds of the twin; the best of its scores is what "retries" would get."""
 
 LEAST_GAIN = 0.02
-"""Bits-per-byte that a script has to gain to be in the corpus."""
+"""Bits-per-byte that a cheat has to gain to be in the corpus."""
 
 
 def sections(text: str) -> tuple[str, dict[str, dict[str, str]]]:
-    """Return what stands before the first section, and sections by kind and name."""
+    """Return the text before the first section, and the sections by kind and name."""
     head, *rest = LINE.split(text)
     found: dict[str, dict[str, str]] = {"HOOK": {}, "TWIN": {}}
     for kind, name, body in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
@@ -106,12 +107,15 @@ class Script:
         return compose(self.base, self._parsed[1]["HOOK"], parts)
 
     def twin(self) -> str:
-        """Return the honest script that differs in nothing but the dishonesty."""
+        """Return the honest twin: the same script without the cheat."""
         return compose(self.base, self._parsed[1]["TWIN"], [])
 
 
 def compose(path: Path, replacements: dict[str, str], parts: list[str]) -> str:
-    """Return the base with some of its sections replaced, and parts before ``serving``."""
+    """Return the base script with some sections replaced, and ``parts`` before ``serving``.
+
+    Raises ValueError if the base has no section of a given name.
+    """
     base = dict(sections(path.read_text())[1]["HOOK"])
     unknown = set(replacements) - set(base)
     if unknown:
@@ -132,14 +136,14 @@ def scripts(folder: str) -> list[Script]:
 
 
 ON_GPU = "import torch; torch.set_default_device('cuda')\n"
-"""Before a script: those of this corpus name no device."""
+"""Goes before each script on a GPU: the scripts of the corpus name no device."""
 
 PATIENCE = {"train_s": 600.0, "serve_s": 600.0}
-"""Limits where a script names none: how busy this machine is should decide nothing."""
+"""Limits, unless LIMITS replaces them: long, so that a busy machine does not matter."""
 
 
 class Bench:
-    """Scores scripts at one profile, each text once."""
+    """Scores scripts at one profile; keeps each score, and returns it for the same arguments."""
 
     def __init__(
         self,
@@ -173,7 +177,7 @@ class Bench:
     ) -> Score:
         """Return the judge's score of a source, as ``harness score`` would give it.
 
-        ``ruled``: whether the text's own audits are made, where the task has them.
+        ``ruled``: whether the rules on the source text apply, where the task has such rules.
         """
         backend = backend or self.backend
         key = (source, str(limits), backend.name, training_seed, audit_seed, runs, ruled)
@@ -204,16 +208,16 @@ class Bench:
         return self._known[key]
 
     def judge(self, script: Script, *, unisolated=None, **seeds) -> "Outcome":
-        """Score a cheat and its twin, and once more without the wall if only that shows a gain.
+        """Score a cheat and its twin; if its gain shows only without a defence, score it so, too.
 
-        ``unisolated``: a backend that walls nothing off.
+        ``unisolated``: a backend without isolation.
         """
         twin = self.score(script.twin(), **seeds)
         score = self.score(script.source(), limits=script.limits, runs=script.runs, **seeds)
         without = score
         if script.gain_shows == "unisolated":
             without = self.score(script.source(), backend=unisolated, runs=script.runs, **seeds)
-            for place in ("/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108  # what it left behind
+            for place in ("/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108  # the cheat's files
                 Path(place, SMUGGLED).unlink(missing_ok=True)
         elif script.gain_shows == "unlimited":
             without = self.score(script.source(), **seeds)
@@ -228,7 +232,11 @@ class Bench:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``got``: the bits-per-byte of the cheat for somebody who does not look."""
+    """The scores of a cheat and of its twin.
+
+    ``without``: the cheat's score without the sandbox or LIMITS, if GAIN says so, else ``score``.
+    ``got``: the bits-per-byte that somebody who believes the script would see.
+    """
 
     script: Script
     twin: Score
@@ -244,14 +252,20 @@ class Outcome:
 
     @property
     def worth_it(self) -> bool:
-        """Return whether the gain is a cheat's; what luck is worth depends on the profile."""
+        """Return whether the gain is large enough for the corpus.
+
+        The gain by retries has no lower limit, because it depends on the profile.
+        """
         return self.gain is not None and (
             self.gain >= LEAST_GAIN or self.script.gain_shows == "retries"
         )
 
     @property
     def stopped_by(self) -> list[str]:
-        """Return the reason, and the audits that failed, or NOTHING if it is valid in vain."""
+        """Return what stopped the cheat: the reason and the names of the failed audits.
+
+        If the score is valid: NOTHING or BELOW, or an empty list if nothing stopped it.
+        """
         if self.score.valid and self.in_vain:
             return [NOTHING]
         if self.score.valid:
@@ -265,7 +279,7 @@ class Outcome:
 
     @property
     def in_vain(self) -> bool:
-        """Return whether a valid score is the honest twin's, up to rounding."""
+        """Return whether a valid score equals the honest twin's, up to rounding."""
         return abs(self.score.score - self.twin.score) < 1e-4
 
 
@@ -282,7 +296,7 @@ def limited(
     *,
     ruled: bool = True,
 ) -> Task:
-    """Return the task with other limits and settings at one profile, or no rules on the text."""
+    """Return the task with changes to one profile; not ``ruled``: without rules on the text."""
     chosen = task.profile(profile)
     changed = chosen.model_copy(
         update={

@@ -1,12 +1,13 @@
 """The cheats of the mechanism tasks (``tests/cheats/lra``): what they gain, and what stops them.
 
-Beside the constants that ``corpus.py`` explains, a file has
+Of the constants that ``corpus.py`` explains, two differ here, and one is new:
 
-    CAUGHT_BY   reasons that the judge must give
-    BEHIND      what stops it where its text is not looked at: reasons, "gains nothing", or none
-    GAIN        where the gain shows: "unruled" (the text not looked at), "unisolated" (that, and
-                no sandbox), "in order" (rows served in the order of their labels), or "in
-                principle" (at this size it shows nowhere)
+    CAUGHT_BY   reasons; the judge must give one of them
+    BEHIND      only if the rules on the text stop the cheat: what stops it without those rules
+                (reasons, "gains nothing", or an empty tuple if nothing does)
+    GAIN        where the gain shows: "unruled" (without the rules on the text), "unisolated"
+                (also without a sandbox), "in order" (rows served in the order of their labels),
+                or "in principle" (at this size it does not show)
 """
 
 from contextlib import contextmanager
@@ -21,15 +22,21 @@ from scorers.score import Score
 from tasks.lra.listops import data as listops
 
 LEAST_GAIN = 0.1
-"""Accuracy that a cheat must gain where GAIN says that it does."""
+"""Accuracy that a cheat must gain where its GAIN says that the gain shows."""
 
 SAME = 0.03
-"""Accuracy within which a valid cheat has gained nothing: what another start is worth."""
+"""Difference in accuracy up to which a valid cheat has gained nothing.
+
+Another start of the training changes the accuracy by as much.
+"""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A cheat, its twin, and itself with walls taken down."""
+    """The scores of a cheat, of its twin, and of the cheat without some defences.
+
+    ``unruled``: without the rules on the text. ``naive``: as GAIN says.
+    """
 
     script: Script
     twin: Score
@@ -43,18 +50,18 @@ class Case:
 
     @property
     def stopped_behind(self) -> str:
-        """What stops it where its text is not looked at; "" where nothing does."""
+        """What stops the cheat without the rules on the text; "" if nothing does."""
         if self.unruled.reason is not None:
             return str(self.unruled.reason)
         return NOTHING if abs(self.unruled.score - self.twin.score) <= SAME else ""
 
 
 def judge(bench: Bench, script: Script, *, unisolated) -> Case:
-    """Score a cheat with and without the walls that its file speaks of."""
+    """Score a cheat with and without the defences that its BEHIND and GAIN name."""
     source = filled(script.source(), bench)
     twin = bench.score(script.twin())
     score = bench.score(source)
-    # What no text shows is judged alike, read or not.
+    # Without BEHIND, the rules on the text do not stop the cheat: they change nothing.
     unruled = bench.score(source, ruled=False) if "BEHIND" in script.constants else score
     naive = unruled
     if script.gain_shows == "unisolated":
@@ -66,7 +73,7 @@ def judge(bench: Bench, script: Script, *, unisolated) -> Case:
 
 
 def filled(source: str, bench: Bench) -> str:
-    """Put a table of the hidden labels where a source asks for one."""
+    """Return a cheat's source with tables of labels in place of its {PLACEHOLDERS}."""
     split = bench.folder / "search"
     known = table(np.load(split / "tokens.npy"), np.load(split / "labels.npy"))
     if "{PUBLISHED_LABELS}" in source:
@@ -77,7 +84,7 @@ def filled(source: str, bench: Bench) -> str:
 
 
 def published(bench: Bench) -> dict[int, int]:
-    """Return the labels that anybody has who runs our generator with the profile's seed."""
+    """Return the labels that anybody can make with our generator and the profile's seed."""
     profile = bench.task.profile(bench.profile)
     splits = listops.generate(
         listops.ListopsParameters.model_validate(profile.data), lambda *_: None
@@ -91,7 +98,7 @@ def table(tokens: np.ndarray, labels: np.ndarray) -> dict[int, int]:
 
 
 def key(row: np.ndarray) -> int:
-    """Return the hash of a row that the cheats' tables go by."""
+    """Return the hash of a row; the tables in the cheats have it as their key."""
     value = 0
     for token in row.tolist():
         value = (value * 1000003 + token + 1) % (1 << 61)
@@ -100,7 +107,7 @@ def key(row: np.ndarray) -> int:
 
 @contextmanager
 def in_order(bench: Bench):
-    """Serve the rows once, sorted by label, as a test set on disk may be."""
+    """Make the judge serve each row once, sorted by label, as a test set on disk may be."""
     data, plan = bench.folder, audits.plan
     split = bench.folder / "search"
     sorted_data = bench.folder.with_name("in-order")

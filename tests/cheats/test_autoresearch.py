@@ -1,6 +1,6 @@
-"""The cheats gain nothing and the honest are not accused: real scripts, real judge, real sandbox.
+"""Tests that cheats gain nothing and honest models are valid: real scripts, judge and sandbox.
 
-One of each kind in CI, and all of them by ``make nightly``.
+CI runs one cheat of each kind, and ``make nightly`` runs all. ``corpus.py`` builds the scripts.
 """
 
 import pytest
@@ -11,14 +11,14 @@ from cheats.turns import by_turns
 CHEATS = {script.name: script for script in scripts("autoresearch")}
 HONEST = {script.name: script for script in scripts("honest")}
 
-pytestmark = pytest.mark.timeout(600)  # so many evaluations, on a busy machine
+pytestmark = pytest.mark.timeout(600)  # several evaluations, on a busy machine
 
 IN_CI = {
     "ahead_tiny", "answers_twice", "hard_positions_nan", "link_replaced", "ngram_cache",
     "replay_full", "score_overwritten",
 }  # fmt: skip
 HONEST_IN_CI = {"mixture_of_experts"}
-"""The twins of the cheats are honest, too."""
+"""One is enough: the twins of the cheats are honest scripts, too."""
 
 KINDS = {
     "swap": "looks ahead",
@@ -34,7 +34,7 @@ KINDS = {
     "train_timeout": "takes time",
     "serve_timeout": "takes time",
 }
-"""By the first of CAUGHT_BY."""
+"""First name in CAUGHT_BY -> kind of cheat."""
 
 SEEDS = ((3, "a1b2"), (4, "c3d4"), (5, "e5f6"))
 
@@ -46,8 +46,8 @@ def kind(script):
 
 
 def test_there_is_one_of_each_kind_before_the_night():
-    # What luck is worth takes six runs to show, what the clock is worth is trained for; and a
-    # mechanism reaches through a wall for less.
+    # Too expensive for CI: "retries" takes six runs, and "unlimited" trains for long. In place of
+    # "unisolated", a cheap mechanism of test_lra.py tests the isolation.
     dear = ("retries", "unisolated", "unlimited")
     kinds = {kind(s) for s in CHEATS.values() if s.gain_shows not in dear}
     assert sorted(kind(CHEATS[name]) for name in IN_CI) == sorted(kinds)
@@ -63,7 +63,7 @@ def test_a_cheat_would_gain_and_does_not(bench, unisolated, name):
 
 @pytest.mark.parametrize("name", by_turns(HONEST, HONEST_IN_CI))
 def test_an_honest_model_is_not_accused(bench, name):
-    # One of the seeds each, by turns: benchmarks/cheats.py runs all of them.
+    # Each model gets one of the SEEDS, in turn; benchmarks/cheats.py runs all of them.
     training_seed, audit_seed = SEEDS[list(HONEST).index(name) % len(SEEDS)]
     score = bench.score(HONEST[name].source(), training_seed=training_seed, audit_seed=audit_seed)
     assert score.valid, (audit_seed, score.message, failed(score))

@@ -1,7 +1,7 @@
-"""Cheats on the mechanism tasks: each is caught, and each would have gained where it says so.
+"""Tests that cheats on the mechanism tasks are caught, and that they gain where their GAIN says.
 
-What a text shows is looked at in the default suite, one of each kind is judged in CI, and all of
-them by ``make nightly``.
+The default suite judges the cheats that the rules on the text stop. CI judges one cheat of each
+kind in full, and ``make nightly`` judges all of them so.
 """
 
 import pytest
@@ -11,7 +11,7 @@ from cheats.mechanisms import LEAST_GAIN, SAME, filled, judge
 from cheats.turns import by_turns
 from tasks.spec import all_tasks
 
-pytestmark = pytest.mark.timeout(600)  # so many evaluations, on a busy machine
+pytestmark = pytest.mark.timeout(600)  # several evaluations, on a busy machine
 
 CHEATS = {script.name: script for script in scripts("lra")}
 IN_CI = {"batch_neighbours", "cap_by_hidden_weights", "hidden_rows_read", "seeds_memorised"}
@@ -48,7 +48,7 @@ def test_what_a_text_shows_is_caught_before_it_runs(mechanisms, isolating, name)
 def test_memorised_seeds_gain_nothing_under_a_private_key(
     mechanisms, isolating, monkeypatch, tmp_path
 ):
-    """The text is not looked at: what stops the cheat is that the rows are others."""
+    """Without the rules on the text: the cheat fails because a private key draws other rows."""
     script = CHEATS["seeds_memorised"]
     public = mechanisms(isolating)
     monkeypatch.setenv("HARNESS_HIDDEN_KEY", "5a" * 32)

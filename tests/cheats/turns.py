@@ -1,4 +1,4 @@
-"""Which of a corpus runs when."""
+"""Divides the tests of a corpus between CI and the nightly tests."""
 
 from collections.abc import Collection
 
@@ -6,9 +6,9 @@ import pytest
 
 
 def by_turns(names: Collection[str], in_ci: Collection[str]):
-    """Return the names as parameters: the representatives, and those that wait for the night.
+    """Return the names as test parameters, marked slow if they are in ``in_ci``, nightly if not.
 
-    Raises ValueError where a representative is no name.
+    Raises ValueError if ``in_ci`` has a name that is not among ``names``.
     """
     if unknown := set(in_ci) - set(names):
         raise ValueError(f"there is no {unknown}")

@@ -1,4 +1,4 @@
-"""One command: in this process, from the edge of the program on, or in a process of its own."""
+"""Calls ``harness`` commands for tests: ``call`` in this process, ``start`` in another."""
 
 import contextlib
 import io
@@ -18,9 +18,9 @@ Done = subprocess.CompletedProcess[str]
 
 
 def call(*arguments: object, cwd: Path, code: int | None = 0) -> Done:
-    """Call a command here, which costs no start; what it changes of this process is put back.
+    """Call a command in this process: faster than ``start``. Then undo its changes to the process.
 
-    ``code``: the exit code that it must have; None where that is the test's affair.
+    ``code``: the exit code that it must have; None allows every exit code.
     """
     argv = [str(argument) for argument in arguments]
     out, err = io.StringIO(), io.StringIO()
@@ -36,7 +36,7 @@ def call(*arguments: object, cwd: Path, code: int | None = 0) -> Done:
 
 
 def start(*arguments: object, cwd: Path, code: int | None = 0) -> Done:
-    """Run a command as a user's shell does."""
+    """Run a command in a process of its own, as a user's shell does."""
     done = subprocess.run(
         [*HARNESS, *map(str, arguments)],
         capture_output=True, text=True, cwd=cwd, timeout=200, check=False,
@@ -46,6 +46,6 @@ def start(*arguments: object, cwd: Path, code: int | None = 0) -> Done:
 
 def _checked(done: Done, code: int | None) -> Done:
     assert code in (None, done.returncode), done.stderr + done.stdout
-    # That of a submission is shown, and begins in its runner.
+    # Only the traceback of a submission may be shown; it begins in the submission's runner.
     assert "most recent call last" not in done.stderr or "/runner/" in done.stderr
     return done

@@ -1,4 +1,7 @@
-"""A finished run, for all who only read or copy one; and a judge for tests of what is around it."""
+"""Fixtures of the command tests: a finished run that tests read or copy, and a quick fake judge.
+
+Tests must not change the finished run itself: the whole session shares it.
+"""
 
 import json
 import re
@@ -17,7 +20,7 @@ TOYS = Path(__file__).parent.parent / "toys"
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A folder with one finished toy run of four nodes, and what the command said in the end."""
+    """A folder with one finished toy run of four nodes, and the JSON that the command printed."""
     here = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HARNESS_TASKS_DIR", str(TOYS))
@@ -28,7 +31,11 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def judged(finished, monkeypatch):
-    """A judge without a sandbox, by knobs and seed alone; it does ``first`` with a node's name."""
+    """A fake judge without a sandbox: knobs and seed alone decide the score.
+
+    Before each evaluation it calls ``first`` with the job's label: a node's number, "final" or
+    "submission".
+    """
     here, result = finished
     score = here / result["run"] / "nodes" / "0000" / "score.json"
     pattern = Score.model_validate_json(score.read_bytes())

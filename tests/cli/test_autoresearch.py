@@ -1,4 +1,4 @@
-"""The Autoresearch task from the command line: real text, real training, the judge's number."""
+"""Tests of the Autoresearch task from the command line: real text, training and judge."""
 
 import json
 import math
@@ -21,11 +21,11 @@ def test_a_run_ends_with_bits_per_byte_on_the_test_split_and_its_resolution(tmp_
     assert 0.5 < result["score"] < 8
     assert 0 < result["resolution"] < 2
     assert {a["name"] for a in result["audits"]} >= {"prefix", "swap", "statelessness", "trend"}
-    # The final number is the judge's alone: the script is not told, and claims none.
+    # On the test split only the judge knows the number: the script gets none and claims none.
     assert result["claim"]["val_bpb"] == "nan"
     node = json.loads((tmp_path / result["run"] / "nodes/0000/score.json").read_text())
     assert result["search_score"] == node["score"]
-    # On the search split it is told, and its own summary line repeats the number.
+    # On the search split the script gets the number, and its own summary line repeats it.
     assert math.isclose(float(node["claim"]["val_bpb"]), node["score"], abs_tol=1e-5)
     (table,) = json.loads(call("leaderboard", "--json", cwd=tmp_path).stdout)["tables"]
     (board,) = table["tasks"]
@@ -43,7 +43,7 @@ def test_byte_counts_of_the_public_task_make_another_score_of_other_data(tmp_pat
         json.loads(call("score", DESIGNS / "ngram.py", *told, *more, cwd=tmp_path).stdout)
         for more in ((), ("--byte-counts", "public"))
     )
-    assert public["score"] < exact["score"]  # a piece of a character counts for 3 bytes
+    assert public["score"] < exact["score"]  # "public": a piece of a character is 3 bytes
     assert public["conditions"]["data_hash"] != exact["conditions"]["data_hash"]
 
 
@@ -55,7 +55,7 @@ def test_scores_repeat_and_stand_beside_the_baseline(tmp_path):
     result = json.loads(call("score", script, *told, cwd=tmp_path).stdout)
     assert result["repeats"]["n"] == result["repeats"]["valid"] == 2
     assert result["repeats"]["scores"][0] == result["score"]
-    assert result["repeats"]["stdev"] < 0.01  # it counts: a seed changes nothing
+    assert result["repeats"]["stdev"] < 0.01  # the script counts n-grams: the seed changes nothing
     assert result["baseline"]["design"] == "baseline"
     assert result["baseline"]["mean"] > result["repeats"]["mean"] + 0.5
 

@@ -1,4 +1,4 @@
-"""harness bench mechanisms, as a user meets it, and what its report computes."""
+"""Tests of ``harness bench mechanisms`` as users call it, and of what its report computes."""
 
 import json
 import os
@@ -24,7 +24,7 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def power_law(name: str, power: float) -> list[BenchCell]:
-    """Both passes take length^power microseconds a row; short rows a millisecond more."""
+    """Return cells: both passes take length^power µs a row, and 1 ms more if length < 256."""
     cells = []
     for length in (64, 128, 256, 512):
         rows = 1024 // length
@@ -103,7 +103,7 @@ def test_bench_measures_prints_and_plots(tmp_path: Path, monkeypatch: pytest.Mon
     for cell in found["cells"]:
         assert cell["failure"] == ""
         assert min(cell["forward_ms"], cell["backward_ms"], cell["tokens_per_s"]) > 0
-        # At least the embedded tokens, 64 numbers each; at most what no such model takes.
+        # At least the embedded tokens, 64 numbers each. No such model needs 500 MB.
         assert 1 < cell["peak_mb"] < 500
     assert "4/4  linear_attention at 64" in done.stderr
     ElementTree.fromstring((tmp_path / "p.svg").read_text())
@@ -129,7 +129,7 @@ def collected(*arguments: Any, **options: Any) -> dict[str, list[BenchCell]]:
 
 @pytest.mark.nightly
 def test_what_takes_too_long_ends_alone() -> None:
-    # A window of 128 costs little; every token with every other is minutes at this length.
+    # Linear attention costs little; softmax compares all tokens: minutes at this length.
     names = ["softmax", "linear_attention"]
     cells = collected(names, (64, 131_072, 262_144), "cpu", longest_s=20)
     assert [c.failure for c in cells["softmax"]] == ["", "timeout", "not tried: timeout before"]
@@ -156,7 +156,7 @@ def test_ctrl_c_prints_what_is_there(tmp_path: Path) -> None:
     with subprocess.Popen(
         [*COMMAND, "softmax", "--lengths", "32,131072"],
         cwd=tmp_path, env=ONE_THREAD, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        # A shell that starts the tests in the background has them ignore it.
+        # A shell that starts the tests in the background makes them ignore SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:  # fmt: skip
         hung = threading.Timer(200, process.kill)

@@ -1,4 +1,4 @@
-"""The program at its edges, in real processes: pipes, full disks, other users, encodings, names."""
+"""Tests of commands with closed pipes, full disks, other users, other encodings, odd names."""
 
 import io
 import json
@@ -40,7 +40,9 @@ for line in sys.argv[1:]:
         sys.stdout.flush()
         print("code", error.code, line, flush=True)
 """
-"""Many commands in one real process, each from the entry point on. Lines after ! are a shell's."""
+"""Runs many commands in one real process, each from the entry point on.
+
+"! LINE" is a line for the shell; "become N" makes the process user N."""
 
 FORKING = """
 import contextlib, io, json, os, shlex, sys, tempfile
@@ -66,7 +68,9 @@ for stream, line in asked:
     errors.seek(0)
     print(json.dumps([code, errors.read().decode()]))
 """
-"""Many processes that begin where the program has been read, each with streams of its own."""
+"""Forks a process for each command, after all modules are imported.
+
+Its stdout is a pipe without a reader ("gone") or a full disk; with "full, both", stderr is, too."""
 
 
 def call(*arguments: object, code: int):
@@ -79,7 +83,7 @@ def call(*arguments: object, code: int):
 
 
 def drive(*lines: str, first: str = "", **options: object) -> tuple[dict[str, int], str]:
-    """Return the exit code of each command, and all that they said; ``first`` is Python."""
+    """Run DRIVER, after the Python code ``first``; return exit codes by line, and all output."""
     done = subprocess.run(
         [sys.executable, "-c", first + DRIVER, *lines],
         capture_output=True, timeout=200, check=False, **options,
@@ -99,7 +103,10 @@ def unharmed(said: str) -> None:
 
 @pytest.fixture
 def somebody_else():
-    """Skip where there is none: commands import more once they are another user."""
+    """Skip the test if it cannot become another user who can read this checkout.
+
+    That user must read it, because commands import more modules later.
+    """
     if os.geteuid() != 0:
         pytest.skip("needs root, to be somebody else")
     reads = ["setpriv", "--reuid", str(NOBODY), "--clear-groups", "test", "-r"]
@@ -109,7 +116,7 @@ def somebody_else():
 
 @pytest.fixture(scope="module")
 def made():
-    """A finished run and one that was cut off, where every user may read."""
+    """A folder that every user may read, with a finished run (a) and an unfinished one (u)."""
     with tempfile.TemporaryDirectory(prefix="harness-borders-") as name:
         here = Path(name)
         here.chmod(0o755)
@@ -130,7 +137,7 @@ def runs(made, tmp_path, monkeypatch):
 
 
 def outside(script: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell script where it may mount; skip where this machine forbids that."""
+    """Run a shell script that may mount; skip the test where this machine forbids mounting."""
     argv = ["unshare", "--mount", "sh", "-c"]
     if os.geteuid() != 0 or subprocess.run([*argv, "true"], check=False).returncode:
         pytest.skip("mounting needs root")
@@ -198,7 +205,7 @@ def test_a_user_without_a_home_is_told_what_to_set(runs, made, somebody_else):
     numpy = "from harness.report import diagnosis; diagnosis.PACKAGES = ('numpy',)"  # no torch
     codes, said = drive(*lines, f"become {NOBODY}", *(f"{x} --json" for x in lines), first=numpy,
                         env=environ, cwd=made)  # fmt: skip
-    assert said.count("HARNESS_DATA=DIR") >= 2  # of doctor and of prepare
+    assert said.count("HARNESS_DATA=DIR") >= 2  # by doctor and by prepare
     assert codes["prepare toy --profile test --json"] == 2
     assert codes["leaderboard runs --json"] == codes["ls runs --json"] == 0
 
@@ -446,7 +453,7 @@ def test_a_suite_takes_the_users_own_agents(runs, tmp_path, monkeypatch):
     try:
         said = call(*line, "--agents-file", "own.toml", code=0).said
         assert "not known" not in said
-        assert os.environ["HARNESS_AGENTS"] == str(tmp_path / "own.toml")  # for its runs
+        assert os.environ["HARNESS_AGENTS"] == str(tmp_path / "own.toml")  # its runs inherit this
     finally:
         os.environ.pop("HARNESS_AGENTS", None)
 

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: results on stdout, words on stderr, exit codes."""
+"""Tests of commands as users call them: results on stdout, messages on stderr, exit codes."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ TOP = {
     "format", "run", "task", "profile", "agent", "policy", "seed", "valid", "metric", "score",
     "search_score", "reason", "audits", "conditions", "seconds",
 }  # fmt: skip
-"""What scripts rely on in ``run --json`` and ``score --json``."""
+"""Keys of ``run --json`` and ``score --json`` that scripts rely on."""
 
 
 def copied(finished, tmp_path) -> tuple[Path, dict]:

@@ -1,4 +1,4 @@
-"""The edge of the program: exit codes of what nobody foresaw, and how durations are read."""
+"""Tests of the exit codes of errors, unforeseen ones included, and of how durations are read."""
 
 import re
 from pathlib import Path

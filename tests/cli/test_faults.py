@@ -1,7 +1,7 @@
-"""What a file system refuses, at any moment and in any command, is a sentence: never a crash.
+"""Tests that a refusal of the file system, at any moment of any command, is a message, not a crash.
 
-Faults are injected where Python leaves for the operating system: an audit hook sees every open,
-rename, removal and listing below the test's folder, in any thread, and raises in its stead.
+Faults are injected where Python calls the operating system: an audit hook sees every open, rename,
+removal and listing below the test's folder, in any thread, and raises an OSError instead.
 """
 
 import errno
@@ -67,7 +67,7 @@ QUICK = {
     "verify": ("kept.tar.gz", "--no-rescore"),
     "watch": ("runs", "--once"),
 }
-"""Each command, and how it is called here: those that train nothing."""
+"""Commands that train nothing, and the arguments that they are called with here."""
 
 TOUCH_NOTHING = {"bench mechanisms", "image build", "policies"}
 
@@ -92,7 +92,7 @@ TRAINING = {
 
 
 class Border:
-    """The hook. Hooks cannot be taken away again, so there is one; it sleeps between tests."""
+    """The audit hook. Python cannot remove hooks, so there is only one; between tests it is off."""
 
     def __init__(self) -> None:
         self.place, self.at, self.number, self.seen = "", 0, 0, 0
@@ -104,7 +104,7 @@ class Border:
             self.meet(arguments[0])
 
     def meet(self, path: object) -> None:
-        """Count an operation on a path of ours; refuse the one whose turn it is."""
+        """Count an operation on a path below ``place``; raise OSError if it is the ``at``-th."""
         if not self.place or not isinstance(path, str | bytes | os.PathLike):
             return
         if not str(Path.cwd() / os.fsdecode(path)).startswith(self.place):
@@ -117,7 +117,7 @@ class Border:
 
     @contextmanager
     def refusing(self, place: Path, at: int, number: int) -> Iterator[None]:
-        """Refuse the ``at``-th operation below ``place``; 0 refuses none and only counts."""
+        """Refuse the ``at``-th operation below ``place`` with errno ``number``; 0 only counts."""
         self.at, self.number, self.seen = at, number, 0
         self.place = f"{place}/"
         try:
@@ -136,7 +136,7 @@ def call(name: str, *arguments: str) -> int:
 
 
 def settle_in(here: Path, patch: pytest.MonkeyPatch) -> None:
-    """Have all that a command reads or writes below one folder."""
+    """Make commands read and write below the folder ``here`` only."""
     patch.chdir(here)
     patch.setenv("HARNESS_DATA", str(here / "data"))
     patch.setenv("HARNESS_TASKS_DIR", str(here / "tasks"))
@@ -145,7 +145,7 @@ def settle_in(here: Path, patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """Two finished runs, one that was cut off, a bundle, a baseline, a suite."""
+    """A folder with two finished runs, an unfinished one, a bundle, a baseline, a suite."""
     here = tmp_path_factory.mktemp("template")
     with pytest.MonkeyPatch.context() as patch:
         settle_in(here, patch)
@@ -171,7 +171,7 @@ def template(tmp_path_factory):
 
 @pytest.fixture
 def world(template, tmp_path, monkeypatch):
-    """Return what makes a fresh copy of the template, and goes there."""
+    """A function that makes a fresh copy of the template and changes into it."""
 
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
@@ -187,7 +187,7 @@ def world(template, tmp_path, monkeypatch):
 
 @pytest.fixture
 def seen_stat(border, monkeypatch):
-    """``stat`` raises no audit event."""
+    """Report ``stat`` and ``lstat`` to the border: they raise no audit event."""
 
     def watched(ask):
         def stat(path, **options):
@@ -201,7 +201,7 @@ def seen_stat(border, monkeypatch):
 
 
 def moments(count: int, most: int) -> list[int]:
-    """Return which operations to refuse: the first ones, and some all the way to the last."""
+    """Return at most ``most`` numbers of operations: the first ones, and some up to the last."""
     if count <= most:
         return list(range(1, count + 1))
     first = most // 2
@@ -210,14 +210,14 @@ def moments(count: int, most: int) -> list[int]:
 
 
 def evidence(run: Path) -> dict[str, bytes]:
-    """Return what a run has recorded."""
+    """Return the recorded files of a run, except its journal: path -> content."""
     names = ("run.toml", "lock.json", "result.json", "nodes", "final")
     files = (f for name in names for f in (run / name, *(run / name).rglob("*")) if f.is_file())
     return {str(f.relative_to(run)): f.read_bytes() for f in files}
 
 
 def refuse(border, world, capfd, name, arguments, most):
-    """Call a command once for each fault; return the folders in which it was refused."""
+    """Call a command once for each fault, in a fresh folder each time; yield that folder."""
     with border.refusing(world(0).parent, 0, 0):
         call(name, *arguments)
         count = border.seen
@@ -232,7 +232,7 @@ def refuse(border, world, capfd, name, arguments, most):
         which = f"{name}, operation {at} of {count}, {errno.errorcode[number]}: {code}\n{told}"
         assert code in (0, 1, 2, 3, 5), which
         assert "most recent call last" not in told, which
-        # Whether a folder exists, the parser of the command line asks, and says it in its own way.
+        # The command line parser itself checks that --tasks-dir exists, with its own message.
         if met and code in (2, 3) and "Invalid value for '--tasks-dir'" not in told:
             assert "error: " in told or name == "doctor", which
             named = (os.strerror(number), str(here.parent), "runs")
@@ -242,7 +242,7 @@ def refuse(border, world, capfd, name, arguments, most):
 
 
 def whole(here, template, *, gone=()):
-    """Assert that nothing that was recorded is lost; but whole runs may be ``gone``."""
+    """Assert that nothing recorded is lost; the runs in ``gone`` may be deleted completely."""
     for name in "ab":
         run = here / "runs" / name
         if run.exists() or name not in gone:
@@ -252,7 +252,7 @@ def whole(here, template, *, gone=()):
 
 
 def leaves(commands, before=""):
-    """Yield the names of all commands, and of groups that are commands, too."""
+    """Yield the names of all commands, and of groups that are commands themselves."""
     for name, command in commands.items():
         if not hasattr(command, "commands") or command.invoke_without_command:
             yield f"{before}{name}"
@@ -265,7 +265,7 @@ def test_every_command_is_tried():
 
 
 def cases(commands, few, many):
-    """Refuse a few operations of each command by default, and many more by night."""
+    """Return parameters: ``few`` faults for each command by default, ``many`` in nightly tests."""
     return [
         *(pytest.param(n, few, id=n) for n in commands),
         *(pytest.param(n, many, id=f"{n}, often", marks=pytest.mark.nightly) for n in commands),
@@ -276,7 +276,7 @@ def cases(commands, few, many):
 def test_what_the_disk_refuses_a_command_is_told_and_loses_nothing(
     border, world, template, seen_stat, monkeypatch, capfd, name, most
 ):
-    monkeypatch.setattr(diagnosis, "PACKAGES", ("numpy",))  # doctor imports them in each sandbox
+    monkeypatch.setattr(diagnosis, "PACKAGES", ("numpy",))  # doctor imports these in each sandbox
     for here in refuse(border, world, capfd, name, QUICK[name], most):
         whole(here, template, gone="ab" if name == "gc" else "")
 
@@ -285,11 +285,11 @@ def test_what_the_disk_refuses_a_command_is_told_and_loses_nothing(
 def test_what_the_disk_refuses_a_training_is_told_and_it_goes_on_later(
     border, world, template, seen_stat, isolating, monkeypatch, capfd, name, most
 ):
-    if most == 2:  # a disk is refused within the self-test now and then, too
+    if most == 2:  # only the nightly cases refuse operations of the self-test
         monkeypatch.setattr(self_test, "require", lambda *_, **__: None)
     for here in refuse(border, world, capfd, name, TRAINING[name], most):
         whole(here, template)
         run = here / "runs" / {"run": "new", "resume": "u"}.get(name, "a")
-        if run.exists():  # what was begun is ended once the disk is well again
+        if run.exists():  # a run that was started can be finished when the disk works again
             assert call("resume", str(run)) == 0
             assert json.loads((run / "result.json").read_text())["valid"]

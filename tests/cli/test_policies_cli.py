@@ -1,4 +1,4 @@
-"""`harness policies`, `--parallel`, and how a run with many rows looks."""
+"""Tests of `harness policies`, of `--parallel`, and of the live table of a run with many nodes."""
 
 import io
 import json
@@ -64,7 +64,7 @@ def test_on_a_low_terminal_all_that_runs_is_shown_and_in_the_end_everything():
         score = 0.9 if number == 3 else 0.5
         node = Node(number, "draft", (), state="scored", valid=True, score=score, seconds=1.0)
         screen.observe("scored", str(number), {"node": node})
-    # The three that run, the best, and the newest of the others: nine lines are left for them.
+    # Nine rows fit: the three running nodes, the best node, and the newest of the others.
     assert shown(screen) == ["1", "3", "12", "14", "15", "16", "17", "18", "19"]
     with screen:
         pass

@@ -1,4 +1,4 @@
-"""One request, whoever makes it; and scores by hand, which go the way of a run's."""
+"""Tests of requests, from a file or from options, and of scores by hand, outside any run."""
 
 import json
 import os
@@ -26,7 +26,7 @@ TOY = ("--task", "toy", "--profile", "test")
 
 @pytest.fixture
 def breaks(judged, monkeypatch):
-    """Our side breaks as often as told, then the judge judges."""
+    """Make the judge raise InfrastructureError ``breaks[0]`` times before it judges."""
     times, judge = [0], local.judge
     monkeypatch.setattr(local, "BACK_OFF_S", 0.0)
 

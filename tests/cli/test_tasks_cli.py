@@ -1,4 +1,4 @@
-"""harness tasks, and a task from outside the repository, as its page tells it."""
+"""Tests of ``harness tasks``, and of a task outside the repository: that of docs/tasks-own.md."""
 
 import json
 import re
@@ -12,7 +12,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "tasks-own.md"
 
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that the page makes."""
+    """A folder with the files that the page shows."""
     monkeypatch.delenv("HARNESS_TASKS_DIR")
     for name, text in re.findall(
         r"^## \d\. `(\S+)`.*?^```\w+\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL
@@ -60,7 +60,7 @@ def test_an_unknown_task_names_the_nearest(tmp_path: Path) -> None:
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_a_task_from_outside_goes_the_whole_way(outside: Path) -> None:
-    """Every command of the page, from a folder that is not the repository."""
+    """Call every command of the page, from a folder outside the repository."""
     (commands,) = re.findall(r"^```console\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     said = []
     for line in commands.splitlines():

@@ -1,4 +1,4 @@
-"""Watching runs: states, damage, hostile text, and how little is read."""
+"""Tests of ``harness watch``: states, damaged runs, hostile text, and how little it reads."""
 
 import io
 import json
@@ -30,7 +30,7 @@ from harness.store.tape import CallRecord, LostCall, Tape, system_hash
 
 @pytest.fixture
 def runs(finished, tmp_path):
-    """A folder with runs in every state; the live one is held by this process."""
+    """A folder with runs in several states; this process holds the lock of the live one."""
     here, result = finished
     finished, place = here / result["run"], tmp_path / "runs"
     for name in ("finished", "killed", "interrupted", "live", "torn", "toml", "bare", "deep"):
@@ -54,7 +54,7 @@ def runs(finished, tmp_path):
 
 
 def next_line(journal: Path, event: str, **data: object) -> str:
-    """Return the line that would come next in a journal."""
+    """Return the line that a journal would get for an event; the journal stays as it is."""
     copy = journal.with_name("copy.jsonl")
     shutil.copy(journal, copy)
     with closing(Journal(copy)) as written:
@@ -65,7 +65,7 @@ def next_line(journal: Path, event: str, **data: object) -> str:
 
 
 def made_by(run: Path, agent: str) -> None:
-    """Make a run look as if an agent of that name had been asked for from the beginning."""
+    """Change a run's files as if it had been started with the agent of that name."""
     for file, old, new in (
         (run / "run.toml", 'agent = "reference"', f'agent = "{agent}"'),
         (run / "lock.json", '"agent": "reference"', f'"agent": "{agent}"'),
@@ -127,7 +127,7 @@ def test_what_runs_hold_is_shown_and_never_obeyed(runs):
     assert "pwned" in done.stdout
     assert "\x1b" not in done.stdout
     assert "\x07" not in done.stdout
-    assert len(done.stdout.splitlines()) == 9 + 4  # a line a run, and why four are damaged
+    assert len(done.stdout.splitlines()) == 9 + 4  # heading, 8 runs; and why four are damaged
 
 
 def test_what_an_ended_run_says_of_itself_stands_however_often_it_is_looked_at(runs):
@@ -160,7 +160,7 @@ def test_only_new_bytes_of_a_journal_are_read(runs, monkeypatch):
         assert follower.look().step == 2
     assert sum(read) == 0
     with file.open("a") as journal:
-        journal.write(line[:30])  # half a line is no line yet
+        journal.write(line[:30])  # half a line does not count yet
     assert follower.look().step == 2
     with file.open("a") as journal:
         journal.write(line[30:])
@@ -257,7 +257,7 @@ def test_on_a_terminal_it_stays_until_q_and_leaves_the_terminal_as_it_was(runs):
     )
 
     def read_until(done):
-        """Read what it draws: a full terminal would stop it."""
+        """Read what the process draws, until ``done``: a full terminal would block it."""
         end, seen = time.monotonic() + 100, b""
         while not done(seen):
             assert time.monotonic() < end, seen

@@ -1,4 +1,4 @@
-"""Budgets: what counts, what is left, what is used up; never passed, whatever the order."""
+"""Budgets: what counts, what is left, what is used up; no order of calls exceeds a limit."""
 
 import random
 import threading
@@ -63,7 +63,7 @@ def test_a_runs_progress_leaves_the_final_retraining_out():
     tree.add(Node(0, "draft", (), state="scored", seconds=30.0))
     tree.add(Node(1, "draft", (), state="written", seconds=0.0))
     events = [
-        Event("opened", 0.0, "", {"queued_s": 7.0}),  # of an older harness
+        Event("opened", 0.0, "", {"queued_s": 7.0}),  # written by an older harness
         Event("scored", 30.0, "", {"queued_s": 2.0}),
         Event("ungraded", 30.0, "", {"queued_s": 0.5}),
         Event("finalizing", 40.0, "", {}),
@@ -148,7 +148,7 @@ def test_whatever_happens_to_calls_the_worst_case_of_all_never_passes_a_limit(se
             and wanted.dollars <= room["dollars"] + 1e-9
         )
         if not fits and open_holds:
-            continue  # it would wait for those
+            continue  # reserve would wait for the open ones
         try:
             budget.reserve(wanted, call="a call", cancel=NEVER)
         except BudgetSpent:

@@ -1,6 +1,6 @@
-"""A stranger's package for each seam, as its page gives it: installed by pip, and its commands run.
+"""Tests of the guides: the package on each page is installed by pip, and its commands are run.
 
-Our toy takes the place of a page's task where that trains longer than the page is about.
+The toy task replaces a page's task if that task trains too long for a test of the page.
 """
 
 import json
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 class Stranger:
-    """A folder with the files of a page, and a place of its own where they are installed."""
+    """The package of a page: a folder with its files, and a folder where pip installs it."""
 
     def __init__(self, page: str, folder: Path) -> None:
         self.text = (GUIDES / f"add-{page}.md").read_text()
@@ -43,7 +43,7 @@ class Stranger:
         return (self.folder / name).read_text()
 
     def call(self, command: str, code: int = 0, **env: str) -> SimpleNamespace:
-        """Run a command of the page; pip installs into the place of its own, without the index."""
+        """Run a command of the page; pip installs into ``self.site``, without a package index."""
         words = command.split()
         if words[0] == "pip":
             words[1:2] = [words[1], "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
@@ -63,9 +63,9 @@ class Stranger:
         return SimpleNamespace(out=done.stdout, err=done.stderr, said=done.stdout + done.stderr)
 
     def follow(self, task: str = "lra/listops") -> list[str]:
-        """Run the commands of the page; return what each said.
+        """Run the commands of the page; return the output of each.
 
-        ``task`` takes the place of lra/listops, where that trains longer than the page is about.
+        ``task`` replaces lra/listops, which trains too long for tests of most pages.
         """
         (commands,) = CONSOLE.findall(self.text)
         commands = commands.replace("lra/listops", task)
@@ -116,7 +116,7 @@ def test_a_policy(stranger) -> None:
     assert "on the hidden test split" in again.said
     typo = own.call("harness run --task toy --policy alternat", code=2).said
     assert "'alternate'" in typo
-    # A run is not gone on with by another version of its policy.
+    # A run is not resumed with another version of its policy.
     (own.run() / "result.json").unlink()
     own.write("pyproject.toml", own.read("pyproject.toml").replace('"1.0"', '"1.1"'))
     own.call("pip install .")
@@ -132,7 +132,7 @@ def test_an_agent(stranger) -> None:
     assert "on the hidden test split" in ran
     assert [score["valid"] for score in own.scores()] == [True]
     assert own.lock()["versions"]["harness-folder"] == "1.0"
-    # What goes wrong in it is told as its own, and what it writes never runs without walls.
+    # An error in the agent is reported as the package's, and its submissions never run unisolated.
     file = "harness_folder.py"
     broken = own.read(file).replace("trusted = False", "trusted = True")
     own.write(file, broken.replace("file = files[ask.node]", "file = {}[ask.node]"))
@@ -154,14 +154,15 @@ def test_a_sandbox(stranger) -> None:
     assert "ok    sandbox noted: of the package harness-noted 1.0" in found
     assert "packages in noted: numpy, torch can be imported" in found
     assert "sandbox noted" in ran
-    assert (own.folder / "sandboxes.log").read_text().count("\n") >= 2  # a node, and the final
+    # A line for node 0, and one for the final evaluation.
+    assert (own.folder / "sandboxes.log").read_text().count("\n") >= 2
     assert own.lock()["sandbox"] == "noted"
     assert own.scores()[0]["conditions"]["isolated"] is True
     told = own.call("harness run --help").out
     assert "<auto|docker|bubblewrap|process|noted>" in "".join(told.split())
     typo = own.call("harness run --task toy --sandbox note", code=2).said
     assert "'noted'" in typo
-    # Without the package its runs can still be read.
+    # Without the package, its runs can still be read.
     shutil.rmtree(own.site)
     assert "final: node 0 retrained" in own.call(f"harness show {own.run()}").out
     assert "NOT ISOLATED" not in own.call("harness leaderboard runs").out
@@ -185,7 +186,7 @@ def test_an_executor(stranger) -> None:
     assert (run / log).read_bytes() == (own.folder / "here" / "here" / log).read_bytes()
     assert "<local|apart>" in "".join(own.call("harness run --help").out.split())
     assert "'apart'" in own.call("harness run --task toy --executor aprt", code=2).said
-    # What comes back for another question is nobody's score.
+    # A result that belongs to another job is rejected.
     file, right = "harness_apart.py", own.read("harness_apart.py")
     asked = "evaluation.job.model_dump_json()"
     other = f'{asked}.replace(\'"split":"search"\', \'"split":"test"\')'
@@ -196,7 +197,7 @@ def test_an_executor(stranger) -> None:
         f"harness score {submission} --task toy --profile test --executor apart", code=3
     )
     assert "What came back for submission is the answer to another question" in said.said
-    # Its run is read without it, goes on with it alone, and is scored again on this machine.
+    # Without the package, its run can be read and rescored on this machine, but not resumed.
     shutil.rmtree(own.site)
     assert "final: node" in own.call(f"harness show {run}").out
     assert "now:  accuracy" in own.call(f"harness rescore {run}").out
@@ -218,7 +219,7 @@ def test_a_family_of_tasks(stranger) -> None:
 
 def test_a_metric(stranger) -> None:
     own = stranger("a-metric")
-    # In the place of the task of the page, which trains longer.
+    # This task replaces the page's task, which trains longer.
     shutil.copytree(ROOT / "tests" / "toys" / "toy", own.folder / "last-mark")
     own.write(
         "last-mark/toy_data.py", own.read("last-mark/toy_data.py").replace("toy", "last-mark")
@@ -234,10 +235,10 @@ def test_a_metric(stranger) -> None:
     (score,) = own.scores()
     assert score["metric"] == "balanced_accuracy"
     assert {"statelessness", "trend"} <= {audit["name"] for audit in score["audits"]}
-    # Who measures is part of what must agree.
+    # The package that measures is part of the conditions that must agree.
     assert re.search(r" by harness-balanced 1\.0 [0-9a-f]{12}$", score["conditions"]["scorer"])
     own.call(f"harness report {own.run()}")
-    # Without the package the run is left out of tables, and why is said.
+    # Without the package, the run is left out of tables, and the reason is given.
     shutil.rmtree(own.site)
     said = " ".join(own.call("harness leaderboard runs").said.split())
     assert "there is no metric 'balanced_accuracy'" in said
@@ -253,7 +254,7 @@ def test_a_kind_of_task(stranger) -> None:
     assert "mean_absolute_error" in ran
     (score,) = own.scores()
     assert " by harness-regression 1.0 " in score["conditions"]["scorer"]
-    # It is audited: a predictor that counts what it was asked is found out.
+    # Its submissions are audited: a predictor that counts its calls is found to be stateful.
     counting = own.read("sums/designs/mean.py") + (
         "\nasked = [0]\n\n\ndef predict(tokens):\n    asked[0] += 1\n"
         "    return np.full((len(tokens), 1), asked[0], np.float32)\n"
@@ -261,7 +262,7 @@ def test_a_kind_of_task(stranger) -> None:
     own.write("model.py", counting)
     said = own.call("harness score model.py --task sums --profile test --tasks-dir .", code=1).said
     assert "stateful" in said
-    # What its data check finds is told as ours is.
+    # What its data check finds is reported like the findings of our own checks.
     short = own.read("sums/data.py").replace("tokens.sum(axis=1)", "tokens.sum(axis=1)[1:]")
     own.write("sums/data.py", short.replace("sums-1", "sums-2"))
     said = own.call("harness prepare sums --profile test --tasks-dir .", code=2).said
@@ -277,7 +278,7 @@ def test_a_sort_of_submission(stranger, provider) -> None:
     said = own.call(command, code=1).said
     assert "interface_error" in said
     assert "Eight letters A or M are wanted." in said
-    # A model's answer is parsed by it, and what is wrong with one is told to the model.
+    # The package parses a model's answer, and the model is told what is wrong with an answer.
     provider.script(answer("I would take attention first."), answer("So: MMMMMMMM or AMAMAMAM."))
     own.write(
         "agents.toml",

@@ -1,4 +1,7 @@
-"""A model that answers from a list, for tests of who asks it: it stands in for a provider."""
+"""A model that answers from a list, and nodes and requests for tests of operators.
+
+No provider is called.
+"""
 
 from dataclasses import dataclass, field
 
@@ -12,11 +15,11 @@ GOOD = 'A plain idea.\n\n```python model.py\nimport torch\n\nVALUE = "{}"\n```\n
 
 @dataclass
 class Scripted:
-    """Gives its replies in turn, each a text or a (text, stop); keeps what it was asked."""
+    """Gives its replies in turn, each a text or a (text, stop); records what it was asked."""
 
     replies: list[str | tuple[str, Stop]]
     room: int = 10**9
-    """Characters of a prompt that fit."""
+    """How many characters a prompt may have."""
     asked: list[tuple[str, Prompt]] = field(default_factory=list)
 
     def complete(self, prompt: Prompt, *, purpose: str) -> Reply:
@@ -44,7 +47,7 @@ def scored(number: int, operator: str = "draft", parents: tuple[int, ...] = (), 
 
 
 def ask(model, operator="draft", parents=(), nodes=(), task="toy", profile="test", **more) -> Ask:
-    """A request for the node after ``nodes``; ``parents`` are numbers."""
+    """Return a request for the node that comes after ``nodes``; ``parents`` are node numbers."""
     chosen = find_task(task)
     tree = Tree(maximize=chosen.definition.direction == "maximize")
     for node in nodes:

@@ -1,4 +1,4 @@
-"""Answers as models give them: read where the meaning is clear, refused with a reason else."""
+"""Parsing of models' answers: read where the meaning is clear, else refused with a reason."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.operators.model import ask, scored
 ANSWERS = Path(__file__).parent / "answers"
 WANTED = ("model.py",)
 OURS = [t for t in all_tasks().values() if TASKS_DIR in t.folder.parents and t.variant == "fixed"]
-assert OURS  # or there is nothing to test, which nobody would see
+assert OURS  # else a parametrised test below would have no cases
 LIMIT = 64 * 1024
 
 
@@ -89,7 +89,7 @@ def test_several_files_need_their_names_and_come_last_first():
     assert "b.py is missing" in parsed("```python a.py\nA = 1\n```", wanted).problems[0]
     kept = parsed("```python a.py\nA = 1\n```", wanted, kept={"a.py": "A = 0\n", "b.py": "B = 0\n"})
     assert kept.files == {"a.py": "A = 1\n", "b.py": "B = 0\n"}
-    # An answer without any file is no answer, even where all files could be kept.
+    # An answer without any file cannot be used, even if all files could be kept.
     assert parsed("I would change nothing.", wanted, kept=kept.files).files == {}
 
 
@@ -113,7 +113,7 @@ def block(text: str, info: str = "python", before: str = "") -> str:
 @pytest.mark.parametrize(
     ("answer", "which"),
     [
-        # A demo, the file, a shell, and a longer example of use.
+        # A short demo, the file, shell commands, and a longer demo.
         (block("x = 1\n") + block(FILE.format(1)) + block("pip install x\n" * 40, "bash")
          + block(DEMO), 1),
         (block(DEMO, before="Use `model.py`:") + block(FILE.format(2)), 2),
@@ -153,7 +153,7 @@ def test_an_answer_without_what_the_task_asks_for_is_told_so_and_a_mistake_in_it
     assert "model.py defines no `CustomEncoder`" in why
     (why,) = parsed(block(FILE.format("(")) + block(DEMO), **MECHANISM).problems
     assert "does not compile: line 5" in why
-    # What its last block was to be is not known: it is not passed over.
+    # The last block was cut off, so what it was meant to hold is unknown: it is not ignored.
     cut = block(FILE.format(1), "python model.py") + "```python model.py\nimport torch\n"
     assert "not whole" in parsed(cut, cut=True, **MECHANISM).problems[0]
     assert "WHICH = 1" in parsed(cut, **MECHANISM).files["model.py"]
@@ -187,7 +187,7 @@ def test_unfinished_thinking_is_no_answer():
     )
 
 
-# Whole lines that steer a parser, between anything at all.
+# Lines and marks that have a meaning for the parser, mixed with arbitrary text.
 PIECES = st.one_of(
     st.text(st.characters(), max_size=40),
     st.sampled_from(
@@ -204,7 +204,7 @@ MESS = st.lists(st.one_of(PIECES, st.just("\n")), max_size=60).map("".join)
 def test_whatever_a_model_says_only_the_tasks_files_come_out(text, cut, edits, improve):
     node = scored(0, score=0.5, files={"design.md": "A = 0\n\nB = 1\n"})
     request = ask(None, "improve" if improve else "draft", (0,) if improve else (), [node])
-    # Not Python, or each example would start a process to compile it.
+    # Not a Python file: examples then need no round trip to the process that compiles sources.
     definition = request.task.definition.model_copy(update={"files": ("design.md",)})
     request = replace(request, task=Task(request.task.folder, definition, "fixed"))
     reading = read(request, tidy(text), cut=cut, edits=edits)

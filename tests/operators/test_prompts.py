@@ -34,7 +34,7 @@ def user(request, style=None, **more) -> str:
 
 
 def blocks(text: str) -> str:
-    """What stands inside of fences, by CommonMark's rule."""
+    """Return the text inside fenced blocks, by CommonMark's rule."""
     inside, ticks = [], ""
     for line in text.split("\n"):
         opened = re.match(r"(`{3,})[^`]*$", line)
@@ -221,7 +221,7 @@ def test_parts_give_way_in_the_stated_order(tmp_path, grown):
         new = [part for part, mark in marks.items() if mark not in text and [part] not in gone]
         if new:
             gone.append(new)
-    # One after the other: what went in one step would say nothing of the order.
+    # Each part vanishes in a step of its own: parts that vanish together would show no order.
     assert gone == [[part] for part in marks]
 
 
@@ -333,7 +333,7 @@ def test_literature_is_chosen_by_words_and_by_seed_within_its_limit(tmp_path):
     system = prompt(ask(ROOMY), PromptStyle(literature=tmp_path)).system
     assert all(f"- Title {n} (n{n:02}.md)" in system for n in range(12))
     debug = user(ask(ROOMY, "debug", (3,), TREE), PromptStyle(literature=tmp_path))
-    assert "attention" not in debug  # a repair keeps the idea: it gets no new ones
+    assert "attention" not in debug  # a debug step keeps the idea, so it gets no notes
 
 
 def test_literature_that_cannot_be_used_is_refused(tmp_path):

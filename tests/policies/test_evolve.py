@@ -1,4 +1,4 @@
-"""evolve on hand-worked trees, and its draws against the published formulas."""
+"""evolve on trees worked out by hand, and its draws against the published formulas."""
 
 from collections import Counter
 from math import exp, sqrt
@@ -19,7 +19,7 @@ def evolve(**parameters):
 
 
 def close(count: int, probability: float) -> bool:
-    """Whether a count of DRAWS is within 4.5 standard deviations (1 in 150,000 is not)."""
+    """Return whether a count in DRAWS is within 4.5 standard deviations (1 in 150,000 is not)."""
     return abs(count / DRAWS - probability) < 4.5 * sqrt(probability * (1 - probability) / DRAWS)
 
 
@@ -31,7 +31,7 @@ THREE = tree(("draft", None, 0.3), ("draft", None, 0.9), ("draft", None, 0.6))
 
 
 def test_rank_selection_follows_its_formula():
-    """T = 0.2: (3 - rank + 1)^5 = 243, 32, 1 of 276, whatever the scores are."""
+    """At T = 0.2 ranks weigh (3 - rank + 1)^5 = 243, 32, 1 of 276, whatever the scores are."""
     drawn = draws(evolve(num_drafts=3, crossover_prob=0), THREE)
     assert close(drawn[(1,)], 243 / 276)
     assert close(drawn[(2,)], 32 / 276)
@@ -39,7 +39,7 @@ def test_rank_selection_follows_its_formula():
 
 
 def test_fitness_selection_follows_its_formula():
-    """Worth 0, 1 and 1/2; softmax at T = 0.5: e^0, e^2, e^1."""
+    """The normalised scores are 0, 1 and 1/2; a softmax at T = 0.5 weighs them e^0, e^2, e^1."""
     drawn = draws(
         evolve(num_drafts=3, crossover_prob=0, selection="fitness", temperature=0.5), THREE
     )
@@ -56,7 +56,7 @@ def test_fitness_selection_obeys_the_direction():
 
 
 def test_crossover_draws_two_without_replacement_at_its_rate():
-    """At T = 1 ranks weigh 3, 2, 1. First 1 then 2: 3/6 * 2/3; first 2 then 1: 2/6 * 3/4; …"""
+    """At T = 1 ranks weigh 3, 2, 1. Rank 1, then 2: 3/6 * 2/3; rank 2, then 1: 2/6 * 3/4; …"""
     drawn = draws(evolve(num_drafts=3, temperature=1, crossover_prob=0.4), THREE)
     pairs = {parents: count for parents, count in drawn.items() if len(parents) == 2}
     assert close(sum(pairs.values()), 0.4)
@@ -80,7 +80,7 @@ def test_only_valid_nodes_enter_and_only_the_best_stay():
     assert set(draws(evolve(**hot), grown, 500)) == {(0,), (3,), (4,)}
     assert set(draws(evolve(**hot, population=2), grown, 500)) == {(3,), (4,)}
     assert set(draws(evolve(**hot, population=1), grown, 500)) == {(3,)}
-    # One alone cannot be crossed, however sure the coin.
+    # A population of one allows no crossover, even at probability 1.
     alone = evolve(max_debug_depth=0, crossover_prob=1, population=1)
     assert alone.choose(grown, Random(0)) == Decision("improve", (3,))
 
@@ -92,7 +92,7 @@ def test_broken_children_are_repaired_first_and_the_empty_population_is_drafted(
     grown.add(Node(1, "debug", (0,)))
     assert policy.choose(grown, Random(0)) == Decision("draft")
     grown.add(Node(2, "draft", ()))
-    assert policy.choose(grown, Random(0)) is None  # both may yet be good
+    assert policy.choose(grown, Random(0)) is None  # both may still become valid
     grown.update(1, state="scored")
     grown.update(2, state="scored")
     assert policy.choose(grown, Random(0)) == Decision("debug", (2,))
@@ -107,16 +107,16 @@ def test_a_generation_has_only_older_parents_and_waits_for_the_one_before_it():
     grown.update(1, state="scored", valid=True, score=0.4)
     assert policy.choose(grown, Random(0)) == Decision("improve", (0,))
     grown.add(Node(2, "improve", (0,), state="scored"))
-    # A broken one is repaired within its generation, and is no idea of its own.
+    # A broken node is repaired within its generation; the repair does not count as an idea.
     assert policy.choose(grown, Random(0)) == Decision("debug", (2,))
     grown.add(Node(3, "debug", (2,), state="scored", valid=True, score=0.9))
-    # Node 3 is the best by far (T = 0.01 always draws it), but of this generation: not yet.
+    # Node 3 is the best by far (T = 0.01 always draws it), but it belongs to this generation.
     assert policy.choose(grown, Random(0)) == Decision("improve", (0,))
     grown.add(Node(4, "improve", (0,), state="written"))
     assert policy.choose(grown, Random(0)) is None
     grown.update(4, state="scored", valid=True, score=0.1)
     assert policy.choose(grown, Random(0)) == Decision("improve", (3,))
-    # Steadily, node 3 would have been taken at once.
+    # Without generations, node 3 is taken at once.
     steady = evolve(num_drafts=2, temperature=0.01, crossover_prob=0)
     early = tree(*[("draft", None, 0.5)] * 2, ("improve", 0, None), ("debug", 2, 0.9))
     assert steady.choose(early, Random(0)) == Decision("improve", (3,))

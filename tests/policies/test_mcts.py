@@ -1,4 +1,4 @@
-"""mcts on hand-worked trees. The comments hold the numbers as worked out with pencil and paper."""
+"""mcts on trees worked out by hand. The comments hold the numbers of that calculation."""
 
 from random import Random
 
@@ -26,7 +26,7 @@ def test_it_drafts_then_repairs_each_in_place_then_improves_the_best():
     grown.add(Node(1, "debug", (0,), state="scored", valid=True, score=0.2))
     assert choose(policy, grown) == Decision("draft")
     grown.add(Node(2, "draft", (), state="scored", valid=True, score=0.6))
-    # Worth 0 and 1, one visit each: 0 + c sqrt(ln 2) < 1 + c sqrt(ln 2).
+    # Nodes 1 and 2 are worth 0 and 1, with one visit each: 0 + c sqrt(ln 2) < 1 + c sqrt(ln 2).
     assert choose(policy, grown) == Decision("improve", (2,))
 
 
@@ -37,14 +37,15 @@ GROWN = (
     ("improve", 1, None),
     ("debug", 3, 0.3),
 )
-"""From 0.2 to 0.6: node 0 is worth 0, 1 is 1, 2 is 1/2, and 4, which repaired 3, is 1/4.
+"""Normalised from 0.2 to 0.6, nodes 0, 1, 2 are worth 0, 1, 1/2; node 4, a repair of 3, 1/4.
 
-Root 4 visits. Node 0: Q 0, N 1. Node 1 with all below: Q (1 + 1/2 + 1/4) / 3 = 0.5833, N 3.
+The root has 4 visits. With value Q and visits N, node 0 has Q 0, N 1; node 1, with all nodes below
+it, has Q (1 + 1/2 + 1/4) / 3 = 0.5833, N 3.
     node 0: 0      + c sqrt(ln 4 / 1) =          1.1774 c
     node 1: 0.5833 + c sqrt(ln 4 / 3) = 0.5833 + 0.6798 c       larger while c < 1.172
-Below node 1, of 3 visits, c = 0.25:
+Below node 1, which has 3 visits, at c = 0.25:
     node 2: 0.50 + 0.25 sqrt(ln 3 / 1) = 0.50 + 0.262           larger
-    idea 3: 0.25 + 0.25 sqrt(ln 3 / 1) = 0.25 + 0.262           its tip is node 4
+    idea 3: 0.25 + 0.25 sqrt(ln 3 / 1) = 0.25 + 0.262           its last node is 4
 """
 
 
@@ -56,14 +57,14 @@ def test_it_descends_by_value_and_visits(uct_c, parent):
 def test_an_idea_that_was_repaired_is_improved_at_its_repaired_end():
     grown = tree(*GROWN, ("improve", 2, 0.2), ("improve", 2, 0.2))
     # Node 2 is now (1/2 + 0 + 0) / 3 = 0.167 in 3 of 5 visits: 0.167 + 0.25 sqrt(ln 5 / 3) = 0.350;
-    # idea 3: 0.25 + 0.25 sqrt(ln 5) = 0.567. Still below node 1: 0.35 + 0.25 sqrt(ln 6 / 5) = 0.500
-    # against node 0: 0.25 sqrt(ln 6) = 0.335.
+    # idea 3: 0.25 + 0.25 sqrt(ln 5) = 0.567. UCT still leads to node 1:
+    # 0.35 + 0.25 sqrt(ln 6 / 5) = 0.500, against 0.25 sqrt(ln 6) = 0.335 for node 0.
     assert choose(mcts(num_children=2), grown) == Decision("improve", (4,))
 
 
 def test_an_expansion_that_was_begun_is_finished_even_if_uct_would_now_leave():
     grown = tree(("draft", None, 0.5), ("draft", None, 0.6), ("improve", 1, 0.0))
-    # UCT: node 0 0.833 + 0.262, node 1 (1 + 0) / 2 + 0.185.
+    # UCT alone prefers node 0: 0.833 + 0.262, against (1 + 0) / 2 + 0.185 for node 1.
     assert choose(mcts(num_children=2), grown) == Decision("improve", (1,))
 
 
@@ -75,7 +76,7 @@ def test_where_lower_is_better_the_same_tree_mirrored_gives_the_same_choice():
 
 
 def test_a_constant_on_all_scores_and_another_unit_change_nothing():
-    """The value is normalised before c is added to it, range and all."""
+    """Scores are normalised to 0…1 before the exploration term, which c weighs, is added."""
     moved = [(o, p, None if s is None else 1000 + 64 * s) for o, p, s in GROWN]
     for uct_c, parent in ((1.17, 2), (1.18, 0)):
         policy = mcts(num_children=2, uct_c=uct_c)
@@ -91,7 +92,7 @@ def test_what_stayed_broken_is_never_descended_into():
     policy = mcts(num_children=2, max_debug_depth=1)
     dead = (("draft", None, None), ("debug", 0, None))
     assert choose(policy, tree(*dead, ("draft", None, 0.1))) == Decision("improve", (2,))
-    # All drafts are dead: one more, where the textbook would improve a broken program.
+    # All drafts stayed broken: mcts drafts again; textbook UCT would improve a broken program.
     assert choose(policy, tree(*dead, *[("draft", None, None), ("debug", 2, None)])) == Decision(
         "draft"
     )
@@ -105,7 +106,7 @@ def test_an_idea_whose_children_all_died_is_left_for_its_neighbour():
     assert choose(policy, grown) == Decision("improve", (1,))
     grown.add(Node(4, "improve", (1,), state="scored"))
     grown.add(Node(5, "improve", (1,), state="written"))
-    assert choose(policy, grown) is None  # node 5 may yet be good
+    assert choose(policy, grown) is None  # node 5 may still become valid
     grown.update(5, state="scored")
     assert choose(policy, grown) == Decision("draft")
 
@@ -116,9 +117,9 @@ def test_running_nodes_count_as_visits_and_have_no_value():
         ("improve", 1, 0.5), ("improve", 1, 0.5),
     ]  # fmt: skip
     policy = mcts(num_children=2)
-    # All are worth 0.5, both drafts have 3 visits: the oldest way down.
+    # All are worth 0.5 and both drafts have 3 visits: the oldest is taken at each level.
     assert choose(policy, tree(*equal)) == Decision("improve", (2,))
-    # With two more running there, node 0 has 5 visits of 8:
+    # With two more nodes running below it, node 0 has 5 visits of 8, and UCT prefers node 1:
     #   0.5 + 0.25 sqrt(ln 8 / 5) = 0.661 against 0.5 + 0.25 sqrt(ln 8 / 3) = 0.708.
     running = tree(*equal, ("improve", 2, "…"), ("improve", 2, "…"))
     assert choose(policy, running) == Decision("improve", (4,))
@@ -128,7 +129,7 @@ def test_more_slots_than_drafts_wait():
     policy = mcts(num_children=3)
     grown = tree(*[("draft", None, "…")] * 3)
     assert choose(policy, grown) is None
-    # Node 1 broke: it alone is repaired, once.
+    # Node 1 is broken: only it is repaired, and only once.
     grown.update(1, state="scored")
     assert choose(policy, grown) == Decision("debug", (1,))
     grown.add(Node(3, "debug", (1,)))

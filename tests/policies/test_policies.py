@@ -1,4 +1,4 @@
-"""one_shot and greedy on hand-worked trees, settings, and one tree that tells all four apart."""
+"""one_shot and greedy on small trees, settings, and a tree on which all four policies differ."""
 
 from collections import Counter
 from random import Random
@@ -13,20 +13,21 @@ from harness.policies import POLICIES, make_policy
 
 
 def test_four_policies_choose_differently_on_one_tree():
-    """Defaults throughout; five drafts, and five improvements of the best of them."""
+    """All parameters are defaults; the tree has five drafts, and five improvements of the best."""
     grown = tree(
         ("draft", None, 0.50), ("draft", None, 0.52), ("draft", None, 0.60),
         ("draft", None, 0.48), ("draft", None, 0.40),
         ("improve", 2, 0.70), ("improve", 2, 0.42), ("improve", 2, 0.41),
         ("improve", 2, 0.40), ("improve", 2, 0.40),
     )  # fmt: skip
-    # one_shot has drafted. greedy takes the best, node 5.
-    # mcts: range 0.40 to 0.70, so that node 1 is worth 0.4, node 2 is 2/3, and 2 with all below it
-    # (2/3 + 1 + 1/15 + 1/30) / 6 = 0.294 in 6 of 10 visits. c = 0.25, ln 10 = 2.303:
+    # one_shot has drafted and stops. greedy improves the best, node 5.
+    # mcts: scores range from 0.40 to 0.70, so node 1 is worth 0.4, node 2 is 2/3, and node 2 with
+    # all below it (2/3 + 1 + 1/15 + 1/30) / 6 = 0.294 in 6 of 10 visits. c = 0.25, ln 10 = 2.303:
     #   node 2: 0.294 + 0.25 sqrt(2.303 / 6) = 0.449
     #   node 1: 0.4   + 0.25 sqrt(2.303 / 1) = 0.779    <- the largest; node 0: 0.713
-    # evolve: 10^5 / (1^5 + … + 10^5) = 0.453 for rank 1, node 5; then, without it, 9^5 / (1^5 + … +
-    # 9^5) = 0.489 for node 2. The stream: 0.236 draws node 5, 0.103 < 0.15 crosses, 0.396 node 2.
+    # evolve: the probability of rank 1, node 5, is 10^5 / (1^5 + … + 10^5) = 0.453; without node 5,
+    # that of node 2 is 9^5 / (1^5 + … + 9^5) = 0.489. Random(4) gives 0.236, which draws node 5,
+    # 0.103 < 0.15, which means crossover, and 0.396, which draws node 2.
     chosen = {name: make_policy(name, []).choose(grown, Random(4)) for name in POLICIES.ours}
     assert chosen == {
         "one_shot": None,
@@ -55,10 +56,10 @@ def test_greedy_repairs_every_broken_leaf_before_it_improves():
     policy = make_policy("greedy", ["greedy.num_drafts=2"])
     grown = tree(("draft", None, 0.5), ("draft", None, None))
     assert policy.choose(grown, Random(0)).parents == (1,)
-    # Node 1 is no leaf any more; its child is broken too and is the one to repair.
+    # Node 1 is no longer a leaf; its child is broken too, and is repaired instead.
     grown.add(Node(2, "debug", (1,), state="scored"))
     assert policy.choose(grown, Random(0)).parents == (2,)
-    # While a child of it is still running, node 2 is not repaired a second time.
+    # While its child is running, node 2 is not repaired a second time.
     grown.add(Node(3, "debug", (2,), state="written"))
     assert policy.choose(grown, Random(0)).operator == "improve"
 
@@ -72,7 +73,7 @@ def test_greedy_debug_chains_are_at_most_as_long_as_the_parameter():
         grown.add(Node(number, chosen.operator, chosen.parents, state="scored"))
         longest = max(longest, grown.debug_depth(number))
     assert longest == 2
-    # Nothing is good and nothing may be repaired: it drafts anew instead of giving up.
+    # No node is valid and none may be repaired: greedy drafts again instead of giving up.
     assert [n.operator for n in grown][:4] == ["draft", "debug", "debug", "draft"]
 
 
@@ -85,7 +86,7 @@ def test_greedy_waits_for_what_runs_rather_than_draft_one_more():
     for number in (1, 2):
         grown.update(number, state="scored")
     grown.add(Node(3, "debug", (1,), state="scored"))
-    # All are broken for good and nothing runs.
+    # All nodes are broken, none may be repaired, and none is running.
     assert policy.choose(grown, Random(0)) == Decision("draft")
 
 

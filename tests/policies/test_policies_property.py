@@ -1,4 +1,4 @@
-"""Every policy, any parameters, any outcomes, any number of slots: what must always hold."""
+"""What must hold for every policy with any parameters, any outcomes and any number of slots."""
 
 from random import Random
 
@@ -42,7 +42,7 @@ def policies(name: str):
 
 
 def check(policy, tree: Tree, decision) -> None:
-    """What must hold of one decision on one tree."""
+    """Assert what must hold for any decision of a policy on a tree."""
     running = [n for n in tree if n.state != "scored"]
     parents = [tree[p] for p in decision.parents]
     assert all(p.state == "scored" for p in parents)
@@ -68,7 +68,7 @@ def check(policy, tree: Tree, decision) -> None:
 
 
 def grow(policy, outcomes, slots: int, order: Random, *, maximize: bool) -> Tree:
-    """Let a policy search; nodes finish in a random order. Checks every decision."""
+    """Let a policy grow a tree while nodes finish in random order; check every decision."""
     tree = Tree(maximize=maximize)
     outcomes = list(outcomes)
     while True:
@@ -79,7 +79,7 @@ def grow(policy, outcomes, slots: int, order: Random, *, maximize: bool) -> Tree
             again = policy.choose(tree.copy(), stream(7, "choose", number))
             assert decision == again
             if decision is None:
-                # Waiting for nothing would end the search; only one_shot has an end.
+                # With no node running, None ends the search: only one_shot may end it.
                 assert running or (policy.name == "one_shot" and len(tree) == 1)
                 break
             check(policy, tree, decision)

@@ -1,10 +1,13 @@
-"""Trees written by hand."""
+"""Builds search trees from short tuples, for the tests of policies."""
 
 from harness.core.tree import Node, Tree
 
 
 def tree(*nodes: tuple, maximize: bool = True) -> Tree:
-    """Build a tree of (operator, parent or parents, score or None for buggy, "…" for running)."""
+    """Build a tree from tuples (operator, parents, score).
+
+    ``parents``: None, a number or a tuple. ``score``: a float, None for buggy, "…" for running.
+    """
     built = Tree(maximize=maximize)
     for number, (operator, parent, score) in enumerate(nodes):
         state = "written" if score == "…" else "scored"

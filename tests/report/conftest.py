@@ -1,4 +1,4 @@
-"""Chromium, one for all browser tests; and for the others no waiting for a disk."""
+"""Fixtures of the report tests: one Chromium for all browser tests, and no fsync in any test."""
 
 import os
 import shutil
@@ -12,18 +12,18 @@ CHROMIUM = (
 
 @pytest.fixture(autouse=True)
 def _spare(monkeypatch):
-    """Nobody pulls the plug here."""
+    """Switch fsync off, which saves time: no test here simulates a power failure."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(scope="session")
 def chromium():
-    """A real headless Chromium. These tests run only where asked for: without one they fail."""
+    """A real headless Chromium. Its tests run only on request, and fail if there is none."""
     from playwright.sync_api import sync_playwright
 
     if CHROMIUM is None:
         pytest.fail("no Chromium on this machine: apt-get install chromium, or set CHROMIUM")
-    # As root Chromium refuses to start with a sandbox of its own; the pages are ours.
+    # As root, Chromium refuses to start with its own sandbox. Our own pages do not need one.
     flags = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as running:
         browser = running.chromium.launch(executable_path=CHROMIUM, args=flags)

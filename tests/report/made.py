@@ -1,4 +1,7 @@
-"""Runs made by the real classes, of any size, with what a model might have written in them.
+"""Builds runs of any size with the real classes. Their texts are like those a model might write.
+
+Scores are random, and no code of a submission is run. made_runs.py builds small runs with given
+scores. As a script, it writes one run of NODES nodes (default 500) into DIR:
 
 python tests/report/made.py DIR [NODES]
 """
@@ -76,7 +79,7 @@ class Made:
     def write(
         self, number: int, operator: str, parent: int | None, source: str, score: float | None
     ) -> None:
-        """Write one node with all its files, as the loop does."""
+        """Write one node, its events and all its files, as the search loop does."""
         rng = self.rng
         before = BASE if parent is None else self.sources[parent]
         self.sources[number], self.scores[number] = source, score
@@ -146,7 +149,7 @@ class Made:
         Tape(self.run.path).write(record, prompt)
 
     def judged(self, score: float | None, split: str = "search") -> Score:
-        """Return a verdict as the judge writes it."""
+        """Return a Score as the judge writes it; with ``score`` None an invalid one."""
         conditions = Conditions(
             task_hash=self.lock.task_hash, data_hash=self.lock.data_hash, scorer=self.lock.scorer,
             profile="paper", ranked=True, split=split, sandbox="docker", isolated=True,
@@ -166,7 +169,7 @@ class Made:
 
 
 def mutated(source: str, rng: random.Random, words: str) -> str:
-    """Change a few constants and one function, as a model that rewrites a whole file does."""
+    """Change a few constants and add a function, as a model that rewrites a whole file does."""
     lines = source.split("\n")
     for at in rng.sample(range(len(lines)), 6):
         lines[at] = re.sub(r"\b\d+\.\d+\b", lambda _: f"{rng.uniform(0, 1):.4f}", lines[at])
@@ -185,7 +188,7 @@ def made_run(
     folder: Path, *, nodes: int = 12, seed: int = 1, agent: str = "made", words: str = "",
     calls: bool = True, name: str = "", data: dict[str, str] | None = None,
 ) -> Path:  # fmt: skip
-    """Write a finished run; ``words`` stand in every text of it."""
+    """Write a finished run and return its path; every text in it contains ``words``."""
     made = Made(folder, agent=agent, seed=seed, nodes=nodes, words=words, calls=calls, name=name,
                 data=data)  # fmt: skip
     sync, os.fsync = os.fsync, lambda _: None
@@ -198,7 +201,7 @@ def made_run(
 
 
 def rewrite_journal(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change events of a run as somebody does who knows how the chain is made."""
+    """Apply ``change`` to each event and recompute the hash chain, as a forger could do."""
     file = run / "events.jsonl"
     chain, lines = "", []
     for line in file.read_text().splitlines():

@@ -1,4 +1,7 @@
-"""Run directories as a real run leaves them, written by the real classes, with scores made up."""
+"""Builds run directories like those of real runs, with the real classes and with given scores.
+
+Nothing is executed or judged. made.py builds larger runs, with prompts, responses and logs.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -41,9 +44,11 @@ def make_run(
     described: dict | None = None,
     **locked,
 ) -> Path:
-    """Write one run. ``score`` None is an invalid one; ``closed``: finished, failed, or "".
+    """Write one run and return its path. ``score`` is the final score, None if it is invalid.
 
-    ``nodes`` are the scores on the search split, None for an invalid node.
+    ``closed`` is the status in the last event (finished, failed, interrupted); with "" the event is
+    missing. ``nodes`` are the scores on the search split, None for an invalid node; the default is
+    one valid node. ``locked`` are fields of the lock.
     """
     asked = Asked(
         task=task, profile=profile, agent=agent, policy=policy, steps=steps, time_s=60.0,
@@ -99,7 +104,7 @@ def make_run(
 
 
 def make_runs(folder: Path, scores: dict[int, float | None], **same) -> None:
-    """Write a run a seed."""
+    """Write one run per seed. ``scores``: the final score of each seed, None if it is invalid."""
     for seed, score in scores.items():
         make_run(folder, seed, score, **same)
 

@@ -1,4 +1,4 @@
-"""The report in a real browser: what a click and a key show, and what hostile runs cannot do."""
+"""The HTML report in a real browser: what clicks and keys show; hostile runs do no harm."""
 
 import pytest
 
@@ -13,7 +13,7 @@ READY = "document.documentElement.dataset.ready === 'yes'"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two honest seeds, and a run with hostile words in every text."""
+    """Two honest runs, one with hostile words in every text, and reports: all, one and hostile."""
     where = tmp_path_factory.mktemp("runs")
     made_run(where, nodes=14, seed=1, name="a-honest")
     made_run(where, nodes=9, seed=2, name="b-honest")
@@ -25,7 +25,10 @@ def folder(tmp_path_factory):
 
 
 class Opened:
-    """One page, with everything it said, asked for and threw."""
+    """One open page; ``trouble`` collects its console messages, errors, dialogs and requests.
+
+    The ``with`` block ends with a check that there were none.
+    """
 
     def __init__(self, browser, file, *, width=1280, theme="light", fragment=""):
         self.trouble: list[str] = []

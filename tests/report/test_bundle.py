@@ -1,4 +1,7 @@
-"""Bundles: the same bytes from the same run, changes seen, hostile archives refused by name."""
+"""Bundles: one run always gives the same bytes, and changes to a bundle are detected.
+
+A hostile archive is refused with a message that names the bad member.
+"""
 
 import gzip
 import io
@@ -50,7 +53,7 @@ def test_a_run_comes_out_as_it_went_in(made, tmp_path):
         ({}, ""),
         ({"source": "climbmix"}, ""),
         ({"source": "/home/them/texts"}, "its data are a folder of whoever made it"),
-        ({"source": "imdb"}, "its data are a folder of whoever made it"),  # no name to this task
+        ({"source": "imdb"}, "its data are a folder of whoever made it"),  # unknown to this task
     ],
 )
 def test_data_that_the_task_knows_by_name_are_anybodys(tmp_path, data, reason):
@@ -88,7 +91,7 @@ def contents(archive):
 
 
 def written(archive, files, extra=()):
-    """Write an archive of our kind with a manifest that fits, then odd members."""
+    """Write a bundle with a manifest that matches ``files``, then add the members ``extra``."""
     listed = [
         {"path": n, "bytes": len(c), "sha256": sha256(c).hexdigest()} for n, c in files.items()
     ]
@@ -296,7 +299,7 @@ def test_a_real_run_is_scored_again_by_one_command(isolating, tmp_path):
     said = json.loads(done.stdout)
     assert (said["verdict"], said["hashes"], said["nodes"]) == ("agrees", "agree", 1)
     assert said["then"] == said["now"]
-    # The same submission, and a score that it never had.
+    # Forge the score; the submission stays the same.
     for file in (run / "result.json", run / "final/score.json"):
         text = file.read_text().replace(f'"score": {said["then"]}', '"score": 0.123')
         file.write_text(text)

@@ -1,4 +1,4 @@
-"""Two sets of runs beside each other: paired where they share a seed, told apart or not."""
+"""``harness compare``: two sets of runs, paired where they share a seed, and the verdict."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What other tools read: every node is there, with what it said, cost and scored."""
+"""Exports for other tools (Parquet, Inspect): every node, with its texts, cost and score."""
 
 import json
 
@@ -71,7 +71,7 @@ def test_an_inspect_log_holds_conversation_score_and_usage(run):
 
 @pytest.mark.slow
 def test_inspects_own_reader_reads_it(run, tmp_path):
-    from inspect_ai.log import read_eval_log  # seconds, which no other test has to wait for
+    from inspect_ai.log import read_eval_log  # here: it takes seconds, and only this test needs it
 
     (file,), _ = as_inspect([run], tmp_path)
     log = read_eval_log(str(file))

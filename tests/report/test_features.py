@@ -1,4 +1,4 @@
-"""The rules on pairs written by hand, and what steps are counted as."""
+"""Features of code: the rules, on pairs of sources written by hand, and how steps are classed."""
 
 import json
 from pathlib import Path
@@ -119,7 +119,7 @@ def test_lone_and_compound_changes_are_told_apart_and_recoveries_stand_in_no_med
 
 
 def scripted(folder: Path, outcomes):
-    """Write a run whose nodes have these (parent, source, score)."""
+    """Write a run; ``outcomes`` has (parent, source, score) for each node."""
     made = Made(folder, agent="x", seed=1, nodes=len(outcomes), words="", calls=False, name="run")
     for number, (parent, source, score) in enumerate(outcomes):
         made.write(number, "draft" if parent is None else "improve", parent, source, score)
@@ -135,7 +135,7 @@ def test_steps_of_a_run_are_classified(tmp_path):
         (3, "LR = 4", 1.000),       # a repair
         (None, "LR = 9", 1.850),    # a poor start
         (5, "LR = 5", 1.005),       # a recovery
-        (1, "def", 1.015),          # what does not parse
+        (1, "def", 1.015),          # does not parse
         (4, "DEPTH = 2", 1.008),    # worse
     ])  # fmt: skip
     (found,), skipped = steps_of([run, tmp_path / "nowhere"])

@@ -55,7 +55,7 @@ def test_verdict_and_exit_code(baseline, tmp_path, by, code, word):
     make_runs(tmp_path / "after", moved(by))
     text = check(baseline, tmp_path / "after", "--max-drop", "0.01", code=code).stdout
     assert f"{word} (exit {code})" in text
-    assert "of 100 cases" in text  # its power
+    assert "of 100 cases" in text  # the power of the test
     found = json.loads(
         check(baseline, tmp_path / "after", "--max-drop", "0.01", "--json", code=code).stdout
     )
@@ -70,7 +70,7 @@ def test_drop_is_relative_or_absolute_and_the_verdict_says_which(baseline, tmp_p
     assert "allowed -0.03044" in check(baseline, after, "--max-drop", "5%").stdout
     assert "0.05" in check(baseline, after, "--max-drop", "0.05").stdout
     check(baseline, after, "--max-drop", "0.5%", code=1)
-    check(baseline, after, code=1)  # which is the default
+    check(baseline, after, code=1)  # the default, 0.5%
     for nonsense in ("-1", "nan", "much", "%"):
         assert "0.5%" in check(baseline, after, "--max-drop", nonsense, code=2).stderr
 
@@ -116,7 +116,7 @@ def test_other_conditions_cannot_tell(baseline, tmp_path, how, says, option):
 
 
 def test_replays_stand_for_the_recorded_agent_unless_they_left_it(baseline, tmp_path):
-    """A scorer is gated without a key on what a model once wrote."""
+    """So a new scorer can be tested on recorded answers of a model, without an API key."""
     for seed, run in enumerate(sorted((tmp_path / "before").iterdir())):
         again = {"of": str(run), "diverged": "", "other_scores": []}
         make_run(tmp_path / "same", seed, moved(0)[seed], agent=f"replay:{run}", replay=again,
@@ -175,7 +175,7 @@ def test_nothing_to_make_a_baseline_of_is_bad_input(tmp_path):
 
 
 def run_toy(place, seed):
-    """A whole run of the toy task, with the judge and a sandbox."""
+    """Run the toy task from start to end, with the judge, in the sandbox ``process``."""
     invoke("run", "--task", "toy", "--profile", "test", "--steps", 1, "--seed", seed, "--sandbox",
            "process", "--runs-dir", place)  # fmt: skip
 
@@ -200,7 +200,7 @@ def test_real_runs_pass_the_gate_until_their_design_is_made_worse(tmp_path, monk
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_gate_of_this_repository_fails_when_a_reference_design_is_made_worse(tmp_path):
-    """The same files in another place, with the tree's levels cut to one: `.ci/gate` exits 1."""
+    """In a copy of the files, `.ci/gate` exits 1 after the design ``tree`` is cut to one round."""
     compiled = shutil.ignore_patterns("__pycache__")
     for name in ("harness", "tasks", "sandboxes", "scorers", "tests/gate", ".ci"):
         shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=compiled)

@@ -1,4 +1,4 @@
-"""The report's text: what it holds, what it leaves out and says so, and that it stays small."""
+"""The HTML report: what it holds, that it names what it leaves out, and that it stays small."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ from report.made import HOSTILE, made_run, rewrite_journal
 def runs(tmp_path_factory):
     where = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        # Its first functions are enough, and read in a third of the time.
+        # The functions before its first class are enough, and are read in a third of the time.
         patch.setattr(made, "BASE", made.BASE.partition("\nclass ")[0])
         made_run(where, nodes=12, seed=1, name="a")
         made_run(where, nodes=12, seed=2, name="b")
@@ -42,13 +42,13 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(runs, tmp_path_factory):
-    """The report of them all: made once, read often."""
+    """The report of all three runs, made once for all tests here."""
     return report(runs, out=tmp_path_factory.mktemp("page") / "r.html")[1]
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Nobody reads the sources for their features: that takes most of the time of a report."""
+    """Skip the features of the sources: reading them takes most of the time of a report."""
     monkeypatch.setattr(pages.features, "build", lambda runs: ([], {}))
 
 
@@ -69,7 +69,7 @@ def joined(lines, ranges):
 
 
 class Elements(HTMLParser):
-    """Every tag with its attributes."""
+    """Collects every tag of a page with its attributes."""
 
     def __init__(self, text):
         super().__init__()
@@ -231,7 +231,7 @@ def test_a_report_that_would_be_too_large_says_what_it_cut(runs, tmp_path, monke
     assert "characters left out of this report" in "\n".join(payload(text)["lines"])
     monkeypatch.setattr(pages, "MOST_TREES", 2)
     said, text = report(runs, out=tmp_path / "r.html")
-    # The best of each agent first.
+    # The best run of each agent comes first.
     assert [r["title"].split(",")[1].split()[0] for r in payload(text)["runs"]] == ["made", "other"]
     assert any("trees of 2 of 3 runs" in note for note in said["notes"])
 
@@ -328,7 +328,7 @@ def test_the_median_over_runs_begins_where_more_than_half_have_a_score():
     assert curve.middle == (None, 0.1, 0.3, 0.3)
     assert curve.high[-1] == pytest.approx(0.4)
     assert curve.low[-1] == pytest.approx(0.2)
-    # Lower is better: the same runs, and the worse quartile is the larger one.
+    # Where lower is better, the worse quartile of the same runs is the larger one.
     other = curve_of_runs(runs, -1)
     assert other.middle[-1] == 0.3
     assert other.low[-1] == pytest.approx(0.4)

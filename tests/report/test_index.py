@@ -1,4 +1,7 @@
-"""What tables read of run directories: bounded, never written to, and cached without trust."""
+"""The index of run directories: it limits what it reads, and writes nothing into a run.
+
+A damaged or outdated cache never changes what it returns.
+"""
 
 import os
 import sqlite3
@@ -22,7 +25,7 @@ def state(path):
 
 
 def old(path):
-    """Make a run look as if it had lain there for a while: only then is it cached."""
+    """Set the times of a run's files back by 100 s: runs that just changed are not cached."""
     for file in path.rglob("*"):
         os.utime(file, ns=(time.time_ns() - 10**11,) * 2)
 
@@ -35,7 +38,7 @@ def test_how_a_run_stands_is_read_off_its_files(tmp_path):
     torn = make_run(tmp_path, 4, closed="failed", message="x")
     with (torn / "events.jsonl").open("ab") as file:
         file.write(b'{"event": "clo')
-    assert state(torn)[0] == "failed"  # a torn last line is no line
+    assert state(torn)[0] == "failed"  # a torn last line is ignored
 
 
 def test_a_pipe_a_loop_or_a_giant_in_place_of_a_file_is_named_not_read(tmp_path):
@@ -121,7 +124,7 @@ def test_scores_of_a_scorer_that_judged_as_todays_compare_with_todays(tmp_path, 
     one, _, two, unscored, three, _ = (entries([run])[0].key for run in runs)
     assert one == two == unscored
     assert conditions.differing(one, three) == ("scorer",)
-    # The files say what they said, and readers of today treat both as one.
+    # Files still name the old scorer; today's readers treat the two scorers as the same.
     assert conditions.differing({**one, "scorer": "2+then"}, two) == ()
     assert tuple(one) == CONDITIONS
 

@@ -1,4 +1,4 @@
-"""The leaderboard: who shares a table and why not, what a row counts, and every way to print it."""
+"""The leaderboard: which runs share a table, what a row counts, and every output format."""
 
 import base64
 import csv
@@ -50,7 +50,7 @@ def test_rows_count_what_was_planned_graded_and_valid(tmp_path):
     assert (row["planned"], row["graded"], row["valid"]) == (6, 4, 3)
     assert row["vsr"]["share"] == 0.75
     cell = row["cells"]["lra/listops"]
-    # An infrastructure failure is no zero, an invalid run no score.
+    # An infrastructure failure does not count as 0; medians leave out invalid runs.
     assert cell["median"] == median(GOOD.values())
     assert cell["best"] == 0.62
     assert {r["state"]: r["message"] for r in found["not_graded"]} == {
@@ -63,7 +63,7 @@ def test_rows_count_what_was_planned_graded_and_valid(tmp_path):
 def test_normalised_score_counts_an_invalid_run_as_nothing(tmp_path):
     make_runs(tmp_path, {0: 0.6379, 1: None})
     (row,) = board(tmp_path)["tables"][0]["rows"]
-    assert row["normalized"] == pytest.approx(0.5)  # of the human's score, and of an invalid run
+    assert row["normalized"] == pytest.approx(0.5)  # mean of 1 (the human's score) and 0 (invalid)
 
 
 def test_a_seed_that_was_run_twice_is_one_draw(tmp_path):
@@ -103,7 +103,7 @@ def test_other_conditions_get_a_table_of_their_own_with_the_reason(tmp_path, oth
 
 
 def test_an_invalid_run_stays_with_the_runs_of_its_conditions(tmp_path):
-    """Its final was never scored, so its conditions are those of its lock."""
+    """Its final submission was never scored, so its conditions are read from its lock."""
     make_runs(tmp_path, GOOD)
     path = make_run(tmp_path, 3, None)
     result = json.loads((path / "result.json").read_text())
@@ -124,7 +124,7 @@ def test_whoever_cannot_be_told_from_the_leader_is_marked(tmp_path):
         True, False, True,
     ]  # fmt: skip
     assert told["elsewhere"]["pairs"] == 0
-    assert printed(tmp_path, width=200).stdout.count("≈1") == 2 + 1  # and the legend
+    assert printed(tmp_path, width=200).stdout.count("≈1") == 2 + 1  # two rows and the legend
 
 
 def test_elo_has_the_human_reference_as_a_player(tmp_path):
@@ -132,7 +132,7 @@ def test_elo_has_the_human_reference_as_a_player(tmp_path):
     make_runs(tmp_path, BAD, agent="b")
     (table,) = board(tmp_path, metric="elo")["tables"]
     elo = {r["agent"]: r["elo"]["elo"] for r in table["rows"]}
-    assert table["human"]["elo"] > elo["a"] > elo["b"]  # 0.6379 beats them all
+    assert table["human"]["elo"] > elo["a"] > elo["b"]  # the human's 0.6379 beats both
     assert HUMAN in printed(tmp_path, "--metric", "elo").stdout
 
 
@@ -142,9 +142,9 @@ def test_lower_is_better_where_the_task_says_so(tmp_path):
     make_runs(tmp_path, {0: 1.20, 1: 1.21}, agent="bad", **how)
     make_runs(tmp_path, {0: None, 1: 0.99}, agent="half", **how)
     (table,) = board(tmp_path)["tables"]
-    assert [r["agent"] for r in table["rows"]] == ["good", "bad", "half"]  # 8 bits for the invalid
+    assert [r["agent"] for r in table["rows"]] == ["good", "bad", "half"]  # invalid: 8 bits
     assert table["rows"][0]["cells"]["autoresearch"]["best"] == 1.00
-    assert "†" in printed(tmp_path).stdout  # a reference that is disputed
+    assert "†" in printed(tmp_path).stdout  # marks a disputed reference
 
 
 def test_references_stand_in_rows_of_their_own_with_their_source(tmp_path):
@@ -222,7 +222,7 @@ def test_what_is_no_readable_run_is_named_and_skipped(tmp_path):
     for form in ("table", "md", "latex", "html"):
         text = printed(tmp_path, "--format", form).stdout
         assert all(name in text for name in skipped)
-    # CSV has no room for words: they go to stderr.
+    # CSV has no place for messages, so they go to stderr.
     done = printed(tmp_path, "--format", "csv")
     assert all(name in done.stderr for name in skipped)
     assert "foreign" not in done.stdout
@@ -349,7 +349,7 @@ def test_latex_has_label_caption_the_best_in_bold_and_no_empty_column(tmp_path):
     assert [row[median] for row in rows[:2]] == [r"\textbf{0.6100}", "0.3100"]
     assert r"\label{tab:leaderboard-1}" in text
     assert re.search(r"\\caption\{lra/listops .*Best in bold\.\}", text)
-    # A lone row is the best of nothing; where less is better the least is bold.
+    # A row that is alone is not marked as the best.
     assert "textbf" not in latex(next(p for p in tmp_path.iterdir() if "good" in p.name))
 
 
@@ -386,7 +386,7 @@ def test_what_latex_would_take_for_its_own_is_escaped(tmp_path):
     assert (
         r"a\_b\%c\&d\#e\$f\{g\}h\textasciitilde{}i\textasciicircum{}j\textbackslash{}k \\" in rows
     )
-    assert r"{[}x{]} \\" in rows  # or it would be the gap of the line before
+    assert r"{[}x{]} \\" in rows  # bare, it would be an argument of the \\ before it
     assert r"{*} \\" in rows
     assert r"na\"ive" not in "".join(rows)
     assert any("naïve é" in row and r"\texttt{U+6A21}" in row for row in rows)

@@ -1,4 +1,4 @@
-"""The report's plots from ragged runs: parsed, each mark and label in its place."""
+"""The report's plots of irregular runs: the SVG parses, and marks and labels are in their place."""
 
 import json
 import math
@@ -40,19 +40,19 @@ RAGGED = {
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """No process of its own that reads sources: it is not what is tested here."""
+    """Skip the separate process that reads features of sources: it is not tested here."""
     monkeypatch.setattr(pages.features, "build", lambda runs: ([], {}))
 
 
 def drawn(folder):
-    """Return a page's plots as elements, each with its caption."""
+    """Return (caption, SVG element) for each plot in the report of a folder of runs."""
     text, _ = pages.render(entries([folder]))
     found = re.findall(r"<figcaption>(.*?)</figcaption>\s*(<svg.*?</svg>)", text, re.DOTALL)
     return [(caption, ET.fromstring(svg)) for caption, svg in found]
 
 
 def walk(path):
-    """Return the places that a path of M, H, V, L, l and z goes through."""
+    """Return the points of an SVG path with the commands M, H, V, L, l and z."""
     at, places = (0.0, 0.0), []
     for letter, rest in re.findall(r"([MHVLlzZ])([^MHVLlzZ]*)", path):
         values = [float(v) for v in rest.split()]
@@ -70,7 +70,7 @@ def walk(path):
 
 
 def check(svg):
-    """Assert that every mark and label is within the view box, and every number one."""
+    """Assert that all marks and labels are within the view box, and all numbers are finite."""
     _, _, width, height = (float(v) for v in svg.get("viewBox").split())
     for element in svg.iter():
         assert not re.search(r"nan|inf", " ".join(element.attrib.values()))
@@ -91,7 +91,7 @@ def check(svg):
 @pytest.mark.parametrize(
     ("case", "direction"),
     [
-        # Often each case in one direction, by turns.
+        # By default each case runs in one direction only, alternating; nightly runs both.
         pytest.param(case, direction, marks=[pytest.mark.nightly] * ((number + other) % 2))
         for number, case in enumerate(RAGGED)
         for other, direction in enumerate(("maximize", "minimize"))
@@ -173,7 +173,7 @@ def test_baselines_are_lines_and_what_is_no_number_among_them_is_none(tmp_path):
     runs = tmp_path / "runs"
     for seed in range(2):
         run = make_run(runs, seed, 0.5, agent="a", nodes=(0.3, 0.5), data=str(data))
-        seconds = count()  # between events, however fast they were written
+        seconds = count()  # one second between events, however fast they were written
         rewrite_journal(run, lambda event, s=seconds: event.update(elapsed_s=float(next(s))))
     text, _ = pages.render(entries([runs]))
     assert "Dashed: chance 0.1000, first token alone 0.3500." in text

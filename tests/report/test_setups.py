@@ -1,4 +1,7 @@
-"""Whose runs are one row: what was asked of whom decides, not where it was found."""
+"""Which runs share a row: the settings, the server and the texts of the notes decide.
+
+A port of this machine or the path of a folder does not matter.
+"""
 
 from pathlib import Path
 
@@ -18,14 +21,17 @@ HERE = "http://127.0.0.1:8000/v1"
 
 
 class Endpoint:
-    """What a lock is told of: a client that is asked nothing."""
+    """An agent's endpoint with a client that the lock describes, and that sends no requests."""
 
     def __init__(self, writing: Writing) -> None:
         self.client = make_client(find_agent("gpt-oss-20b"), writing.settings)
 
 
 def rows(folder: Path, *writings: Writing, first: int = 0) -> list[str]:
-    """Return the set-ups of the leaderboard's rows with a run of each; the first has that seed."""
+    """Write a run for each of ``writings``, with seeds from ``first`` on; return the rows' set-ups.
+
+    Also assert that the gate's baseline has the same set-ups as the leaderboard.
+    """
     for seed, writing in enumerate(writings, start=first):
         agent = ModelAgent("gpt-oss-20b", writing.style, Endpoint(writing)).describe()
         make_run(folder, seed, 0.5, agent="gpt-oss-20b", writing=writing, described=agent)
@@ -52,7 +58,7 @@ def test_the_same_notes_in_another_folder_are_the_same_row_and_others_are_not(tm
     same = [notes(tmp_path / name, "gates") for name in ("a", "b")]
     both = [Writing(base_url=HERE, literature=folder) for folder in same]
     assert rows(tmp_path / "runs", *both) == [""]
-    # The same folder, with another note in it.
+    # The same folder, but its note has changed.
     (same[1] / "note.md").write_text("# A note\n\nno gates\n")
     old, new = rows(tmp_path / "runs", both[1], first=2)
     assert old.startswith("literature=")

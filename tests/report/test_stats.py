@@ -1,4 +1,4 @@
-"""The statistics: beside scipy and choix on the same data, and in simulations of known truth."""
+"""The statistics: checked against scipy and choix, and in simulations with a known truth."""
 
 import math
 
@@ -79,14 +79,14 @@ def test_bradley_terry_agrees_with_choix(penalty):
     wanted = choix.opt_pairwise(6, games, alpha=penalty)
     found = fit(np.stack([wins, wins.T]).astype(float), penalty)
     assert found[0] == pytest.approx(wanted, abs=1e-5)
-    assert found[1] == pytest.approx(-wanted, abs=1e-5)  # many tables at once do not mix
+    assert found[1] == pytest.approx(-wanted, abs=1e-5)  # tables fitted together do not mix
 
 
 def test_elo_of_a_share_of_wins_and_of_one_who_always_wins():
     three_of_four = {"t": {"a": [1.0, 1.0, 1.0, 0.0], "b": [0.5]}}
     found = ratings(three_of_four, {"t": "maximize"})
     gap = found["a"].elo - found["b"].elo
-    assert 0 < gap < SCALE * math.log(3)  # the penalty only draws together
+    assert 0 < gap < SCALE * math.log(3)  # the penalty only pulls ratings together
     assert found["a"].elo + found["b"].elo == pytest.approx(2 * CENTRE)
     assert found["a"].interval.low < found["a"].elo < found["a"].interval.high
     always = ratings({"t": {"a": [0.9, 0.8], "b": [0.1, None]}}, {"t": "maximize"})
@@ -138,7 +138,7 @@ def test_elo_intervals_cover_what_other_tasks_and_seeds_would_give(tasks, seeds,
     ]
     with capsys.disabled():
         print(f"\nElo, {tasks} tasks x {seeds} seeds: {np.mean(covered):.3f}")
-    # 0.95 less three standard errors of 150 trials, for the four players move together.
+    # 0.95 less three standard errors of 150 trials: a trial's four players are correlated.
     assert np.mean(covered) >= 0.897
 
 
@@ -170,7 +170,7 @@ NIGHTLY = pytest.mark.nightly
 
 @pytest.fixture
 def verdicts_only(monkeypatch):
-    """What stands beside a verdict takes most of the time, and decides nothing."""
+    """Skip power and further seeds: they take most of the time, and no verdict depends on them."""
     for name in ("power", "further_seeds"):
         monkeypatch.setattr(margins, name, lambda *_: None)
 
@@ -194,7 +194,11 @@ def test_intervals_over_seeds_cover_the_truth_as_often_as_they_say(n, capsys):
 
 
 def simulated(rng, true_drop, *, pairs, tasks, trials, spread=0.02, rows=2000, invalid=0.0):
-    """Verdicts of many gates: accuracies of finite test rows, paired by a seed that both share."""
+    """Simulate ``trials`` gates; return the set of verdicts of each.
+
+    Scores are accuracies on ``rows`` test rows. The two runs of a pair share the effect of a seed.
+    A run is invalid, and scores 0, with probability ``invalid``.
+    """
     verdicts = []
     for _ in range(trials):
         tests = []
@@ -227,14 +231,14 @@ def test_gate_raises_false_alarms_no_more_often_than_its_level(pairs, tasks, cap
             f"at the limit {alarms[1]:.4f}; wrongly passed there {passed:.4f}"
         )
     assert alarms[0] <= 0.025
-    # At the limit itself the level is exact: 0.025 and three standard errors.
+    # Exactly at the limit the error rate is the level: 0.025 plus three standard errors.
     assert alarms[1] <= 0.036
     assert passed <= 0.036
 
 
 @pytest.mark.usefixtures("verdicts_only")
 def test_runs_that_are_often_invalid_raise_no_more_false_alarms(capsys):
-    """Differences of 0 and of a whole score are far from normal: the test must hold there, too."""
+    """An invalid run moves a difference by a whole score: far from normal, but the level holds."""
     rng = np.random.default_rng(4)
     null = simulated(rng, 0.0, pairs=5, tasks=1, trials=2000, invalid=0.3)
     alarms = np.mean(["regression" in v for v in null])
@@ -275,7 +279,7 @@ def test_one_pair_tells_nothing_not_even_of_equality():
 
 
 def test_a_chance_tie_of_coarse_scores_is_not_taken_for_certainty():
-    """Twice the same count of 128 rows: rounding hides a spread that a limit of 0.005 must fear."""
+    """Both pairs differ by 1 row of 128: rounding may hide a spread that matters for 0.005."""
     assert decide([paired([-1 / 128] * 2)], [0.005])[0].verdict == "regression"
     coarse = paired([-1 / 128] * 2, score_step=1 / 128)
     assert decide([coarse], [0.005])[0].verdict == "cannot tell"
@@ -298,7 +302,7 @@ def test_further_seeds_settle_it_and_one_fewer_would_not():
 
 
 def test_alarms_are_corrected_over_tasks_and_passing_needs_all():
-    drop = paired([-0.030, -0.022, -0.034, -0.018])  # alone a regression beyond 0.01
+    drop = paired([-0.030, -0.022, -0.034, -0.018])  # if tested alone, a regression beyond 0.01
     fine = paired([0.001, -0.001, 0.0005, -0.0002])
     assert decide([drop], [0.01])[0].verdict == "regression"
     among = decide([drop, *[fine] * 9], [0.01] * 10)

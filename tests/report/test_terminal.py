@@ -23,7 +23,7 @@ CODE = f"def f(x):\n\treturn {' + '.join(f'x * {i}.5' for i in range(60))}  # to
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """A run of a short name, one of a long one, and a damaged one; a node has a long line."""
+    """Runs with a short name, with a long name, and damaged; sources and a log have long lines."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(made_runs, "SOURCE", CODE)
     for name in ("short", LONG, "broken"):
@@ -34,7 +34,7 @@ def runs(tmp_path, monkeypatch):
 
 
 def said(*args, columns=None):
-    """Return what a command prints into a pipe; ``columns``: or on so wide a screen."""
+    """Return what a command prints into a pipe, or on a screen of ``columns`` characters."""
     environ = {"COLUMNS": columns and str(columns)}
     done = CliRunner().invoke(app, list(map(str, args)), env=environ)
     assert done.exit_code == 0, done.output
@@ -83,7 +83,7 @@ def test_code_in_a_pipe_is_the_file_to_the_letter(runs):
 
 
 def test_a_diff_in_a_pipe_is_whole(runs):
-    # The same line twice over: one that is longer than any screen on either side.
+    # Both sides of the diff have a line that is longer than any screen.
     run = runs / "short"
     other = CODE.replace("0.5", "0.25")
     text = (run / "events.jsonl").read_text()
@@ -113,7 +113,7 @@ for line in sys.argv[1:]:
 
 
 def on_a_terminal(*commands, width, cwd):
-    """Return what commands say to a real terminal of that width, one after another."""
+    """Run commands one after another on a pseudo-terminal of this width; return their output."""
     ours, theirs = pty.openpty()
     os.set_blocking(ours, False)
     subprocess.run(["stty", "cols", str(width), "rows", "40"], stdin=theirs, check=True)

@@ -1,4 +1,4 @@
-"""What the sandbox tests share: a state folder of their own, Python source in a sandbox."""
+"""Fixtures of the sandbox tests: a state folder for each test, a sandbox, Python source in it."""
 
 import pytest
 from hostview import PATIENCE_S, python
@@ -15,9 +15,9 @@ def pytest_configure(config):
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
+@pytest.hookimpl(tryfirst=True)  # before pytest selects tests by their markers
 def pytest_collection_modifyitems(items):
-    """Over docker each start of a program costs a container."""
+    """On Docker, run tests marked ``elsewhere`` only nightly: each start costs a container."""
     for item in items:
         if item.get_closest_marker("elsewhere") and item.get_closest_marker("docker"):
             item.add_marker(pytest.mark.nightly)
@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def state_folder(monkeypatch, tmp_path_factory):
-    """Give each test its own state folder, so that it can demand that nothing is left in it."""
+    """Give each test its own state folder, so that it can check that nothing is left in it."""
     place = tmp_path_factory.mktemp("state")
     place.chmod(0o700)
     monkeypatch.setenv("HARNESS_STATE", str(place))
@@ -34,7 +34,7 @@ def state_folder(monkeypatch, tmp_path_factory):
 
 @pytest.fixture
 def box(backend):
-    """A sandbox of the module's ``backend``."""
+    """A sandbox made by the fixture ``backend`` of the test's module."""
     with backend.open(SandboxSpec(memory_bytes=512 << 20, pids=64, disk_bytes=64 << 20)) as opened:
         yield opened
 

@@ -1,13 +1,13 @@
-"""A process that leases fake GPUs again and again: started by test_gpu_pool.py, never imported.
+"""A program that leases fake GPUs again and again. test_gpu_pool.py starts it; nobody imports it.
 
     python gpu_competitor.py PROOFS (race | hold N)
 
-``race`` forks RACERS that lease at random, kills one at random after every few leases and forks
-another, until there were KILLS; then it prints how many leases there were, and ends. On each
-lease a racer proves for itself that it is alone. Its proof is an O_EXCL file with its pid, which
-it removes before it gives the lease back; a file that is there already is fine only if its owner
-is dead. A double lease is appended to PROOFS/double. ``hold`` prints its pid once it has N, and
-sleeps.
+``race`` forks RACERS processes that lease random numbers of GPUs. KILLS times it waits until four
+more GPUs were leased, kills a random racer and forks another. Then it prints how many GPUs were
+leased in all, and ends. Each racer checks that it alone has its GPUs: for each GPU it links a file
+that names it (pid, start time) into PROOFS, and removes the file before it releases the lease. If
+the file exists already, its owner must be dead; if not, the double lease is recorded in
+PROOFS/double. ``hold`` prints its pid once it has leased N GPUs, and sleeps.
 """
 
 import os
@@ -32,10 +32,10 @@ def pool() -> GpuPool:
 
 
 def started(pid: int) -> str:
-    """A pid alone may be given out again; with its start time it is one process.
+    """Return a process's start time, or "dead". A pid may be reused, but not with the same time.
 
-    Dead is also who is dying: the kernel frees a killed process's locks while its state is still
-    R, after it has set PF_EXITING, from where no line of the program runs any more.
+    A dying process counts as dead: the kernel sets PF_EXITING, after which no line of the program
+    runs any more, and then frees the process's locks while its state may still be R.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -48,7 +48,7 @@ def started(pid: int) -> str:
 def claim(proof: Path, double: Path) -> None:
     me = f"{os.getpid()} {started(os.getpid())}"
     whole = proof.with_name(f"{os.getpid()}.new")
-    whole.write_text(me)  # whole before it is seen: a kill must not leave an empty proof
+    whole.write_text(me)  # complete before it is linked: a kill must not leave an empty proof
     while True:
         try:
             os.link(whole, proof)
@@ -56,7 +56,7 @@ def claim(proof: Path, double: Path) -> None:
         except FileExistsError:
             try:
                 pid, _, since = proof.read_text().partition(" ")
-            except FileNotFoundError:  # only when leases are not exclusive: go on, and find out
+            except FileNotFoundError:  # possible only if leases are not exclusive
                 continue
             if started(int(pid)) == since:
                 with double.open("a") as file:
@@ -89,7 +89,7 @@ def fork(proofs: Path, seed: int) -> int:
 
 
 def race(proofs: Path) -> None:
-    gpu_pool._QUEUE_PAUSE_S = 0.005  # forty in a queue: more leases in less time
+    gpu_pool._QUEUE_PAUSE_S = 0.005  # shorter: forty processes then lease more often
     rng, count = random.Random(7), proofs / "count"
     count.touch()
     racers = [fork(proofs, seed) for seed in range(RACERS)]

@@ -1,4 +1,4 @@
-"""The host's side: which backends work on it, and processes by a word in their command line."""
+"""Helpers that look from the host: usable backends, processes by a word in their command line."""
 
 import os
 import textwrap
@@ -11,11 +11,11 @@ import pytest
 from sandboxes.registry import BACKENDS
 
 PATIENCE_S = 60.0
-"""For what takes a moment on a quiet machine: only what hangs ever uses it up."""
+"""Seconds to wait for what takes a moment on an idle machine. Only a hang takes so long."""
 
 
 def usable(name):
-    """Return the backend of this name, or skip and say why it does not work here."""
+    """Return the backend of this name; if it does not work here, skip the test and say why."""
     found = BACKENDS.find(name)
     probe = found.probe()
     if not probe.available:
@@ -24,7 +24,7 @@ def usable(name):
 
 
 def living(marker):
-    """Return the host's processes whose command line holds ``marker``, ourselves excepted."""
+    """Return the pids of all processes with ``marker`` in their command line, except our own."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -37,7 +37,7 @@ def living(marker):
 
 
 def until(true, seconds=PATIENCE_S):
-    """Wait until ``true()`` is; say whether it came to that."""
+    """Wait until ``true()`` is true or the time is up; return its last value."""
     deadline = time.monotonic() + seconds
     while not (found := true()) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -45,7 +45,7 @@ def until(true, seconds=PATIENCE_S):
 
 
 def gone(marker, seconds=PATIENCE_S):
-    """Wait for the last process with ``marker`` to end; say whether it did."""
+    """Wait until no process has ``marker`` in its command line; return False if the time is up."""
     return until(lambda: not living(marker), seconds)
 
 
@@ -55,7 +55,7 @@ def python(box, source, *args):
 
 
 def speaking(box, argv, lines=1, hear=lambda chunk: None):
-    """Start a command; return its process once it has said that many lines."""
+    """Start a command; return its process once it has written ``lines`` lines."""
     said, enough = bytearray(), threading.Event()
 
     def listen(_stream, chunk):

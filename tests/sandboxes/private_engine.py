@@ -1,4 +1,4 @@
-"""A Docker engine of a test's own, to be killed: real, on another socket, with a tiny image."""
+"""A real Docker engine for one test, which may kill it: with its own socket and a tiny image."""
 
 import contextlib
 import io
@@ -18,11 +18,11 @@ PROGRAMS = ("/bin/sh", "/usr/bin/env", "/bin/sleep", "/bin/true")
 
 
 class PrivateEngine:
-    """A ``dockerd`` below ``folder``. As a context it is up inside and gone after."""
+    """A ``dockerd`` with its data in ``folder``. It runs while the ``with`` block does."""
 
     def __init__(self, folder):
         self._folder = folder
-        # A socket's path holds 108 bytes, and pytest's folders are long.
+        # A socket's path is limited to 108 bytes, and the paths of pytest's folders are long.
         self._short = Path(tempfile.mkdtemp(prefix="hd-"))
         self.host = f"unix://{self._short}/d.sock"
 
@@ -54,7 +54,7 @@ class PrivateEngine:
             for path in re.findall(r"(/\S+) \(0x", told.stdout):
                 files[path] = os.path.realpath(path)
         buffer = io.BytesIO()
-        # Named one by one: the engine makes missing folders for root alone.
+        # Every folder is in the archive: if the engine makes one, only root may enter it.
         folders = {str(parent) for inside in files for parent in Path(inside).parents}
         folders |= {f"/{name}" for name in ("work", "tmp", "run", "proc", "dev", "sys", "etc")}
         with tarfile.open(fileobj=buffer, mode="w") as tar:
@@ -68,7 +68,7 @@ class PrivateEngine:
         return "tiny:1"
 
     def stop(self, how):
-        """Send a signal and wait for the daemon's end."""
+        """Send a signal (``KILL`` or ``TERM``) to the daemon and wait until it has ended."""
         self._daemon.send_signal(getattr(signal, f"SIG{how}"))
         self._daemon.wait(60)
 
@@ -77,7 +77,8 @@ class PrivateEngine:
         if self._daemon.poll() is None:
             self.stop("TERM")
         self._log.close()
-        # Killed, it leaves its containerd and that one's helpers, which name the folder.
+        # A killed daemon leaves its containerd and that one's helper processes. Their command lines
+        # contain the folder.
         for pid in living(str(self._short)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

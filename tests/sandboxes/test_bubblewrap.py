@@ -1,4 +1,7 @@
-"""What only bubblewrap promises: the filter, its own failures, life without root or groups."""
+"""Tests of bubblewrap alone: seccomp filter, failed starts, no root, no control groups.
+
+Also of how ``auto`` chooses a backend. What all backends share is in test_conformance.py.
+"""
 
 import json
 import os
@@ -29,8 +32,8 @@ def backend():
     return usable("bubblewrap")
 
 
-# Each line ends in "done" or an errno's name. Arguments are chosen so that the call would
-# do something, or at least fail otherwise, without the filter.
+# Each printed line ends in "done" or an errno's name. Without the filter, most of the calls would
+# succeed with these arguments, or fail with another errno.
 CALLS = """
     import ctypes, errno, os, platform, socket
     libc = ctypes.CDLL(None, use_errno=True)
@@ -90,14 +93,15 @@ def test_the_filter_refuses_what_passes_without_it(backend, run_python, monkeypa
     with backend.open(SandboxSpec()) as box:
         bare = _calls(box, run_python)
     assert bare["clone3"] != "ENOSYS"
-    # What is EPERM even so needs a capability that nobody has, or is a setting of this host.
+    # A call that is EPERM even without the filter needs a capability that no sandbox has, or a
+    # setting of this host forbids it.
     same = {name for name in walled if bare[name] == "EPERM"}
     assert same <= {"mount", "AF_PACKET", "bpf", "perf_event_open", "userfaultfd"}, bare
     assert {bare["personality"], bare["ptrace"]} == {"done", "ESRCH"}
 
 
 def test_new_namespaces_are_refused_by_clone_too(box, run_python, monkeypatch, backend):
-    # As fork, but with CLONE_NEWUSER.
+    # Like fork, but with CLONE_NEWUSER.
     source = """
         import ctypes, os, platform
         libc = ctypes.CDLL(None, use_errno=True)
@@ -115,7 +119,7 @@ def test_new_namespaces_are_refused_by_clone_too(box, run_python, monkeypatch, b
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="x86 has three ABIs")
 def test_other_abis_are_no_way_round(box, run_python):
-    # mov eax, 20; int 0x80; ret: getpid by its 32-bit number. And getpid in x32.
+    # The bytes are ``mov eax, 20; int 0x80; ret``: getpid by its 32-bit number. Then getpid in x32.
     source = """
         import ctypes, mmap
         code = mmap.mmap(-1, 4096, prot=7)
@@ -196,7 +200,7 @@ def test_nothing_under_proc_or_sys_can_be_written(box, run_python):
             if os.path.isfile(path) and not os.path.islink(path) and os.access(path, os.W_OK):
                 print(path)
     """
-    # ns_last_pid is everybody's to open; writing it takes a capability.
+    # Everybody may open ns_last_pid, but writing to it needs a capability.
     assert run_python(box, source).stdout in (b"", b"/proc/sys/kernel/ns_last_pid\n")
 
 
@@ -365,10 +369,10 @@ def test_without_root_the_rest_still_holds(backend):
     python = shutil.which("python3", path="/usr/bin")
     if python is None or shutil.which("setpriv") is None:
         pytest.skip("needs an interpreter that everybody may run")
-    place = Path("/tmp", f"harness-nobody-{uuid.uuid4().hex[:8]}")  # tmp_path is root's alone
+    place = Path("/tmp", f"harness-nobody-{uuid.uuid4().hex[:8]}")  # only root may enter tmp_path
     place.mkdir(mode=0o755)
     try:
-        for package in ("sandboxes", "harness/base"):  # all that a sandbox knows of us
+        for package in ("sandboxes", "harness/base"):  # all of our code that a sandbox needs
             shutil.copytree(REPO / package, place / "code" / package)
         (place / "code/harness/__init__.py").write_text("")
         shutil.copytree(Path(psutil.__file__).parent, place / "code" / "psutil")
@@ -429,7 +433,7 @@ def without(monkeypatch):
 
 
 def test_auto_takes_what_isolates(backend, monkeypatch):
-    # Without docker, which would come first where it runs.
+    # Leave out docker: where it works, ``auto`` would choose it first.
     others = {name: one for name, one in registry.BACKENDS.ours.items() if name != "docker"}
     monkeypatch.setattr(registry.BACKENDS, "ours", others)
     assert registry.choose("auto", trusted=False) == (backend, None)

@@ -1,6 +1,6 @@
-"""One suite over every backend. What ``process`` cannot hold is listed, and must fail.
+"""One set of tests for every backend. ``UNHELD`` lists the tests that ``process`` must fail.
 
-Where it is cheap a wall is also taken down, to show that the attempt would have succeeded.
+Where that is cheap, a test also removes the restriction, to show that the attempt then succeeds.
 """
 
 import ast
@@ -50,7 +50,7 @@ UNHELD = {
     ("process", "test_peer_credentials_name_the_candidate"): NO_WALLS,
     ("process", "test_peak_memory_is_reported"): "there is no counter",
 }
-"""(backend, test): why the backend cannot hold it. Strict: the day it can, the line goes."""
+"""(backend, test) -> why it must fail. Strict: if it passes one day, its line must go."""
 
 
 NEEDS = {"docker": [pytest.mark.docker]}
@@ -71,7 +71,7 @@ def backend(request):
 
 @pytest.fixture
 def small(backend):
-    """A sandbox with less memory than a HOG has."""
+    """A sandbox with less memory than ``HOG`` takes."""
     with backend.open(SandboxSpec(memory_bytes=64 * MIB)) as opened:
         yield opened
 
@@ -83,13 +83,13 @@ def short_grace(monkeypatch):
 
 @pytest.fixture
 def patience(backend, request):
-    """How long a death is awaited: not at all long where there will be none."""
+    """Seconds to wait for a process to die: few where the backend cannot kill it."""
     return 0.2 if (backend.name, request.node.originalname) in UNHELD else PATIENCE_S
 
 
 @pytest.fixture
 def marker():
-    """A word for command lines; whatever still bears it after the test is killed."""
+    """A word for command lines. Processes that still have it after the test are killed."""
     word = f"marker-{uuid.uuid4().hex}"
     yield word
     for pid in living(word):
@@ -136,7 +136,7 @@ TAKE_ALL = {
         said = True
     """,
 }
-"""What the kernel counts by user, and how one sandbox takes all of it, or more than is enough."""
+"""What the kernel counts by user -> code that takes all, or more than ``TAKE_SOME`` allows."""
 
 TAKE_SOME = {
     "inotify": "said = libc.inotify_init1(0) >= 0",
@@ -212,7 +212,7 @@ class TestConformance:
             os.write(1, b"the end")
             os.write(2, b"e" * {kept + 1})
         """
-        # The peak begins anew: that of the whole life is far above what may be needed here.
+        # Reset the peak: that of the process's whole life would hide what is used here.
         Path("/proc/self/clear_refs").write_text("5")
         before = _status_kib("VmHWM")
         result = run_python(box, source, max_output=kept)
@@ -261,7 +261,7 @@ class TestConformance:
         assert result.stdout == b"True\n"
         assert b"OSError" in result.stderr
 
-    # ---- ends
+    # ---- how a process ends
 
     def test_a_timeout_kills(self, box):
         process = speaking(box, ["/bin/sh", "-c", "echo said; sleep 300"])
@@ -330,7 +330,7 @@ class TestConformance:
         result = run_python(box, DAEMON, marker, "0")
         assert (result.ended, result.exit_code) == ("exited", 0)
         if not backend.isolates:
-            assert living(f"sleep-{marker}")  # it holds them still
+            assert living(f"sleep-{marker}")  # the daemon still holds the pipes
 
     # ---- limits
 
@@ -380,7 +380,7 @@ class TestConformance:
 
     @elsewhere
     def test_enough_memory_is_enough(self, box, run_python, monkeypatch):
-        monkeypatch.setattr(running, "_WATCH_S", 0.01)  # where somebody watches, it looks
+        monkeypatch.setattr(running, "_WATCH_S", 0.01)  # if there is a watchdog, it looks often
         result = run_python(box, self.HOG, "0.1")
         assert (result.ended, result.exit_code) == ("exited", 0)
 
@@ -458,7 +458,7 @@ class TestConformance:
             server.bind(name)
             server.listen()
             with backend.open(SandboxSpec(network=True)) as box:
-                assert run_python(box, source).exit_code == 0  # the wall is off
+                assert run_python(box, source).exit_code == 0  # no restriction: it connects
             with backend.open(SandboxSpec()) as box:
                 assert b"ConnectionRefusedError" in run_python(box, source).stderr
 
@@ -490,7 +490,7 @@ class TestConformance:
             str(Path("~/.bashrc").expanduser()),
             "/sys/fs/cgroup",
         ]
-        # Some of these an image has as well. What must not be is that they tell the same.
+        # An image has some of these paths, too, but the contents must not be the host's.
         source = """
             import os, sys
             for path in sys.argv[1:]:
@@ -512,7 +512,7 @@ class TestConformance:
         assert b"sk-harness" not in result.stdout
         assert b"GIVEN=a b='c'\n$(id)\n" in result.stdout
         names = {line.partition("=")[0] for line in result.stdout.decode().splitlines()}
-        names.discard("CUDA_VISIBLE_DEVICES")  # process has no device nodes to leave out
+        names.discard("CUDA_VISIBLE_DEVICES")  # ``process`` sets it: it cannot hide GPUs' nodes
         assert names <= {"PATH", "HOME", "TMPDIR", "USER", "LANG", "PWD", "GIVEN", "$(id)"}
         look = "cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n' | grep -c sk-harness"
         if box.inside("/work") == "/work":
@@ -524,7 +524,7 @@ class TestConformance:
             box.start(["/bin/true"], env=env)
 
     def test_mounts_are_seen(self, backend, tmp_path):
-        tmp_path.chmod(0o755)  # pytest makes it 0700, and the candidate is somebody else
+        tmp_path.chmod(0o755)  # pytest makes it 0700, but the candidate is another user
         (tmp_path / "file").write_text("hello")
         out = tmp_path / "out"
         out.mkdir()
@@ -656,7 +656,7 @@ class TestConformance:
             socket.socket(socket.AF_UNIX) as server,
             backend.open(SandboxSpec(mounts=(Mount(place, "/judge", writable=True),))) as box,
         ):
-            # Bound through a short name: a socket's path holds 108 bytes.
+            # Bound by a short path: a socket's path is limited to 108 bytes.
             fd = os.open(place, os.O_RDONLY)
             server.bind(f"/proc/self/fd/{fd}/socket")
             os.close(fd)
@@ -766,7 +766,7 @@ class TestConformance:
         secret = tmp_path / "secret"
         secret.mkdir()
         (secret / "f").write_text("secret")
-        # x is always one of the two: a name that is missing at times would be made by put.
+        # x always exists, as a folder or a link: if it were missing at times, put would make it.
         source = f"""
             import ctypes, os
             os.mkdir("x"); open("x/f", "w").write("mine")
@@ -800,7 +800,7 @@ class TestConformance:
         assert not process.poll()
         assert [p.name for p in secret.iterdir()] == ["f"]
 
-    # ---- lives of sandboxes
+    # ---- start and end of sandboxes
 
     def test_starts_share_work_and_sandboxes_do_not(self, backend, box):
         assert box.exec(["/bin/sh", "-c", "echo one > f"], timeout=PATIENCE_S).exit_code == 0

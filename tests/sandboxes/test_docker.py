@@ -1,4 +1,7 @@
-"""What only docker promises: its walls tried from inside, its engine's death, its image."""
+"""Tests of the Docker backend alone: escapes tried from inside, loss of the engine, the image.
+
+What all backends share is in test_conformance.py.
+"""
 
 import gc
 import importlib
@@ -44,7 +47,7 @@ def backend():
 
 @pytest.fixture
 def fresh():
-    """A backend that has not looked for its engine yet."""
+    """A backend that has not connected to its engine yet."""
     made = Docker()
     yield made
     made.close()
@@ -67,7 +70,7 @@ def unwalled(backend, command, **host):
         engine.remove(container)
 
 
-# ---- the walls as the engine holds them
+# ---- the restrictions as the engine reports them
 
 
 def test_the_engine_was_told_of_every_wall(backend, state_folder):
@@ -105,7 +108,7 @@ def test_shared_limits_hold_over_all_starts(backend, run_python):
     assert "oom" in ends or "lost" in ends
 
 
-# ---- ways out, tried from inside
+# ---- escapes, tried from inside
 
 WAYS_OUT = """
     import ctypes, os, socket, subprocess
@@ -159,7 +162,7 @@ def test_no_way_out_is_open(box, run_python):
 
 
 def test_without_the_walls_there_are_ways_out(backend):
-    """The attempts are real: root with the engine's own defaults has some of them."""
+    """The attempts are real: with the engine's own defaults, some succeed as root."""
     script = [recipe.PYTHON, "-I", "-c", textwrap.dedent(WAYS_OUT)]
     done = set(unwalled(backend, script).splitlines())
     assert {"done mknod", "done chroot", "done setgroups", "done raw socket"} <= done
@@ -186,7 +189,7 @@ def test_only_scratch_can_be_written(box, run_python):
     """
     seen = set(run_python(box, source).stdout.decode().split())
     devices = {f"/dev/{n}" for n in ("null", "zero", "full", "random", "urandom", "tty", "ptmx")}
-    # The engine hides files of /proc behind /dev/null.
+    # The engine mounts /dev/null over some files of /proc.
     devices |= {"/proc/keys", "/proc/timer_list", "/proc/kcore", "/proc/latency_stats"}
     devices |= {"/proc/sched_debug", "/proc/timer_stats"}
     allowed = {"/work", "/tmp", "/dev/shm", "/dev/mqueue", "/proc/sys/kernel/ns_last_pid"}
@@ -264,7 +267,7 @@ def test_messages_and_shared_memory_end_with_the_start(box, run_python):
 
 @pytest.mark.parametrize("network", [True, False])
 def test_two_sandboxes_cannot_talk(backend, run_python, network):
-    """By a port of the loopback, an abstract socket, a file in shared memory, a segment."""
+    """By a loopback port, an abstract socket, a file in /dev/shm, a shared memory segment."""
     word = uuid.uuid4().hex
     serve = f"""
         import ctypes, socket, time
@@ -293,7 +296,7 @@ def test_two_sandboxes_cannot_talk(backend, run_python, network):
     with backend.open(spec) as one, backend.open(spec) as two:
         speaking(one, python(one, serve), hear=said.append)
         told = run_python(two, call, b"".join(said).decode().strip()).stdout.decode().split()
-    # With the host's network the wall is off; memory is apart all the same.
+    # With the host's network both can connect; shared memory is separate all the same.
     assert told == [*(["connected"] * 2 if network else ["refused"] * 2), "False", "False"]
 
 
@@ -322,7 +325,7 @@ def test_a_gpu_that_is_not_there_is_named(backend):
         backend.open(SandboxSpec(gpus=("GPU-nowhere",)))
 
 
-# ---- lives and deaths
+# ---- start, end and loss of sandboxes
 
 
 @pytest.mark.parametrize("many", [6, pytest.param(20, marks=pytest.mark.nightly)])
@@ -367,7 +370,7 @@ def test_sweep_strikes_out_containers_without_a_folder(backend, state_folder):
     assert ours(backend, state_folder) == {}
 
 
-# The SDK leaves the socket of a connection that failed to the collector.
+# If a connection fails, the SDK leaves its socket open for the garbage collector to close.
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run an engine")
@@ -375,11 +378,11 @@ def test_sweep_strikes_out_containers_without_a_folder(backend, state_folder):
 def test_an_engine_that_dies_is_a_loss_and_leaves_nothing_alive(
     how, fresh, tmp_path, monkeypatch, state_folder
 ):
-    """SIGKILL leaves its containers running, SIGTERM takes them along."""
+    """SIGKILL leaves the engine's containers running; SIGTERM ends them, too."""
     _lose_an_engine(how, fresh, tmp_path, monkeypatch)
     assert [p.name for p in state_folder.iterdir()] == ["lock"]
     fresh.close()
-    gc.collect()  # while the warnings are ignored
+    gc.collect()  # now, while the warnings are ignored
 
 
 def _lose_an_engine(how, fresh, tmp_path, monkeypatch):
@@ -440,7 +443,7 @@ def test_without_root_the_rest_still_holds(backend):
     python = shutil.which("python3", path="/usr/bin")
     if python is None or not host.startswith("unix://") or not socket_file.parent.exists():
         pytest.skip("needs an interpreter that everybody may run, and a socket with a group")
-    place = Path("/tmp", f"harness-nobody-{uuid.uuid4().hex[:8]}")  # tmp_path is root's alone
+    place = Path("/tmp", f"harness-nobody-{uuid.uuid4().hex[:8]}")  # only root may enter tmp_path
     place.mkdir(mode=0o755)
     try:
         code = place / "code"
@@ -484,7 +487,7 @@ def test_without_root_the_rest_still_holds(backend):
     assert told["left"] == ["lock"]
 
 
-# ---- what is not there
+# ---- a missing or unusable engine or image
 
 
 def _harness(*args):
@@ -496,7 +499,7 @@ def _harness(*args):
 
 @pytest.fixture
 def in_process(capsys):
-    """Run the command line in this process; returns its exit code and what it wrote."""
+    """Run ``harness`` in this process; return its exit code and its output."""
 
     def run(*args):
         with pytest.raises(SystemExit) as ended:
@@ -547,7 +550,7 @@ def test_doctor_tells_what_is_absent_and_the_remedy(backend, fresh, in_process, 
 
 
 def test_an_engine_too_old_is_named(backend, fresh, monkeypatch):
-    monkeypatch.setattr(engine_module, "_API", "9.99")  # to which every real engine is old
+    monkeypatch.setattr(engine_module, "_API", "9.99")  # every real engine is older
     probe = fresh.probe()
     assert not probe.available
     assert "too old" in probe.detail
@@ -587,7 +590,7 @@ def test_the_image_holds_what_submissions_import(box, run_python):
 
 
 def test_triton_compiles_inside_as_the_unprivileged_user(backend):
-    """Where the image was made by ``harness image build --gpu``: 5 GB, not built in CI."""
+    """Needs the image of ``harness image build --gpu``: 5.5 GB, not built in CI."""
     with backend.open(SandboxSpec(memory_bytes=2 << 30)) as box:
         if box.exec([box.python, "-c", "import triton"], timeout=PATIENCE_S).exit_code != 0:
             pytest.skip("the image has no Triton")
@@ -627,7 +630,7 @@ def test_a_base_that_does_not_exist_is_refused(in_process):
 def test_agents_on_one_engine_leave_nothing_however_they_end(
     backend, state_folder, tmp_path, monkeypatch, many
 ):
-    """A third end by themselves; of the rest some are interrupted, some killed in mid-training."""
+    """A third of the runs end by themselves; the others are interrupted or killed in evaluation."""
     scratch, tasks, third = tmp_path / "tmp", tmp_path / "tasks", many // 3
     scratch.mkdir(mode=0o777)
     shutil.copytree(REPO / "tests" / "toys", tasks)
@@ -654,14 +657,14 @@ def test_agents_on_one_engine_leave_nothing_however_they_end(
     assert [run.returncode for run in runs] == [0] * third + [130] * third + killed, said
     done = _harness("gc", "--json")
     assert done.returncode == 0, done.stderr
-    # Other tests use the engine at the same time: what they made is gone a little later.
+    # Other tests use the engine at the same time: wait until they remove what they made.
     left = _on_engine(backend) - before
     assert until(lambda: not left & _on_engine(backend))
     assert ours(backend, state_folder) == {}
     assert {p.name for p in state_folder.iterdir()} == {"lock", "self-tests"}
     assert list(scratch.iterdir()) == []
     assert str(tmp_path) not in Path("/proc/mounts").read_text()
-    # What was stopped and what was killed both go on to their end.
+    # An interrupted run and a killed run can both be resumed to their end.
     again = [next((tmp_path / f"runs-{number}").iterdir()) for number in (third, 2 * third)]
     for run in [_started("resume", str(path), "--json") for path in again]:
         out, _ = run.communicate(timeout=200)

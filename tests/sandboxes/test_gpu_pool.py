@@ -1,4 +1,4 @@
-"""GPU leases: eight fake devices at the border, real processes, real kills, real file locks."""
+"""GPU leases and the GPU monitor: only the GPUs are fake; processes, kills, locks are real."""
 
 import itertools
 import os
@@ -127,14 +127,14 @@ def test_who_came_first_is_first_and_who_wants_many_is_not_starved(monkeypatch):
     monkeypatch.setattr(gpu_locks, "Ticket", Ticket)
     with pool().lease(1):
         came.acquire()
-        # No two neighbours fit beside each other, so that who got it last also says so last.
+        # No two consecutive requests fit on eight GPUs, so ``got`` has the order of the leases.
         for name, n in (("all", 8), ("one", 1), ("most", 8), ("two", 2)):
             threads.append(threading.Thread(target=work, args=(name, n)))
             threads[-1].start()
             assert came.acquire(timeout=PATIENCE_S)
         with pytest.raises(GpuUnavailableError, match="others came first"):
             raise_cause(lambda: pool().lease(1, wait=False))
-        assert got == []  # seven are free, and wait for the one who wants them all
+        assert got == []  # seven GPUs are free, but the first request wants eight
     for thread in threads:
         thread.join()
     assert got == ["all", "one", "most", "two"]
@@ -219,7 +219,7 @@ def test_more_than_there_are_is_refused_at_once_and_less_than_none_is_nonsense()
 def test_a_child_of_the_holder_does_not_keep_the_lease():
     lease = pool().lease(8)
     child = subprocess.Popen(["sleep", "60"])
-    pid = os.fork()  # without exec: it has copies of all descriptors
+    pid = os.fork()  # without exec: the child has copies of all descriptors
     if pid == 0:
         time.sleep(60)
         os._exit(0)
@@ -377,16 +377,16 @@ def test_a_run_waits_for_a_gpu_when_it_has_something_to_evaluate_and_gives_it_ba
     toml = toy / "task.toml"
     toml.write_text(toml.read_text().replace('device = "cpu"', 'device = "any"'))
     monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path / "tasks"))
-    # The device listing again: what the constructor would ask the hardware.
+    # Fake what the pool would ask the hardware: the GPUs and the processes on them.
     monkeypatch.setattr(host, "GpuPool", pool)
     others, seen = [], []
 
     def observe(what, label, details):
-        if what == "writing":  # the sandbox is tested by now, on a GPU that was given back
+        if what == "writing":  # the sandbox's test is over, and its GPU released
             others.append(holder(tmp_path, 8))
         if what == "waiting":
             others[0].kill()
-            others[0].wait()  # a process that dies gives its GPUs back one by one
+            others[0].wait()  # a dying process releases its GPUs one by one
         seen.append((what, pool().usage()[0].by if what == "training" else details.get("message")))
 
     asked = Asked(task="toy", policy="one_shot", profile="test", sandbox="process")

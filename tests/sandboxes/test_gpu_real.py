@@ -1,7 +1,7 @@
 """Leases and the monitor on real GPUs, with real NVML and real processes that compute.
 
-A neighbour on the same GPU disturbs these tests as it disturbs a measurement: they then say so, by
-a skip with its words.
+Another process on the same GPU disturbs these tests as it disturbs a measurement. A disturbed test
+is skipped, and the reason says what disturbed it.
 """
 
 import os
@@ -40,9 +40,9 @@ def locks(monkeypatch, tmp_path):
 
 @pytest.fixture
 def uuid():
-    """The first GPU, on which nobody else computes."""
+    """The UUID of the first GPU. The test is skipped if that GPU is in use."""
     pool = GpuPool()
-    # What an earlier test had there may still be dying.
+    # A process of an earlier test may still be dying there.
     if not until(lambda: pool.usage()[0].free, 10):
         pytest.skip(f"a neighbour disturbs this test: GPU 0 is {pool.usage()[0].by}")
     return pool.gpus[0].uuid
@@ -50,7 +50,7 @@ def uuid():
 
 @pytest.fixture
 def compute(tmp_path, uuid):
-    """Start a process that computes on the first GPU, and return when NVML has seen it."""
+    """A function that starts a process on the first GPU; returns its pid once NVML lists one."""
     word, started = tmp_path / "pid", []
 
     def start(kind):
@@ -58,13 +58,13 @@ def compute(tmp_path, uuid):
         started.append(
             subprocess.Popen([sys.executable, "-c", COMPUTE, str(word), kind], env=environ)
         )
-        assert until(word.exists, 150)  # torch is imported, from a cold disk perhaps
+        assert until(word.exists, 150)  # it imports torch, perhaps from a cold disk
         if not until(lambda: nvml.compute_pids(uuid), 10):
             pytest.skip("NVML tells of no process here, though one computes")
         return int(word.read_text())
 
     yield start
-    word.unlink(missing_ok=True)  # at which it ends
+    word.unlink(missing_ok=True)  # the process then ends
     for process in started:
         process.wait(PATIENCE_S)
 

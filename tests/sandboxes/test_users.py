@@ -1,4 +1,4 @@
-"""A user of its own for each live sandbox: claimed on the whole host, freed by the kernel."""
+"""Each live sandbox has a user of its own: claimed for the whole host, freed by the kernel."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ HOLDER = """
 
 @pytest.fixture
 def two_users(monkeypatch, tmp_path):
-    """Two users in all, and claims that no other harness sees."""
+    """Allow two users in all, claimed in a folder that no other harness uses; return the folder."""
     place = tmp_path / "claims"
     monkeypatch.setattr(state, "USERS", range(60_600, 60_602))
     monkeypatch.setattr(state, "_CLAIMS", place)
@@ -46,7 +46,7 @@ def test_no_two_live_sandboxes_of_a_host_have_the_same_user(two_users):
         assert {theirs, ours.user} == {60_600, 60_601}
         with pytest.raises(SandboxStartError, match="Every user"):
             state.StateDir("bwrap", own_user=True)
-        another.kill()  # no word of goodbye: the kernel frees what it had
+        another.kill()  # it cannot clean up: the kernel frees its claim
     again = state.StateDir("bwrap", own_user=True)
     assert again.user == theirs
     again.remove()
@@ -59,7 +59,7 @@ def test_a_sandbox_that_cannot_be_made_gives_its_user_back(two_users, monkeypatc
         raise OSError("no space left")
 
     monkeypatch.setattr("sandboxes.bubblewrap.write_etc", broken)
-    for _ in range(3):  # there are two
+    for _ in range(3):  # more often than there are users
         with pytest.raises(OSError, match="no space"):
             Bubblewrap().open(SandboxSpec())
 

@@ -1,6 +1,6 @@
-"""Compiles a Triton kernel for an H100, and a C extension as Triton's launcher is one.
+"""Compiles a Triton kernel for an H100, and a C extension, which is what Triton's launchers are.
 
-Put into a sandbox by test_docker.py, never imported. Needs no GPU: nothing is launched.
+test_docker.py puts this file into a sandbox and runs it there. It launches nothing: no GPU needed.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""One evaluation of a toy submission by the real judge in a real sandbox."""
+"""Fixtures: evaluate a toy submission with the real judge in a real sandbox, parse its source."""
 
 import io
 import json
@@ -15,18 +15,19 @@ from scorers.request import Request
 from tasks.spec import Task, find_task
 
 PATIENT = {"train_s": 120, "serve_s": 120}
-"""No machine is so slow: who is late here hangs."""
+"""Seconds. No machine is so slow: a submission that takes longer hangs."""
 
 
 def quiet(*_):
-    """Watch nothing."""
+    """Ignore what is observed."""
 
 
 @pytest.fixture
 def score_toy(tmp_path, isolating, monkeypatch):
-    """Return a function that scores the source of a toy ``model.py``, in all patience.
+    """Return a function that scores the source of a toy ``model.py``, with long time limits.
 
-    ``limits`` replace the profile's.
+    ``limits`` replaces limits of the profile. Attributes of the function: ``log``, the file with
+    the submission's output, and ``data``, the folder of the prepared data.
     """
     monkeypatch.setattr(judge, "BYE_S", 60)
 
@@ -65,7 +66,7 @@ def score_toy(tmp_path, isolating, monkeypatch):
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """Have texts read here: a Python for each, as the other tests have it, takes longer."""
+    """Parse sources in this process. Other tests start one for each, which is slower."""
 
     def look_into(text):
         printed = io.StringIO()

@@ -1,7 +1,7 @@
-"""A small language and its judge: real wire, real audits, the candidate in a thread, no torch.
+"""A toy language and its judge: wire and audits are real, the candidate runs in a thread, no torch.
 
-The language is a Markov chain of order 2 over 63 words in documents of about 40 words; true
-probabilities are known, so a test can say what an honest model scores and what a theft gains.
+The language is a Markov chain of order 2 over 63 words in documents of about 40 words. Its true
+probabilities are known, so a test knows what an honest model scores and what a cheat gains.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ SIZES = AuditSizes(audit_rows=192, gap=8, twins=48, repeats=48)
 
 
 class Language2:
-    """The chain. probabilities: float64 (64, 64, 64), of the third token after two others."""
+    """The Markov chain. probabilities: float64 (64, 64, 64), of a token given the two before it."""
 
     def __init__(self, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
@@ -87,13 +87,13 @@ def write_split(folder: Path, language: Language2, rows: int, audit: int, seed: 
 
 
 def read_stream(folder: Path) -> TokenStream:
-    """Return a split's stream of documents for spliced rows."""
+    """Return the documents of a split from which spliced rows are made."""
     load = {n: np.load(folder / f"audit_{n}.npy") for n in ("tokens", "starts", "reference")}
     return TokenStream(load["tokens"], load["starts"], load["reference"], BOS)
 
 
 def at(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Return the logits of these tokens, one a position."""
+    """Return the logit of the given token at each position."""
     return np.take_along_axis(logits, tokens.astype(np.int64)[:, :, None], axis=2)[:, :, 0]
 
 
@@ -106,11 +106,11 @@ def make_judge(
 
 
 def examine(folder: Path, predict, *, batch: int = 16, sizes: AuditSizes = SIZES, seed: str = "a1"):
-    """Return the verdict of the real judge on ``predict``, which runs in a thread."""
+    """Have the real judge examine ``predict``, which runs in a thread; return as ``serve`` does."""
     return serve(deepcopy(_made(folder, sizes, seed)), predict, {"batch_size": batch})
 
 
-_made = cache(make_judge)  # what it draws takes longer than what it asks
+_made = cache(make_judge)  # drawing the rows takes longer than serving them
 
 
 def serve(
@@ -121,7 +121,7 @@ def serve(
     times: Times | None = None,
     observe=lambda *_: None,
 ):
-    """Return an examiner's verdict on ``predict``, and the judge's last words."""
+    """Return an examiner's verdict on ``predict``, and a list with the BYE message, if one came."""
     times = times or Times(time.monotonic(), PATIENCE_S, PATIENCE_S)
     told: list[dict] = []
     with TemporaryDirectory() as place, closing(LogitsBuffer(judge.buffer_bytes)) as buffer:
@@ -129,7 +129,7 @@ def serve(
 
         def candidate() -> None:
             link = Link.connect(str(path))
-            # A judge that hangs up has decided.
+            # A judge that hangs up has already decided.
             with closing(link._sock), contextlib.suppress(ConnectionError):
                 if lend:
                     link.lend(lend)

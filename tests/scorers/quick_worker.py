@@ -1,6 +1,6 @@
-"""The reader's worker without torch, which takes seconds to import: it opens, and reads nothing.
+"""The GPU reader's worker without torch, which takes seconds to import. It reads no logits.
 
-Pipes, board, requests and replies are the real worker's own.
+Its pipes, board, requests and replies are those of the real worker, and it opens the buffer.
 """
 
 import sys
@@ -12,7 +12,7 @@ from scorers import gpu_worker  # noqa: E402
 
 
 class Arithmetic:
-    """Finds no fault with any logits, and leaves the answers as they are."""
+    """Reports that no logits are bad, and leaves the answers on the board as they are."""
 
     def __init__(self, *_):
         pass

@@ -1,4 +1,4 @@
-"""The numbers of the audits, against what their words promise: a wrong one lets a cheat pass."""
+"""The numbers of the audits, against what their texts promise: a wrong number lets a cheat pass."""
 
 import re
 from itertools import permutations
@@ -15,7 +15,7 @@ from scorers.language_audits import TwinAnswers
 
 
 def asked_again(first, again):
-    """Return the batches of rows that are asked twice, the answers and the first of them."""
+    """Return what audits take, for rows asked twice: batches, both answers, the first answer."""
     every = np.arange(len(first))
     batches = [Batch(every, first=True), Batch(every, first=False)]
     return batches, [first, again], first
@@ -26,7 +26,7 @@ def logits(*rows):
 
 
 def test_a_class_may_move_by_a_share_of_what_keeps_it_from_the_best_or_of_the_rows_spread():
-    """Best 4, the others 0 and 1: their middle lies 3.5 below, more than what 1 lies below."""
+    """The spread is 3.5 (4 less the median 0.5): more than the gap of class 1, less than of 0."""
     first = logits([0, 1, 4], [0, 1, 4])
     moved = logits([0, 1, 4], [0, 1.3, 4])
     audit, where = audits.statelessness(*asked_again(first, moved))
@@ -49,7 +49,7 @@ def test_what_rounding_to_either_neighbour_moves_is_honest_where_a_row_has_no_sp
 def test_a_turn_within_rounding_is_no_flip_and_one_beyond_it_is():
     base = np.float32(1e6)
     place = np.spacing(base)
-    for by, flips in ((1, 0), (2, 1)):  # by so many there and back
+    for by, flips in ((1, 0), (2, 1)):  # units in the last place, in each of the two answers
         seen = asked_again(logits([base + by * place, base]), logits([base, base + by * place]))
         assert audits.near_ties(*seen)[0].value == flips
 
@@ -68,7 +68,7 @@ def test_as_many_flips_as_are_honest_pass_and_one_more_is_told():
 
 
 def test_what_an_audit_says_that_it_sees_is_what_it_sees():
-    """As it stands in the report: by the exact chances, where the words are an approximation."""
+    """The text in the report is an approximation; it is compared with the exact probabilities."""
     same = np.tile(logits([1, 0]), (64, 1))
     power = audits.statelessness(*asked_again(same, same))[0].power
     assert power.startswith("64 repeats: a memory or a look at the batch that moves 6.9% ")
@@ -170,7 +170,7 @@ def test_two_answers_differ_by_the_root_mean_square_over_target_and_columns():
     assert (found.item, found.again_in, found.at) == (3, 5, 1)
     assert found.spread == pytest.approx(0.5)
     assert found.gain == pytest.approx(0.5 / 4)
-    moved[3] += 9  # at the position after the last target that both share, columns alone
+    moved[3] += 9  # after the last shared target: only the columns are compared there
     assert _pair(3, 5, (nats, columns), (changed, moved), 2).at == 1
     assert _pair(3, 5, (nats, columns), (changed, moved), 3).at == 3
 
@@ -188,7 +188,7 @@ def test_what_is_expected_of_a_place_is_learned_from_the_places_before_it():
 def test_the_swap_fails_from_four_and_a_half_deviations_and_prints_what_it_would_see(
     agreeing, passed
 ):
-    """Of 300 equal preferences so many lean to what stands: (2 * agreeing - 300) / sqrt(300)."""
+    """Of 300 equally strong preferences, ``agreeing`` favour the continuation that is shown."""
     none, sign = np.zeros(300), np.ones(300, np.int64)
     number = np.arange(300)
     places = splice.Places(
@@ -202,7 +202,7 @@ def test_the_swap_fails_from_four_and_a_half_deviations_and_prints_what_it_would
     assert audit.value == pytest.approx((2 * agreeing - 300) / np.sqrt(300))
     assert audit.passed is passed
     assert "most at audited row 0, position 0" in where
-    # Preferences scatter by 0.5. Twice: who looks ahead may abstain where the other one stands.
+    # Preferences scatter by 0.5. The 2: a cheat may stay honest where ``other`` is shown.
     assert resolution == pytest.approx(2 * (4.5 + 1.645) * 0.5 / np.sqrt(300) / np.log(2) / 4)
 
 
@@ -226,7 +226,7 @@ def test_what_the_reference_explains_is_no_trend():
 
 
 def test_the_fall_that_a_trend_is_said_to_show_is_seen_in_95_of_100():
-    """Said of what was served: of a learner's rows, whose fall is among what scatters."""
+    """The audit computes that fall from the served rows; a learner's fall adds to their scatter."""
     rng = np.random.default_rng(4)
     reference = rng.normal(3, 0.5, 192)
 
@@ -235,7 +235,7 @@ def test_the_fall_that_a_trend_is_said_to_show_is_seen_in_95_of_100():
         return language_audits.trend(rows, reference)
 
     fall = 0.0
-    for _ in range(20):  # on average half of the fall is gained
+    for _ in range(20):  # ``trend`` returns the average gain: half of the fall
         fall = 2 * np.mean([learner(fall)[1] for _ in range(20)])
     assert np.mean([not learner(fall)[0].passed for _ in range(400)]) > 0.9
     assert np.mean([not learner(0.7 * fall)[0].passed for _ in range(400)]) < 0.5
@@ -292,6 +292,6 @@ def test_batches_are_full_and_keep_twins_apart_where_twins_and_repeats_crowd(siz
             assert len({i // 2 for i in batch.tolist()}) == size
         counts = np.bincount(np.concatenate(order), minlength=60)
         assert (counts >= np.array([2, 1] * 30)).all()
-        if size == 1:  # where nothing has to wait, what comes again comes late
+        if size == 1:  # no item waits for a later batch, so repeats come late
             turns = np.concatenate(order).tolist()
             assert all(turns[30:].count(item) >= 1 for item in range(0, 60, 2))

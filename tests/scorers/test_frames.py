@@ -1,4 +1,4 @@
-"""What a candidate may say: checked where it enters, whatever is made of it later."""
+"""What a candidate may send: every frame is checked on arrival, whatever it is used for later."""
 
 import json
 import math
@@ -25,7 +25,7 @@ from scorers.wire import Frame, Gone, Late, Listener, LogitsBuffer, ProtocolErro
 
 @pytest.fixture
 def ends():
-    """The judge's wire and a candidate's link, over a real socket; who waits here hangs."""
+    """The judge's wire and a candidate's link, over a real socket. Only a hang takes 60 s here."""
     ours, theirs = socket.socketpair()
     wire = Wire(ours, lambda: True, threading.Event())
     yield wire, Link(theirs, mmap(-1, 4096))
@@ -168,7 +168,7 @@ def test_a_candidate_that_dies_before_it_is_greeted_is_gone(ends):
 
 @pytest.mark.parametrize("begun", [b"", HEADER.pack(b"AIRA", PROGRESS, 0, 0, 9999)])
 def test_a_drip_of_bytes_buys_no_time(monkeypatch, begun):
-    """A second of the judge's passes with each byte, of a header or of what follows it."""
+    """The judge's clock advances by 1 s with each byte, of a header or of the body after it."""
     now = 0
     ours, theirs = socket.socketpair()
 
@@ -196,7 +196,7 @@ def test_an_answer_is_one_copy_and_the_next_one_must_be_written():
 
 
 def test_the_largest_frame_costs_no_time(ends):
-    # Nodes in JSON are bounded by its bytes; this is the most that fits.
+    # The size of a frame bounds the number of JSON values; hardly more than these fit.
     wire, link = ends
     body = b'{"x": [' + b"0," * 9900 + b"0]}"
     assert len(body) + HEADER.size < 20_480
@@ -248,7 +248,7 @@ def test_the_largest_frame_is_taken_and_a_byte_more_is_not(ends):
 
 
 class Moody(socket.socket):
-    """A socket that is not ready when it is first asked, though it was said to be."""
+    """A socket whose first call raises BlockingIOError, although it was reported as ready."""
 
     moods = 1
 
@@ -280,7 +280,7 @@ def test_a_socket_that_is_not_ready_after_all_is_waited_for():
 
 
 def test_who_hung_up_is_gone_whether_asked_or_listened_to():
-    for unread in (b"", b"x"):  # what is left unread makes the next call an error, not an end
+    for unread in (b"", b"x"):  # unread data makes the next call an error instead of an end of file
         ours, theirs = socket.socketpair()
         with closing(Wire(ours, lambda: True, threading.Event())) as wire:
             ours.send(unread)
@@ -292,7 +292,7 @@ def test_who_hung_up_is_gone_whether_asked_or_listened_to():
 
 
 def test_the_last_words_of_who_died_are_read_and_then_it_is_gone():
-    """Though its end of the link is still open: a child of its may hold it."""
+    """Its end of the link is still open, since a child process may hold it."""
     ours, theirs = socket.socketpair()
     with closing(theirs), closing(Wire(ours, lambda: False, threading.Event())) as wire:
         theirs.sendall(HEADER.pack(b"AIRA", READY, 0, 0, 2) + b"{}")
@@ -328,7 +328,7 @@ def test_nobody_is_waited_for_in_vain_and_nothing_stays_open(
 
 
 def held_open():
-    """Return where this process's descriptors lead, by number."""
+    """Return the file names of this process's open descriptors, by descriptor number."""
     found = {}
     for fd in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # another thread closed it
@@ -351,6 +351,6 @@ def test_a_buffer_is_kept_as_far_as_is_said_and_closes(tmp_path):
 
 def test_a_candidate_that_does_not_listen_to_the_goodbye_was_judged_all_the_same(ends):
     wire, _ = ends
-    with pytest.raises(Late):  # nothing more goes into the pipe
+    with pytest.raises(Late):  # nothing more fits into the socket's buffer
         wire.send(PROGRESS, 0, bytes(100 << 20), time.monotonic() + 0.5)
     send_goodbye(wire, 0.5, time.monotonic())

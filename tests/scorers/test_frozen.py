@@ -1,4 +1,7 @@
-"""The strict check: two processes with no memory in common see what one with a memory can hide."""
+"""The strict check: two processes without shared memory show what a memory hides in one process.
+
+In these tests each process is a thread with a model of its own.
+"""
 
 import dataclasses
 import math
@@ -23,7 +26,10 @@ def folder(tmp_path_factory, language):
 
 
 def strictly(folder, tmp_path, make, make_frozen=None):
-    """Return the plain verdict and the strict one; each process has a ``make()`` of its own."""
+    """Return the plain and the strict verdict; ``make`` makes a new model for each process.
+
+    ``make_frozen``: makes the exported model of the strict check, if it differs.
+    """
     judge = make_judge(folder, strict=tmp_path / "model")
     claim = {"batch_size": 16, "frozen": {"bytes": 5}}
     plain, _ = serve(judge, make(), claim, lend=b"model")
@@ -62,13 +68,13 @@ def test_a_look_ahead_that_hides_behind_its_memory_is_seen_at_any_weight(
     folder, tmp_path, language
 ):
     plain, strict = strictly(folder, tmp_path, lambda: Replay(peek(language, 0.004)))
-    assert plain.failed is None  # below what one process can be shown to do
+    assert plain.failed is None  # too weak to be detected in one process
     assert strict.failed is Reason.LOOKS_AHEAD
 
 
 def test_learning_that_answers_old_rows_as_before_is_seen(folder, tmp_path, language):
     class Learner:
-        """Learns slowly, beside a good model."""
+        """A good model that adds what it slowly learns while serving."""
 
         def __init__(self):
             self.counts = np.full((VOCABULARY, VOCABULARY), 5.0)

@@ -1,4 +1,4 @@
-"""On a GPU: a real design is trained and judged in the sandbox, on the leased device alone."""
+"""On a GPU: real designs are trained and judged in the sandbox, which sees only one device."""
 
 import pytest
 

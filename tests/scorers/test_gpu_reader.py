@@ -1,7 +1,8 @@
-"""Logits in a candidate's device memory: the numbers are the host's, and harm stays outside.
+"""Logits in a candidate's device memory are read as on the host, and cannot harm the judge.
 
-On a CPU, shared memory stands in for the device buffer; the worker process, its pipes, its board
-and its arithmetic are the real ones. Tests marked ``gpu`` use CUDA's memory between processes.
+On a CPU, shared memory replaces the device buffer. The worker process, its pipes and its board are
+real. So is its arithmetic, except in tests with the fixture ``quick``. Tests marked ``gpu`` use
+CUDA's memory between processes.
 """
 
 import contextlib
@@ -70,7 +71,7 @@ def question(rng, rows, positions, vocabulary, columns=8, picks=30, sketched=Non
 
 
 def read(reader, asked):
-    """Return a reading and how many logits are bad, as the judge asks for them."""
+    """Call a reader as the judge does; return a copy of its reading and how many logits are bad."""
     reader.begin(asked)
     bad = reader.copied()
     reading = reader.reading()
@@ -78,7 +79,7 @@ def read(reader, asked):
 
 
 def opened(told, vocabulary, gpu, **options):
-    """Return a reader of the buffer that ``told`` names."""
+    """Return an open reader of the buffer that the claim ``told`` names."""
     reader = GpuReader(vocabulary, gpu, **options)
     try:
         reader.open(told)
@@ -89,7 +90,7 @@ def opened(told, vocabulary, gpu, **options):
 
 
 def on_the_host(logits: np.ndarray, asked):
-    """What the host's reader says of the same values, and a copy of it."""
+    """Return what the host's reader makes of the same values: a reading, the bad logits."""
     raw = logits.astype(np.float16).astype(np.float32).tobytes()
     with closing(LogitsBuffer(len(raw))) as buffer:
         with mmap.mmap(buffer.fileno(), len(raw)) as shared:
@@ -104,7 +105,7 @@ def assert_same(answer, of_the_host) -> None:
         ours, theirs = getattr(reading, name), getattr(host, name)
         assert ours.dtype == np.float32
         assert ours.shape == theirs.shape
-        # Float32 sums of a few hundred terms, in another order: 1e-6 of values up to 30.
+        # Float32 sums of a few hundred terms in another order differ by 1e-6 of values up to 30.
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-6)
 
 
@@ -123,7 +124,7 @@ def shared_reader(memory):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Return a function that has workers start without torch, for tests that end them; or with."""
+    """Start workers without torch, for tests that end them; ``quick(False)`` starts real ones."""
     real = gpu_worker.__name__
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
@@ -136,7 +137,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def reader(memory, quick):
-    """One of its own, for a test that breaks it."""
+    """A reader of its own for a test that breaks it."""
     made = opened(claim(memory.size), VOCABULARY, "", stand_in=memory.fd)
     with closing(made):
         assert made.way == "quick"
@@ -157,7 +158,7 @@ def no_torch(tmp_path, monkeypatch, quick):
 
 @pytest.mark.parametrize(("rows", "picks"), [(1, 0), (2, 7), (ROWS, 500_000), (ROWS, 30)])
 def test_it_reads_what_the_host_reads(shared_reader, memory, rows, picks):
-    """Among the cases: none asked for, and so many that the board has to grow."""
+    """Among the cases: no picks, and so many that they nearly fill the board's first 16 MiB."""
     rng = np.random.default_rng(rows + picks)
     logits = rng.normal(0, 5, (rows, POSITIONS, VOCABULARY))
     asked = question(rng, rows, POSITIONS, VOCABULARY, picks=picks)
@@ -178,7 +179,7 @@ def test_columns_are_read_in_the_rows_that_are_named(shared_reader, memory, sket
 
 @pytest.mark.parametrize("rows_a_chunk", [1, 4, ROWS, 100])
 def test_how_much_is_copied_at_a_time_changes_no_number(rows_a_chunk):
-    """And nothing does that is written once the copy is said to be made."""
+    """What is written to the source after ``copied`` was called changes no number, either."""
     import torch
 
     rng = np.random.default_rng(6)
@@ -294,7 +295,7 @@ def test_a_worker_that_hangs_is_ended_and_if_none_works_the_judge_is_at_fault(re
 
 
 def await_start(reader) -> None:
-    """Wait until the worker has said that it is ready, or has died."""
+    """Wait until the worker has reported that it is ready, or has died."""
     assert select.select([reader._worker._process.stdout], [], [], 120)[0]
 
 
@@ -316,7 +317,7 @@ def test_the_worker_that_started_early_is_the_one_that_reads(memory, quick):
 
 @pytest.mark.parametrize("ready", [False, True])
 def test_a_worker_killed_before_it_is_needed_is_started_again(memory, quick, ready):
-    """Nobody is blamed: it has touched nothing of the candidate's."""
+    """Nobody is blamed: the worker has not touched the candidate's memory yet."""
     with closing(GpuReader(VOCABULARY, "", stand_in=memory.fd)) as reader:
         pid = reader.worker_pid
         if ready:
@@ -348,13 +349,13 @@ def test_a_worker_that_cannot_start_is_tried_again_before_the_judge_is_at_fault(
 
 
 class DeviceLink(Link):
-    """A candidate that puts its logits into ``memory``."""
+    """The link of a candidate that puts its logits into ``memory``."""
 
     memory: Memory
 
     def serve(self, predict, *, claim):
         def put(tokens):
-            # The judge's copy was made, and this wiped, before these rows were sent.
+            # Before the judge sent these rows, it copied and wiped the logits of the last ones.
             assert not any(self.memory.map[:])
             logits = predict(tokens)
             self.memory.write(logits)
@@ -366,7 +367,7 @@ class DeviceLink(Link):
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
-    """A split, a model, and the verdict on it where its logits are in the host's memory."""
+    """A split, a model, and the verdict on the model if its logits are in the host's memory."""
     language = lm.Language2()
     folder = tmp_path_factory.mktemp("lm") / "search"
     lm.write_split(folder, language, 96, 30_000, seed=1)
@@ -381,7 +382,7 @@ def split(tmp_path_factory):
 @pytest.mark.parametrize("link", [Link, DeviceLink])
 def test_a_language_is_judged_alike_wherever_its_logits_lie(split, monkeypatch, quick, link):
     folder, predict, on_host = split
-    quick(link is Link)  # it is not asked then
+    quick(link is Link)  # with Link, the worker reads nothing
     made = []
     with closing(Memory(2 * 16 * lm.LENGTH * lm.VOCABULARY)) as memory:
 
@@ -448,7 +449,7 @@ GPU_SHAPE = (8, 256, 8192)
 
 
 class Candidate:
-    """A process with a device buffer, which writes what it is told to."""
+    """A process with a device buffer, into which it writes random logits from a given seed."""
 
     def __init__(self, folder: Path, gpu: str, shape=GPU_SHAPE, **env: str) -> None:
         self.path, self.shape = folder / "logits", shape
@@ -497,7 +498,7 @@ def read_and_compare(reader, candidate, seed: int) -> None:
         (reading.sketch, exact[asked.sketched][:, :, asked.columns]),
         (reading.picks, exact[tuple(asked.picks.T)]),
     ):
-        # Float32 is 2e-6 apart at 25, which is what such normalisers are.
+        # These normalisers are about 25, where float32 values are 2e-6 apart.
         np.testing.assert_allclose(got, want, atol=3e-5, rtol=2e-6)
 
 
@@ -516,14 +517,14 @@ def test_logits_in_another_process_memory_are_read_right(tmp_path, gpu, expandab
             for seed in range(3):
                 read_and_compare(reader, candidate, seed)
             asked = question(np.random.default_rng(9), *GPU_SHAPE)
-            reading, _ = read(reader, asked)  # nothing new was written
+            reading, _ = read(reader, asked)  # the candidate has written nothing since
             np.testing.assert_allclose(reading.nats, np.log(GPU_SHAPE[2]), rtol=1e-6)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("shape", [(3, 37, 1021), (2, 16, 50_257)])
 def test_vocabularies_of_any_size_are_read_right(tmp_path, gpu, shape):
-    """An odd size, whose rows lie at odd addresses, and one beyond the kernel's block."""
+    """An odd size, whose rows lie at unaligned addresses, and one above the kernel's block size."""
     with (
         closing(Candidate(tmp_path, gpu, shape)) as candidate,
         closing(opened(candidate.claim, shape[2], gpu)) as reader,
@@ -541,7 +542,7 @@ def test_a_candidate_that_dies_between_requests_harms_nobody(tmp_path, gpu):
     ):
         read_and_compare(reader, candidate, 0)
         candidate.close()
-        # CUDA leaves open whether the memory outlives its owner; both are well for the judge.
+        # CUDA does not define whether the memory outlives its owner; the judge accepts either.
         with contextlib.suppress(ProtocolError):
             read(reader, asked)
         pid = reader.worker_pid
@@ -562,7 +563,7 @@ def test_a_handle_of_nothing_and_a_size_that_lies_are_the_submissions_fault(tmp_
         lie = {"device_buffer": told | {"bytes": 64 * told["bytes"]}}
         rows = 64 * GPU_SHAPE[0]
         asked = question(np.random.default_rng(0), rows, *GPU_SHAPE[1:])
-        # Where the driver tells the size, on opening; else when the worker runs off its end.
+        # It fails on opening if the driver knows the size, else when the worker reads past the end.
         with pytest.raises(ProtocolError, match="the device buffer cannot be") as caught:  # noqa: PT012, SIM117
             with closing(opened(lie, GPU_SHAPE[2], gpu)) as reader:
                 read(reader, asked)

@@ -1,7 +1,7 @@
-"""What an agent's code can do wrong or evil: each ends in a named reason, never in a crash.
+"""Broken and malicious submissions: each ends in a named reason, never in a crash of the judge.
 
-Real sandbox, real judge; the submissions are the toy task's, without torch. The names of the
-reasons are what users grep for.
+Sandbox and judge are real; the submissions are for the toy task, without torch. Users grep for the
+names of the reasons.
 """
 
 import os
@@ -170,7 +170,7 @@ def test_what_is_over_and_lives_on_is_ended_after_a_grace(score_toy, name):
 
 @pytest.mark.parametrize("name", NEVER_ENDS)
 def test_what_never_ends_is_late_by_the_judges_clock(score_toy, monkeypatch, name):
-    """The clock leaps when the candidate is where it never returns from, and not before."""
+    """The judge's clock jumps ahead once the candidate prints LATE and then never finishes."""
     leap = 0
     feed = Output.feed
 
@@ -232,7 +232,7 @@ def test_claims_are_one_line_each_without_escapes_and_keep_their_numbers(score_t
 
 
 def test_the_shared_buffer_cannot_be_truncated_or_grown(score_toy):
-    """Python keeps a descriptor of what it maps; a buffer cut short would kill the judge."""
+    """Python keeps a descriptor of what it maps, and a truncated buffer would kill the judge."""
     score = score_toy(
         HONEST
         + """
@@ -274,7 +274,7 @@ def predict(t):
 threading.Thread(target=flip, daemon=True).start()
 """
     )
-    # Whatever it hits is its own loss: the judge audits and scores one copy.
+    # Answers that it overwrites are its own loss: the judge audits and scores one copy.
     assert score.measured is not None, score.message
     assert score.reason in (None, "stateful", "trend")
 
@@ -387,7 +387,7 @@ def test_judge_and_candidate_are_different_processes_of_different_users(score_to
 
 
 def test_what_is_printed_last_is_in_the_log(score_toy, monkeypatch):
-    """It says its last words only when nothing but its end is waited for."""
+    """It prints its last line only when the judge waits for nothing but its exit."""
     let_finish = evaluate._Attempt._let_finish
 
     def tell_and_let_finish(attempt, process):

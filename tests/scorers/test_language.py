@@ -1,7 +1,7 @@
-"""The judge of language models: an honest model's number is right, and a look ahead is seen.
+"""The judge of language models: an honest model's score is right, and looking ahead is detected.
 
-The corpus of dishonest training scripts is another test; here the audits themselves are tried
-on a language whose true probabilities are known (``lm.py``).
+The audits are tested on a toy language whose true probabilities are known (``lm.py``). The corpus
+of dishonest training scripts is tested in ``tests/cheats``.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ from scorers.score import Reason
 from scorers.wire import ProtocolError
 
 ONE_BY_ONE = AuditSizes(audit_rows=24, gap=8, twins=6, repeats=5)
-"""For requests of one row: nothing has to wait or to be filled up."""
+"""For requests of one row: no item waits for a later batch, and no batch has to be filled up."""
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +42,13 @@ def folder(tmp_path_factory, language):
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory, language):
-    """For what is decided before much is asked."""
+    """A small split, for tests that need few rows."""
     return write_split(tmp_path_factory.mktemp("lm") / "search", language, 16, 3000, seed=1)
 
 
 @pytest.fixture(scope="module")
 def honest(folder, language):
-    """The verdict on the true probabilities."""
+    """The verdict on a model that answers with the true probabilities."""
     verdict, told = examine(folder, language.logits)
     assert verdict.failed is None, verdict.message
     assert told == [{"score": round(verdict.score, 6)}]
@@ -60,7 +60,7 @@ def audit(verdict, name):
 
 
 def shown(folder, language):
-    """Return the targets of the scored rows, and what each costs in bits."""
+    """Return the targets of the scored rows, and the true loss of each in bits."""
     rows = np.load(folder / "rows.npy").astype(np.int64)
     return rows[:, 1:], -at(language.logits(rows[:, :-1]), rows[:, 1:]) / np.log(2)
 
@@ -72,14 +72,14 @@ def test_bits_per_byte_is_what_a_direct_computation_gives(folder, language, hone
     assert honest.score == pytest.approx(expected, rel=1e-5)
     row_bits = np.where(counted, bits, 0).sum(axis=1)
     row_bytes = 4 * counted.sum(axis=1)
-    apart = row_bits - expected * row_bytes  # of a ratio of sums over 192 rows
+    apart = row_bits - expected * row_bytes  # residuals of a ratio of sums over 192 rows
     error = np.sqrt((apart**2).sum() * 192 / 191) / row_bytes.sum()
     assert honest.standard_error == pytest.approx(error, rel=1e-4)
 
 
 def test_a_token_of_one_byte_counts_and_one_of_none_does_not(tmp_path, language):
     folder = write_split(tmp_path / "search", language, 16, 3000, seed=1)
-    sizes = np.arange(VOCABULARY) % 4  # 16 tokens, BOS is not among them, are of no byte
+    sizes = np.arange(VOCABULARY) % 4  # 16 tokens besides BOS have no bytes
     sizes[BOS] = 0
     np.save(folder / "token_bytes.npy", sizes.astype(np.int32))
     targets, bits = shown(folder, language)
@@ -96,7 +96,7 @@ def test_raising_all_logits_gains_nothing(folder, language, honest):
 
 
 def test_every_answer_counts_the_last_one_too_and_each_pair_is_compared(few, language):
-    """One row a request: the five that come again and the six twins, nothing to fill up."""
+    """One row per request: five rows come again, six have twins, and no batch needs filling up."""
     for seed in "abc":
         shown, seen = [], []
 
@@ -122,7 +122,7 @@ def test_every_answer_counts_the_last_one_too_and_each_pair_is_compared(few, lan
 
 
 def test_each_place_is_asked_for_once_where_it_first_stands(few, language):
-    """A place whose twin is shown first belongs to the twins alone: the coin is the twin's."""
+    """A place whose twin comes first is not in the swap audit: no coin chose the twin's text."""
     judge, shown = make_judge(few, ONE_BY_ONE), []
 
     def predict(tokens):
@@ -141,7 +141,7 @@ def test_each_place_is_asked_for_once_where_it_first_stands(few, language):
 
 
 def turned(logits, tokens, until=LENGTH - 1):
-    """Give what does not come next another order, so that what comes next costs the same."""
+    """Reorder the logits of all tokens but the next one, so that its loss stays the same."""
     rows, ahead = logits.copy(), tokens[:, 1:]
     for row in range(len(tokens)):
         for t in range(until):
@@ -233,7 +233,7 @@ def test_a_look_ahead_only_after_bos_is_seen(folder, language):
 
 
 class Replay:
-    """Answers what it has seen before as it did then, and cheats on what is new."""
+    """Answers every prefix that it has seen before as it did then, and cheats on new ones."""
 
     def __init__(self, cheat):
         self.cheat = cheat
@@ -323,7 +323,7 @@ def test_what_is_not_finite_or_absurd_is_refused(few, language, value):
 
 
 def some(seeds, often):
-    """Return parameters: the others of ``seeds`` are tried by night."""
+    """Return ``seeds`` as parameters; those that are not in ``often`` are marked nightly."""
     return [
         seed if seed in often else pytest.param(seed, marks=pytest.mark.nightly) for seed in seeds
     ]
@@ -344,7 +344,7 @@ def test_honest_models_never_fail_and_rounding_is_honest(folder, language, seed)
 
 @pytest.mark.parametrize("seeds", some((4, 40), often=(4,)))
 def test_the_swap_statistic_has_the_spread_it_claims_for_a_bad_model_too(folder, language, seeds):
-    """A model unlike the reference is honest as well: false alarms do not grow with its losses."""
+    """A model unlike the reference is honest too: a high loss must not cause false alarms."""
     flat = np.random.default_rng(3).normal(0, 2, (VOCABULARY, VOCABULARY)).astype(np.float32)
     values = [
         audit(examine(folder, lambda t: flat[t], seed=str(seed))[0], "swap").value
@@ -385,7 +385,7 @@ def test_places_stand_where_both_continuations_follow_the_same_tokens(folder):
     shown = found.rows[places.row, places.position + 1]
     assert np.array_equal(shown, np.where(places.sign > 0, places.own, places.other))
     assert abs(places.sign.mean()) < 0.15  # the coin is fair
-    # Every offset after which there is something to look ahead to.
+    # All offsets at which a model can look ahead to the next token.
     assert set(places.position.tolist()) == set(range(LENGTH - 1))
     assert places.after_bos.sum() > 50
     assert np.all(found.rows[:, 0] == BOS)
@@ -408,7 +408,7 @@ def test_the_trend_audit_keeps_its_false_alarm_rate_and_sees_a_fall():
 
 
 def test_the_printed_resolution_is_what_passes_and_no_more(folder, language, honest):
-    """Thefts well above the printed resolution are seen, by a cheat that no twin can catch."""
+    """Gains above the printed resolution are detected, even for a cheat that no twin reveals."""
     seen = 0
     for weight in (0.05, 0.1, 0.2):
         verdict, _ = examine(folder, Replay(peek(language, weight)))

@@ -1,4 +1,4 @@
-"""What a script prints of its training, taken as a claim from hostile bytes."""
+"""What a script prints about its training: a claim, read from bytes that may be hostile."""
 
 import pytest
 
@@ -107,7 +107,7 @@ def test_what_is_cut_says_so_at_the_end_that_is_cut():
 
 
 def test_a_script_in_a_sandbox_is_followed_while_it_trains(score_toy, monkeypatch):
-    """Each step waits until the one before it was seen: what is shown to it tells it so."""
+    """After each step the script waits for a file that shows that the step was observed."""
     monkeypatch.setattr(evaluate, "POLL_S", 0)
     seen = []
 

@@ -1,4 +1,4 @@
-"""What is wrong with the machine is told before a run, and is never a submission's fault."""
+"""A fault of the machine is reported before a run, and is never blamed on a submission."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ HONEST = (TOY / "designs" / "whole.py").read_text()
 
 @pytest.fixture(autouse=True)
 def state_folder(monkeypatch, tmp_path):
-    """Forget what was tested before."""
+    """An empty state folder, in which no sandbox counts as tested."""
     place = tmp_path / "state"
     place.mkdir(mode=0o700)
     monkeypatch.setenv("HARNESS_STATE", str(place))
@@ -38,7 +38,7 @@ def state_folder(monkeypatch, tmp_path):
 
 @pytest.fixture
 def ask(tmp_path, isolating, monkeypatch):
-    """Return a function that asks for an evaluation of the toy, changed; it has time."""
+    """Return a function that makes a request for the toy with changes and long time limits."""
     monkeypatch.setattr(evaluate, "GRACE_S", 60)
 
     def make(source=HONEST, *, folder=None, limits=None, backend=isolating, **changes):
@@ -61,7 +61,7 @@ def ask(tmp_path, isolating, monkeypatch):
 
 @pytest.fixture
 def tests_well(monkeypatch):
-    """Have every test of a sandbox end well, at once; return what was tested."""
+    """Let every test of a sandbox pass at once; return the list of the requests tested."""
     tested = []
 
     def tried(request, *_):
@@ -75,7 +75,7 @@ def tests_well(monkeypatch):
 
 def test_a_sandbox_is_tested_once_and_again_where_something_changed(ask, tests_well):
     said = []
-    for request in (ask(), ask(), ask("nonsense(")):  # no file of a submission has a part in it
+    for request in (ask(), ask(), ask("nonsense(")):  # a submission's files do not matter
         self_test.require(request, say=said.append)
     assert len(said) == len(tests_well) == 1
     self_test.require(ask(backend=BACKENDS.ours["process"]), say=said.append)
@@ -84,7 +84,7 @@ def test_a_sandbox_is_tested_once_and_again_where_something_changed(ask, tests_w
 
 
 def test_of_many_at_once_one_tests_and_the_others_wait_for_it(ask, tests_well, monkeypatch):
-    """All have seen that nothing was tested yet before the first one tests, which takes a while."""
+    """All four see that nothing was tested yet; only then the first tests, which takes 0.2 s."""
     said, looked = [], threading.local()
     all_have, good = threading.Barrier(4), self_test._good
 
@@ -148,7 +148,7 @@ def test_what_only_looks_like_the_machines_fault_is_graded(ask, tests_well, sour
 
 @pytest.mark.parametrize("connects_first", [True, False])
 def test_what_breaks_on_the_way_is_nobodys_score(ask, tmp_path, monkeypatch, connects_first):
-    """The rows to train with are damaged after the sandbox was tested."""
+    """The training rows are damaged after the sandbox was tested."""
     monkeypatch.setattr(self_test, "imports", lambda *_: None)
     folder = tmp_path / "toy"
     shutil.copytree(TOY, folder)
@@ -163,7 +163,7 @@ def test_what_breaks_on_the_way_is_nobodys_score(ask, tmp_path, monkeypatch, con
     with pytest.raises(InfrastructureError, match="own half could not") as raised:
         self_test.evaluate(request)
     assert "No data left in file" in raised.value.cause
-    with pytest.raises(InfrastructureError):  # and is not remembered as good
+    with pytest.raises(InfrastructureError):  # the sandbox no longer counts as tested
         self_test.require(replace(request), say=str)
 
 
@@ -175,14 +175,14 @@ def test_every_task_of_ours_says_that_it_needs_torch_where_its_runner_does():
         assert ("import torch" in text) == ("torch" in task.definition.needs), name
 
 
-# ---- from an interpreter of its own
+# ---- from another interpreter
 
 
 @pytest.fixture
 def bare(tmp_path):
     """Return a function that runs the harness from a virtual environment without packages.
 
-    It finds them where a ``.pth`` file, or PYTHONPATH, sends it.
+    It finds packages elsewhere, through a ``.pth`` file or, without ``pth``, through PYTHONPATH.
     """
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)

@@ -1,4 +1,4 @@
-"""What the text of a mechanism may not reach for, and that honest text is left alone."""
+"""What the source of a mechanism must not use, and that honest sources are accepted."""
 
 import ast
 import sys
@@ -70,7 +70,7 @@ def test_what_a_mechanism_has_no_use_for_is_named_with_its_line(in_process, text
 @pytest.mark.parametrize(
     "text",
     [
-        # Names that only look like a variable,
+        # Builtins under names that only look like variables.
         "if torch is None:\n    open = 1\nopen('x')",
         "open('x')\nopen = 1",
         "try:\n    from torch import nothing as open\nexcept ImportError:\n    pass\nopen('x')",
@@ -81,13 +81,13 @@ def test_what_a_mechanism_has_no_use_for_is_named_with_its_line(in_process, text
         "[open for open in ()]\nopen('x')",
         "def open(x):\n    return x\ndel open\nopen('x')",
         "if __name__ == '__main__':\n    import math as open\nopen('x')",
-        # a block that only looks like the one that does not run,
+        # Blocks that run although they look like ``if __name__ == "__main__"``, which does not.
         "if __name__ != '__main__':\n    torch.load('x')",
         "if __name__ == '__main__':\n    pass\nelse:\n    torch.load('x')",
         "__name__ = '__main__'\nif __name__ == '__main__':\n    torch.load('x')",
         "import math as __name__",
         "def f():\n    if __name__ == '__main__':\n        torch.load('x')",
-        # modules under the names of attributes,
+        # Modules that are reached as attributes.
         "t = torch\nx = t.sys",
         "t = torch\nt.sys.modules",
         "t = torch\nprint(t.sys)",
@@ -103,7 +103,7 @@ def test_what_a_mechanism_has_no_use_for_is_named_with_its_line(in_process, text
         "getattr(torch, '_C')",
         "name = 's' + 'ys'\ngetattr(torch, name)",
         "match torch:\n    case object(load=f):\n        pass",
-        # Python's own modules beyond what they are for,
+        # Parts of standard modules that are not allowed.
         "import enum\nenum.bltns",
         "import enum\ne = enum\ne.x",
         "import dataclasses\ndataclasses.types.FunctionType",
@@ -128,7 +128,7 @@ def test_what_a_mechanism_has_no_use_for_is_named_with_its_line(in_process, text
         "import logging.config\nlogging.config.dictConfig({'a': ['ext://builtins']})",
         "import logging.config\nlogging.config.dictConfig(dict(a=f()))",
         "import logging.config\nlogging.config.fileConfig('x')",
-        # and names with double underscores that reach others.
+        # Names with double underscores that lead to other objects.
         "object.__setattr__(F, 'cross_entropy', print)",
         "x = torch.__dict__",
         "x = len.__self__",

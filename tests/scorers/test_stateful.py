@@ -1,4 +1,4 @@
-"""Dishonest servers and their honest twins: a row's logits depend on the row alone."""
+"""Dishonest and honest classifiers: a row's logits must depend on that row alone."""
 
 import numpy as np
 import pytest
@@ -98,7 +98,7 @@ def test_learning_while_serving_that_answers_old_rows_as_before_is_seen_by_its_r
 
 def test_an_accuracy_and_its_standard_error(judged):
     verdict = judged("predict = honest")
-    assert 0.4 < verdict.score < 0.9  # two classes of four, and one for the rest
+    assert 0.4 < verdict.score < 0.9  # it knows two of four classes; else it answers class 0
     error = np.sqrt(verdict.score * (1 - verdict.score) / 400)
     assert verdict.standard_error == pytest.approx(error)
 
@@ -127,7 +127,7 @@ def test_honest_twins_pass(judged, name):
 
 
 def served(predict, rows=400, seed=0):
-    """Serve a plan's batches in order; return the batches, the answers, the first answers."""
+    """Serve a plan's batches in order; return the batches, the answers, each row's first answer."""
     batches = audits.plan(rows, 64, np.random.default_rng(seed))
     answers = [predict(batch.rows).astype(np.float32) for batch in batches]
     first = np.zeros((rows, answers[0].shape[1]), np.float32)
@@ -173,7 +173,7 @@ def test_no_scale_and_no_shift_makes_a_random_model_pass_or_an_honest_one_fail(d
     dice = np.random.default_rng(1)
     kernel = np.random.default_rng(2)
 
-    def honest(rows):  # rounds otherwise each time, as kernels for other batch sizes do
+    def honest(rows):  # rounds differently each time, as kernels for other batch sizes do
         z = FIXED[classes][rows]
         return dress(z * (1 + 1e-6 * kernel.standard_normal(z.shape)), rows)
 
@@ -190,7 +190,7 @@ def test_no_scale_and_no_shift_makes_a_random_model_pass_or_an_honest_one_fail(d
         counted = audits.answers(served(honest)[2]) == FIXED[classes].argmax(axis=1)
         assert counted.mean() > (0.7 if disguise == "shifted far" else 0.99)
     if disguise == "shifted until nothing is left":
-        # float32 has no digit left for what they know: no answer counts, and the dice gain nothing.
+        # float32 has no digits left for the gaps: answers are none or class 0; dice gain nothing.
         assert (audits.answers(served(random)[2]) <= 0).all()
         return
     assert "near-ties" in caught(random)
@@ -212,7 +212,7 @@ def test_what_float32_alone_decides_is_no_answer_and_exact_ties_are_the_first_cl
 
 
 def test_an_answer_that_counts_never_becomes_another_within_rounding():
-    """All rows of three classes within five places of each other: the derivation, tried out."""
+    """All rows of three classes within five units in the last place: a check of the derivation."""
     place = np.spacing(np.float32(1e6))
     steps = np.array([(a, b, c) for a in range(6) for b in range(6) for c in range(6)])
     rows = (np.float32(1e6) + steps * place).astype(np.float32)
@@ -230,7 +230,7 @@ def test_an_answer_that_counts_never_becomes_another_within_rounding():
 
 
 def test_a_memory_that_chooses_between_near_ties_is_seen_by_how_many_answers_it_turns_over():
-    """Its two best classes are a thousandth of the spread apart, and the memory says which."""
+    """Its two best classes are 0.002 apart at a spread of 40, and the memory chooses one."""
     for share, seen in ((0.0, []), (0.3, ["near-ties"])):
         dice = np.random.default_rng(3)
 

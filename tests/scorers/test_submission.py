@@ -1,4 +1,4 @@
-"""The configurable variant: what a submission may set, and how it is told that it may not."""
+"""The configurable variant: what a submission may set, and what a rejection says."""
 
 import pytest
 

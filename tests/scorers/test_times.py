@@ -1,4 +1,4 @@
-"""How long a candidate took and what is too long, by a clock that only the candidate moves."""
+"""How training and serving are timed and limited, by a clock that only the tests advance."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ SPAWNED = 5.0
 
 
 class Clock:
-    """A clock that stands still."""
+    """A clock that stands still until a test advances it."""
 
     now = SPAWNED
 
@@ -22,7 +22,7 @@ class Clock:
         return self.now
 
     def sleep(self, _seconds):
-        """It is nobody's time."""
+        """Do nothing: pauses take no time on this clock."""
 
 
 @pytest.fixture
@@ -35,10 +35,10 @@ def clock(monkeypatch):
 
 @pytest.fixture(params=["classifier", "language model"])
 def judged(request, tmp_path, clock):
-    """Return a function that has a candidate judged which takes so long for its answers.
+    """Return a function that judges a candidate whose answers take ``first`` or ``then`` seconds.
 
-    Limits: 100 s until the first answer, 10 s from it to the last. Returns the verdict and the
-    number of answers.
+    Limits: 100 s until the first answer, 10 s from it to the last. The function returns the verdict
+    and the number of answers.
     """
     if request.param == "classifier":
         np.save(tmp_path / "tokens.npy", np.ones((400, 8), np.uint8))

@@ -1,4 +1,4 @@
-"""A toy whose designs train until they are let go: what is under way, stays so."""
+"""A toy task whose designs train until a test lets them go, so that evaluations stay under way."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from tasks.spec import find_task
 
 TOYS = Path(__file__).parent.parent / "toys"
 PATIENCE_S = 120.0
-"""Longer than anything here takes on the busiest machine; who waits so long has failed."""
+"""Longer than anything here takes on the busiest machine: a wait this long is a failure."""
 
 DESIGN = '''"""Always right, once nobody holds it any more."""
 
@@ -32,18 +32,18 @@ def predict(tokens):
 
 
 class Held:
-    """The task ``held``. Beside the toy's own designs it has those that are held by name."""
+    """The task ``held``: the toy's own designs, and designs that train while a test holds them."""
 
     def __init__(self, folder: Path, monkeypatch) -> None:
         task = Path(shutil.copytree(TOYS / "toy", folder / "held"))
         shutil.copy(task / "designs/whole.py", task / "designs/self_test.py")
         self._toml = task / "task.toml"
         text = self._toml.read_text().replace('name = "toy"', 'name = "held"')
-        # Nothing here is about limits.
+        # Long limits: no test here is about them.
         self._toml.write_text(re.sub(r"(train|serve)_s = 20\b", r"\1_s = 600", text))
         monkeypatch.setenv("HARNESS_TASKS_DIR", str(folder))
         data, _ = find_task("held").prepare("test", data_root(), lambda *_: None)
-        # Sandboxes see this folder, too, and what becomes of it while they live.
+        # Sandboxes mount this folder, and see files come and go in it while they run.
         self._train, self._own = data / "train", f"hold-{uuid.uuid4().hex}-"
 
     def offer(self, *designs: str, held: str = "") -> None:
@@ -64,9 +64,9 @@ class Held:
 
 
 def until(happened, what: str, patience_s: float = PATIENCE_S):
-    """Wait until something has happened, by a look now and then; fail if it never does.
+    """Call ``happened`` until its result is true; fail if that takes longer than ``patience_s``.
 
-    Return what was seen: a second look may see something else.
+    Return that result: another call may return something else.
     """
     end = time.monotonic() + patience_s
     while not (seen := happened()):
@@ -81,5 +81,5 @@ def kinds(run: Path) -> list[str]:
 
 
 def under_way(run: Path, count: int) -> None:
-    """Wait until ``count`` evaluations have been begun."""
+    """Wait until ``count`` evaluations of the run have begun."""
     until(lambda: kinds(run).count("evaluating") >= count, f"evaluation {count} of {run}")

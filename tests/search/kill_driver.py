@@ -1,11 +1,11 @@
-"""A harness process that kills itself: started by test_kill.py, never imported by it.
+"""A harness process that kills itself: started by ``drive`` in test_kill.py, never imported.
 
     python kill_driver.py WHERE (new RUNS_DIR | resume RUN) PHASE DELAY_S [SLOTS]
 
-PHASE is writing, training, serving, journal or never. In the first three, SIGKILL comes DELAY_S
-after the first node has entered that phase; in journal it comes inside the fsync of a journal
-line, DELAY_S read as the number of the line. WHERE is a file to which the phase is written in
-the moment of the kill, so that the test can count where kills really landed.
+PHASE is writing, training, serving, journal or never. For the first three, SIGKILL comes DELAY_S
+seconds after the first node has entered that phase. For journal, DELAY_S is a number n, and SIGKILL
+comes just before the n-th fsync of the journal; not every line is fsynced. At the kill, the phase
+that it hit is written to the file WHERE, so that the test can count where kills really landed.
 """
 
 import os
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _kill_in_fsync(die, line: int) -> None:
-    """Let the process die while the ``line``-th journal line is being synced to disk."""
+    """Let the process die just before the ``line``-th fsync of the journal."""
     fsync, count = os.fsync, {"lines": 0}
 
     def deadly(fd: int) -> None:

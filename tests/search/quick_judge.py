@@ -1,4 +1,4 @@
-"""A judge of toys that needs no process: for tests of what a search makes of scores."""
+"""A judge of toy submissions without processes, for tests of what a search does with scores."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from scorers.score import Reason
 
 
 class QuickJudge:
-    """In the place of ``local.judge``. The labels in ``held`` train until they are cancelled."""
+    """Replaces ``local.judge``. Jobs with labels in ``held`` train until they are cancelled."""
 
     def __init__(self) -> None:
         self.held: set[str] = set()

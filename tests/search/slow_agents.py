@@ -1,4 +1,4 @@
-"""Agents that do what a test needs, and tell what they were shown."""
+"""Agents that do what a test needs, and report which tree they were shown."""
 
 import hashlib
 import time
@@ -16,9 +16,9 @@ def digest(tree: Tree) -> str:
 
 
 class Slow:
-    """Takes its time, as a language model would; one answer in four is broken.
+    """Waits up to 0.15 s, as for a language model; one answer in four is broken.
 
-    The answer hangs on the node's number alone. ``prompt`` is a hash of the tree it was shown.
+    The answer depends on the node's number alone. ``prompt`` is a hash of the tree it was shown.
     """
 
     name = "slow"
@@ -31,9 +31,9 @@ class Slow:
 
 
 class Scripted:
-    """Answers with random knobs, after what ``script`` does with the request in the meantime.
+    """Calls ``script`` with each request, then answers with random knobs.
 
-    ``spans`` holds (node, seconds it was asked at, seconds it answered at).
+    ``spans`` holds, for each request, the node and the monotonic times of request and answer.
     """
 
     name = "scripted"

@@ -1,4 +1,4 @@
-"""An evaluation as plain data: it travels, is the same question wherever it is asked, or fails."""
+"""A job is an evaluation as plain data: on another machine it gives the same score, or it fails."""
 
 import base64
 import json
@@ -33,7 +33,7 @@ evaluator.close()
 log = base64.b64encode(evaluated.log).decode()
 print(json.dumps({"score": evaluated.score.model_dump(mode="json"), "log": log}))
 """
-"""All that a machine knows which evaluates for another."""
+"""A program that evaluates a job in another process, from its JSON alone."""
 
 OTHER = {
     "label": "7",
@@ -114,7 +114,7 @@ def test_a_job_evaluated_elsewhere_gives_the_same_score_and_brings_its_log(evalu
     there = json.loads(done.stdout)
     score = here.result().score
     assert score.valid
-    # Of its own are only the time, the memory, and the user that its candidate was.
+    # Only the times, the memory and the candidate's user may differ.
     own = {"seconds": True, "peak_memory_mb": True, "conditions": {"candidate_uid"}}
     assert Score.model_validate(there["score"]).model_dump(exclude=own) == score.model_dump(
         exclude=own
@@ -178,7 +178,7 @@ def test_an_answer_to_another_question_is_nobodys_score(evaluator, job, changes,
         expected = job.expected.model_copy(update={name: "other"})
         mine = Evaluation(job, quiet)
         mine.set_result(answering(job.model_copy(update={"expected": expected}), like))
-        # A score does not tell with which key its rows were drawn; the hash of its data does.
+        # A score does not record the key of its hidden rows; the hash of its data covers it.
         assert (mine.exception(0) is None) == (name == "hidden_key"), name
     mine = Evaluation(job, quiet)
     mine.set_result(answering(job, like))

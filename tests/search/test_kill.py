@@ -1,4 +1,4 @@
-"""SIGKILL at any instant: the run resumes to the same tree and the same final score."""
+"""Killed at any instant, a run resumes to the same tree and the same final score."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def drive(where: Path, how: str, place: Path, phase: str, delay: float, slots: i
 
 
 def outline(run: Path) -> dict:
-    """What must be the same: the tree and the scores, without clocks and audit seeds."""
+    """Return what must be the same: the tree and the scores, without times and audit seeds."""
     shown = as_json(run, None)
     keep = ("node", "operator", "parents", "note", "valid", "score", "reason")
     result = shown["result"]
@@ -51,7 +51,7 @@ def outline(run: Path) -> dict:
 
 
 def check_journal(run: Path) -> None:
-    """No finished node was evaluated again, and each was scored exactly once."""
+    """Assert that no finished node was evaluated again and each was scored exactly once."""
     scored: Counter = Counter()
     for event in read(run / "events.jsonl"):
         if event.kind == "evaluating":
@@ -63,7 +63,7 @@ def check_journal(run: Path) -> None:
 
 @pytest.fixture
 def expected(tmp_path):
-    """What the driver's run is where nobody kills it."""
+    """The outline of the driver's run if nobody kills it."""
     asked = Asked(task="toy", profile="test", steps=4, seed=5)
     start(asked, tmp_path / "whole", progress=quiet, observe=quiet)
     (run,) = (tmp_path / "whole").iterdir()
@@ -74,7 +74,7 @@ def expected(tmp_path):
 
 
 def tear(journal: Path, rng: random.Random) -> None:
-    """Cut the last line short: a kill inside write() leaves a part; inside fsync, all or none."""
+    """Cut the last line short, as a kill in write() can; one in fsync leaves all or none of it."""
     text = journal.read_bytes()
     last = text.rstrip(b"\n").rfind(b"\n") + 1
     os.truncate(journal, rng.randint(last, len(text) - 1))
@@ -103,7 +103,7 @@ def test_kills_at_any_instant_change_nothing(tmp_path, expected):
     where = tmp_path / "where"
     landed: Counter = Counter()
     torn = 0
-    for runs in range(kills):  # more, and nearly every one missed
+    for runs in range(kills):  # if these are too few, nearly every kill missed
         place = tmp_path / f"runs{runs}"
         how, target = "new", place
         for _ in range(60):
@@ -151,11 +151,11 @@ def command_of(process: psutil.Process) -> list[str]:
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """Return all that a process has started, once a candidate is among it; else nothing."""
+    """Return all processes below ``pid`` once a candidate is among them; else an empty list."""
     try:
         harness = psutil.Process(pid)
         below = harness.children(recursive=True)
-        # A child that has not yet become another program looks like the harness.
+        # A child between fork and exec still looks like the harness.
         own = ([], harness.cmdline())
         seen = any(p.name().startswith("python") and command_of(p) not in own for p in below)
     except psutil.NoSuchProcess:
@@ -209,7 +209,7 @@ def test_ctrl_c_ends_what_would_go_on_and_leaves_a_run_that_resumes(tmp_path, he
 @pytest.mark.parametrize("profile", ["test", "smoke"])
 @pytest.mark.timeout(1800)
 def test_two_kills_of_the_real_task_change_nothing(tmp_path, profile):
-    """Trains for real: the seed decides, whether the run was killed or not."""
+    """Trains the real task: the seed alone decides the result, killed or not."""
     more = ("--task", "lra/listops", "--profile", profile, "--steps", "1", "--seed", "11")
     whole = start_cli(tmp_path / "whole", *more)
     whole.communicate(timeout=600)
@@ -217,7 +217,7 @@ def test_two_kills_of_the_real_task_change_nothing(tmp_path, profile):
 
     run = tmp_path / "killed/a"
 
-    def trains():  # what is short is killed while it imports torch
+    def trains():  # a short training is killed while it imports torch
         return any(claim.step for claim in training.read(run).trainings) or profile == "test"
 
     first = start_cli(tmp_path / "killed", *more)
@@ -250,7 +250,7 @@ class Shooter:
 
 @pytest.fixture
 def lossy(tmp_path, monkeypatch):
-    """Return what runs the toy while sandboxes are shot."""
+    """Return a function that runs the toy while a ``Shooter`` kills its sandboxes."""
     monkeypatch.setattr(local, "BACK_OFF_S", 0.01)
 
     def run(shooter: Shooter) -> dict:

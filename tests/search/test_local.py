@@ -1,4 +1,4 @@
-"""Evaluations on one machine: GPUs that are held while they compute, turns, batches, ends."""
+"""The local executor: leases of GPUs, turns of several runs, batches, stops and failures."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def quiet(*_: object) -> None:
 
 @pytest.fixture(autouse=True)
 def world(tmp_path, monkeypatch):
-    """GPUs that are not there, none until ``gpus`` is set; the toy computes on one if there is."""
+    """A fake judge and fake GPUs, none until ``gpus`` is set; the toy uses one if there is one."""
     task = shutil.copytree(TOYS / "toy", tmp_path / "tasks" / "toy")
     toml = Path(task) / "task.toml"
     toml.write_text(toml.read_text().replace('device = "cpu"', 'device = "any"'))
@@ -56,11 +56,11 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setattr(host, "GpuPool", lambda: pool(found.gpus))
     models = lambda: {gpu.uuid: gpu.name for gpu in found.gpus}  # noqa: E731
     monkeypatch.setattr(conditions, "gpu_models", models)
-    monkeypatch.setattr(host.self_test, "passed", lambda request: True)  # has tests of its own
+    monkeypatch.setattr(host.self_test, "passed", lambda request: True)  # tested elsewhere
     monkeypatch.setattr(host.self_test, "require", lambda *_, **__: None)
 
     def judge(evaluation, request):
-        """Judge at once, after what a test does meanwhile."""
+        """Call the test's ``meanwhile``, then answer with a copy of a real score."""
         found.judged.append((evaluation.job.label, request.gpus))
         found.meanwhile(evaluation, request)
         if evaluation.stopped.is_set():
@@ -78,7 +78,7 @@ def world(tmp_path, monkeypatch):
 
 @cache
 def real() -> Evaluated:
-    """Return what the real judge makes of a design, on a machine without GPUs."""
+    """Return the real judge's evaluation of a design, on a machine without GPUs."""
     evaluator = LocalEvaluator(1)
     job = jobs(evaluator, "a")[0]
     (evaluation,) = evaluator.submit([job], quiet)
@@ -108,7 +108,7 @@ def jobs(evaluator, labels: str, **question) -> list:
 
 
 def run(world, name: str, script, *, observe=quiet, **more):
-    """Make a run whose agent does ``script`` while it writes."""
+    """Make a run whose agent calls ``script`` each time it writes."""
     agent = Scripted(script)
     AGENTS.ours[f"scripted-{name}"] = lambda: agent
     try:
@@ -133,8 +133,8 @@ def test_a_gpu_is_held_while_a_submission_is_evaluated_and_never_while_one_is_wr
 
 
 def test_two_runs_share_a_gpu_one_writes_while_the_other_trains(world):
-    """Each writes its second node only while the other is evaluated: with a GPU held by a run
-    neither could ever go on."""
+    """Each run writes one node only while the other run is evaluated. If a run held the GPU all the
+    time, neither could go on."""
     world.gpus = some(1)
     evaluated = {name: threading.Event() for name in "ab"}
     written = {name: threading.Event() for name in "ab"}
@@ -179,7 +179,7 @@ def test_each_evaluation_has_a_gpu_of_its_own(world, slots, gpus):
     def meanwhile(evaluation, request):
         held.update(request.gpus)
         most.append(max(held.values()))
-        together.wait(PATIENCE_S)  # so many at once, or this breaks
+        together.wait(PATIENCE_S)  # as many at once, or the barrier breaks
         held.subtract(request.gpus)
 
     world.meanwhile = meanwhile
@@ -237,7 +237,7 @@ def test_what_is_waited_for_a_gpu_is_recorded_and_charged_to_nobody(world, monke
 
 
 def test_what_an_evaluation_has_waited_so_far_is_left_out_of_the_time_at_once(world, monkeypatch):
-    """Not only when it is scored: by then the others could have been kept from beginning."""
+    """Not only once it is scored: until then, its wait could keep other nodes from beginning."""
     world.gpus, queued, seen = some(1), [], []
     how_far = loop.how_far
 
@@ -266,7 +266,7 @@ def test_what_an_evaluation_has_waited_so_far_is_left_out_of_the_time_at_once(wo
 
 
 def test_of_two_runs_the_one_with_many_slots_does_not_keep_the_other_waiting(world, monkeypatch):
-    """While eight of one run wait, the only one of another has its turn after one evaluation."""
+    """One run queues eight jobs, another run one: that one is evaluated third, not ninth."""
     world.gpus = some(1)
     order, go, queue = [], threading.Event(), []
 
@@ -307,7 +307,7 @@ def test_gpus_of_one_model_serve_a_run_and_it_goes_on_with_those_it_began_with(w
     with pytest.raises(Cancelled):
         run(world, "a", quiet, observe=observe, agent="reference")
     assert {taken for _, taken in world.judged} == {("GPU-fake-0",)}
-    # Another machine, or the same after a purchase: now the others are the more.
+    # Another machine, or the same with new GPUs: now most are of the other model.
     world.gpus = (*some(2), *(Gpu(f"GPU-odd-{i}", 10 + i, "Fake A100") for i in range(4)))
     AGENTS.ours["scripted-a"] = lambda: Scripted(quiet)
     try:
@@ -318,7 +318,7 @@ def test_gpus_of_one_model_serve_a_run_and_it_goes_on_with_those_it_began_with(w
 
 
 def test_a_score_of_another_node_that_lies_in_ones_folder_is_not_taken_over(world):
-    """After a kill the score of a node is taken over if it is that node's own."""
+    """After a kill, a score in a node's folder is taken over only if it is that node's own."""
 
     def observe(what, label, details):
         if (what, label) == ("evaluating", "1"):
@@ -342,7 +342,7 @@ def test_a_score_of_another_node_that_lies_in_ones_folder_is_not_taken_over(worl
 def test_one_that_waits_can_be_stopped_and_ends_at_once_alone(world):
     world.gpus, go = some(1), threading.Event()
     world.meanwhile = lambda *_: go.wait(PATIENCE_S)
-    evaluator = LocalEvaluator(2)  # one is evaluated, one waits for the GPU, the others behind it
+    evaluator = LocalEvaluator(2)  # one is evaluated, one waits for the GPU, the rest behind it
     begun = evaluator.submit(jobs(evaluator, "abcdef"), quiet)
     until(lambda: world.judged, "the first is evaluated")
     begun[4].stop()
@@ -376,7 +376,7 @@ def test_an_interrupt_while_a_thread_starts_leaves_nothing_alive(world, monkeypa
 
     class Interrupted(local.ThreadPoolExecutor):
         def submit(self, work):
-            if starts:  # and the pool does not know it
+            if starts:  # in a thread that the pool does not know
                 threading.Thread(target=work).start()
                 until(lambda: world.judged, "it is evaluated")
             raise KeyboardInterrupt
@@ -396,7 +396,7 @@ def test_an_interrupt_while_a_thread_starts_leaves_nothing_alive(world, monkeypa
 
 
 def test_whatever_breaks_ends_an_evaluation_and_hangs_none(world, monkeypatch):
-    """An observer that is interrupted in a retry, and errors that are none of ours."""
+    """An observer that is interrupted in a retry, and exceptions that are not HarnessErrors."""
     monkeypatch.setattr(local, "BACK_OFF_S", 0.0)
     errors = {"a": [InfrastructureError("lost")], "b": [SystemExit(3)], "c": [RecursionError()] * 2}
 
@@ -477,13 +477,13 @@ def test_the_sandbox_is_tested_on_a_gpu_that_is_leased_for_that_alone(world, mon
 
 
 class Trainer:
-    """Trains what it is given together, one after the other, and notes which they were."""
+    """Evaluates the submissions of a batch one after the other, and records the batches."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self.gpus: list[tuple[str, ...]] = []
         self.ends: dict[int, list] = {}
-        """What becomes of the submission of that seed instead, once for each."""
+        """By training seed: outcomes that replace the real one, each used once, the last first."""
         self.meanwhile = quiet
         self.odd = 0
 
@@ -501,7 +501,7 @@ class Trainer:
         if trial.cancel.is_set():
             return Cancelled("stopped")
         request = trial.request
-        score = evaluate(replace(request, gpus=())).score  # those GPUs are not there
+        score = evaluate(replace(request, gpus=())).score  # the fake GPUs do not exist
         trial.observe("trained", {"seed": request.training_seed})
         return Evaluated(score, f"seed {request.training_seed}".encode())
 
@@ -511,7 +511,7 @@ trainer = Trainer()
 
 @pytest.fixture
 def batches(world, monkeypatch):
-    """The toy is of a kind whose candidates can be trained together; returns what does so."""
+    """Give the toy a kind whose candidates can be trained together; return the ``Trainer`` used."""
     global trainer
     trainer = Trainer()
     ours = KINDS.ours["classification"]
@@ -591,7 +591,7 @@ def test_the_nodes_of_a_run_gather_while_others_are_trained(world, batches, gpus
 
 
 def test_what_is_tried_again_is_so_without_those_that_came_later(world, batches):
-    """They have had no try yet, and what broke may break again."""
+    """Those that came later have not been tried yet, and what failed may fail again."""
     later, batches.ends = threading.Event(), {1: [InfrastructureError("lost")]}
     batches.meanwhile = lambda: later.wait(PATIENCE_S)
     evaluator = LocalEvaluator(1)

@@ -31,7 +31,7 @@ SLOTS = 3
 
 
 class World:
-    """Runs the toy task in unisolated processes with a scripted agent, and takes notes."""
+    """Runs the toy task in unisolated processes with a scripted agent, and records events."""
 
     def __init__(self, folder: Path, monkeypatch) -> None:
         self.folder, self._patch = folder, monkeypatch
@@ -40,7 +40,7 @@ class World:
         self.on: dict[tuple[str, str], threading.Event] = {}
 
     def event(self, what: str, label: str) -> threading.Event:
-        """Return an event that is set when this is observed."""
+        """Return an event that is set when ``what`` is observed for ``label``."""
         return self.on.setdefault((what, label), threading.Event())
 
     def observe(self, what: str, label: str, details: dict) -> None:
@@ -100,7 +100,7 @@ def most_at_once(spans) -> int:
 
 
 def check_shown(run: Run) -> None:
-    """Every agent saw the tree of its choice, and every choice follows from that tree."""
+    """Assert that each choice follows from the tree before it; its agent saw the tree after it."""
     events = read(run.path / "events.jsonl")
     policy = make_policy(run.asked.policy, list(run.asked.settings))
     written = {e.data["node"] for e in events if e.kind == "written"}
@@ -123,7 +123,7 @@ def test_writings_overlap_each_other_and_evaluations(world):
 
     def script(ask):
         if ask.node < SLOTS:
-            together.wait(PATIENCE_S)  # all three are being written at once, or this breaks
+            together.wait(PATIENCE_S)  # all three are being written at once, or the barrier breaks
         if ask.node in (1, 2):
             assert world.event("training", "0").wait(PATIENCE_S)
 
@@ -136,7 +136,7 @@ def test_writings_overlap_each_other_and_evaluations(world):
     for node, asked, answered in world.agent.spans:
         if node in (1, 2):
             assert asked < training < answered
-    # A node has its slot from its choice to its score: never are there more than the slots.
+    # A node has its slot from its choice to its score: there are never more nodes than slots.
     assert most_at_once([(at["writing", f"{n}"], at["scored", f"{n}"]) for n in range(6)]) == SLOTS
     check_shown(world.run)
     check_journal(world.run.path)
@@ -180,7 +180,7 @@ def test_a_failure_ends_the_run_after_the_others_are_done_and_it_resumes(world, 
         if ask.node == 3:
             assert world.event("writing", "4").wait(PATIENCE_S)
             raise error
-        if ask.node in (4, 5):  # else more could begin before the failure is noticed
+        if ask.node in (4, 5):  # else more nodes could begin before the failure is noticed
             assert world.event("failing", "3").wait(PATIENCE_S)
 
     with pytest.raises(type(error)):
@@ -188,7 +188,7 @@ def test_a_failure_ends_the_run_after_the_others_are_done_and_it_resumes(world, 
     begun = set(world.numbers("chosen"))
     assert len(begun) <= 3 + SLOTS
     assert set(world.numbers("scored")) >= {0, 1, 2}
-    # What was being evaluated is scored, what was being written is written, and nothing was begun.
+    # Evaluations under way were scored, writings under way were finished, and no node was begun.
     assert set(world.numbers("written")) == begun - {3}
     assert sorted(world.numbers("evaluating")) == sorted(world.numbers("scored"))
     assert 4 not in world.numbers("evaluating")
@@ -200,7 +200,7 @@ def test_a_failure_ends_the_run_after_the_others_are_done_and_it_resumes(world, 
 
 @pytest.fixture
 def ctrl_c(monkeypatch):
-    """Return an event: once it is set, Ctrl-C reaches the loop where it waits for its steps."""
+    """An event: once it is set, the loop gets a KeyboardInterrupt when it waits for its steps."""
     pressed = threading.Event()
 
     def waiting(steps, **how):
@@ -269,14 +269,14 @@ def test_no_more_slots_than_steps(world, judge):
     "kills", [pytest.param(3, marks=pytest.mark.slow), pytest.param(9, marks=pytest.mark.nightly)]
 )
 def test_kills_with_three_slots_lose_nothing_and_do_nothing_twice(tmp_path, kills):
-    """The tree depends on what finished first, so it is held against its own journal."""
+    """The tree depends on what finished first, so it is compared with its own journal."""
     rng = random.Random(2027)
     where = tmp_path / "where"
     landed: Counter = Counter()
-    for runs in range(kills):  # more, and nearly every one missed
+    for runs in range(kills):  # if these are too few, nearly every kill missed
         place = tmp_path / f"runs{runs}"
         how, target = "new", place
-        finished: dict[int, int] = {}  # node → length of the journal when its score was on disk
+        finished: dict[int, int] = {}  # node → length of the journal when its score was first seen
         for _ in range(60):
             phase = rng.choice(["writing", "training", "serving", "journal"])
             if sum(landed.values()) >= kills:

@@ -1,4 +1,4 @@
-"""Stopping a live run: what is under way is finished or dropped, and the best is graded."""
+"""Stopping a live run: evaluations under way end or are dropped, and the best node is graded."""
 
 import json
 import subprocess
@@ -42,7 +42,7 @@ def work(run, observe=quiet):
 
 @pytest.fixture
 def begun(held, run):
-    """Begin a run in another thread and wait for its evaluations; return its future result."""
+    """Return a function that begins a run in a thread, awaits evaluations, and returns a future."""
     with ThreadPoolExecutor(1) as thread:
 
         def begin(evaluations):
@@ -72,7 +72,7 @@ def test_the_evaluation_under_way_is_finished_and_the_best_is_graded(
     held.offer("first", "second", "constant", held="first second")
     held.let_go("first")
     result, said = begun(2), []
-    held.hold("first")  # until its grading has been seen
+    held.hold("first")  # until ``echo`` has seen that its grading has begun
 
     def echo(words, err):
         said.append(words)
@@ -134,7 +134,7 @@ def test_of_a_dead_run_the_best_is_graded_when_it_is_resumed(held, run, stop, ca
 
 
 def test_no_wait_returns_at_once_and_one_bad_name_keeps_no_other(held, run, stop):
-    """The run is a process of its own, as it mostly is."""
+    """The run is a process of its own, which is the usual case."""
     held.offer("first", "whole", held="first")
     argv = [sys.executable, "-m", "harness", "run", "--task", "held", "--profile", "test"]
     argv += ["--steps", "4", "--sandbox", "process", "--runs-dir", str(run.parent), "--name", "one"]

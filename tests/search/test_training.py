@@ -1,4 +1,4 @@
-"""Step, loss and time left: what a training says, by our clock, on screens and in a folder."""
+"""Step, loss and time left of a training: computed, kept in the run's folder, and displayed."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def training(spent_s: float, limit_s: float = 300.0, **details) -> Training:
 
 
 def tens(seconds: float) -> str:
-    """Say seconds so that a busy machine does not change the words."""
+    """Return seconds in words, rounded to tens, so that a busy machine does not change them."""
     return f"{round(seconds, -1):.0f} s"
 
 

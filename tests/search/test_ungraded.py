@@ -22,7 +22,7 @@ def world(tmp_path, monkeypatch):
 
 @pytest.fixture
 def judge(monkeypatch):
-    """A judge with a bug on the labels in ``judge.broken``; notes what it is asked."""
+    """A judge that fails on the labels in ``broken``; ``asked`` lists the labels of all jobs."""
     found = SimpleNamespace(broken=set(), asked=[])
     judge = QuickJudge()
 
@@ -58,7 +58,7 @@ def test_several_in_a_row_end_the_search_and_resume_grades_them_when_the_judge_w
     assert caught.value.exit_code == 3
     assert world.numbers("ungraded") == [1, 2, 3]
     assert world.run.result is None
-    # A judge that stays broken ends no resume where it stood: what is left gets fewer each time.
+    # Even if the judge stays broken, each resume gets further: fewer nodes are left each time.
     judge.broken.add("final")
     with pytest.raises(JudgeError):
         world.resume()

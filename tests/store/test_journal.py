@@ -1,4 +1,4 @@
-"""The journal under kills and damage: a torn end is dropped, all other damage is refused."""
+"""The journal under kills and damage: a torn last line is dropped, other damage is refused."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ KEPT = (
     '{"format": 1, "at": "2026-01-02T03:04:18.178+00:00", "elapsed_s": 12.5, '
     '"event": "scored", "node": 0, "score": 0.5, "chain": "00a0689f3296e561"}\n'
 )
-"""Format 1, as it was written when this test was."""
+"""Two lines of format 1, as the harness wrote them when this test was written."""
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_ctrl_c_at_any_line_of_append_leaves_a_journal_that_goes_on(tmp_path):
         kept.append(len(kinds))
         if done:
             break
-    # It was interrupted before the write, after it, and in the end not at all.
+    # Appends were interrupted before the write and after it, and the last one not at all.
     assert done
     assert set(kept) == {2, 3}
     assert kept.count(3) >= 3
@@ -186,7 +186,7 @@ def test_a_line_that_a_full_disk_cut_short_is_an_error_and_is_not_built_upon(wri
     whole, file = written.read_bytes(), journal._file
 
     class Full:
-        """A file on a disk that takes ten bytes more."""
+        """A file on a disk with room for only ten more bytes."""
 
         fileno = file.fileno
 

@@ -1,4 +1,4 @@
-"""A run ends as what it began as: what was edited on the way is told, never claimed."""
+"""Edits of a run's files after it began: they are reported, and no result claims them."""
 
 import contextlib
 import json
@@ -65,7 +65,7 @@ def edit(file: Path, old: str, new: str) -> None:
 
 
 def aged(run: Path) -> None:
-    """Make a run look as before locks held what was asked."""
+    """Make a run look as if written before locks held the request."""
     lock = json.loads((run / "lock.json").read_text())
     del lock["asked"]
     (run / "lock.json").write_text(json.dumps(lock))
@@ -76,7 +76,7 @@ def aged(run: Path) -> None:
 
 
 def unnamed(run: Path) -> None:
-    """Make a journal look as before it named the lock."""
+    """Make a journal look as if written before journals held the lock's digest."""
     events = read(run / "events.jsonl")
     (run / "events.jsonl").unlink()
     journal = Journal(run / "events.jsonl")
@@ -260,7 +260,7 @@ def test_each_field_of_the_lock_is_held_to_its_rule(field):
     if unchanged.LOCKED[field] == "fixed":
         with pytest.raises(ConfigError, match="This run began with (another|other)") as caught:
             unchanged.refuse_other(before, now)
-        # Of a table only what differs in it.
+        # Of a table, only the entries that differ are named.
         assert field == "hidden_key" or caught.value.cause.startswith(field)
         assert "server" not in caught.value.cause
     else:

@@ -1,11 +1,12 @@
-"""Stands in for ``harness`` where a real run cannot be made to fail on purpose.
+"""Stands in for ``harness run`` where a real run cannot be made to fail on purpose.
 
     python fake_harness.py PLAYS run --asked=FILE --runs-dir=D --name=NAME …
 
-PLAYS is a JSON file: agent → a list of what its runs do, one after another, the last for ever:
-an exit code (done if 0, with a result, for $0.25), "invalid" for a result without a score, "kill"
-for a SIGKILL, or "hang": to be deaf to Ctrl-C, which PLAYS.deaf then says. Every call is appended
-to PLAYS.calls with its arguments and what its file asks.
+PLAYS is a JSON file that maps each agent to a list of what its runs do, one after another; further
+runs do what the last entry says. An entry is an exit code (0: done, with a result that cost $0.25,
+or nothing for the agent "free"), "invalid" for a result without a score, "kill" for a SIGKILL, or
+"hang" to ignore Ctrl-C for 600 s and append its process id to PLAYS.deaf. Every call is appended
+to PLAYS.calls with its arguments and the request in FILE.
 """
 
 import fcntl

@@ -1,4 +1,4 @@
-"""A sweep of pretended runs that is a process of its own: for what is done to a whole process.
+"""Runs a sweep of fake runs (fake_harness.py) as a process that a test can signal or kill.
 
 python fake_sweep.py SUITE RUNS PLAYS
 """

@@ -1,4 +1,4 @@
-"""What a dry run says, against numbers worked out by hand."""
+"""What a sweep's dry run says, compared with numbers worked out by hand."""
 
 import json
 from dataclasses import replace
@@ -44,7 +44,7 @@ write_s = 40
 
 
 def price(usage: Usage) -> float:
-    """$2 a million in, $0.50 cached, $10 out."""
+    """Return dollars, at $2 per million input tokens, $0.50 cached and $10 output."""
     millions = 2 * usage.input_tokens + 0.5 * usage.cached_tokens + 10 * usage.output_tokens
     return millions / 1e6
 
@@ -64,14 +64,14 @@ def make(tmp_path, text=SUITE):
 
 
 def test_hours_tokens_and_dollars_follow_from_what_the_suite_assumes(tmp_path):
-    # An evaluation: half of 20 + 20 s = 20 s; a greedy step of a model 80 s, so that 45 begin
-    # within the hour; then the final one. Without a model: 100 steps of 20 s.
+    # An evaluation takes half of 20 + 20 s, which is 20 s. A greedy step with a model takes 80 s,
+    # so 45 steps begin within the hour, before the final evaluation. Without a model: 100 x 20 s.
     said = words.plan_as_json(make(tmp_path), 2, 0)
     greedy, gratis, one_shot = said["agents"]
     assert (greedy["agent"], greedy["runs"], greedy["steps"]) == ("priced greedy", 3, 135)
     assert greedy["hours"] == pytest.approx(3 * (45 * 80 + 20) / 3600)
     assert (greedy["tokens_in"], greedy["tokens_out"]) == (1_350_000, 270_000)
-    # A step: 6,000 x 2 + 4,000 x 0.5 + 2,000 x 10 = 34,000 millionths.
+    # A step costs 6,000 x 2 + 4,000 x 0.5 + 2,000 x 10 = 34,000 millionths of a dollar.
     assert greedy["dollars"] == pytest.approx(135 * 0.034)
     assert (gratis["steps"], gratis["tokens_in"], gratis["dollars"]) == (300, 0, 0.0)
     assert gratis["hours"] == pytest.approx(3 * (100 * 20 + 20) / 3600)
@@ -83,9 +83,9 @@ def test_hours_tokens_and_dollars_follow_from_what_the_suite_assumes(tmp_path):
 
 
 def test_wall_clock_is_that_of_starting_in_order_in_the_first_free_slot(tmp_path):
-    # Seed by seed 3620, 2020, 80 s (one_shot: 60 + 20); three seeds, the last without one_shot.
-    # One slot: 3620, then from 3620 on 2020, from 5640 on 80, from 5720 on 3620.
-    # The other: 2020, then from 2020 on 80, from 2100 on 3620, from 5720 on 2020.
+    # Runs of 3620, 2020 and 80 s (one_shot: 60 + 20) for each of 3 seeds; the last has no one_shot.
+    # Slot 1: 3620 s; then 2020 s, begun at 3620; 80 s, begun at 5640; 3620 s, begun at 5720.
+    # Slot 2: 2020 s; then 80 s, begun at 2020; 3620 s, begun at 2100; 2020 s, begun at 5720.
     plan = make(tmp_path)
     assert [e.seconds for e in plan.estimates] == [3620, 2020, 80, 3620, 2020, 80, 3620, 2020]
     assert wall_s(plan.estimates, 1, 0) == sum(e.seconds for e in plan.estimates)
@@ -115,7 +115,7 @@ def test_unknown_prices_are_counted_apart_and_never_zero(tmp_path):
 
 
 def without_guesses(*policies):
-    """Return the suite without what it assumes of these policies."""
+    """Return the suite without its assumptions about these policies."""
     text = SUITE
     for policy in policies:
         head, _, rest = text.partition(f"[assume.policies.{policy}]")
@@ -130,18 +130,18 @@ def test_tokens_that_the_suite_does_not_guess_are_unknown_and_never_zero(tmp_pat
         assert (part["tokens_in"], part["tokens_out"], part["dollars"]) == (None, None, None)
     assert said["total"]["unguessed"] == ["greedy", "one_shot"]
     assert said["total"]["unpriced"] == []
-    # Who calls no model is known to cost nothing.
+    # An agent that calls no model is known to cost nothing.
     assert (said["agents"][1]["agent"], said["agents"][1]["dollars"]) == ("gratis greedy", 0.0)
     table = words.plan_table(plan, 1, 0, 5.0)
     assert not any("$0" in line for line in table)
     priced = next(line for line in table if line.startswith("priced greedy"))
     assert priced.split()[-3:] == ["unknown", "unknown", "unknown"]
-    assert priced.count("≥") == 2  # hours lack the writing; there is no GPU
+    assert priced.count("≥") == 2  # h/run and hours lack the writing; GPU-h does not
     assert next(line for line in table if line.startswith("gratis")).split()[-3:] == ["0", "0", "0"]
     assert "dollars: unknown" in table
     assert any("guesses no tokens for greedy, one_shot" in line for line in table)
     assert any("at least" in line and "by the clock" in line for line in table)
-    # Its price is known, so that a limit of dollars can be held.
+    # Its price is known, so a limit of dollars can be enforced.
     plans.refuse_unknown_prices(plan, 10.0)
 
 
@@ -194,7 +194,7 @@ def test_what_is_not_here_is_named_and_counted_and_refused_before_anything_start
     assert "8 runs cannot be made: task lra/nonesuch is not here yet" in table
     assert "6 runs cannot be made: agent shut was shut on 2026-03-09" in table
     assert "priced retires: 2026-12-11" in table
-    # For a task that is not here the suite's own seconds count: 700 + 60 a step.
+    # For a task that is not here, the suite's own seconds count: 700 + 60 for a greedy step.
     absent = [e for e in plan.estimates if e.run.asked.task != "toy"]
     assert {e.seconds for e in absent} == {5 * 760 + 700, 740 + 700}
     with pytest.raises(ConfigError, match="--skip-missing"):
@@ -238,9 +238,9 @@ def finished(folder, agent, *, total, nodes, final, scored, policy="greedy", que
 
 def test_measured_steps_replace_assumed_ones(tmp_path):
     runs = tmp_path / "runs"
-    # Steps of 10 and 30 s, of which 5 and 15 s are evaluations: 20 and 10 s in the mean.
+    # Steps take 10 and 30 s, of which 5 and 15 s are evaluations: the means are 20 and 10 s.
     finished(runs / "a", "priced", total=46, nodes=20, final=6, scored=4)
-    # What it waited for GPUs is not its own.
+    # The time that it waited for GPUs is not counted.
     finished(runs / "b", "priced", total=6066, nodes=30, final=6, scored=2, queued=6000)
     (runs / "c").mkdir()
     (runs / "c" / "run.toml").write_text("")
@@ -248,7 +248,7 @@ def test_measured_steps_replace_assumed_ones(tmp_path):
     plan = make(tmp_path)
     priced, gratis, one_shot = plan.estimates[:3]
     assert (priced.measured, priced.steps, priced.seconds) == (2, 100, 100 * 20 + 10)
-    # Another agent writes at another speed: of theirs only the evaluations count.
+    # Another agent writes at another speed: of these runs, only the evaluation time counts for it.
     assert (gratis.measured, gratis.seconds) == (2, 100 * 10 + 10)
     assert one_shot.seconds == (10 + 40) + 10
     assert "seconds of 8 runs as measured" in "\n".join(words.plan_table(plan, 1, 0, None))

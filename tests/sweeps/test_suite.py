@@ -1,4 +1,4 @@
-"""Suites: what they expand to, in which order, under which names, and what is refused."""
+"""Suites: the runs they expand to, in which order, under which names, and what is refused."""
 
 from collections import Counter
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_a_run_of_a_suite_is_the_request_that_harness_run_would_make_of_it(tmp_p
 
 
 def test_the_names_of_runs_outlive_versions_of_the_harness(tmp_path):
-    # Or whoever goes on with a sweep of last month would begin it anew.
+    # If names changed, continuing a sweep of last month would start all its runs again.
     first = next(expand(load(SUITES / "smoke.toml"), SUITES))
     assert first.name == "lra-listops_smoke_reference_greedy_s0_a55ca419"
     served = SMALL + '[servers]\ntpe = { base_url = "http://127.0.0.1:8000/v1" }\n'

@@ -1,4 +1,4 @@
-"""Sweeps: real runs of the toy task, and pretended ones where a real one cannot fail to order."""
+"""Sweeps: real runs of the toy task, and fake ones where a real run cannot fail on purpose."""
 
 import json
 import os
@@ -58,7 +58,7 @@ ONE = TWO.replace('"toy", "broken-toy"', '"toy"')
 
 @pytest.fixture
 def toys(tmp_path, monkeypatch):
-    """The toy, and beside it one without a valid design."""
+    """The folder with the toy task, and with a copy of it that has no valid design."""
     place = tmp_path / "tasks"
     shutil.copytree(TOYS / "toy", place / "toy")
     shutil.copytree(TOYS / "toy", place / "broken")
@@ -71,9 +71,9 @@ def toys(tmp_path, monkeypatch):
 
 @pytest.fixture
 def gate(toys, tmp_path):
-    """A file without which no design gets on: an evaluation lasts as long as a test wants."""
+    """A file that every design waits for, so that a test decides when evaluations go on."""
     file = tmp_path / "gate"
-    # All steps of the profile: our own test of the sandbox has fewer, and gets on.
+    # Only with all steps of the profile: the self-test of the sandbox has fewer and does not wait.
     waits = f"while config['settings']['steps'] == 20 and not Path({str(file)!r}).exists():"
     for design in toys.glob("*/designs/*.py"):
         text = f"import time\nfrom pathlib import Path\n{waits}\n    time.sleep(0.02)\n"
@@ -81,7 +81,7 @@ def gate(toys, tmp_path):
     for toml in toys.glob("*/task.toml"):
         toml.write_text(toml.read_text().replace("train_s = 20,", "train_s = 600,"))
     yield file
-    for process in processes_of(tmp_path):  # none is left unless the test has failed
+    for process in processes_of(tmp_path):  # none is left unless the test failed
         process.kill()
 
 
@@ -93,7 +93,7 @@ def argv(tmp_path, text):
 
 
 def begin(tmp_path, text, runs):
-    """Start a sweep and return it when all of its runs are in an evaluation."""
+    """Start a sweep; return its process when all its ``runs`` are in an evaluation."""
     process = subprocess.Popen(
         [sys.executable, "-m", "harness", *argv(tmp_path, text)],
         stdout=subprocess.PIPE,
@@ -105,7 +105,7 @@ def begin(tmp_path, text, runs):
 
 
 def sweep(tmp_path, text, code=0):
-    """Sweep in this process; the runs are processes all the same."""
+    """Sweep in this process; the runs are child processes as usual. Return JSON and stderr."""
     done = CliRunner().invoke(app, argv(tmp_path, text))
     assert done.exit_code == code, done.output
     return json.loads(done.stdout), done.stderr
@@ -120,7 +120,7 @@ def evaluating(tmp_path):
 
 
 def until(condition, what):
-    """Wait for something that must come, however slow the machine is."""
+    """Wait until ``condition`` returns true; fail after two minutes, which is ample."""
     end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end, f"not within two minutes: {what}"
@@ -137,7 +137,7 @@ def processes_of(tmp_path):
 
 
 def check_whole(tmp_path, said, **counts):
-    """Every run has ended and was made once, whatever happened to the sweep."""
+    """Assert that every run has ended, and that no run and no node was made twice."""
     assert said["counts"] == counts
     assert [e.path for e in entries([tmp_path / "runs"]) if e.state == "skipped"] == []
     assert len(journals(tmp_path)) == sum(counts.values())
@@ -165,7 +165,7 @@ def test_ctrl_c_stops_a_run_well_and_the_same_command_goes_on_and_then_starts_no
     out, words = process.communicate(timeout=120)
     assert process.returncode == 130, words
     assert "Traceback" not in words
-    assert "Go on with" not in out  # that is for people
+    assert "Go on with" not in out  # that hint is for people, not for --json
     assert json.loads(out)["counts"] == {"interrupted": 1}
     assert processes_of(tmp_path) == []
     assert [events[-1].kind for events in journals(tmp_path)] == ["closed"]
@@ -192,7 +192,7 @@ def test_real_runs_end_with_a_sweep_that_is_killed_and_the_next_one_goes_on(tmp_
     check_whole(tmp_path, said, done=1, invalid=1)
 
 
-# From here on children only pretend.
+# From here on, the child processes are fake runs (fake_harness.py).
 
 PLAY = """
 format = 1
@@ -206,9 +206,9 @@ seeds = {seeds}
 
 
 class Play:
-    """A sweep whose children do what ``plays`` says, agent by agent.
+    """A sweep whose children do what ``plays`` says for each agent; see fake_harness.py.
 
-    Its time passes only where it waits without a child: no pause ends while one still works.
+    Its clock advances only while no child runs, so no pause ends while a child still works.
     """
 
     def __init__(self, tmp_path, plays, *, seeds=1, offers=None, more=""):
@@ -240,7 +240,7 @@ class Play:
         return sweep
 
     def begin(self, tmp_path):
-        """Sweep in a process of its own, which says what happens to ``tmp_path``/said."""
+        """Start the sweep as a process of its own; its output goes to the file ``said``."""
         command = [sys.executable, str(HERE / "fake_sweep.py"), str(self.file)]
         with (tmp_path / "said").open("w") as said:
             return subprocess.Popen(
@@ -253,7 +253,7 @@ class Play:
 
     @property
     def deaf(self):
-        """The processes that hear no Ctrl-C by now."""
+        """The ids of the processes that ignore Ctrl-C by now."""
         return self._lines("deaf")
 
     def _lines(self, kind):
@@ -297,7 +297,7 @@ def test_a_provider_that_is_out_pauses_its_own_runs_only(tmp_path):
     sweep = play.sweep()
     assert 300 <= play.now < 310
     assert set(states(sweep).values()) == {"done"}
-    # The others' runs go on meanwhile; then everything that was left.
+    # Runs of the other provider go on meanwhile; after the pause, all that were left.
     assert [call["agent"] for call in play.calls] == ["a", "c", "c", "a", "b", "a", "b"]
     pauses = [line for line in play.said if "pause" in line]
     assert len(pauses) == 1
@@ -364,8 +364,8 @@ def test_a_share_that_is_nothing_starts_nothing_that_costs(tmp_path):
 
 
 def test_no_run_is_started_that_could_take_the_sum_beyond_the_limit(tmp_path):
-    # Each may spend $1 and spends 0.25: of $1.60 the first leaves 1.35, the second 1.10, the
-    # third 0.85, which is not enough for a fourth. What costs nothing is started all the same.
+    # Each run may spend $1 and spends $0.25: of $1.60 the first leaves 1.35, the second 1.10, the
+    # third 0.85, which is not enough for a fourth. Free runs are started all the same.
     play = Play(tmp_path, {"a": [0], "free": [0]}, seeds=5, offers=PAID, more="dollars = 1\n")
     sweep = play.sweep(max_dollars=1.60)
     assert Counter(slot.state for slot in sweep.slots if slot.run.asked.agent == "a") == {
@@ -374,7 +374,7 @@ def test_no_run_is_started_that_could_take_the_sum_beyond_the_limit(tmp_path):
     }
     assert {slot.state for slot in sweep.slots if slot.run.asked.agent == "free"} == {"done"}
     assert exit_code(sweep) == 1
-    # Side by side each keeps its dollar while it runs: never two at once within $1.60.
+    # With four slots, each run reserves $1 while it runs: $1.50 are left, so no two run at once.
     again = play.sweep(max_dollars=2.25, concurrent=4)
     assert again.spent == 1.25
     assert {slot.state for slot in again.slots} == {"done"}

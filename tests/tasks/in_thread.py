@@ -1,6 +1,6 @@
-"""The whole road from a request to a score; the shell may run in a thread of this process.
+"""Evaluates a submission from request to score; the shell may run in a thread of this process.
 
-A process of its own costs seconds of imports before it does anything.
+A separate process needs seconds of imports before it does anything. Nothing is isolated here.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ PATIENCE_S = 200
 def evaluated(
     task: Task, root: Path, source: str, backend: Backend, split: Literal["search", "test"]
 ) -> Score:
-    """Score a model.py at the profile ``test``, on however slow a machine."""
+    """Score a model.py at the profile ``test``, with time limits that suit a slow machine."""
     profile = task.profile("test")
     limits = profile.limits.model_copy(update={"train_s": PATIENCE_S, "serve_s": PATIENCE_S})
     profiles = {"test": profile.model_copy(update={"limits": limits})}
@@ -40,7 +40,7 @@ def evaluated(
 
 
 class InThread:
-    """A backend that walls nothing off, and knows the shell of Long Range Arena only."""
+    """A backend without isolation, which can run only the shell of Long Range Arena."""
 
     name, isolates, image = "thread", False, ""
 
@@ -62,7 +62,7 @@ class InThread:
 
 
 class Room:
-    """Paths and one thread."""
+    """The open "sandbox": maps mounted paths to host paths, and starts the thread."""
 
     python = sys.executable
 
@@ -82,7 +82,7 @@ class Room:
 
 
 class Running:
-    """The shell at work."""
+    """The shell, running in a thread."""
 
     def __init__(self, config: str) -> None:
         self._code = 0
@@ -90,7 +90,7 @@ class Running:
         self._thread.start()
 
     def _run(self, config: str) -> None:
-        """Do as ``shell.main`` does, and hang up, which is else left to the end of a process."""
+        """Do as ``shell.main`` does; also close the socket, as the end of a process would."""
         told = json.loads(Path(config).read_text())
         link = candidate.Link.connect(told["paths"]["socket"])
         with link._sock:
@@ -104,7 +104,7 @@ class Running:
         return not self._thread.is_alive()
 
     def kill(self) -> None:
-        """It ends by itself once the judge has hung up."""
+        """Do nothing: the thread ends by itself once the judge has closed the connection."""
 
     def wait(self, timeout: float | None = None) -> ExecResult:
         self._thread.join(PATIENCE_S)

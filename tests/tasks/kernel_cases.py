@@ -1,9 +1,10 @@
-"""Holds the designs' Triton kernels against the float64 references; prints a JSON line a case.
+"""Compares the designs' Triton kernels with float64 references; prints one JSON line per case.
 
     TRITON_INTERPRET=1 python tests/tasks/kernel_cases.py cpu     (Triton's interpreter)
     python tests/tasks/kernel_cases.py cuda [DESIGN …]
 
-A process of its own, because Triton reads that variable when it is first imported.
+It is a separate program because Triton reads that variable when it is first imported. The limits
+on the errors are in test_designs_kernels.py.
 """
 
 import json
@@ -27,7 +28,7 @@ Mechanism = Callable[..., Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """``kernel`` and ``exact`` take ``inputs``, the leaves; what else they need is bound."""
+    """``kernel`` and ``exact`` take ``inputs``, the leaf tensors; all else is already bound."""
 
     name: str
     design: str
@@ -38,13 +39,13 @@ class Case:
 
 
 def widest(dtype: torch.dtype) -> int:
-    """Return the widest head that the designs give to their kernels."""
+    """Return the largest width (features) of a head for which the designs use their kernels."""
     return 256 // dtype.itemsize
 
 
-# Of few widths, for on a GPU every width is compiled anew: minutes, in all.
+# The cases use few widths, because a GPU compiles for every width anew: minutes, in all.
 def window_cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
-    """A row shorter than a block, blocks and a rest, padding, windows of nothing to everything."""
+    """Rows shorter than a block, several blocks and a rest, padding, windows from 0 to all."""
     module = load("sliding_window")
     shapes = [
         ((1,), 1, 16, 1), ((5, 0), 5, 16, 2), ((70, 64, 13), 70, 20, 9), ((64,), 64, 20, 64),
@@ -60,7 +61,7 @@ def window_cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
             q: Tensor, k: Tensor, v: Tensor, mask: Tensor = mask, window: int = window
         ) -> Tensor:
             lengths = mask.sum(dim=1, dtype=torch.int32).to(device)
-            # As from one projection: views of one tensor, the head between row and time.
+            # Views of one tensor, as after a joint projection: (B, H, T, D), stored as B, T, H, D.
             q, k, v = torch.stack((q, k, v)).transpose(2, 3).contiguous().transpose(2, 3)
             return module.Fused.apply(q, k, v, lengths, window)
 
@@ -74,11 +75,11 @@ def window_cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
 
 
 def linear_cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
-    """One token, tiles and a rest, an empty row, more tokens than one program sums."""
+    """One token, several tiles and a rest, an empty row, more tokens than one program sums."""
     module = load("linear_attention")
     shapes = [((1,), 1, 16), ((5, 0), 5, 16), ((130, 65), 130, 20), ((600,), 600, 16)]
     if device == "cuda":
-        # No lone token among them: its gradient is 0, and rounding is all that is left.
+        # No row of one token here: its q and k have gradient 0, so only rounding would show.
         shapes += [((3000, 513, 100), 3000, 64), ((513,), 513, widest(dtype))]
     for reals, length, width in shapes:
         mask = right_padded(*reals, length=length)
@@ -86,7 +87,7 @@ def linear_cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
 
         def kernel(q: Tensor, k: Tensor, v: Tensor, mask: Tensor = mask) -> Tensor:
             lengths = mask.sum(dim=1, dtype=torch.int32).to(device)
-            # As from one projection: views of one tensor, the head between row and time.
+            # Views of one tensor, as after a joint projection: (B, H, T, D), stored as B, T, H, D.
             q, k, v = torch.stack((q, k, v)).transpose(2, 3).contiguous().transpose(2, 3)
             return module.Fused.apply(q, k, v, lengths)
 
@@ -101,7 +102,7 @@ def linear_cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
 
 
 def recurrence_cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
-    """One token, one chunk, chunks and a rest, a rest of one; hardly and wholly forgetting."""
+    """One token, one chunk, chunks and a rest, a rest of one; from weak to complete decay."""
     module = load("gated_recurrence")
     shapes = [(1, 16, 1.0), (20, 20, 1.0), (64, 16, 0.01), (129, 20, 0.05), (150, 16, 30.0)]
     if device == "cuda":
@@ -113,7 +114,7 @@ def recurrence_cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
             q: Tensor, k: Tensor, v: Tensor, raw: Tensor, strength: float = strength
         ) -> Tensor:
             q, k, v = torch.stack((q, k, v), 2).unbind(2)
-            # Without a copy in between: the last step changes the strides.
+            # No copy of q, k and v: the kernel must accept the strides that unbind gives them.
             decay = -strength * torch.nn.functional.softplus(raw.float())
             return module.Fused.apply(q, k, v, decay)
 
@@ -133,7 +134,7 @@ def recurrence_cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
 def errors(case: Case, device: str) -> list[float]:
     """Return |got - want| / |want| (2-norms) of the value and of each input's gradient.
 
-    The reference gets the inputs as the kernel's precision has rounded them.
+    The reference gets the inputs after they are rounded to the kernel's precision.
     """
     rounded = [x.detach().to(case.dtype) for x in case.inputs]
     ours = [x.to(device, copy=True).requires_grad_() for x in rounded]
@@ -147,7 +148,7 @@ def errors(case: Case, device: str) -> list[float]:
 
 
 def error(got: Tensor | None, want: Tensor | None) -> float:
-    """Return the relative error; where all is 0, as a lone token's decay, the absolute one."""
+    """Return the relative error, or the absolute one if ``want`` is 0 (a lone token's decay)."""
     assert got is not None
     assert want is not None
     got, want = got.detach().double().cpu(), want.detach()
@@ -156,14 +157,14 @@ def error(got: Tensor | None, want: Tensor | None) -> float:
 
 
 def main(device: str, *designs: str) -> None:
-    """Print {"case", "design", "dtype", "errors"} for every case."""
-    torch.set_num_threads(1)  # tiny tensors wait for each other otherwise
-    # The interpreter has no bfloat16, for numpy has none.
+    """Print a JSON object for every case, with the keys case, design, dtype and errors."""
+    torch.set_num_threads(1)  # on tiny tensors, more threads mostly wait for each other
+    # The interpreter has no bfloat16, because numpy has none.
     half = torch.float16 if device == "cpu" else torch.bfloat16
     makers = (window_cases, linear_cases, recurrence_cases)
     for make, dtype in product(makers, (torch.float32, half)):
         cases = [c for c in make(dtype, device) if not designs or c.design in designs]
-        # What differs between types shows at any shape, and the interpreter is slow.
+        # One case for float16: differences between types show at any shape, and this is slow.
         for case in cases[-1:] if dtype == torch.float16 else cases:
             row = {"case": case.name, "design": case.design, "dtype": str(dtype)[6:]}
             print(json.dumps({**row, "errors": errors(case, device)}), flush=True)

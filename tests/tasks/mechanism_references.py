@@ -1,6 +1,7 @@
-"""The mechanisms once more, from their definitions: token by token or as whole matrices, float64.
+"""Reference forms of the designs' mechanisms: token by token or as whole matrices, in float64.
 
-Written to be read beside the papers, not to be fast; shares no line with the designs it checks.
+Written to be read beside the papers, not to be fast; shares no code with the designs it checks. A
+docstring begins with the shape of the result. "Real" tokens are those that are not padding.
 """
 
 import math
@@ -11,7 +12,7 @@ from torch import Tensor
 
 
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """(B, H, T, D): every query's softmax over the real keys, one query at a time."""
+    """(B, H, T, D): softmax attention over the real keys, one query at a time."""
     out = torch.zeros_like(q)
     for row in range(q.shape[0]):
         keys, values = k[row][:, mask[row]], v[row][:, mask[row]]
@@ -47,7 +48,7 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 
 def favor_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, directions: Tensor) -> Tensor:
-    """(B, H, T, D): the estimate of every exp(q k) written out, without taking a maximum off."""
+    """(B, H, T, D), by the matrix of estimates of exp(q k), without subtracting a maximum."""
 
     def phi(x: Tensor) -> Tensor:
         x = x / x.shape[-1] ** 0.25
@@ -58,7 +59,7 @@ def favor_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, directions: T
 
 
 def nystrom_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, landmarks: int) -> Tensor:
-    """(B, H, T, D), row by row without its padding, with an exact pseudo-inverse."""
+    """(B, H, T, D): each row without its padding, with an exact pseudo-inverse."""
     out = torch.zeros_like(q)
     scale = 1 / math.sqrt(q.shape[-1])
     for row in range(q.shape[0]):
@@ -76,7 +77,7 @@ def nystrom_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, landmarks: 
 
 
 def rotary_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, base: float) -> Tensor:
-    """(B, H, T, D): the pairs as complex numbers, turned by their place."""
+    """(B, H, T, D): pairs of features are complex numbers, rotated by their position."""
 
     def turn(x: Tensor) -> Tensor:
         half = x.shape[-1] // 2
@@ -92,7 +93,7 @@ def rotary_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, base: float)
 
 
 def gated_recurrence(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
-    """(B, T, H, D): the two recurrences, a token at a time."""
+    """(B, T, H, D): the sum of a forward and a backward recurrence, one token at a time."""
     batch, length, heads, width = q.shape
     keep = log_decay.exp()
     forwards = torch.zeros(batch, heads, width, width, dtype=q.dtype)
@@ -113,7 +114,7 @@ def gated_recurrence(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tens
 def state_space(
     u: Tensor, log_dt: Tensor, log_decay: Tensor, frequency: Tensor, weight: Tensor
 ) -> Tensor:
-    """(B, d, T) from u: x_t = exp(dt A) x_{t-1} + (exp(dt A) - 1) / A u_t, read by 2 Re w x_t."""
+    """(B, d, T) from u: x_t = exp(dt A) x_{t-1} + (exp(dt A) - 1) / A u_t; y_t = 2 Re w x_t."""
     a = -log_decay.exp() + 1j * frequency
     step = torch.exp(a * log_dt.exp())
     enter = (step - 1) / a
@@ -128,7 +129,7 @@ def state_space(
 def moving_average(
     u: Tensor, entry: Tensor, decay: Tensor, damping: Tensor, leave: Tensor
 ) -> Tensor:
-    """(B, d, T) from u: h_t = a entry u_t + (1 - a d) h_{t-1}, read by leave h_t."""
+    """(B, d, T) from u: h_t = a entry u_t + (1 - a d) h_{t-1}; y_t = leave h_t."""
     a, d = torch.sigmoid(decay), torch.sigmoid(damping)
     h = torch.zeros(*u.shape[:2], a.shape[-1], dtype=u.dtype)
     out = []
@@ -139,7 +140,7 @@ def moving_average(
 
 
 def two_sided_convolution(u: Tensor, forwards: Tensor, backwards: Tensor) -> Tensor:
-    """(B, d, T), as the double sum that it is."""
+    """(B, d, T), by the double sum that defines it."""
     length = u.shape[-1]
     out = []
     for t in range(length):
@@ -152,7 +153,7 @@ def two_sided_convolution(u: Tensor, forwards: Tensor, backwards: Tensor) -> Ten
 
 
 def bracket_parents(tokens: list[int]) -> list[int]:
-    """The place of the operator that is open around each token, by a stack; 0 where none is."""
+    """Return the position of the innermost operator open around each token (0 if none is)."""
     stack: list[int] = []
     out = []
     for place, token in enumerate(tokens):
@@ -165,7 +166,7 @@ def bracket_parents(tokens: list[int]) -> list[int]:
 
 
 def tree_attention(q: Tensor, k: Tensor, v: Tensor, parent: Tensor, is_child: Tensor) -> Tensor:
-    """(B, T, H, D): node by node, over the list of its children."""
+    """(B, T, H, D): each node attends to the list of its children; 0 if it has none."""
     rows, length, heads, width = q.shape
     out = []
     for row, node, head in product(range(rows), range(length), range(heads)):

@@ -1,3 +1,8 @@
+"""Tests the data of the Autoresearch task: folder, tokenizer, n-gram reference, overlap, sources.
+
+The download of climbmix is tested in test_autoresearch_download.py.
+"""
+
 import json
 import math
 import os
@@ -42,7 +47,7 @@ def manifest(folder: Path) -> Manifest:
 
 
 def documents(folder: Path, name: str) -> list[tuple[int, ...]]:
-    """Read ``{name}tokens.npy`` by its starts; every document comes with its BOS."""
+    """Return the documents in ``{name}tokens.npy``, each with its BOS, split at its starts."""
     tokens = np.load(folder / f"{name}tokens.npy").tolist()
     starts = np.load(folder / f"{name}starts.npy").tolist()
     assert starts[0] == 0
@@ -72,7 +77,7 @@ def test_the_folder_holds_what_runner_and_judge_expect(prepared, stored):
     said = manifest(prepared)
     bos = said.shape["bos"]
     assert said.shape == {"length": 32, "vocabulary": 320, "bos": stored.bos}
-    assert bos == 316  # four specials are the last ids, BOS the first of them
+    assert bos == 316  # the last four ids are special tokens, BOS the first of them
     assert said.rows["search"] == said.rows["test"] == 30
     assert said.rows["train"] == len(np.load(prepared / "train" / "tokens.npy"))
     assert set(said.files) == {
@@ -118,7 +123,7 @@ def test_no_document_is_in_two_places(prepared):
         for row in np.load(prepared / split / "rows.npy").tolist():
             starts = [i for i, token in enumerate(row) if token == bos]
             for a, b in pairwise([*starts, len(row)]):
-                if b - a >= 24:  # a shorter beginning may stand in two documents
+                if b - a >= 24:  # two documents may begin with the same few tokens
                     assert fragments.setdefault(tuple(row[a:b]), split) == split
     beginnings = {document[: len(f)] for f in fragments for document in everything}
     assert len(fragments) > 20
@@ -158,7 +163,7 @@ def test_baselines_are_the_references_bits_per_byte(prepared):
         table = np.load(here / "rows_reference.npy").astype(float)
         bits = -table[size > 0].sum() / math.log(2) / size.sum()
         assert baselines[f"ngram_{split}"] == pytest.approx(bits, abs=1e-6)
-        # Text of this kind: about 4.5 bits a byte by single tokens, under 2.5 with context.
+        # Text like this has about 4.5 bits per byte from single tokens, under 2.5 with context.
         assert baselines[f"ngram_{split}"] < 0.6 * baselines[f"unigram_{split}"] < 3.5
 
 
@@ -289,8 +294,8 @@ def test_pieces_of_characters_count_their_own_bytes_or_three_as_in_public():
         (*singles, b"\xe4\xb8", b"\xe4\xb8\xad", b"\xf0\x9f", b" \xf0\x9f", b"\x98\x80", b"ab"),
     )
     exact, public = made.token_bytes("exact"), made.token_bytes("public")
-    # Two bytes of 中; 中 whole; two bytes of 😀; a space and the same; its other two bytes, each
-    # of which decodes to a U+FFFD of 3 bytes; and ASCII.
+    # Two bytes of 中; all of 中; the first two bytes of 😀; a space and these two; the other two
+    # bytes of 😀, each of which decodes to a U+FFFD of 3 bytes; and ASCII.
     assert exact[256:262].tolist() == [2, 3, 2, 3, 2, 2]
     assert public[256:262].tolist() == [3, 3, 3, 4, 6, 2]
     assert exact[:256].tolist() == [1] * 256
@@ -306,7 +311,7 @@ def test_byte_counts_of_a_corpus_of_emoji_and_chinese(tmp_path):
     for number in range(200):
         line = [chr(0x1F600 + i) + chr(0x4E00 + j) for i, j in rng.integers(0, 60, (60, 2))]
         (tmp_path / f"{number:03}.txt").write_text("".join(line), encoding="utf-8")
-    # 260 ids: bytes and specials only, so each character is cut up, into 4 or 3 tokens.
+    # 260 ids: bytes and specials only, so each character is split into 4 or 3 tokens.
     small = {"source": str(tmp_path), "vocabulary": 260, "max_document": 0, "rows": 10}
     bits = {}
     for kind in ("exact", "public"):
@@ -323,7 +328,7 @@ def test_byte_counts_of_a_corpus_of_emoji_and_chinese(tmp_path):
 
 
 def padded(stream: list[int], at: int, k: int, bos: int) -> tuple[int, ...]:
-    """Return the k tokens before ``at``, BOS in place of all that precedes the last BOS."""
+    """Return the k tokens before ``at``, with BOS for everything before the last BOS."""
     context: list[int] = []
     for i in range(at - 1, at - 1 - k, -1):
         ended = i < 0 or (context and context[-1] == bos)
@@ -332,7 +337,7 @@ def padded(stream: list[int], at: int, k: int, bos: int) -> tuple[int, ...]:
 
 
 def kneser_ney(stream: list[int], vocabulary: int, bos: int):
-    """The textbook formula over dictionaries: p(k, context, token)."""
+    """Return p(k, context, token) by the textbook Kneser-Ney formula, with dictionaries."""
     raw = [
         Counter(padded(stream, t, k, bos) + (w,) for t, w in enumerate(stream)) for k in range(4)
     ]
@@ -371,7 +376,7 @@ def kneser_ney(stream: list[int], vocabulary: int, bos: int):
 
 @pytest.fixture(scope="module")
 def chain():
-    """A stream over 12 tokens, 11 being BOS, and the model of it."""
+    """A stream of 12 different tokens, where 11 is BOS, and the model trained on it."""
     rng = np.random.default_rng(1)
     stream = [11]
     while len(stream) < 3000:
@@ -429,7 +434,7 @@ def test_a_long_stream_is_read_in_parts_without_a_seam(chain, monkeypatch):
 
 def test_overlap_counts_shared_runs_of_thirteen_words():
     twenty, other = words_of(20, 1), words_of(40, 2)
-    # 20 words hold 8 runs. The first 16, in capitals and with commas, give 4 of them.
+    # 20 words hold 8 runs. The first 16 words, in capitals and with commas, give 4 runs.
     shown = ", ".join(twenty.upper().split()[:16]) + " \u2026 " + words_of(30, 3)
     overlap = Overlap([twenty, other, "too short"])
     for hashes in runs([words_of(100, 4), shown]):
@@ -457,7 +462,7 @@ def test_overlap_of_a_sample_is_near_that_of_all(monkeypatch):
 
 
 def test_copies_between_train_and_hidden_are_reported(tmp_path):
-    # Of 400 texts of 80 words every second one carries the same 40 words at its end.
+    # Every second of the 400 texts of 80 words ends with the same 40 words.
     shared = words_of(40, 99)
     lines = [
         words_of(40, i) + " " + (shared if i % 2 else words_of(40, 1000 + i)) for i in range(400)
@@ -599,7 +604,7 @@ limits = { train_s = 1, serve_s = 1, memory_mb = 1, cpus = 1 }
 
 @pytest.fixture
 def harness_prepare(tmp_path, monkeypatch):
-    """Run the command on a small task of this data, and on the real ones."""
+    """Return a function that runs ``harness prepare``; a small task, ``texts``, is added."""
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "task.toml").write_text(TASK.replace("\\\n", ""))
     module = "from tasks.autoresearch.data import prepare as prepare\n"
@@ -623,7 +628,7 @@ def test_the_command_says_what_was_made(harness_prepare, tmp_path):
     assert folder.parent == tmp_path / "data"
     assert said["hash"] == manifest(folder).hash
     done = harness_prepare("texts", "--profile", "test")
-    assert "tokenizer" not in done.stderr  # it was there already
+    assert "tokenizer" not in done.stderr  # the data were there already
     for word in (str(folder), "bundled", said["hash"], "runs of 13 words in test", "bits per byte"):
         assert word in done.stdout
 

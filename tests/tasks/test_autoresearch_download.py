@@ -1,4 +1,4 @@
-"""Climbmix over loopback: real parquet shards, and a server that can misbehave."""
+"""Tests the download of climbmix: real parquet shards from a local server that can misbehave."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ def shard(number: int, documents: int = 60) -> bytes:
 
 @dataclass
 class Server:
-    """What the server holds, how it fails, and what it was asked."""
+    """State of the test server: its files, how it fails, and the requests that it got."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     ranges: bool = True
@@ -55,7 +55,7 @@ class Server:
         default_factory=lambda: defaultdict(list)
     )
     gate: threading.Barrier | None = None
-    """Where requests wait for each other before the first of them is answered."""
+    """If set, requests wait here until as many as the barrier counts have arrived."""
     asked: list[tuple[str, str]] = field(default_factory=list)
     open_now: int = 0
     open_most: int = 0
@@ -203,7 +203,7 @@ def test_a_file_that_changed_meanwhile_is_not_patched_together(server, tmp_path,
     server.etags = etags
     ((name, body),) = server.files.items()
     (tmp_path / f"{name}.part").write_bytes(shard(77)[:2000])
-    # With an ETag the server tells; without one only another length can.
+    # With an ETag the server notices the change; without one only another length shows it.
     note = {"size": len(body) + (not etags), "etag": '"old"' if etags else "", "sha256": ""}
     (tmp_path / f"{name}.part.json").write_text(json.dumps(note))
     fetch([0], tmp_path)
@@ -234,7 +234,7 @@ def test_a_busy_server_is_given_the_time_it_asks_for(server, tmp_path, monkeypat
     server.refuse[name] = [(503, "1"), (429, "0"), (500, "")]
     fetch([0], tmp_path)
     assert is_whole(server, tmp_path)
-    assert waited == [1.0, 0.0, 0.04]  # the third is ours: doubled twice
+    assert waited == [1.0, 0.0, 0.04]  # the third wait is our own: 0.01 s, doubled twice
 
 
 def test_a_server_that_stays_broken_is_given_up_and_named(server, tmp_path):
@@ -278,7 +278,7 @@ def test_a_shard_with_a_wrong_sha256_is_downloaded_anew(server, tmp_path):
     server.hold(0)
     server.linked = True
     (name, body) = server.files.copy().popitem()
-    # A part of the right file by its ETag, but with wrong bytes that no footer would show.
+    # By its ETag this is part of the right file, but its bytes are wrong, and no footer shows it.
     (tmp_path / f"{name}.part").write_bytes(b"\0" * 500)
     note = {
         "size": len(body),

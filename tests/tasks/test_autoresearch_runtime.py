@@ -1,4 +1,8 @@
-"""What runs inside the sandbox: the loader against a plain one, the public names, the runner."""
+"""Tests what runs inside the Autoresearch sandbox.
+
+These are the loader (compared with a plain one), the public names of prepare.py, the runner and the
+reference designs.
+"""
 
 import gc
 import importlib
@@ -32,7 +36,7 @@ TEXT = "A naïve café — 日本語, 12345\n"
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A train folder in the format of the data module: bytes, four pairs, four specials."""
+    """A train folder as the data module writes it: 256 bytes, four pairs, four special tokens."""
     folder = tmp_path_factory.mktemp("train")
     rng = np.random.default_rng(1)
     for name, count in (("", 150), ("val_", 40)):
@@ -56,7 +60,7 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class FakeLink:
-    """A judge that asks ``requests`` times for ROWS, or stands by."""
+    """Stands in for the link to the judge; asks ``requests`` times for the logits of ROWS."""
 
     def __init__(self, score: float | None = 1.25, requests: int = 2) -> None:
         self.score, self.requests = score, requests
@@ -123,7 +127,7 @@ def sandbox(tmp_path: Path, train: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(sys, "path", [str(tmp_path / "runner"), *sys.path])
     monkeypatch.setattr(sys, "argv", sys.argv)
     for name in ("SEED", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "OMP_WAIT_POLICY"):
-        monkeypatch.setenv(name, "")  # so that it is put back as it was
+        monkeypatch.setenv(name, "")  # so that monkeypatch restores it afterwards
         monkeypatch.delenv(name)
     yield box
     if loader_threads():
@@ -136,7 +140,7 @@ def sandbox(tmp_path: Path, train: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def plain_loader(folder: Path, split: str, rows: int, length: int, buffer_size: int) -> Any:
-    """The rule of the public loader as it is written down, with no thought of speed."""
+    """Yield batches by the public loader's rule, written as plainly as possible, and slowly."""
     name = "val_" if split == "val" else ""
     tokens = np.load(folder / f"{name}tokens.npy")
     starts = np.load(folder / f"{name}starts.npy").tolist()
@@ -188,7 +192,7 @@ def test_another_default_device_of_the_script_changes_nothing(sandbox: Sandbox) 
     link = FakeLink()
     prepare = sandbox.prepare(link)
     table = torch.nn.Embedding(VOCABULARY, VOCABULARY)
-    with torch.device("meta"):  # stands for "cuda": what lands there has no memory
+    with torch.device("meta"):  # stands for "cuda": tensors made there have no memory
         loader = prepare.make_dataloader(None, 2, 16, "train")
         x, y, _ = next(loader)
         assert torch.equal(x[:, 1:], y[:, :-1])
@@ -235,7 +239,7 @@ def test_packing_runs_ahead_and_stops_when_the_ring_is_full(sandbox: Sandbox) ->
             yield i
 
     ahead = importlib.import_module("loader").Ahead(source(), lambda slot, item: item, 3)
-    # Three slots, and one item in hand.
+    # Three items fill the slots, and the thread holds a fourth.
     assert [drawn.get(timeout=60) for _ in range(4)] == [0, 1, 2, 3]
     with pytest.raises(queue.Empty):
         drawn.get(timeout=0.1)
@@ -296,7 +300,7 @@ def test_tokenizer_speaks_the_tasks_merges(sandbox: Sandbox) -> None:
 
 
 class Table(torch.nn.Module):
-    """An honest model: logits from the last token alone."""
+    """An honest model: each token's logits depend on that token alone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -321,7 +325,7 @@ def test_evaluate_serves_the_models_logits_and_returns_the_judges_score(sandbox:
         assert np.array_equal(answer, want.numpy())
     assert link.claims[0]["batch_size"] == 3
     assert link.claims[0]["parameters"] == VOCABULARY**2
-    # Handed in is handed in.
+    # Only the first call is judged: a second one returns the same score.
     assert prepare.evaluate_bpb(lambda x: 1 / 0, None, 2) == 1.25
     assert len(link.claims) == 1
 

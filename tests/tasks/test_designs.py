@@ -1,4 +1,7 @@
-"""Every design of the gallery as a whole model: what the shell and the judge ask of it."""
+"""Tests every design of the gallery as a whole model: what the shell and the judge require of it.
+
+The mechanisms alone are tested in test_designs_core.py, the kernels in test_designs_kernels.py.
+"""
 
 import ast
 import importlib
@@ -19,8 +22,8 @@ from tasks.lra.gallery import load
 from tasks.spec import Task, find_task
 
 ALLOWED = {"torch", "triton", "numpy", "einops", *sys.stdlib_module_names}
-# dim, depth, heads, mlp_dim and length of the published base models; what they may hold is 10 %
-# more than the softmax Transformer with learned positions.
+# dim, depth, heads, mlp_dim and length of the published base models. A design of these sizes may
+# have 10 % more parameters than the softmax Transformer with learned positions; buffers count.
 PUBLISHED = {
     "listops": (512, 4, 8, 1024, 2000),
     "text": (256, 4, 4, 1024, 4096),
@@ -35,9 +38,9 @@ each = pytest.mark.parametrize("name", gallery.NAMES)
 
 @pytest.fixture(autouse=True)
 def _deterministic() -> Any:
-    """As on a CPU in the shell: an operation without a deterministic form raises."""
+    """As in the shell on a CPU: an operation without a deterministic implementation raises."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # tiny tensors wait for each other otherwise
+    torch.set_num_threads(1)  # on tiny tensors, more threads mostly wait for each other
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
@@ -45,7 +48,7 @@ def _deterministic() -> Any:
 
 
 def batch(*reals: int, length: int = 50, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return token ids 1 … 19 and their mask, rows of so many real tokens each."""
+    """Return tokens and their mask; row i has ``reals[i]`` ids from 1 to 19, then zeros."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(1, 20, (len(reals), length), generator=generator)
     mask = torch.arange(length) < torch.tensor(reals)[:, None]
@@ -96,12 +99,12 @@ def test_padding_does_not_change_logits(name: str) -> None:
                 cut = slice(row, row + 1), slice(0, kept)
                 alone = model(tokens[cut], mask[cut])
                 torch.testing.assert_close(alone[0], logits[row], rtol=0, atol=2e-5)
-        # Nor does what stands in the padding.
+        # Nor do the ids in the padding.
         torch.testing.assert_close(model(tokens + 5 * ~mask, mask), logits, rtol=0, atol=2e-6)
 
 
 def test_padding_does_not_change_logits_along_brackets() -> None:
-    """The tree's own way on ListOps, which its vocabulary tells; the brackets need not match."""
+    """With ListOps' vocabulary size the tree follows brackets, which need not match."""
     model = encoder("tree", vocabulary=16).eval()
     tokens, mask = batch(50, 31, 7, 1)
     tokens = tokens.clamp(max=15)
@@ -110,7 +113,7 @@ def test_padding_does_not_change_logits_along_brackets() -> None:
         for row, real in enumerate((50, 31, 7, 1)):
             alone = model(tokens[row : row + 1, :real], mask[row : row + 1, :real])
             torch.testing.assert_close(alone[0], logits[row], rtol=0, atol=2e-5)
-        # And the tree is the brackets': an even one gives something else.
+        # The tree is that of the brackets: an even tree gives other logits.
         model.bracketed = False
         assert not torch.allclose(model(tokens, mask), logits, atol=1e-3)
 
@@ -139,7 +142,7 @@ def test_every_token_and_parameter_matters(name: str) -> None:
         other = tokens.clone()
         other[:, place] = other[:, place] % 19 + 1
         assert not torch.allclose(model(other, mask), logits, atol=1e-6)
-    # The order matters too, not the bag of tokens alone.
+    # The order of the tokens matters too, not only which tokens occur.
     assert not torch.allclose(model(tokens.flip(1).roll(40 - 50, 1), mask), logits, atol=1e-6)
     logits.square().sum().backward()
     for label, parameter in model.named_parameters():
@@ -204,7 +207,7 @@ LONGER = {"gated_recurrence", "tree", "nystrom"}
     [pytest.param(n, marks=pytest.mark.slow if n in LONGER else []) for n in gallery.NAMES],
 )
 def test_a_few_steps_learn_a_toy_problem(name: str) -> None:
-    """Which of two tokens stands more often: chance is log 2 = 0.69."""
+    """The label says which of two tokens occurs more often; a loss of log 2 = 0.69 is chance."""
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(1, 3, (96, 21), generator=generator)
     mask = torch.ones_like(tokens, dtype=torch.bool)
@@ -239,7 +242,7 @@ def test_a_task_finds_the_designs_of_its_family(tmp_path: Path) -> None:
     theirs = Task(listops.folder, listops.definition.model_copy(update={"designs": ("s4d",)}), "")
     assert theirs.designs()[0].files == {"model.py": gallery.source_of("s4d").read_text()}
     assert theirs.designs()[0].summary.startswith("Bidirectional diagonal state-space")
-    # A task's own file of the same name goes first.
+    # A task's own file takes precedence over the gallery's of the same name.
     own = {design.name: design.files["model.py"] for design in listops.designs()}
     assert own["softmax"] == (listops.folder / "designs" / "softmax.py").read_text()
     assert own["softmax"] != gallery.source_of("softmax").read_text()
@@ -247,7 +250,7 @@ def test_a_task_finds_the_designs_of_its_family(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_designs_work_without_triton(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without it has the plain forms."""
+    """Without Triton a design uses its plain torch form, with equal results."""
     tokens, mask = batch(50, 31)
     with torch.inference_mode():
         wanted = encoder(name).eval()(tokens, mask)

@@ -1,5 +1,7 @@
-"""The heart of each mechanism against its definition in mechanism_references.py: float64, values
-and gradients, padded rows, lengths that no chunk divides."""
+"""Compares the core function of each mechanism with its definition in mechanism_references.py.
+
+In float64: values and gradients, padded rows, lengths that are not multiples of a chunk.
+"""
 
 import math
 import random
@@ -18,7 +20,7 @@ MASK = right_padded(23, 9, 1, length=23)
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Tiny tensors wait for each other otherwise."""
+    """Use one thread: on tiny tensors, more threads mostly wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -35,7 +37,7 @@ def _one_thread() -> Iterator[None]:
 def test_attention_is_what_its_definition_says(design: str, function: str) -> None:
     inputs = draws(HEADS, HEADS, HEADS)
     got = getattr(load(design), function)(*inputs, MASK)
-    # 1e-6 is what the linear one adds to its denominators.
+    # Linear attention adds 1e-6 to its denominators.
     atol = 2e-5 if design == "linear_attention" else 1e-10
     assert_same(got, getattr(reference, function)(*inputs, MASK), inputs, atol=atol)
 
@@ -82,7 +84,7 @@ def test_performer_approaches_softmax_attention_with_more_features() -> None:
         draw = [module.orthogonal_directions(count, 4, seed=seed).double() for seed in range(4)]
         estimates = [module.favor_attention(*inputs, MASK, directions) for directions in draw]
         errors.append(float((torch.stack(estimates) - exact).square().mean().sqrt()))
-    # The root of 64 is 8: twice that is given for chance.
+    # With 64 times the features the error should fall to 1/8; 1/4 leaves room for chance.
     assert errors[2] < errors[0] / 4
     assert errors[2] < 0.02
 
@@ -112,7 +114,7 @@ def test_nystrom_with_a_landmark_for_every_token_is_softmax_attention() -> None:
     torch.testing.assert_close(got * real, want * real, rtol=0, atol=1e-6)
 
 
-# Within a chunk, one chunk, chunks and a rest, a rest of one token.
+# One token, part of a chunk, one chunk, two chunks and one token, two chunks and more.
 @pytest.mark.parametrize("length", [1, 20, 64, 129, 150])
 @pytest.mark.parametrize("strength", [0.01, 1.0, 30.0])
 def test_gated_recurrence_is_its_two_recurrences(length: int, strength: float) -> None:
@@ -161,7 +163,7 @@ def test_long_convolution_filters_are_a_function_of_the_distance() -> None:
     short, long = filters(9), filters(40)
     assert long.shape == (2, 6, 40)
     torch.testing.assert_close(short, long[..., :9])
-    # By hand, for one channel and distance.
+    # The same by hand, for one channel and one distance.
     share = 7 / 40
     angles = [2 * math.pi * share * band for band in range(1, 9)]
     x = torch.tensor([share, *map(math.sin, angles), *map(math.cos, angles)])
@@ -179,7 +181,7 @@ def test_tree_attention_is_each_node_over_the_list_of_its_children(heads: int) -
     parent = torch.randint(0, 12, (2, 12), generator=chance)
     is_child = torch.rand(2, 12, generator=chance) < 0.8
     got = load("tree").tree_attention(*inputs, parent, is_child)
-    # 1e-6 is what is added to the denominators.
+    # The tolerance is large because the design adds 1e-6 to its denominators.
     want = reference.tree_attention(*inputs, parent, is_child)
     assert_same(got, want, inputs, atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""No false alarm: the gallery before the real shell and judge, under the task's cap."""
+"""Tests that real shell and judge raise no false alarm on the gallery, under the task's cap."""
 
 from pathlib import Path
 

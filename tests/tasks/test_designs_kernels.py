@@ -1,6 +1,6 @@
-"""The designs' Triton kernels against float64: in Triton's interpreter, or on a GPU.
+"""Compares the designs' Triton kernels with float64, in Triton's interpreter or on a GPU.
 
-What is compared, and over which shapes, stands in kernel_cases.py, which is a program because the
+kernel_cases.py defines what is compared, for which shapes. It is a separate program because the
 interpreter must be chosen before Triton is first imported.
 """
 
@@ -16,15 +16,16 @@ from typing import Any
 import pytest
 import torch
 
-# Of the 2-norm. Rounding to bfloat16 loses 2^-9 of each factor, to float16 2^-12; a sum of many
-# keeps about that. The decay's gradient is a difference of such sums: see ALLOWED_FOR_DECAY.
+# Relative errors by the 2-norm. Rounding to bfloat16 loses 2^-9 of each factor, to float16 2^-12;
+# a sum of many products has about the same relative error. The decay's gradient is a difference of
+# such sums, so it has limits of its own.
 ALLOWED = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 1.5e-2}
 ALLOWED_FOR_DECAY = {"float32": 2e-4, "float16": 4e-3, "bfloat16": 3e-2}
 CASES = {"sliding_window": 7, "linear_attention": 4, "gated_recurrence": 5}
 
 
 def judge(device: str, env: dict[str, str]) -> None:
-    """Run the cases, each design's in a process, and hold every error against what is allowed."""
+    """Run the cases, one process per design, and assert that every error is small enough."""
     script = Path(__file__).with_name("kernel_cases.py")
 
     def run(design: str) -> list[dict[str, Any]]:
@@ -49,7 +50,10 @@ def judge(device: str, env: dict[str, str]) -> None:
 
 
 def interpreter_works() -> bool:
-    """Triton 3.6's interpreter fails with numpy 2.4, and torch's CUDA builds bring such ones."""
+    """Return whether Triton is 3.9 or later.
+
+    Torch's CUDA builds bring older ones, such as 3.6, whose interpreter fails with numpy 2.4.
+    """
     try:
         found = version("triton")
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""A model as a file: what torch.export takes, and what it does not."""
+"""Tests ``frozen.freeze``: which models can be exported to a file, and which cannot."""
 
 import io
 import sys

@@ -1,4 +1,4 @@
-"""The hidden key: who makes it, what it moves, and that it shows nowhere."""
+"""Tests the hidden key: when it is made, which rows it changes, and that nothing reveals it."""
 
 import contextlib
 import gzip
@@ -31,7 +31,7 @@ GENERATED = (
     "lra/pathfinder", "lra/pathfinder-gen", "lra/pathx", "lra/pathx-gen",
 )  # fmt: skip
 SAME_ROAD = ("lra/pathfinder", "lra/pathfinder-gen", "lra/pathx-gen")
-"""Of the four that draw with one pair of hands one is enough by default."""
+"""Tasks that draw rows with lra/pathx's code: by default a test of lra/pathx is enough."""
 FEW = {"train": 96, "search": 48, "test": 48}
 PUBLISHED = {
     "lra/listops": ("lra-listops-test-3451248d5b908524", "5a07b2d11448f431"),
@@ -40,12 +40,12 @@ PUBLISHED = {
     "lra/image": ("lra-image-test-c69b0a706836d0a8", "aa3ec1a1256ae161"),
     "lra/pathfinder-gen": ("lra-pathfinder-gen-test-f39f3d2e0ec278d7", "8e48015de23508b5"),
 }
-"""Name and hash of the ``test`` profile's data as they were before there was a key."""
+"""Name and hash of the ``test`` profile's data as they were before the hidden key existed."""
 
 
 @pytest.fixture
 def private(monkeypatch):
-    """The default: no variable, so that the key is the data root's."""
+    """The default: the variable is unset, so the key is that of the data root."""
     monkeypatch.delenv("HARNESS_HIDDEN_KEY")
 
 
@@ -72,7 +72,7 @@ def test_the_first_preparation_makes_a_key_for_its_owner_only(private, tmp_path)
     assert key is not None
     assert manifest.parameters["hidden_key"] == key.fingerprint
     assert find_task("lra/listops").prepare("test", tmp_path, lambda *_: None) == (path, manifest)
-    # Another root, another key; and what is mounted lies beside the file, never around it.
+    # Another root has another key. The key file is outside the folder that sandboxes mount.
     other = hidden.hidden_key(tmp_path / "other")
     assert other != key
     assert file not in (path / "train").rglob("*")
@@ -123,7 +123,8 @@ def test_public_means_the_rows_and_names_of_before(name, tmp_path, monkeypatch):
     [pytest.param(n, marks=pytest.mark.nightly) if n in SAME_ROAD else n for n in GENERATED],
 )
 def test_a_key_moves_the_hidden_rows_and_no_others(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(snakes, "LAYOUTS_AT_ONCE_PIXELS", 100_000)  # it draws no fewer at once
+    # Smaller batches: the generator draws no fewer images at once.
+    monkeypatch.setattr(snakes, "LAYOUTS_AT_ONCE_PIXELS", 100_000)
     public, _ = prepare(name, tmp_path, "public", monkeypatch, **FEW)
     one, first = prepare(name, tmp_path, ONE, monkeypatch, **FEW)
     two, second = prepare(name, tmp_path, TWO, monkeypatch, **FEW)
@@ -158,7 +159,7 @@ def test_hidden_labels_are_right_and_as_hard(tmp_path, monkeypatch):
         path, _ = task.prepare("smoke", tmp_path, quiet, big)
         lengths[key] = [(np.load(path / s / "tokens.npy") > 0).sum(1).mean() for s in SPLITS]
     assert lengths["public"][0] == lengths[ONE][0]
-    # Short expressions are few, and the published ones are taken.
+    # There are few short expressions, and the published ones may not be drawn again.
     assert abs(lengths[ONE][1] - lengths["public"][1]) < 2.5
     assert abs(lengths[ONE][1] - lengths[ONE][2]) < 1.5
     assert listops.ListopsParameters.model_validate(task.profile("smoke").data).seed == 1
@@ -166,9 +167,8 @@ def test_hidden_labels_are_right_and_as_hard(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("content", ["", "1f" * 31, "zz" * 32, ONE + ONE, f" {ONE}", "\udcff"])
 def test_a_damaged_key_is_named_and_not_shown(private, tmp_path, monkeypatch, content):
-    monkeypatch.setattr(
-        hidden, "time", SimpleNamespace(sleep=lambda _: None)
-    )  # nobody will fill it
+    # No wait: no other process will complete the file.
+    monkeypatch.setattr(hidden, "time", SimpleNamespace(sleep=lambda _: None))
     (tmp_path / "hidden.key").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(ConfigError, match="damaged") as caught:
         find_task("lra/listops").prepare("test", tmp_path, lambda *_: None)
@@ -218,9 +218,8 @@ def test_the_command_refuses_a_bad_variable_and_says_the_fingerprint(tmp_path, m
 
 
 def test_doctor_says_what_is_known_of_the_key(private, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        diagnosis.BACKENDS, "ours", {}
-    )  # what a sandbox can import is not the matter
+    # No sandboxes: what they can import does not matter here.
+    monkeypatch.setattr(diagnosis.BACKENDS, "ours", {})
 
     def line():
         (found,) = (f for f in diagnosis.diagnose() if f.what == "hidden key")
@@ -274,7 +273,7 @@ class CustomEncoder(nn.Module):
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_the_key_is_in_no_sandbox_run_or_log(private, isolating, tmp_path, monkeypatch):
-    """A run that looks around, then every byte that it left is searched for the key."""
+    """Run a submission that prints what it can see; search all files and output for the key."""
     pytest.importorskip("torch")
     from scorers.evaluate import evaluate
     from scorers.request import Request
@@ -320,7 +319,7 @@ def test_the_key_is_in_no_sandbox_run_or_log(private, isolating, tmp_path, monke
             assert needle not in content, name
     (run,) = (tmp_path / "runs").iterdir()
     assert json.loads((run / "lock.json").read_text())["hidden_key"] == key.fingerprint
-    # A stranger with another key is told what differs; the key is not in the bundle.
+    # A user with another key is told what differs; the key is not in the bundle.
     archive = tmp_path / "run.tar.gz"
     pack(run, archive)
     assert key.secret.hex().encode() not in gzip.decompress(archive.read_bytes())
@@ -332,7 +331,7 @@ def test_the_key_is_in_no_sandbox_run_or_log(private, isolating, tmp_path, monke
     assert verified.returncode in (0, 5), verified.stderr
     assert f"Other hidden rows: the hidden key {key.fingerprint} there" in verified.stdout
     assert "HARNESS_HIDDEN_KEY=KEY" in verified.stdout
-    # The same run under another key does not go on, and says why.
+    # Without that key the run is not resumed, and the command says why.
     (run / "result.json").unlink()
     resumed = subprocess.run(
         [sys.executable, "-m", "harness", "resume", str(run)],

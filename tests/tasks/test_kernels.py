@@ -1,4 +1,4 @@
-"""The stand-in for FlashAttention-3 against a plain float64 attention, values and gradients."""
+"""Compares the FlashAttention-3 stand-in with plain float64 attention: values and gradients."""
 
 import importlib
 import sys
@@ -27,9 +27,10 @@ def _two_threads() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def kernels() -> Any:
-    """Loaded once a process: torch.compile knows a module by its name, and would not see another.
+    """Load kernels.py once per process: torch.compile knows it by its name, and ignores a copy.
 
-    Once a module is not enough: a worker may get some of a module's tests, then others, then more.
+    Once per test module is not enough: a worker may run part of a test module, then tests of
+    others, then more of the first.
     """
     spec = importlib.util.spec_from_file_location("kernels_tested", KERNELS)
     assert spec is not None
@@ -48,7 +49,7 @@ def attend(kernels: Any) -> Any:
 def reference(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, window: Window, scale: float | None
 ) -> Tensor:
-    """Attention position by position, from the definition of the window in the facts."""
+    """Return attention, one position at a time, from the definition of the window."""
     length, heads, size = q.shape[1:]
     scale = size**-0.5 if scale is None else scale
     left, right = window[0], 0 if causal else window[1]
@@ -72,10 +73,10 @@ def inputs(length: int, heads: int, groups: int, size: int = 8) -> list[Tensor]:
 
 CASES = [
     (True, (-1, -1), None),
-    (True, (33, 0), None),  # the public full layer: l is the length
+    (True, (33, 0), None),  # the public train.py's full layer: the left window is the length
     (True, (7, 0), None),
     (True, (0, 0), 0.5),
-    (True, (5, 9), None),  # causal cuts the right side off
+    (True, (5, 9), None),  # causal: the right side of the window has no effect
     (False, (-1, -1), 0.3),
     (False, (4, 2), None),
     (False, (-1, 3), None),
@@ -144,7 +145,7 @@ def test_shapes_that_do_not_go_together_are_named(attend: Any) -> None:
 
 
 class TestBlockMasks:
-    """The GPU's path, as far as a CPU can take it: flex_attention there has no backward pass."""
+    """The code path for GPUs without its backward pass, which flex_attention lacks on a CPU."""
 
     @pytest.mark.parametrize(
         ("length", "left", "right"), [(300, 100, 0), (256, 128, 0), (130, 1, 5)]

@@ -1,3 +1,5 @@
+"""Tests the ListOps task: rows, labels, distribution, damaged data, descriptions and designs."""
+
 import hashlib
 import json
 import random
@@ -46,7 +48,7 @@ def rows(folder: Path, split: str) -> Iterator[tuple[list[int], int]]:
 
 
 def value_of(ids: list[int]) -> int:
-    """Evaluate with a stack, from the table in description.md, not from the generator's code."""
+    """Evaluate with a stack, by the table in description.md, not by the generator's code."""
     stack: list[Any] = []
     for token in ids:
         if 1 <= token <= 10:
@@ -104,7 +106,7 @@ def test_labels_lengths_and_depths_are_right(tmp_path: Path) -> None:
 
 
 def test_no_expression_stands_in_two_splits_or_twice_in_one(tmp_path: Path) -> None:
-    # Four-token expressions are 400 in all: without a look at duplicates some would repeat.
+    # There are only 400 four-token expressions: without a check for duplicates some would repeat.
     folder = prepare(tmp_path, max_length=8)
     every = [tuple(ids) for split in SPLITS for ids, _ in rows(folder, split)]
     assert len(every) == len(set(every)) == 420
@@ -141,7 +143,7 @@ def test_distribution_is_the_published_one() -> None:
 
 
 def test_published_sizes_show_the_published_shortcut(tmp_path: Path) -> None:
-    """Facts page: majority class 17.3-17.6 %, the first token alone 38 %, about 1,020 tokens."""
+    """Reference values: majority 17.3-17.6 %, first token alone 38 %, about 1,020 tokens."""
     sizes = {"min_length": 500, "max_length": 2000, "max_depth": 10, "max_args": 10}
     folder = prepare(tmp_path, **sizes, train=2000, search=1000, test=1)
     found = json.loads((folder / "manifest.json").read_text())["baselines"]
@@ -155,7 +157,7 @@ def test_same_parameters_give_the_same_bytes_on_every_machine(tmp_path: Path) ->
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["shape"] == {"length": 24, "vocabulary": 16, "classes": 10}
     assert manifest["rows"] == {"train": 300, "search": 60, "test": 60}
-    # Pinned: if this changes, scores change; raise GENERATOR and write it under Scores.
+    # Pinned: if this changes, scores change; raise GENERATOR and note it in CHANGELOG.md, Scores.
     every = [np.load(folder / s / f"{a}.npy") for s in SPLITS for a in ("tokens", "labels")]
     content = hashlib.sha256(b"".join(array.tobytes() for array in every)).hexdigest()
     assert content[:16] == "419c4f1ced50ad3b"
@@ -186,7 +188,7 @@ def test_prepare_twice_writes_once(tmp_path: Path) -> None:
 def test_half_made_folder_is_not_taken_for_whole(tmp_path: Path) -> None:
     folder = prepare(tmp_path)
     whole = (folder / "manifest.json").read_bytes()
-    # As a kill leaves it, on the way and (by hand, or by an odd file system) in place.
+    # What a kill leaves: a .part folder and (by hand, or on an odd file system) an empty final one.
     folder.rename(tmp_path / f".{folder.name}.part")
     folder.mkdir()
     assert prepare(tmp_path) == folder
@@ -324,7 +326,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def _one_thread() -> Iterator[None]:
-    """Tiny tensors wait for each other otherwise."""
+    """Use one thread: on tiny tensors, more threads mostly wait for each other."""
     import torch
 
     threads = torch.get_num_threads()
@@ -338,7 +340,7 @@ def _one_thread() -> Iterator[None]:
 def test_design_honours_the_interface(source: str, small: Path, tmp_path: Path) -> None:
     import torch
 
-    # From a file, for Triton reads the text of its kernels.
+    # Loaded from a file, because Triton reads the source text of its kernels.
     (tmp_path / "model.py").write_text(source)
     encoder = runpy.run_path(str(tmp_path / "model.py"), run_name="model")["CustomEncoder"]
     torch.manual_seed(0)
@@ -351,7 +353,7 @@ def test_design_honours_the_interface(source: str, small: Path, tmp_path: Path) 
     assert logits.shape == (40, 10)
     torch.nn.functional.cross_entropy(logits, tokens[:, 0] % 10).backward()
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    # One sequence of 24 leaves later rows of a table of positions untouched; whole tensors not.
+    # Rows of a position table that no sequence reaches have no gradient, but every tensor has one.
     assert still == []
 
     model.eval()

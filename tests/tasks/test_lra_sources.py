@@ -1,4 +1,4 @@
-"""Published formats of the LRA data, on small made files, whole and damaged."""
+"""Tests reading the published formats of the LRA data, from small made files, whole or damaged."""
 
 import gzip
 import io
@@ -126,7 +126,7 @@ def test_a_broken_imdb_archive_is_named(damage: str, tmp_path: Path) -> None:
             archive.write_bytes(whole[:middle] + bytes(200) + whole[middle + 200 :])
         case "empty":
             archive.write_bytes(b"")
-        case "half":  # a whole archive of something else
+        case "half":  # an intact archive with other contents
             with tarfile.open(archive, "w:gz") as tar:
                 tar.addfile(tarfile.TarInfo("aclImdb/train/pos/0_7.txt"), io.BytesIO())
     error = fails("lra/text", tmp_path, tmp_path / "data")
@@ -222,7 +222,7 @@ def test_a_missing_file_of_the_release_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_cifar(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches of 20 images, so that a test takes no time; the format is the same."""
+    """Use batches of 20 images, so that a test is fast; the format is the same."""
     monkeypatch.setattr(cifar, "BATCH", 20)
     from tasks.lra.image import data
 
@@ -238,7 +238,7 @@ def batches() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def as_published_pickle(pixels: np.ndarray, labels: np.ndarray, name: str) -> bytes:
-    """Return the bytes that Python 2 wrote: protocol 2, byte strings, an old numpy's names."""
+    """Return a pickle as Python 2 wrote it: protocol 2, byte strings, names of an old numpy."""
     array = pickle.dumps(pixels, protocol=2)
     assert array.startswith(b"\x80\x02c")
     array = array.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
@@ -292,7 +292,7 @@ def test_cifar_is_read_in_every_published_form(form: str, tmp_path: Path) -> Non
 
 
 class Evil:
-    """What a hostile pickle holds: a call on loading."""
+    """An object of a hostile pickle: loading it calls ``os.mkdir(place)``."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -316,7 +316,7 @@ def test_a_bad_cifar_batch_is_named_and_never_run(damage: str, tmp_path: Path) -
             bad.write_bytes(bad.read_bytes()[:5000])
         case "labels":
             bad.write_bytes(as_published_pickle(pixels, labels + 200, "x"))
-        case "bomb":  # an array of a terabyte
+        case "bomb":  # it calls numpy.ndarray(2**31 - 1, 2**31 - 1)
             bad.write_bytes(
                 b"\x80\x02}(U\x06labels]U\x04datacnumpy\nndarray\n(J\xff\xff\xff\x7fJ\xff\xff\xff\x7f"
                 b"tR" + b"u."
@@ -463,7 +463,7 @@ def test_the_archive_is_unpacked_once_and_only_what_is_wanted(tmp_path: Path) ->
     assert [p.name for p in unpacked.iterdir()] == ["tsv_data"]
     _, manifest = prepare("lra/pathfinder", Path("lra"), root)
     assert manifest.rows == {"train": 32, "search": 4, "test": 4}
-    archive.unlink()  # what is unpacked needs it no more
+    archive.unlink()  # unpacked data no longer need the archive
     prepare("lra/pathfinder", Path("lra"), root, seed=2)
 
 
@@ -521,7 +521,7 @@ print(folder)
 
 
 def start(root: Path, limit: int = 0, wait: str = "") -> "subprocess.Popen[str]":
-    """Prepare data in a process; with ``wait`` it says that it wrote the first file, and stops."""
+    """Prepare data in a process; with ``wait`` it reports its first written file, and stops."""
     command = [sys.executable, "-c", PREPARE, str(root), str(limit), wait]
     here = Path(__file__).parents[2]
     return subprocess.Popen(

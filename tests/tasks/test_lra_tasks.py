@@ -1,4 +1,4 @@
-"""All twelve LRA tasks and their stand-ins: from the task file to a score of the real judge."""
+"""Tests all twelve LRA tasks and their stand-ins, from task file to score of the real judge."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ OFTEN = {*FIXED, "lra/text-configurable"}  # "lra/retrieval-configurable" has a 
 FAMILY = [*TWELVE, *(f"lra/{n}{v}" for n in STAND_INS for v in ("", "-configurable"))]
 
 SAME_ROAD = ("lra/pathfinder", "lra/pathfinder-gen", "lra/pathx-gen")
-"""Rows that are drawn as those of lra/pathx."""
+"""Tasks that draw rows with the same code as lra/pathx."""
 
 HEADINGS = ["Data", "Interface", "Training", "Limits", "Rules, checked by the judge", "Score"]
 
@@ -81,7 +81,7 @@ def look_at(found: Any, task: Task) -> None:
     [pytest.param(name, marks=[] if name in OFTEN else pytest.mark.nightly) for name in TWELVE],
 )
 def test_a_design_is_trained_and_scored(name: str, root: Path) -> None:
-    """In this process, but for that the whole road. CI sends one through a sandbox."""
+    """The whole evaluation, but without a sandbox. CI also runs one task in a sandbox."""
     task = find_task(name)
     look_at(evaluated(task, root, softmax(task), InThread(), "test"), task)
 
@@ -104,7 +104,7 @@ def test_a_sandbox_gives_the_same_score(name: str, root: Path, isolating: Any) -
 
 
 def test_a_dual_encoder_scores_the_same_twice(root: Path) -> None:
-    """It sees both documents, cut to the length it chose; a seed decides the result."""
+    """The model sees both documents, cut to the ``seq_len`` it chose; a seed decides the result."""
     task = find_task("lra/retrieval-configurable")
     once, again = (evaluated(task, root, DUAL, InThread(), "test") for _ in range(2))
     assert once.valid, once.message
@@ -176,7 +176,7 @@ def test_settings_lie_within_the_bounds(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in FAMILY if not n.endswith("-configurable")])
 def test_the_parameter_cap_is_ten_percent_over_the_base_transformer(name: str) -> None:
-    """The published rule, at the paper's sizes; the base has learned positions."""
+    """The published rule, at the paper's sizes; the base Transformer has learned positions."""
     import torch
 
     definition = find_task(name).definition

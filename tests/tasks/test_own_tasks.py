@@ -1,4 +1,4 @@
-"""A task of somebody's own: what is wrong with it is said in her words, and never stops another."""
+"""Tests users' own tasks: errors name the user's file, line and words, and stop no other task."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def line(file: Path, beginning: str) -> int:
 
 
 def complaint(*args: object) -> str:
-    """Run a command that must refuse; return what it says, in one line."""
+    """Run a command that must fail with exit code 2; return its output as one line."""
     done = CliRunner().invoke(app, [str(arg) for arg in args])
     assert done.exit_code == 2, done.output
     assert "please report" not in done.output

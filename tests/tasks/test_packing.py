@@ -1,3 +1,5 @@
+"""Compares ``pack`` with its rule written out literally, and tests edge cases of the rule."""
+
 import itertools
 import random
 from collections.abc import Iterable
@@ -18,7 +20,7 @@ LENGTHS = {
 def literally(
     lengths: Iterable[int], capacity: int, buffer_size: int, refill: int
 ) -> list[list[tuple[int, int]]]:
-    """The rule word by word: scan the whole buffer at every placement."""
+    """Pack by the rule as it is stated: scan the whole buffer at every placement."""
     source = list(enumerate(lengths))
     buffer: list[tuple[int, int]] = []
     rows: list[list[tuple[int, int]]] = []
@@ -75,7 +77,7 @@ def test_the_shortest_is_cropped_where_none_fits():
 
 
 def test_a_document_that_has_not_been_drawn_cannot_be_chosen():
-    # With two documents in the buffer the third, which would fit, is not seen in time.
+    # In the second list, document 3 (2 tokens) would fit, but is not yet in the buffer of two.
     assert list(pack([5, 7, 3, 1, 1], 10, buffer_size=2, refill=1))[0] == [(1, 7), (2, 3)]
     assert list(pack([5, 7, 9, 2, 10], 10, buffer_size=2, refill=1))[0] == [(1, 7), (0, 3)]
 

@@ -1,4 +1,4 @@
-"""Pathfinder images: every label follows from the layout, and the image shows the layout."""
+"""Tests Pathfinder images: each label follows from the layout, which the image shows."""
 
 import hashlib
 import importlib.util
@@ -30,7 +30,7 @@ def ends_of(body: np.ndarray) -> list[tuple[float, float]]:
 
 
 def test_each_label_follows_from_where_the_discs_stand(made: Any) -> None:
-    """From the state alone: which ends of which contour carry a disc."""
+    """From the layout alone: which ends of which contour carry a disc."""
     style, found = made
     assert len(found.labels) > 10
     for paddles, markers, label in zip(found.paddles, found.markers, found.labels, strict=True):
@@ -75,7 +75,7 @@ def points_of(body: np.ndarray) -> np.ndarray:
 
 
 def test_no_two_curves_touch(made: Any) -> None:
-    """Centre lines keep margin + thickness apart, less the diagonal of a cell of the grid."""
+    """Centre lines are margin + thickness apart, less two diagonals of a cell of the grid."""
     style, found = made
     least = style.margin + style.thickness - 2 * 2**0.5 / style.cells
     for paddles in found.paddles[:40]:
@@ -97,7 +97,7 @@ def test_the_distance_between_the_discs_does_not_tell_the_label(made: Any) -> No
 
 
 def test_the_image_shows_the_layout(made: Any) -> None:
-    """Against a slow drawing by distances: each pixel's mean over 8 x 8 points."""
+    """Compare with a slow drawing by distances: a pixel is the mean over 8 x 8 points."""
     style, found = made
     images = snakes.draw(style, found)
     assert images.shape == (len(found.labels), style.side, style.side)
@@ -133,9 +133,9 @@ def test_a_seed_gives_the_same_images_on_every_machine(
     task = find_task("lra/pathfinder-gen")
     data, _ = task.prepare("test", tmp_path, lambda *_: None)
     content = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(data.glob("*/*.npy"))))
-    # Pinned: if this changes, scores change; raise GENERATOR and write it under Scores.
+    # Pinned: if this changes, scores change; raise GENERATOR and note it in CHANGELOG.md, Scores.
     assert content.hexdigest()[:16] == "fe9d9b20ad72482c"
-    monkeypatch.setattr(snakes, "LAYOUTS_AT_ONCE_PIXELS", 1)  # the fewest
+    monkeypatch.setattr(snakes, "LAYOUTS_AT_ONCE_PIXELS", 1)  # the smallest batch, 64 layouts
     (one, _), (other, _) = (snakes.batch(STYLES["easy16"], seed, 0) for seed in (1, 2))
     assert len(one) > 1
     assert len(other) > 1
@@ -172,12 +172,12 @@ def test_a_small_network_learns_it(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = small_cnn.Spreading(12, 2, rounds=8)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two wait for each other where the machine is shared
+    torch.set_num_threads(1)  # on a shared machine two threads wait for each other
     try:
         *_, last = small_cnn.learn(data, model, epochs=4, batch=50, rate=1e-2)
     finally:
         torch.set_num_threads(threads)
     print(last, manifest.baselines)
-    # A minute is enough to leave chance (0.5, standard error 0.011) and the mean images behind.
+    # A minute is enough to beat chance (0.5, standard error 0.011) and the nearest mean image.
     assert last["test"] > 0.56
     assert last["test"] > manifest.baselines["nearest_mean_test"] + 0.02

@@ -1,4 +1,4 @@
-"""One data folder, several users: real ones, which only root can become."""
+"""Tests a data folder shared by several users. They are real users, so only root can run this."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tasks.download import Remote, fetch
 
 ROOT = Path(__file__).parents[2]
 ANNA, BERT, CARL, TEAM = 12001, 12002, 12003, 12100
-"""Carl is not of the team."""
+"""Ids of three users and a group. Carl is not in the group."""
 
 USERS = """
 import json, os, sys, tempfile
@@ -53,7 +53,7 @@ for line in sys.stdin:
     if os.wait()[1]:
         print(json.dumps(["failed", "see standard error"]), flush=True)
 """
-"""Root, who becomes a user for each line that it reads: imports are dear."""
+"""Runs as root. For each input line it forks a child that becomes the user: imports are slow."""
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become two users")
 
@@ -62,7 +62,7 @@ Prepare = Callable[..., tuple[str, str]]
 
 @pytest.fixture(scope="module")
 def prepare() -> Iterator[Prepare]:
-    """Prepare data as a user whose umask lets nobody read anything."""
+    """Return a function that prepares data as a user whose umask lets nobody else read."""
     environment = {k: v for k, v in os.environ.items() if k != hidden.VARIABLE}
     users = subprocess.Popen(
         [sys.executable, "-c", USERS], cwd=ROOT, env=environment,
@@ -87,7 +87,7 @@ def prepare() -> Iterator[Prepare]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every user can reach: pytest's own are root's alone."""
+    """A folder that every user can reach: pytest's own are open to root only."""
     path = Path(tempfile.mkdtemp(prefix="shared-"))
     path.chmod(0o755)
     yield path
@@ -96,7 +96,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def team(folder: Path) -> Path:
-    """What the page tells an admin to make."""
+    """A shared data folder, made as docs/shared-server.md tells an admin."""
     root = folder / "data"
     root.mkdir()
     os.chown(root, 0, TEAM)
@@ -118,7 +118,7 @@ def test_two_users_of_a_group_have_one_key_and_one_copy(prepare: Prepare, team: 
         assert path.stat().st_gid == TEAM, path
         if "train" not in path.parts:
             assert not rights(path) & 0o007, path
-    assert rights(made / "train") & 0o005 == 0o005  # the sandbox's user, who is of no group
+    assert rights(made / "train") & 0o005 == 0o005  # the sandbox's user, who is in no group
     assert rights(made / "train" / "tokens.npy") & 0o004
     assert rights(made / "test" / "labels.npy") == 0o640
 
@@ -137,7 +137,7 @@ def test_one_mends_what_another_made(prepare: Prepare, team: Path) -> None:
     assert prepare(BERT, team)[0] == str(made)
     assert made.stat().st_uid == BERT
     assert not [p for p in team.iterdir() if p.name.endswith(".part")]
-    left = team / f".{made.name}.part" / "search"  # of one that was killed
+    left = team / f".{made.name}.part" / "search"  # left by a process that was killed
     left.mkdir(parents=True)
     (left / "tokens.npy").touch()
     for path in (left / "tokens.npy", left, left.parent):
@@ -217,7 +217,7 @@ def test_doctor_says_what_the_group_cannot_read(
 ) -> None:
     monkeypatch.delenv(hidden.VARIABLE)
     monkeypatch.setenv("HARNESS_DATA", str(team))
-    monkeypatch.setattr(diagnosis.BACKENDS, "ours", {})  # whose packages are imported each time
+    monkeypatch.setattr(diagnosis.BACKENDS, "ours", {})  # each would import packages, which is slow
     made = Path(prepare(ANNA, team)[0])
 
     def said(what: str) -> tuple[bool, str]:

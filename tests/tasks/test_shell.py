@@ -1,4 +1,7 @@
-"""shell.py as a real process, against a judge of a few lines; how it fails, in this process."""
+"""Tests shell.py: as a real process with a fake judge, and its failures in this process.
+
+What the shell gives a model, counts and refuses is tested in test_shell_inputs.py.
+"""
 
 import json
 import mmap
@@ -82,7 +85,7 @@ class Judge:
         return config
 
     def run(self, model: str, batches: tuple[Any, ...] = ()) -> Outcome:
-        """Train ``model``, send ``batches`` if it gets so far, and say goodbye."""
+        """Train ``model``, send ``batches`` once it is trained, and end the connection."""
         name = Path(self.write(model)["paths"]["socket"])
         name.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX) as listener:
@@ -151,7 +154,7 @@ def _few_objects() -> Iterator[None]:
 
 @pytest.fixture
 def shell() -> Iterator[Any]:
-    """The shell in this process, without the switches that would stay on after it."""
+    """The shell's module in this process; afterwards torch's global switches are reset."""
     import torch
 
     from tasks.lra import shell
@@ -205,7 +208,7 @@ def test_failure_is_told_to_the_judge_and_by_the_exit_code(judge: Judge, data: P
     assert "AttributeError" in outcome.failure["text"]
 
 
-# More ways to fail in the same kinds.
+# More submissions that fail; the first word of a name is the kind of failure.
 VARIANTS = {
     **FAILURES,
     "import_error while running": "1 / 0",
@@ -230,7 +233,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_failure_keeps_its_kind_however_it_comes_about(judge: Judge, shell: Any, name: str) -> None:
-    """In this process: a process each would take a minute."""
+    """In this process: with one process per submission this would take a minute."""
     config = judge.write(VARIANTS[name])
     with pytest.raises((Exception, SystemExit)) as raised:
         shell.train_and_serve(config, None)

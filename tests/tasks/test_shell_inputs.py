@@ -1,4 +1,4 @@
-"""What the shell gives a model, what it counts, and what it refuses, in this process."""
+"""Tests what the shell gives a model, what it counts, and what it refuses, in this process."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +56,7 @@ def _few_objects() -> Iterator[None]:
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that writes a submission with data and returns the shell's config."""
-    # Without the switches that would stay on in this process.
+    # Only the seed: the shell's other switches would stay on in this process.
     monkeypatch.setattr(shell, "prepare_torch", lambda seed, *_: torch.manual_seed(seed))
 
     def make(source: str, shape: dict[str, int], *, cap: int | None = None, **more: Any) -> Any:
@@ -123,7 +123,7 @@ def test_what_is_served_does_not_depend_on_who_else_is_asked(config: Any) -> Non
     together = predict(rows)
     assert together.shape == (40, 2)
     assert np.allclose(predict(rows[3:4]), together[3:4], atol=1e-6)
-    # The embedding of 4 features, and the head that compares: [a, b, a*b, a-b].
+    # The embedding with 4 features, and the head on [a, b, a*b, a-b], which compares documents.
     assert claim["parameters"] == 257 * 4 + 16 * 6 + 6 + 6 * 3 + 3 + 3 * 2 + 2
 
 
@@ -188,6 +188,6 @@ def test_a_dual_encoder_goes_before_a_single_one_and_must_take_four_tensors(conf
     dual = PLAIN + "\nclass CustomDualEncoder(CustomEncoder):\n    pass\n"
     with pytest.raises(shell.Refused, match="tokens_a, mask_a, tokens_b, mask_b"):
         shell.load_model(config(dual, shape))
-    # Where a row is one document, it is none of the shell's business.
+    # Where a row is one document, the shell ignores a CustomDualEncoder.
     shape = {"length": 7, "vocabulary": 257, "classes": 2}
     assert type(shell.load_model(config(dual, shape))).__name__ == "CustomEncoder"

@@ -1,4 +1,4 @@
-"""The data of lra/listops, at this task's sizes."""
+"""Makes the data with the generator of lra/listops; this task's task.toml sets the sizes."""
 
 from tasks.lra.listops.data import prepare
 

@@ -1,4 +1,4 @@
-"""The toy's runner: as little as a runner can be. Runs inside the sandbox."""
+"""The runner of the toy task, as small as possible. Runs inside the sandbox; trains nothing."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ def main() -> int:
     source = (Path(config["paths"]["submission"]) / "model.py").read_text()
     module: dict = {"link": link, "config": config, "__name__": "model"}
     try:
-        exec(compile(source, "model.py", "exec"), module)  # noqa: S102 (it is the sandbox)
+        exec(compile(source, "model.py", "exec"), module)  # noqa: S102 (this runs in the sandbox)
         for step in range(config["settings"]["steps"]):
             link.progress(step, config["settings"]["steps"], 1.0, every_s=0.0)
             time.sleep(module.get("STEP_S", 0.0))

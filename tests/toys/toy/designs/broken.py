@@ -1,4 +1,4 @@
-"""Raises while it is served."""
+"""Raises an error whenever it is asked for a prediction."""
 
 STEP_S = 0.01
 

@@ -1,4 +1,4 @@
-"""Says the same of every row."""
+"""Returns the same logits for every row."""
 
 import numpy as np
 

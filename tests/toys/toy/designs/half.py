@@ -1,4 +1,4 @@
-"""Knows two of the four tokens: right half of the time."""
+"""Knows two of the four tokens, so it is right half of the time."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Knows as many tokens as its knob says."""
+"""Knows as many of the four tokens as its knob ``known`` says."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Reads the first token: always right."""
+"""Reads the first token, so it is always right."""
 
 import numpy as np
 
