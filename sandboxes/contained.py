@@ -43,7 +43,7 @@ HANDSHAKE = (
     "echo 500 2>/dev/null >/proc/self/oom_score_adj\n"
     f"exec <{PIPES}/go >{PIPES}/out 2>{PIPES}/err && printf . && read -r answer || exit 125"
 )
-"""What the shell inside does first. The command given to Contained must begin with it."""
+"""What the shell inside does first. The command given to ContainerProcess must begin with it."""
 
 _ENDED_BY_US = 3
 _WAIT = f"exec <{PIPES}/life && printf . >{PIPES}/up && read -r line; exit {_ENDED_BY_US}"

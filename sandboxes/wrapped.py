@@ -29,7 +29,7 @@ _BARE_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 # The answer is needed so that hostile code never runs unwatched: if the harness dies before
 # --die-with-parent takes effect, the read fails and the shell exits.
 HANDSHAKE = "printf . >&0 && read -r answer <&0 || exit 125"
-"""What the shell inside does first. The command given to Wrapped must begin with it."""
+"""What the shell inside does first. The command given to BwrapProcess must begin with it."""
 
 
 class BwrapProcess:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 MAGIC = b"AIRG"
 REQUEST = struct.Struct(f"<4sIIIIIIQ{HANDLE_BYTES}s")
-"""Magic, kind, Sizes, bytes of buffer (OPEN) or board (READ), handle."""
+"""Magic, kind, ReadSizes, bytes of buffer (OPEN) or board (READ), handle."""
 REPLY = struct.Struct("<4sIQI")
 """Magic, status, number of bad logits (COPIED), bytes of text that follow."""
 OPEN, READ = 1, 2
@@ -59,7 +59,7 @@ Shapes = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class ReadSizes:
-    """Sizes of one Question and its Reading. ``columns``, ``sketched``, ``picks``: how many."""
+    """How many of each there are in one ReadRequest and its ReadResult."""
 
     rows: int
     positions: int
@@ -69,12 +69,12 @@ class ReadSizes:
 
     @property
     def asked(self) -> Shapes:
-        """Shapes of the int64 arrays of a Question: targets, columns, sketched, picks."""
+        """Shapes of the int64 arrays of a ReadRequest: targets, columns, sketched, picks."""
         return (self.rows, self.positions), (self.columns,), (self.sketched,), (self.picks, 3)
 
     @property
     def answered(self) -> Shapes:
-        """Shapes of the float32 arrays of a Reading: nats, sketch, picks."""
+        """Shapes of the float32 arrays of a ReadResult: nats, sketch, picks."""
         sketch = (self.sketched, self.positions, self.columns)
         return (self.rows, self.positions), sketch, (self.picks,)
 

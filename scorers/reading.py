@@ -38,7 +38,7 @@ class ReadRequest:
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """The answer to a Question.
+    """The answer to a ReadRequest.
 
     nats: float32 (rows, positions), -log p of each target. sketch: float32 (m, positions, k),
     log p of the tokens ``columns`` in the rows ``sketched``. picks: float32 (n,), log p of the

@@ -3,7 +3,7 @@
 A prompt is a pure function of the request (task, profile, tree, node, parents, seed, and what the
 parents printed), of the style and of what fits the model. It uses no clock, and only the seed for
 random choices, so a resumed or replayed run sends the same prompts. Text that is the same all
-through a run stands in the system part, for providers' caches. Calls are made in scribe.py.
+through a run stands in the system part, for providers' caches. Calls are made in model_agent.py.
 """
 
 from collections.abc import Mapping, Sequence

@@ -64,7 +64,7 @@ class _Compiler:
         self._process: subprocess.Popen[bytes] | None = None
 
     def check_sources(self, sources: Mapping[str, str]) -> dict[str, SourceReport]:
-        """Return a Look for each source. Raises OSError, ValueError if it died or took too long."""
+        """Return a SourceReport for each. Raises OSError, ValueError if it died or took too long."""
         with self._lock:
             process = self._process
             if process is None or process.poll() is not None:
@@ -99,7 +99,7 @@ atexit.register(_compiler.close)
 
 
 def check_sources(sources: Mapping[str, str]) -> dict[str, SourceReport]:
-    """Return a Look for each Python source, by the same keys."""
+    """Return a SourceReport for each Python source, by the same keys."""
     if not sources:
         return {}
     try:

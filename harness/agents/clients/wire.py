@@ -99,7 +99,7 @@ _line: ContextVar[Attempt | None] = ContextVar("line", default=None)
 
 
 class _Metered(httpx2.SyncByteStream):
-    """A response body that raises Refused if it grows beyond its limit."""
+    """A response body that raises ResponseRefused if it grows beyond its limit."""
 
     def __init__(self, body: httpx2.SyncByteStream, line: Attempt) -> None:
         self._body = body

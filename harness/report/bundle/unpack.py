@@ -99,7 +99,7 @@ def unpack(archive: Path, folder: Path) -> BundleManifest:
 
 
 class _Limited:
-    """A stream that raises Refused when it yields more bytes than any run holds."""
+    """A stream that raises BadBundle when it yields more bytes than any run holds."""
 
     def __init__(self, inner: ByteSource, packed_bytes: int, archive: Path) -> None:
         self._inner, self._archive = inner, archive
