@@ -64,7 +64,7 @@ class _Compiler:
         self._process: subprocess.Popen[bytes] | None = None
 
     def check_sources(self, sources: Mapping[str, str]) -> dict[str, SourceReport]:
-        """Return a SourceReport for each. Raises OSError, ValueError if it died or took too long."""
+        """Return a SourceReport for each. Raises OSError, ValueError if it died or was too slow."""
         with self._lock:
             process = self._process
             if process is None or process.poll() is not None:
