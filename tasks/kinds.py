@@ -61,6 +61,8 @@ def rows_fault(split: Path, rows: int, shape: Mapping[str, int]) -> str:
             return f"{name} is of {array.dtype}; wanted: integers"
         if array.shape != sizes:
             return f"{name} has the shape {array.shape}; wanted: {sizes}, as manifest.json says"
+        if not array.size:
+            return f"{name} holds no rows"
         low, high = int(array.min()), int(array.max())
         if low < 0 or high >= end:
             return f"{name} holds {low} to {high}; wanted: 0 to {end - 1}, as manifest.json says"

@@ -102,7 +102,7 @@ def _batch(name: str, content: bytes) -> tuple[Bytes, Bytes]:
     if labels.shape != (BATCH,) or colours.shape != (BATCH, RECORD - 1) or labels.max() >= CLASSES:
         raise ConfigError(
             f"{name} is no batch of CIFAR-10.",
-            cause=f"labels {labels.shape} up to {labels.max()}, images {colours.shape}",
+            cause=f"labels {labels.shape} up to {labels.max(initial=0)}, images {colours.shape}",
             remedy="replace it by a whole copy",
         )
     return grey(colours.reshape(BATCH, 3, SIDE, SIDE)), labels.copy()
