@@ -307,13 +307,24 @@ def test_edits_must_not_overlap_name_strangers_or_lack_a_part():
     assert "names no file" in edited(show_edit("", ["B = 2"], ["C"]), two).problems[0]
 
 
+NO_FILE, NOTHING, BLANK = "It holds no file.", "It is empty.", "model.py is empty."
+
+
 @pytest.mark.timeout(60)
 def test_parsing_hostile_answers_takes_no_long_time():
-    for hostile in (
-        "```a\n" * 20_000, "<<<<<<< SEARCH\n=======\n" * 20_000, "`" * 1_000_000,
-        " " * 500_000 + "x", "```python model.py\n" + "\n" * 50_000, "*" * 100_000 + "\n```\n",
-        "<<<<<<< SEARCH\n" + "\n" * 100_000 + "x\n=======\n>>>>>>> REPLACE\n", "<think>" * 100_000,
+    for hostile, *why in (
+        ("```a\n" * 20_000, NO_FILE, NO_FILE),
+        ("<<<<<<< SEARCH\n=======\n" * 20_000, NO_FILE, "Block 1 has no line >>>>>>> REPLACE."),
+        ("`" * 1_000_000, BLANK, NO_FILE),
+        (" " * 500_000 + "x", NO_FILE, NO_FILE),
+        ("```python model.py\n" + "\n" * 50_000, BLANK, BLANK),
+        ("*" * 100_000 + "\n```\n", BLANK, NO_FILE),
+        ("<<<<<<< SEARCH\n" + "\n" * 100_000 + "x\n=======\n>>>>>>> REPLACE\n",
+         NO_FILE, "Block 1: its search does not stand in model.py"),
+        ("<think>" * 100_000, NOTHING, NOTHING),
     ):  # fmt: skip
         node = scored(0, score=0.5, files={"model.py": "\n" * 60_000})
-        for edits in (False, True):
-            read(ask(None, "improve", (0,), [node]), tidy(hostile), edits=edits)
+        for edits, said in zip((False, True), why, strict=True):
+            made = read(ask(None, "improve", (0,), [node]), tidy(hostile), edits=edits)
+            assert made.files == {}
+            assert made.problems[0].startswith(said)

@@ -6,12 +6,12 @@ from harness.core.tree import Node, Tree
 def tree(*nodes: tuple, maximize: bool = True) -> Tree:
     """Build a tree from tuples (operator, parents, score).
 
-    ``parents``: None, a number or a tuple. ``score``: a float, None for buggy, "…" for running.
+    ``parents``: None, a number or a tuple. ``score``: a number, None for buggy, "…" for running.
     """
     built = Tree(maximize=maximize)
     for number, (operator, parent, score) in enumerate(nodes):
         state = "written" if score == "…" else "scored"
-        value = score if isinstance(score, float) else None
+        value = None if score == "…" else score
         parents = parent if isinstance(parent, tuple) else () if parent is None else (parent,)
         built.add(
             Node(number, operator, parents, state=state, valid=value is not None, score=value)

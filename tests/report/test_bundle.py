@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import re
+import shutil
 import tarfile
 from hashlib import sha256
 
@@ -62,11 +63,12 @@ def test_data_that_the_task_knows_by_name_are_anybodys(tmp_path, data, reason):
 
 
 def test_the_same_run_gives_the_same_bytes_whatever_its_files_times(made, tmp_path):
-    pack(made, tmp_path / "a.tar.zst")
-    for file in made.rglob("*.py"):
+    run = shutil.copytree(made, tmp_path / "run")
+    pack(run, tmp_path / "a.tar.zst")
+    for file in run.rglob("*.py"):
         file.touch()
         file.chmod(0o700)
-    pack(made, tmp_path / "b.tar.zst")
+    pack(run, tmp_path / "b.tar.zst")
     assert (tmp_path / "a.tar.zst").read_bytes() == (tmp_path / "b.tar.zst").read_bytes()
 
 
@@ -200,7 +202,7 @@ def test_every_changed_missing_or_cut_file_is_seen(made, tmp_path):
     content = whole.read_bytes()
     for at in (3, 100, len(content) // 2, len(content) - 1200):
         whole.write_bytes(content[:at])
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match=r"a\.tar\.gz is damaged\."):
             checked(whole, tmp_path / _fresh(tmp_path))
 
 
@@ -233,9 +235,6 @@ def test_a_manifest_that_fits_a_forged_file_does_not_fit_the_journal(made, tmp_p
     _rewrite(archive, json.dumps(manifest).encode(), forged)
     with pytest.raises(ConfigError, match="not what the journal recorded"):
         checked(archive, tmp_path)
-    _rewrite(archive, json.dumps({**manifest, "score": 0.5}).encode(), forged)
-    with pytest.raises(ConfigError):
-        checked(archive, tmp_path / _fresh(tmp_path))
 
 
 def test_a_claim_that_the_run_does_not_hold_is_seen(made, tmp_path):

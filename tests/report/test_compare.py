@@ -119,6 +119,6 @@ def test_one_seed_a_side_cannot_tell(tmp_path):
 def test_a_name_that_is_not_there_names_the_nearest(tmp_path):
     make_runs(tmp_path, A, agent="opus-4.5")
     done = compare(tmp_path, "opus-4.5", "opus-45", code=2)
-    assert "'opus-4.5'" in done.stderr
+    assert "'opus-4.5' (one of: " in done.stderr
     done = compare(tmp_path, "greedy", "greedy", "--across", "scroer", code=2)
-    assert "scorer" in done.stderr
+    assert "'scorer' (one of: " in done.stderr

@@ -1,6 +1,7 @@
 """Exports for other tools (Parquet, Inspect): every node, with its texts, cost and score."""
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -85,7 +86,8 @@ def test_inspects_own_reader_reads_it(run, tmp_path):
 
 def test_the_command_writes_both_and_names_what_it_skipped(run, tmp_path):
     runner = CliRunner()
-    (run.parent / "foreign").mkdir(exist_ok=True)
+    run = shutil.copytree(run, tmp_path / "runs" / "run")
+    (run.parent / "foreign").mkdir()
     out = tmp_path / "logs"
     done = runner.invoke(
         app, ["export", str(run.parent), "--to", "inspect", "-o", str(out), "--json"]

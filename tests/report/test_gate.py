@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -211,10 +212,15 @@ def test_gate_of_this_repository_fails_when_a_reference_design_is_made_worse(tmp
     assert worse != text
     design.write_text(worse)
     environ = {**os.environ, "PYTHON": sys.executable, "SEEDS": "0 1 2", "JUNIT": "out.xml"}
-    done = subprocess.run(
-        [tmp_path / ".ci" / "gate"], env=environ, capture_output=True, text=True, timeout=230,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "regression: gate/listops" in done.stdout
+    with subprocess.Popen(
+        [tmp_path / ".ci" / "gate"], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    ) as gate:  # fmt: skip
+        try:
+            out, err = gate.communicate(timeout=230)
+        except BaseException:
+            os.killpg(gate.pid, signal.SIGKILL)  # its runs too
+            raise
+    assert gate.returncode == 1, out + err
+    assert "regression: gate/listops" in out
     assert ET.parse(tmp_path / "out.xml").getroot().get("failures") == "1"

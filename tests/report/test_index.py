@@ -6,6 +6,7 @@ A damaged or outdated cache never changes what it returns.
 import os
 import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 
@@ -28,6 +29,12 @@ def old(path):
     """Set the times of a run's files back by 100 s: runs that just changed are not cached."""
     for file in path.rglob("*"):
         os.utime(file, ns=(time.time_ns() - 10**11,) * 2)
+
+
+def cached(cache):
+    """Return how many runs a cache holds."""
+    with closing(sqlite3.connect(cache)) as base:
+        return base.execute("SELECT count(*) FROM runs").fetchone()[0]
 
 
 def test_how_a_run_stands_is_read_off_its_files(tmp_path):
@@ -67,7 +74,7 @@ def test_cache_answers_as_the_files_do_and_notices_each_change(tmp_path):
     path = make_run(tmp_path / "runs", 0, 0.5)
     old(path)
     first = entries([tmp_path / "runs"], cache=cache)
-    assert sqlite3.connect(cache).execute("SELECT count(*) FROM runs").fetchone() == (1,)
+    assert cached(cache) == 1
     assert entries([tmp_path / "runs"], cache=cache) == first
     text = (path / "result.json").read_text().replace('"score": 0.5', '"score": 0.7')
     (path / "result.json").write_text(text)
@@ -82,21 +89,21 @@ def test_a_cache_that_is_damaged_is_made_anew(tmp_path, damage):
     cache = tmp_path / "cache.sqlite"
     old(make_run(tmp_path / "runs"))
     if damage == "other":
-        with sqlite3.connect(cache) as base:
+        with closing(sqlite3.connect(cache)) as base, base:
             base.execute("CREATE TABLE runs (something TEXT)")
     else:
         cache.write_text(damage * 1000)
     for _ in range(2):
         assert len(entries([tmp_path / "runs"], cache=cache)) == 1
-    assert sqlite3.connect(cache).execute("SELECT count(*) FROM runs").fetchone() == (1,)
+    assert cached(cache) == 1
 
 
 def test_a_cached_entry_that_was_tampered_with_into_nonsense_is_read_again(tmp_path):
     cache = tmp_path / "cache.sqlite"
     old(make_run(tmp_path / "runs"))
     first = entries([tmp_path / "runs"], cache=cache)
-    with sqlite3.connect(cache) as base:
-        base.execute("UPDATE runs SET entry = '{}'")
+    with closing(sqlite3.connect(cache)) as base, base:
+        assert base.execute("UPDATE runs SET entry = '{}'").rowcount == 1
     assert entries([tmp_path / "runs"], cache=cache) == first
 
 

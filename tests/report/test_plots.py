@@ -134,7 +134,7 @@ def test_whatever_the_runs_look_like_each_scored_one_has_its_curve(tmp_path, cas
 def test_a_curve_far_below_the_others_is_not_drawn_flat_on_the_floor(tmp_path):
     for agent in "abcdefgh"[:7]:
         make_run(tmp_path, 0, 0.9, agent=agent, nodes=(0.9, 0.91, 0.92))
-    make_run(tmp_path, 0, 0.1, agent="poor", nodes=(0.1, 0.2))
+    make_run(tmp_path, 0, 0.1, agent="poor", nodes=(0.1, 0.2, 0.2))
     (svg,) = [svg for caption, svg in drawn(tmp_path) if caption == "against steps"]
     (poor,) = [g for g in svg.iter("g") if g.find("title").text.startswith("poor")]
     floor = max(
@@ -143,6 +143,7 @@ def test_a_curve_far_below_the_others_is_not_drawn_flat_on_the_floor(tmp_path):
     (path,) = [walk(e.get("d")) for e in poor if e.get("class") == "line"]
     along = [y for (x, y), (x2, y2) in pairwise(path) if y == y2 and x != x2]
     assert float(poor.find("circle").get("cy")) < floor - 3
+    assert along
     assert all(y < floor - 3 for y in along)
 
 
@@ -186,14 +187,15 @@ def test_baselines_are_lines_and_what_is_no_number_among_them_is_none(tmp_path):
 
 
 def test_scores_that_are_no_numbers_are_no_marks(tmp_path):
-    run = make_run(tmp_path, 0, 0.5, nodes=(0.3, 0.4, 0.5))
-    make_run(tmp_path, 1, 0.5, nodes=(0.3, 0.4, 0.5))
+    seconds = count()  # one second between events, however fast they were written
 
     def change(event):
-        if event["event"] == "scored" and event["node"] != 0:
-            event["score"] = math.nan if event["node"] == 1 else -math.inf
+        event["elapsed_s"] = float(next(seconds))
+        if event["event"] == "scored" and event["node"] != 2:
+            event["score"] = math.nan if event["node"] == 0 else -math.inf
 
-    rewrite_journal(run, change)
+    rewrite_journal(make_run(tmp_path, 0, 0.5, nodes=(0.3, 0.4, 0.5)), change)
+    make_run(tmp_path, 1, 0.5, nodes=(0.3, 0.4, 0.5))
     plots = drawn(tmp_path)
     assert [caption for caption, _ in plots][1:] == ["against steps", "against time"]
     for _, svg in plots:

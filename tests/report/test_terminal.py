@@ -124,16 +124,20 @@ def on_a_terminal(*commands, width, cwd):
     )  # fmt: skip
     os.close(theirs)
     text = b""
-    while select.select([ours], [], [], 60)[0]:
-        try:
-            found = os.read(ours, 65536)
-        except OSError:
-            break
-        if not found:
-            break
-        text += found
-    assert child.wait(60) == 0, text
-    os.close(ours)
+    try:
+        while select.select([ours], [], [], 60)[0]:
+            try:
+                found = os.read(ours, 65536)
+            except OSError:
+                break
+            if not found:
+                break
+            text += found
+        assert child.wait(60) == 0, text
+    finally:
+        child.kill()
+        child.wait()
+        os.close(ours)
     return re.sub(r"\x1b\[[0-9;]*m", "", text.decode()).replace("\r\n", "\n")
 
 

@@ -120,7 +120,7 @@ def test_a_journal_that_is_no_file_is_an_error_with_its_cause(tmp_path):
 
 
 def test_active_time_adds_up_over_processes_and_what_lies_between_is_not_counted(
-    written, tmp_path, monkeypatch
+    tmp_path, monkeypatch
 ):
     now = 100.0
     monkeypatch.setattr(journals, "time", SimpleNamespace(monotonic=lambda: now))

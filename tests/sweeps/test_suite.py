@@ -86,20 +86,23 @@ def test_the_names_of_runs_outlive_versions_of_the_harness(tmp_path):
 
 
 BAD = {
-    "unknown key": (SMALL.replace("seeds = 2", "sedes = 2"), "sedes"),
-    "no group": ("format = 1\nname = 'x'\n", "groups"),
-    "no agent": (SMALL.replace('["tpe"]', "[]"), "agents"),
-    "newer": (SMALL.replace("format = 1", "format = 9"), "format"),
-    "a name that leaves the folder": (SMALL.replace('"small"', '"../x"'), "name"),
-    "negative seed": (SMALL.replace("[1, 7]", "[-1]"), "seeds"),
-    "no TOML": ("groups = [", "TOML"),
-    "groups are no tables": ("format = 1\nname = 'x'\ngroups = [3]", "groups.0"),
-    "a setting for nobody": (SMALL.replace("greedy.num", "greedi.num"), "greedi"),
+    "unknown key": (SMALL.replace("seeds = 2", "sedes = 2"), "groups.0.sedes is unknown"),
+    "no group": ("format = 1\nname = 'x'\n", "groups is []"),
+    "no agent": (SMALL.replace('["tpe"]', "[]"), "groups.1.agents is []"),
+    "newer": (SMALL.replace("format = 1", "format = 9"), "format is 9; wanted: 1"),
+    "a name that leaves the folder": (SMALL.replace('"small"', '"../x"'), "name is '../x'"),
+    "negative seed": (SMALL.replace("[1, 7]", "[-1]"), "groups.1.seeds.0 is -1"),
+    "no TOML": ("groups = [", "is not valid TOML"),
+    "groups are no tables": ("format = 1\nname = 'x'\ngroups = [3]", "groups.0 is 3"),
+    "a setting for nobody": (
+        SMALL.replace("greedy.num", "greedi.num"),
+        "is for none of its policies",
+    ),
     "no sandbox": (
         SMALL.replace('profile = "test"', 'profile = "test"\nsandbox = "dokcer"'),
         "there is no sandbox 'dokcer'; wanted: 'docker' or",
     ),
-    "the same twice": (SMALL.replace('["tpe"]', '["tpe", "tpe"]'), "more than once"),
+    "the same twice": (SMALL.replace('["tpe"]', '["tpe", "tpe"]'), "plans a run more than once"),
 }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from report.made_runs import make_run
 from typer.testing import CliRunner
 
 from harness.base.errors import ConfigError
@@ -23,7 +24,6 @@ from harness.sweeps.agent_info import FREE, AgentInfo
 from harness.sweeps.plan import held, make_plan
 from harness.sweeps.sweep import Sweep, SweepRetries
 from harness.sweeps.words import exit_code, summary
-from tests.report.made_runs import make_run
 
 HERE = Path(__file__).parent
 TOYS = HERE.parent / "toys"
@@ -70,7 +70,15 @@ def toys(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def gate(toys, tmp_path):
+def no_process_left(tmp_path):
+    """Kill what still runs after the test: nothing does, unless the test failed."""
+    yield
+    for process in processes_of(tmp_path):
+        process.kill()
+
+
+@pytest.fixture
+def gate(toys, tmp_path, no_process_left):
     """A file that every design waits for, so that a test decides when evaluations go on."""
     file = tmp_path / "gate"
     # Only with all steps of the profile: the self-test of the sandbox has fewer and does not wait.
@@ -80,9 +88,7 @@ def gate(toys, tmp_path):
         design.write_text(f"{design.read_text()}\n{text}")
     for toml in toys.glob("*/task.toml"):
         toml.write_text(toml.read_text().replace("train_s = 20,", "train_s = 600,"))
-    yield file
-    for process in processes_of(tmp_path):  # none is left unless the test failed
-        process.kill()
+    return file
 
 
 def argv(tmp_path, text):
@@ -320,6 +326,7 @@ def test_a_providers_failures_do_not_use_up_the_tries_for_ours(tmp_path):
     assert states(play.sweep()) == {("a", 0): "done"}
 
 
+@pytest.mark.usefixtures("no_process_left")
 def test_a_second_ctrl_c_kills_what_does_not_listen_to_the_first(tmp_path):
     play = Play(tmp_path, {"a": ["hang"], "b": [0]}, seeds=2)
     process = play.begin(tmp_path)
@@ -327,7 +334,7 @@ def test_a_second_ctrl_c_kills_what_does_not_listen_to_the_first(tmp_path):
     until(lambda: len(play.deaf) == 2, "two runs that hear no Ctrl-C")
     process.send_signal(signal.SIGINT)
     until(lambda: "stopping (Ctrl-C again kills): 2 runs" in said.read_text(), "the first Ctrl-C")
-    assert all(psutil.pid_exists(pid) for pid in play.deaf)
+    assert set(play.deaf) <= {p.pid for p in processes_of(tmp_path)}
     process.send_signal(signal.SIGINT)
     assert process.wait(120) == 130, said.read_text()
     assert "killing: 2 runs" in said.read_text()
@@ -335,6 +342,7 @@ def test_a_second_ctrl_c_kills_what_does_not_listen_to_the_first(tmp_path):
     assert processes_of(tmp_path) == []
 
 
+@pytest.mark.usefixtures("no_process_left")
 def test_children_end_with_a_sweep_that_is_killed_and_the_next_one_goes_on(tmp_path):
     play = Play(tmp_path, {"a": ["hang", "hang", 0]}, seeds=2)
     process = play.begin(tmp_path)
@@ -376,6 +384,7 @@ def test_no_run_is_started_that_could_take_the_sum_beyond_the_limit(tmp_path):
     assert exit_code(sweep) == 1
     # With four slots, each run reserves $1 while it runs: $1.50 are left, so no two run at once.
     again = play.sweep(max_dollars=2.25, concurrent=4)
+    assert play.at_once == 1
     assert again.spent == 1.25
     assert {slot.state for slot in again.slots} == {"done"}
 
@@ -429,4 +438,4 @@ def test_one_folder_has_one_sweep_at_a_time(tmp_path):
     play = Play(tmp_path, {"a": [0]})
     with held(play.plan), pytest.raises(ConfigError, match="Another sweep"):
         play.sweep()
-    play.sweep()
+    assert states(play.sweep()) == {("a", 0): "done"}
