@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from few_objects import few_objects
+from shell_here import few_objects, no_trace
 
 from sandboxes.base import Backend, ExecResult, Probe, SandboxSpec
 from scorers.candidate import candidate
@@ -52,13 +51,8 @@ class InThread:
 
     @contextlib.contextmanager
     def open(self, spec: SandboxSpec) -> Iterator["Room"]:
-        threads = torch.get_num_threads()
-        try:
-            with few_objects():
-                yield Room(spec)
-        finally:
-            torch.use_deterministic_algorithms(False)
-            torch.set_num_threads(threads)
+        with few_objects(), no_trace():
+            yield Room(spec)
 
 
 class Room:

@@ -204,11 +204,12 @@ def test_two_that_prepare_at_once_build_it_once(tmp_path):
         tell = said[number]
         folders.append(data.prepare("smoke", SMALL, tmp_path, lambda w, d, t: tell.append(w)))
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(100)
+    assert len(folders) == 2, "one of them waits for ever"
     assert folders[0] == folders[1]
     assert sorted("checksums" in tell for tell in said) == [False, True]
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from test_autoresearch_data import silent
 
 from harness.base.errors import ConfigError, InfrastructureError
 from tasks.autoresearch import data, download, sources, tokenizer
@@ -23,10 +24,6 @@ SMALL = {
     "source": "climbmix", "shards": 2, "vocabulary": 300, "length": 32, "rows": 20,
     "audit_tokens": 1500,
 }  # fmt: skip
-
-
-def silent(what: str, done: int, total: int) -> None:
-    pass
 
 
 def shard(number: int, documents: int = 60) -> bytes:

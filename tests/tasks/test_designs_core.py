@@ -5,7 +5,6 @@ In float64: values and gradients, padded rows, lengths that are not multiples of
 
 import math
 import random
-from collections.abc import Iterator
 
 import mechanism_references as reference
 import pytest
@@ -17,14 +16,7 @@ from tasks.lra.gallery import load
 HEADS = (3, 2, 23, 4)  # rows, heads, length, width
 MASK = right_padded(23, 9, 1, length=23)
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Use one thread: on tiny tensors, more threads mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("_one_thread")
 
 
 @pytest.mark.parametrize(

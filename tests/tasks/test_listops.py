@@ -6,7 +6,7 @@ import random
 import runpy
 import stat
 import threading
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,8 @@ SMALL: dict[str, Value] = {
 }  # fmt: skip
 
 
-def silent(what: str, done: int, total: int) -> None:
-    pass
-
-
 def prepare(root: Path, **changes: Value) -> Path:
-    return listops.prepare("smoke", {**SMALL, **changes}, root, silent)
+    return listops.prepare("smoke", {**SMALL, **changes}, root, lambda *_: None)
 
 
 def rows(folder: Path, split: str) -> Iterator[tuple[list[int], int]]:
@@ -169,13 +165,21 @@ def test_same_parameters_give_the_same_bytes_on_every_machine(tmp_path: Path) ->
 def test_baselines_are_what_they_say(tmp_path: Path) -> None:
     folder = prepare(tmp_path)
     found = json.loads((folder / "manifest.json").read_text())["baselines"]
-    train = list(rows(folder, "train"))
-    majority = Counter(label for _, label in train).most_common(1)[0][1]
+    every: list[int] = []
+    by_first: dict[int, list[int]] = defaultdict(list)
+    for ids, label in rows(folder, "train"):
+        every.append(label)
+        by_first[ids[0]].append(label)
+
+    def commonest(labels: list[int]) -> int:
+        return max(range(10), key=labels.count)  # of several, the smallest
+
     for suffix, split in (("", "search"), ("_test", "test")):
-        labels = [label for _, label in rows(folder, split)]
-        shares = {count / len(labels) for count in Counter(labels).values()}
-        assert any(found[f"majority{suffix}"] == pytest.approx(s, abs=1e-5) for s in shares)
-        assert found[f"first_token{suffix}"] > 1.2 * majority / len(train)
+        hidden = list(rows(folder, split))
+        majority = np.mean([label == commonest(every) for _, label in hidden])
+        first = np.mean([label == commonest(by_first[ids[0]]) for ids, label in hidden])
+        assert found[f"majority{suffix}"] == pytest.approx(majority, abs=1e-6)
+        assert found[f"first_token{suffix}"] == pytest.approx(first, abs=1e-6)
 
 
 def test_prepare_twice_writes_once(tmp_path: Path) -> None:
@@ -263,23 +267,12 @@ def test_unknown_profile_names_the_nearest() -> None:
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("name", TASK_NAMES)
-def test_description_is_complete(name: str, profile: str) -> None:
+def test_description_tells_the_length_and_every_operators_id(name: str, profile: str) -> None:
     task = find_task(name)
     text = task.description(profile)
-    assert "{" not in text.replace('{"learning_rate": 0.001, "depth": 3}', "")
-    assert "<!--" not in text
-    assert "None" not in text
-    assert ("HYPERPARAMETERS" in text) == task.configurable
     assert f"{task.profile(profile).data['max_length']} ids" in text
     for number, token in enumerate(listops.TOKENS[11:], 11):
         assert f"| `{token}` | {number} |" in text
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-def test_settings_lie_within_the_bounds(profile: str) -> None:
-    definition = find_task("lra/listops").definition
-    for name, bound in definition.bounds.items():
-        assert bound.allows(definition.profiles[profile].settings[name]), name
 
 
 def draw(knobs: dict[str, Knob], rng: random.Random) -> dict[str, Value]:
@@ -322,17 +315,6 @@ def test_designs_have_summaries() -> None:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepare(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def _one_thread() -> Iterator[None]:
-    """Use one thread: on tiny tensors, more threads mostly wait for each other."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("_one_thread")

@@ -1,13 +1,13 @@
 """Tests all twelve LRA tasks and their stand-ins, from task file to score of the real judge."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from in_thread import InThread, evaluated
+from test_hidden import SAME_ROAD
 
 from tasks.definition import Manifest
 from tasks.lra.pathfinder import snakes
@@ -20,9 +20,6 @@ FIXED = [f"lra/{name}" for name in SIX]
 TWELVE = [f"lra/{name}{variant}" for name in SIX for variant in ("", "-configurable")]
 OFTEN = {*FIXED, "lra/text-configurable"}  # "lra/retrieval-configurable" has a test of its own
 FAMILY = [*TWELVE, *(f"lra/{n}{v}" for n in STAND_INS for v in ("", "-configurable"))]
-
-SAME_ROAD = ("lra/pathfinder", "lra/pathfinder-gen", "lra/pathx-gen")
-"""Tasks that draw rows with the same code as lra/pathx."""
 
 HEADINGS = ["Data", "Interface", "Training", "Limits", "Rules, checked by the judge", "Score"]
 
@@ -51,10 +48,15 @@ def prepared(task: Task, root: Path, profile: str = "test") -> tuple[Path, Manif
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snakes, "LAYOUTS_AT_ONCE_PIXELS", 300_000)  # enough for the few rows here
-        yield tmp_path_factory.mktemp("data")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def root(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One data folder for all tests that ask for it, and smaller batches of drawn images."""
+    monkeypatch.setattr(snakes, "LAYOUTS_AT_ONCE_PIXELS", 300_000)  # enough for the few rows here
+    return folder
 
 
 AUDITS = ["mechanism only", "constants", "finiteness", "statelessness", "near-ties", "trend"]

@@ -12,14 +12,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from few_objects import few_objects
+from shell_here import no_trace
 
 from scorers.candidate import candidate
 from tasks.spec import find_task
+
+pytestmark = pytest.mark.usefixtures("_few_objects")
 
 GOOD = (find_task("lra/listops").folder / "designs" / "softmax.py").read_text()
 HEAD = """
@@ -146,23 +149,13 @@ def judge(tmp_path: Path, data: Path) -> Judge:
     return Judge(tmp_path, data)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _few_objects() -> Iterator[None]:
-    with few_objects():
-        yield
-
-
 @pytest.fixture
 def shell() -> Iterator[Any]:
-    """The shell's module in this process; afterwards torch's global switches are reset."""
-    import torch
-
+    """The shell's module in this process; afterwards what it set here is undone."""
     from tasks.lra import shell
 
-    threads = torch.get_num_threads()
-    yield shell
-    torch.use_deterministic_algorithms(False)
-    torch.set_num_threads(threads)
+    with no_trace():
+        yield shell
 
 
 def test_good_submission_is_trained_and_served_the_same_way_twice(
@@ -235,8 +228,9 @@ VARIANTS = {
 def test_failure_keeps_its_kind_however_it_comes_about(judge: Judge, shell: Any, name: str) -> None:
     """In this process: with one process per submission this would take a minute."""
     config = judge.write(VARIANTS[name])
+    willing = SimpleNamespace(progress=lambda *_: None, serve=lambda *_, **__: None)
     with pytest.raises((Exception, SystemExit)) as raised:
-        shell.train_and_serve(config, None)
+        shell.train_and_serve(config, willing)
     kind, text = shell.explain(raised.value, Path(config["paths"]["submission"]))
     assert kind == name.split()[0]
     assert "shell.py" not in text

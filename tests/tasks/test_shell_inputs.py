@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from few_objects import few_objects
+from shell_here import no_trace
 
 from tasks.lra import shell
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("_few_objects")
 
 SETTINGS: dict[str, Any] = {
     "batch_size": 8, "steps": 3, "learning_rate": 1e-3, "weight_decay": 0.0, "warmup": 1,
@@ -47,15 +48,9 @@ QUIET = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _few_objects() -> Iterator[None]:
-    with few_objects():
-        yield
-
-
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function that writes a submission with data and returns the shell's config."""
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Yield a function that writes a submission with data and returns the shell's config."""
     # Only the seed: the shell's other switches would stay on in this process.
     monkeypatch.setattr(shell, "prepare_torch", lambda seed, *_: torch.manual_seed(seed))
 
@@ -74,7 +69,8 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             "paths": {"train": str(tmp_path), "submission": str(tmp_path)},
         }  # fmt: skip
 
-    return make
+    with no_trace():
+        yield make
 
 
 def seen_by(config: Any) -> tuple[Any, Any]:
