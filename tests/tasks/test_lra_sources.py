@@ -300,7 +300,7 @@ class Evil:
 
 
 @pytest.mark.usefixtures("small_cifar")
-@pytest.mark.parametrize("damage", ["call", "getattr", "cut", "labels", "short"])
+@pytest.mark.parametrize("damage", ["call", "getattr", "cut", "labels", "short", "empty"])
 def test_a_bad_cifar_batch_is_named_and_never_run(damage: str, tmp_path: Path) -> None:
     write_python(tmp_path)
     bad, owned = tmp_path / "data_batch_3", tmp_path / "owned"
@@ -318,6 +318,8 @@ def test_a_bad_cifar_batch_is_named_and_never_run(damage: str, tmp_path: Path) -
             bad.write_bytes(as_published_pickle(pixels, labels + 200, "x"))
         case "short":
             bad.write_bytes(as_published_pickle(pixels[:7], labels[:7], "x"))
+        case "empty":
+            bad.write_bytes(as_published_pickle(pixels[:0], labels[:0], "x"))
     error = fails("lra/image", tmp_path, tmp_path / "data")
     assert "data_batch_3" in error.message
     assert not owned.exists()
