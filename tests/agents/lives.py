@@ -43,7 +43,7 @@ class Lives:
     def __init__(self, driver: str, *arguments: object) -> None:
         self._driver = subprocess.Popen(
             [sys.executable, Path(__file__).with_name(driver), *map(str, arguments)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0,
         )  # fmt: skip
 
     def __enter__(self) -> Self:
@@ -51,7 +51,7 @@ class Lives:
 
     def __exit__(self, *_: object) -> None:
         with self._driver:
-            self._driver.kill()
+            os.killpg(self._driver.pid, signal.SIGKILL)  # a child that still lives, too
 
     def begin(self) -> None:
         self._driver.stdin.write("\n")

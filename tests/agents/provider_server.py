@@ -240,7 +240,10 @@ class Handler(BaseHTTPRequestHandler):
         self.server.provider.take(self, {})
 
     def do_POST(self) -> None:  # noqa: N802
-        body = self.rfile.read(int(self.headers["content-length"]))
+        size = int(self.headers["content-length"])
+        body = self.rfile.read(size)
+        if len(body) < size:
+            raise ConnectionError("the client went away")
         self.server.provider.take(self, json.loads(body))
 
     def begin(self, code: int, headers: dict[str, str]) -> None:

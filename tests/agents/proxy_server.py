@@ -65,11 +65,16 @@ def _pour(source: socket.socket, sink: socket.socket) -> None:
 
 
 @pytest.fixture
-def proxy(provider, monkeypatch) -> Iterator[Proxy]:
-    """A proxy to the provider. No environment variable names it yet, or any other proxy."""
+def no_proxy(monkeypatch) -> None:
+    """No environment variable names a proxy."""
     for kind in ("http", "https", "all", "no"):
         monkeypatch.delenv(f"{kind}_proxy", raising=False)
         monkeypatch.delenv(f"{kind}_proxy".upper(), raising=False)
+
+
+@pytest.fixture
+def proxy(provider, no_proxy) -> Iterator[Proxy]:
+    """A proxy to the provider. No environment variable names it yet, or any other proxy."""
     server = Proxy()
     host, port = provider.origin.removeprefix("http://").split(":")
     server.target = (host, int(port))

@@ -113,7 +113,7 @@ def test_a_server_without_any_api_is_told_with_the_likely_address(provider, clie
     with pytest.raises(ConfigError, match="there is no API at http") as caught:
         client.check()
     assert "--base-url" in caught.value.remedy
-    assert all(request.body == {} for request in provider.requests)
+    assert [request.body for request in provider.requests] == [{}]
     # If the 404 only says that the request named no model, there is an API.
     provider.otherwise = status(404, message="The model `` does not exist.")
     client.check()

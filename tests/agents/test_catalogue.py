@@ -1,5 +1,6 @@
 """The table of models: what it holds, what a user may change, what is refused."""
 
+import re
 import sys
 from datetime import date
 
@@ -12,6 +13,8 @@ from harness.core.model import Usage
 from harness.core.writing import Settings
 
 M = 1_000_000
+OPEN = date(2026, 1, 1)
+"""A day on which no provider had shut a model of the table."""
 
 
 def table(path, text):
@@ -139,7 +142,7 @@ def test_a_table_that_is_absent_is_said(tmp_path):
 def test_a_model_that_was_shut_names_the_day_the_successor_and_replay(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
     with pytest.raises(ConfigError) as caught:
-        make_client(find_agent("o3-mini"))
+        make_client(find_agent("o3-mini"), on=date(2026, 10, 23))
     text = str(caught.value)
     assert "2026-10-23" in text
     assert "gpt-6.1-sol" in text
@@ -194,9 +197,8 @@ def test_a_key_is_needed_at_the_provider_and_not_on_ones_own_server(monkeypatch)
 def test_a_mangled_key_is_refused_without_printing_it(monkeypatch, key):
     monkeypatch.setenv("OPENAI_API_KEY", key)
     with pytest.raises(ConfigError, match="OPENAI_API_KEY holds characters") as caught:
-        make_client(find_agent("gpt-4o"))
-    assert "abc" not in str(caught.value)
-    assert "bc" not in str(caught.value.remedy)
+        make_client(find_agent("gpt-4o"), on=OPEN)
+    assert not [part for part in re.findall("[a-z]+", key) if part in str(caught.value)]
 
 
 def test_entries_cannot_be_changed():
@@ -209,5 +211,5 @@ def test_a_missing_sdk_names_the_extra(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ConfigError) as caught:
-        make_client(find_agent("gpt-4o"))
+        make_client(find_agent("gpt-4o"), on=OPEN)
     assert "aira-harness[models]" in caught.value.remedy

@@ -3,11 +3,11 @@
 import json
 import subprocess
 import sys
+from datetime import date
 
 import pytest
 from typer.testing import CliRunner
 
-from harness.agents.catalogue import today
 from harness.cli.app import app
 
 
@@ -15,6 +15,7 @@ from harness.cli.app import app
 def run(monkeypatch):
     for variable in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "VLLM_API_KEY"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("harness.cli.agents.today", lambda: date(2026, 10, 23))
     return lambda *args: CliRunner().invoke(app, ["agents", *args])
 
 
@@ -27,6 +28,7 @@ def test_the_table_shows_models_prices_keys_and_retirements(run, monkeypatch):
     assert " set " in lines["opus-4.5"]
     assert "missing" in lines["gpt-4o"]
     assert "shut 2026-10-23" in lines["o3-mini"]
+    assert "shuts 2026-12-11" in lines["gpt-5"]
     assert "unknown" in lines["gpt-oss-20b"]
     assert "agents.toml" in result.stdout
     assert "sk-ant" not in result.stdout
@@ -37,7 +39,7 @@ def test_json_has_no_zero_for_what_is_unknown(run):
     assert rows["cwm"]["dollars_per_million"] is None
     assert rows["gpt-4o"]["dollars_per_million"][0]["cache_write"] is None
     assert rows["gemini-3.1-pro"]["dollars_per_million"][1]["above_prompt_tokens"] == 200_000
-    assert rows["o3-mini"]["shut"] is (today().isoformat() >= "2026-10-23")
+    assert (rows["o3-mini"]["shut"], rows["gpt-5"]["shut"]) == (True, False)
     assert rows["opus-4.5"]["key"] == "ANTHROPIC_API_KEY"
     assert rows["opus-4.5"]["key_present"] is False
 

@@ -16,12 +16,12 @@ from agents.provider_server import (
     raw,
     status,
 )
-from agents.proxy_server import proxy
+from agents.proxy_server import no_proxy, proxy
 from harness.agents.clients import make_client
 from harness.base.errors import Cancelled, ConfigError, ProviderError
 from harness.core.writing import Settings
 
-__all__ = ["proxy"]
+__all__ = ["no_proxy", "proxy"]
 
 FOREIGN = {
     "OPENAI_API_KEY": "sk-corp-other",

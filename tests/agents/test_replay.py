@@ -2,10 +2,10 @@
 
 import json
 import math
-import random
 import shutil
-import time
+import threading
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -216,15 +216,30 @@ def test_a_replay_can_be_repeated_when_what_it_repeated_is_gone_but_for_its_name
 def test_a_replay_of_nodes_evaluated_at_once_holds_whatever_finishes_first(
     tmp_path, server, agent, isolating, monkeypatch
 ):
-    def judge(evaluation, request):
-        time.sleep(random.uniform(0, 0.05))  # a new random time for each
-        return scripted.judge(evaluation, request)
+    def run_in(order: list[int], *arguments, **more) -> dict:
+        """Do a run whose nodes are scored in this order."""
+        scored = {str(number): threading.Event() for number in order}
+        before = {str(number): scored[str(last)] for last, number in pairwise(order)}
 
-    monkeypatch.setattr("harness.search.local.judge", judge)
-    first = run(tmp_path, steps=9, workers=3)
+        def judge(evaluation, request):
+            if evaluation.job.label in before:
+                assert before[evaluation.job.label].wait(scripted.PATIENCE_S)
+            return scripted.judge(evaluation, request)
+
+        def observe(what: str, label: str, details: dict) -> None:
+            if what == "scored":
+                scored[label].set()
+
+        monkeypatch.setattr("harness.search.local.judge", judge)
+        drafts = ("greedy.num_drafts=3",)
+        result = run(tmp_path, *arguments, settings=drafts, observe=observe, **more)
+        assert [e["node"] for e in events(Path(result["run"]), "scored")] == order
+        return result
+
+    first = run_in([2, 1, 0, 5, 4, 3, 8, 7, 6], steps=9, workers=3)
     asked = server.asked.total()
     for workers in (3, 1):
-        again = run(tmp_path, f"replay:{first['run']}", steps=0, workers=workers)
+        again = run_in(list(range(9)), f"replay:{first['run']}", steps=0, workers=workers)
         assert submissions(again) == submissions(first)
         assert steps(again) == steps(first)
     assert server.asked.total() == asked

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +15,12 @@ import pytest
 
 from agents.local_llm import MISSING, serving, weights
 from agents.provider_server import answer, recorded, status
+from agents.proxy_server import no_proxy
 from harness.cli.app import app
 from harness.cli.edge import run_and_report
 from harness.core.model import Prompt, Turn
+
+__all__ = ["no_proxy"]
 
 ROOT = Path(__file__).parents[2]
 SMALL = Path(__file__).with_name("small_prompts")
@@ -142,7 +146,7 @@ def test_a_dollar_limit_stops_before_the_call_that_could_exceed_it(call, toy, pr
     assert len(provider.requests) == result["spent"]["model"]["calls"] == 1
 
 
-def test_a_run_says_what_stands_in_its_way_and_leaves_no_folder(call, tmp_path):
+def test_a_run_says_what_stands_in_its_way_and_leaves_no_folder(call, no_proxy, tmp_path):
     far = ["--profile", "test", "--base-url", "https://models.invalid/v1"]
     for env, words in (
         ({"all_proxy": "socks://127.0.0.1:7890/"}, "socks://127.0.0.1:7890 (all_proxy)"),
@@ -169,7 +173,8 @@ def test_an_answer_that_is_all_reasoning_is_told_in_the_run_with_its_option(call
     assert "--max-answer-tokens raises that limit" in done.stderr
 
 
-def test_an_absent_and_a_retired_model_are_named_with_a_remedy(call):
+def test_an_absent_and_a_retired_model_are_named_with_a_remedy(call, monkeypatch):
+    monkeypatch.setattr("harness.agents.clients.today", lambda: date(2026, 10, 23))
     absent = call("run", "--task", "toy", "--agent", "opus-4.55")
     assert absent.returncode == 2
     assert "opus-4.5" in absent.stderr

@@ -284,13 +284,33 @@ def test_silence_ends_a_try(provider, protocol, ask):
     assert "went silent" in ask.said[0]
 
 
-def test_slowness_does_not_end_a_try(provider, ask):
+class Clock:
+    """Replaces ``time``: only ``sleep`` moves it on, and returns when the time was looked at."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.looked = threading.Event()
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.looked.clear()
+        assert self.looked.wait(HANGS_S), "nobody looked at the clock"
+
+    def monotonic(self) -> float:
+        self.looked.set()
+        return self.now
+
+
+def test_slowness_does_not_end_a_try(provider, ask, monkeypatch):
     """The whole answer takes longer than a silence may last."""
-    provider.script(answer("slow but sure, and surely slow", delay_s=0.25))
-    client = make_client(model_on(provider, "openai"), patience=replace(QUICK, idle_s=2.0))
-    reply = ask(client)
+    clock = Clock()
+    for user in ("agents.provider_server", "harness.agents.clients.wire"):
+        monkeypatch.setattr(f"{user}.time", clock)
+    patience = replace(QUICK, total_s=10 * QUICK.idle_s)
+    provider.script(answer("slow but sure, and surely slow", delay_s=QUICK.idle_s / 2))
+    reply = ask(make_client(model_on(provider, "openai"), patience=patience))
     assert reply.text == "slow but sure, and surely slow"
-    assert reply.seconds > 2.0
+    assert QUICK.idle_s < clock.now < patience.total_s
     assert ask.said == []
 
 
