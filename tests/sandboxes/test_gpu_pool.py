@@ -72,7 +72,6 @@ def test_forty_processes_killed_at_random_never_share_a_gpu_and_leak_none(tmp_pa
     dead_with_lease = sum((tmp_path / uuid).exists() for uuid in ALL)
     print(f"{leases} leases, {dead_with_lease} proofs of dead holders at the end")
     assert not (tmp_path / "double").exists(), (tmp_path / "double").read_text()
-    assert leases >= 120
     with pool().lease(8, wait=False) as lease:
         assert lease.uuids == ALL
 
@@ -273,7 +272,7 @@ def test_a_hostile_lock_file_costs_its_gpu_and_harms_nothing(locks, tmp_path, ki
     with pool().lease(1) as lease:
         assert lease.uuids == ALL[1:2]
         assert "cannot be read" in pool().usage()[0].by
-    with pytest.raises(GpuUnavailableError, match="7|8") as caught:
+    with pytest.raises(GpuUnavailableError, match="8 of 8 GPUs could not be leased") as caught:
         pool().lease(8, wait=False)
     assert trap.name in caught.value.cause
     assert (victim.read_text(), victim.stat().st_mode) == ("precious", mode)

@@ -195,7 +195,7 @@ def test_an_answer_is_one_copy_and_the_next_one_must_be_written():
         assert copy == b"answer"
 
 
-def test_the_largest_frame_costs_no_time(ends):
+def test_a_frame_may_hold_as_many_values_as_fit_in_it(ends):
     # The size of a frame bounds the number of JSON values; hardly more than these fit.
     wire, link = ends
     body = b'{"x": [' + b"0," * 9900 + b"0]}"

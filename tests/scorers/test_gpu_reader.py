@@ -27,7 +27,7 @@ from sandboxes.gpus import gpu_uuids
 from scorers import gpu_worker
 from scorers.candidate import device_buffer as candidate_side
 from scorers.candidate.candidate import Link
-from scorers.gpu_reader import LARGEST_BUFFER, GpuReader, device_buffer
+from scorers.gpu_reader import BOARD_STEP, LARGEST_BUFFER, GpuReader, device_buffer
 from scorers.reading import HostReader, ReadRequest, ReadResult
 from scorers.wire import LogitsBuffer, ProtocolError
 
@@ -164,6 +164,16 @@ def test_it_reads_what_the_host_reads(shared_reader, memory, rows, picks):
     asked = question(rng, rows, POSITIONS, VOCABULARY, picks=picks)
     memory.write(logits)
     assert_same(read(shared_reader, asked), on_the_host(logits, asked))
+
+
+def test_the_board_grows_for_more_picks_than_it_can_hold(shared_reader, memory):
+    rng = np.random.default_rng(7)
+    logits = rng.normal(0, 5, (ROWS, POSITIONS, VOCABULARY))
+    more = BOARD_STEP // 24 + 1  # a pick is three numbers of eight bytes
+    for picks in (30, more, 30):
+        asked = question(rng, ROWS, POSITIONS, VOCABULARY, picks=picks)
+        memory.write(logits)
+        assert_same(read(shared_reader, asked), on_the_host(logits, asked))
 
 
 @pytest.mark.parametrize("sketched", [[], [0], [1, 2, 5], range(ROWS)])

@@ -259,24 +259,17 @@ for size in (0, 1, 1 << 30):
 
 
 def test_a_buffer_rewritten_after_the_answer_changes_nothing(score_toy):
+    """A question comes after the last answer was taken: the judge audits and scores one copy."""
     score = score_toy(
-        """
-import numpy as np, threading
-def flip():
-    noise = np.full((64, 4), 9.0, np.float32).tobytes()
-    while True:
-        try:
-            link._buffer[:len(noise)] = noise
-        except ValueError:
-            return
+        HONEST
+        + """
+honest, noise = predict, np.full((64, 4), 9.0, np.float32).tobytes()
 def predict(t):
-    return np.eye(4, dtype=np.float32)[t[:, 0] - 1]
-threading.Thread(target=flip, daemon=True).start()
+    link._buffer[:len(noise)] = noise
+    return honest(t)
 """
     )
-    # Answers that it overwrites are its own loss: the judge audits and scores one copy.
-    assert score.measured is not None, score.message
-    assert score.reason in (None, "stateful", "trend")
+    assert (score.valid, score.score) == (True, 1.0), score.message
 
 
 HIDDEN = """

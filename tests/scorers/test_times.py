@@ -84,6 +84,7 @@ def test_serving_has_its_own_limit_whatever_training_left(judged):
         judged(first=1, then=2.5)
 
 
+@pytest.mark.parametrize("judged", ["language model"], indirect=True)  # only its judge opens one
 def test_the_time_in_which_the_judge_opens_a_buffer_is_nobodys(judged, clock, monkeypatch):
     real = language.Readers.open
 

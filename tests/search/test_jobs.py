@@ -174,6 +174,10 @@ def test_an_answer_to_another_question_is_nobodys_score(evaluator, job, changes,
     assert isinstance(error, JudgeError)
     assert error.message == "What came back for 3 is the answer to another question."
     assert cause in error.cause
+
+
+def test_an_answer_made_with_other_things_is_nobodys_score(evaluator, job):
+    like = evaluator.submit([job], quiet)[0].result().score
     for name in Expected.model_fields:
         expected = job.expected.model_copy(update={name: "other"})
         mine = Evaluation(job, quiet)

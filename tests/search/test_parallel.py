@@ -214,7 +214,8 @@ def ctrl_c(monkeypatch):
     pressed.clear()
 
 
-def test_ctrl_c_stops_writers_that_listen_and_evaluations(world, judge, ctrl_c):
+def test_ctrl_c_stops_writers_that_listen_and_evaluations(world, judge, ctrl_c, monkeypatch):
+    monkeypatch.setattr(loop, "GRACE_S", PATIENCE_S)
     heard = []
     judge.held = {"0"}
 
