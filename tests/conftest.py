@@ -21,6 +21,9 @@ TOYS = Path(__file__).parent / "toys"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Set here for fixtures of any scope: the numbers in tests belong to the published rows.
 os.environ["HARNESS_HIDDEN_KEY"] = "public"
+# Child processes import this checkout, too, even if another one is installed.
+ROOT = str(Path(__file__).parents[1])
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH"))))
 # If this were set, every child process would compile every module again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Build the command line only once: it is the same for every test.
@@ -35,7 +38,9 @@ settings.load_profile("often")
 def pytest_collection_finish(session):
     """Hide a running Docker engine unless a chosen test needs it: the others expect bubblewrap."""
     if not any(item.get_closest_marker("docker") for item in session.items):
-        os.environ["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
+        patch = pytest.MonkeyPatch()
+        session.config.add_cleanup(patch.undo)
+        patch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
 
 
 def tables() -> dict[str, list[str]]:

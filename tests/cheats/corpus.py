@@ -22,7 +22,6 @@ The constants:
 
 import ast
 import re
-import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,8 +37,8 @@ SMUGGLED = "corpus-smuggled.pt"
 
 NOTHING = "gains nothing"
 BELOW = "below resolution"
-RETRIES = range(3, 9)
-"""Training seeds of the twin; the best of its scores is what "retries" would get."""
+RETRIES = range(4, 9)
+"""Other training seeds for the twin; the best of its scores is what "retries" would get."""
 
 LEAST_GAIN = 0.02
 """Bits-per-byte that a cheat has to gain to be in the corpus."""
@@ -161,7 +160,6 @@ class Bench:
         self.log, self.gpus, self.strict = log, gpus, strict
         self.settings = settings or {}
         self.folder, self.manifest = self.task.prepare(profile, data, lambda *_: None)
-        self.seconds = 0.0
         self._known: dict[object, Score] = {}
 
     def score(
@@ -198,13 +196,11 @@ class Bench:
             gpus=self.gpus,
             strict=self.strict,
         )
-        began = time.monotonic()
         for _ in range(runs):
             evaluated = evaluate(request)
             self._known[key] = evaluated.score
             if self.log is not None:
                 self.log.write_bytes(evaluated.log)
-        self.seconds += time.monotonic() - began
         return self._known[key]
 
     def judge(self, script: Script, *, unisolated=None, **seeds) -> "Outcome":
@@ -216,9 +212,11 @@ class Bench:
         score = self.score(script.source(), limits=script.limits, runs=script.runs, **seeds)
         without = score
         if script.gain_shows == "unisolated":
-            without = self.score(script.source(), backend=unisolated, runs=script.runs, **seeds)
-            for place in ("/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108  # the cheat's files
-                Path(place, SMUGGLED).unlink(missing_ok=True)
+            try:
+                without = self.score(script.source(), backend=unisolated, runs=script.runs, **seeds)
+            finally:
+                for place in ("/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108  # the cheat's files
+                    Path(place, SMUGGLED).unlink(missing_ok=True)
         elif script.gain_shows == "unlimited":
             without = self.score(script.source(), **seeds)
         got = without.measured
@@ -254,11 +252,11 @@ class Outcome:
     def worth_it(self) -> bool:
         """Return whether the gain is large enough for the corpus.
 
-        The gain by retries has no lower limit, because it depends on the profile.
+        Any gain by retries is, because how large it is depends on the profile.
         """
-        return self.gain is not None and (
-            self.gain >= LEAST_GAIN or self.script.gain_shows == "retries"
-        )
+        if self.gain is None:
+            return False
+        return self.gain > 0 if self.script.gain_shows == "retries" else self.gain >= LEAST_GAIN
 
     @property
     def stopped_by(self) -> list[str]:

@@ -31,6 +31,9 @@ for line in sys.argv[1:]:
         who = int(line.split()[1])
         os.setgroups([]), os.setresgid(who, who, who), os.setresuid(who, who, who)
         continue
+    if line.startswith("unset "):
+        del os.environ[line[6:]]
+        continue
     if line.startswith("! "):
         os.system(line[2:])
         continue
@@ -42,7 +45,8 @@ for line in sys.argv[1:]:
 """
 """Runs many commands in one real process, each from the entry point on.
 
-"! LINE" is a line for the shell; "become N" makes the process user N."""
+"! LINE" is a line for the shell; "become N" makes the process user N; "unset NAME" removes an
+environment variable."""
 
 FORKING = """
 import contextlib, io, json, os, shlex, sys, tempfile
@@ -91,7 +95,8 @@ def drive(*lines: str, first: str = "", **options: object) -> tuple[dict[str, in
     out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     said = [line.split(" ", 2) for line in out.splitlines() if line.startswith("code ")]
     codes = {line: int(code) for _, code, line in said}
-    assert len(codes) == sum(not line.startswith("become ") for line in lines), out + err
+    asked = [line for line in lines if not line.startswith(("become ", "unset "))]
+    assert len(codes) == len(asked), out + err
     unharmed(err)
     return codes, out + err
 
@@ -200,12 +205,13 @@ def test_files_are_utf8_whatever_the_locale(tmp_path, monkeypatch):
 
 def test_a_user_without_a_home_is_told_what_to_set(runs, made, somebody_else):
     environ = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
-    del environ["HARNESS_DATA"]
     lines = ("doctor", "ls runs", "leaderboard runs", "prepare toy --profile test")
     numpy = "from harness.report import diagnosis; diagnosis.PACKAGES = ('numpy',)"  # no torch
-    codes, said = drive(*lines, f"become {NOBODY}", *(f"{x} --json" for x in lines), first=numpy,
-                        env=environ, cwd=made)  # fmt: skip
+    # Root has a home even without HOME: keep HARNESS_DATA as long as the process is root's.
+    again = (f"become {NOBODY}", "unset HARNESS_DATA", *(f"{line} --json" for line in lines))
+    codes, said = drive(*lines, *again, first=numpy, env=environ, cwd=made)
     assert said.count("HARNESS_DATA=DIR") >= 2  # by doctor and by prepare
+    assert [codes[line] for line in lines[1:]] == [0] * 3  # doctor's depends on the machine
     assert codes["prepare toy --profile test --json"] == 2
     assert codes["leaderboard runs --json"] == codes["ls runs --json"] == 0
 
@@ -314,11 +320,16 @@ def test_a_result_that_is_damaged_is_told_by_name(runs):
 
 
 @pytest.mark.slow
-def test_gc_asks_only_at_a_terminal_and_spares_what_is_unfinished(runs, tmp_path):
+def test_gc_asks_only_at_a_terminal_and_spares_what_is_unfinished(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     every = ("gc", "--runs-beyond", "1KB")
+    stdin = io.StringIO("n\n")
+    monkeypatch.setattr(sys, "stdin", stdin)
     told = call(*every, code=2).said
     assert "--yes" in told
     assert "--dry-run" in told
+    monkeypatch.setattr(stdin, "isatty", lambda: True)
+    assert "Delete these" in call(*every, code=0).said
     listed = json.loads(call(*every, "--dry-run", "--json", code=0).stdout)
     assert listed["would_remove"] == ["runs/a"]
     both = call(*every, "--dry-run", "--unfinished", code=0).said
@@ -351,7 +362,8 @@ def test_what_others_put_into_the_folder_for_scratch_stops_no_command(tmp_path, 
         'task = "lra/listops"\nprofile = "test"\n[data]\nsource = "a\\u0000b"\n',
     ],
 )
-def test_a_path_in_a_file_that_no_system_call_takes_is_bad_input(runs, text):
+def test_a_path_in_a_file_that_no_system_call_takes_is_bad_input(runs, tmp_path, monkeypatch, text):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # the details of an error go there
     Path("asked.toml").write_text("format = 1\n" + text)
     done = call("run", "--asked", "asked.toml", code=2)
     assert "A path holds a NUL character." in done.said

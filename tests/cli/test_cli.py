@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -272,7 +273,8 @@ def test_without_isolation_a_score_is_marked_and_stands_in_a_table_of_its_own(fi
     assert {t["conditions"]["isolation"] for t in board["tables"]} == {"isolated", "NOT ISOLATED"}
 
 
-def test_gc_deletes_the_oldest_runs_beyond_a_size_only_when_told(finished, tmp_path):
+def test_gc_deletes_the_oldest_runs_beyond_a_size_only_when_told(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     here, _ = copied(finished, tmp_path)
     assert len(list((here / "runs").iterdir())) == 1
     call("gc", cwd=here)

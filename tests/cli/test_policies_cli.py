@@ -3,6 +3,7 @@
 import io
 import json
 import threading
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from rich.console import Console
 from harness.cli.screen import OTHER_LINES, Screen
 from harness.core.tree import Node
 from harness.policies import POLICIES, make_policy
+from harness.store.journal import read
 
 DOCS = Path(__file__).parents[2] / "docs" / "policies"
 
@@ -42,6 +44,9 @@ def test_parallel_runs_as_many_at_once_and_refuses_nonsense(tmp_path, judged):
     result = json.loads(done.stdout)
     assert result["nodes"] == {"scored": 6, "valid": 6}
     assert "workers = 3" in (tmp_path / result["run"] / "run.toml").read_text()
+    kinds = [event.kind for event in read(tmp_path / result["run"] / "events.jsonl")]
+    under_way = accumulate((kind == "chosen") - (kind == "scored") for kind in kinds)
+    assert max(under_way) == 3
     call(*args, "--parallel", 0, cwd=tmp_path, code=2)
     call(*args, "--parallel", 65, cwd=tmp_path, code=2)
 

@@ -1,5 +1,6 @@
 """Tests of ``harness watch``: states, damaged runs, hostile text, and how little it reads."""
 
+import fcntl
 import io
 import json
 import os
@@ -22,6 +23,7 @@ from harness.base.errors import ConfigError
 from harness.core.model import Prompt, Reply, Usage
 from harness.report.watching import Watch, lines
 from harness.store import journal as journals
+from harness.store import rundir
 from harness.store.follower import Follower
 from harness.store.journal import Journal
 from harness.store.rundir import Run
@@ -188,27 +190,34 @@ def test_a_dead_run_that_is_resumed_is_seen_to_live_again(runs):
     assert follower.look().state == "killed"
 
 
-def test_watching_writes_nothing_and_takes_no_lock_that_a_run_wants(runs):
+def test_watching_writes_nothing_and_takes_no_lock_that_a_run_wants(runs, monkeypatch):
     (runs / "killed" / ".lock").unlink(missing_ok=True)
     before = {p: p.stat().st_mtime_ns for p in runs.rglob("*")}
     Watch([runs]).look()
     assert {p: p.stat().st_mtime_ns for p in runs.rglob("*")} == before
 
-    looking, over = threading.Event(), threading.Event()
+    # A look that has its lock goes on only when the run has tried once in vain: it tries again.
+    looking, refused, flock = threading.Event(), threading.Event(), fcntl.flock
 
-    def look():
-        while not over.is_set():
-            Run(runs / "finished").is_held()
+    def in_turn(descriptor, how):
+        try:
+            flock(descriptor, how)
+        except BlockingIOError:
+            refused.set()
+            raise
+        if how & fcntl.LOCK_SH:
             looking.set()
+            refused.wait(60)
 
-    watcher = threading.Thread(target=look)
+    monkeypatch.setattr(fcntl, "flock", in_turn)
+    monkeypatch.setattr(rundir, "PROBE_S", 100 * rundir.PROBE_S)  # this machine may be slow
+    watcher = threading.Thread(target=Run(runs / "finished").is_held)
     watcher.start()
     try:
         assert looking.wait(60)
-        for _ in range(50):
-            Run(runs / "finished").hold().release(force=True)
+        Run(runs / "finished").hold().release(force=True)
     finally:
-        over.set()
+        refused.set()
         watcher.join()
 
 
