@@ -10,7 +10,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -303,7 +303,7 @@ def discover() -> tuple[dict[str, Task], list[Broken]]:
         for root, whose in families.items()
         if not root.is_dir()
     ]
-    files = {file.resolve(): file for root in roots for file in sorted(root.rglob("task.toml"))}
+    files = {file.resolve(): file for root in roots for file in sorted(_definitions(root, broken))}
     for file in files.values():
         try:
             definition = _load(file)
@@ -322,6 +322,20 @@ def discover() -> tuple[dict[str, Task], list[Broken]]:
             else:
                 found[task.name] = task
     return found, broken
+
+
+def _definitions(root: Path, broken: list[Broken]) -> Iterator[Path]:
+    """Yield the ``task.toml`` files below a folder; note folders that cannot be read."""
+
+    def note(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            folder = Path(error.filename)
+            cause = ConfigError(f"{folder} cannot be read.", cause=error.strerror or "")
+            broken.append(Broken(folder, "", cause))
+
+    for folder, _, names in os.walk(root, onerror=note):
+        if "task.toml" in names:
+            yield Path(folder, "task.toml")
 
 
 def _families() -> dict[Path, str]:

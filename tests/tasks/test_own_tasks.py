@@ -1,5 +1,6 @@
 """Tests users' own tasks: errors name the user's file, line and words, and stop no other task."""
 
+import errno
 import json
 import os
 import shutil
@@ -104,6 +105,25 @@ def test_a_broken_folder_stops_no_other(mine: Path, content: bytes, tmp_path: Pa
     assert find_task("mine").prepare("test", tmp_path, lambda *_: None)[1].rows["test"] == 400
     assert str(bad / "task.toml") in complaint("tasks", "show", "bad")
     assert str(bad) in complaint("tasks", "show", "nowhere")
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_stops_no_other(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shut = mine.parent / "shut"
+    shutil.copytree(mine, shut)
+    scandir = os.scandir
+
+    def refused(path: str) -> object:
+        if Path(path) == shut:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert f"{shut} cannot be read." in complaint("tasks", "show", "nowhere")
+    found = json.loads(CliRunner().invoke(app, ["tasks", "--json"]).output)
+    assert [one["folder"] for one in found["broken"]] == [str(shut)]
+    assert find_task("mine").name == "mine"
 
 
 def test_two_of_one_name_stop_nothing_but_that_name(mine: Path) -> None:
