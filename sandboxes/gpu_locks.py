@@ -260,10 +260,10 @@ def _checked(descriptor: int) -> int:
 
 def _still_named(place: int, name: str, descriptor: int) -> bool:
     try:
-        recorded_owner = os.stat(name, dir_fd=place, follow_symlinks=False)
+        found = os.stat(name, dir_fd=place, follow_symlinks=False)
     except FileNotFoundError:
         return False
-    return os.path.samestat(recorded_owner, os.fstat(descriptor))
+    return os.path.samestat(found, os.fstat(descriptor))
 
 
 def _read(descriptor: int) -> Owner:

@@ -117,11 +117,11 @@ class _Attempt:
         self,
         stage: Path,
         examiner: Examiner,
-        settings: dict[str, Any],
+        extra: dict[str, Any],
         *,
         frozen: bool = False,
     ) -> _Outcome:
-        """Start a candidate and examine it. ``settings`` is added to its config file.
+        """Start a candidate and examine it. ``extra`` is added to its config file.
 
         ``frozen``: serve the exported model instead, without mounting the submission.
         """
@@ -137,7 +137,7 @@ class _Attempt:
                 closing(LogitsBuffer(examiner.buffer_bytes)) as buffer,
             ):
                 config = stage / "task" / "config.json"
-                config.write_text(json.dumps({**_config(request, sandbox.inside), **settings}))
+                config.write_text(json.dumps({**_config(request, sandbox.inside), **extra}))
                 config.chmod(0o644)
                 argv = [sandbox.python, "-I", "-B", "-u"]  # -I ignores PYTHONUNBUFFERED
                 argv += [sandbox.inside(f"/runner/{entry}")]

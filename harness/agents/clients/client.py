@@ -224,8 +224,8 @@ class ApiClient:
     ) -> Reply:
         """Return the answer, after retries. See ``Client.send``."""
 
-        def tell(attempt: str) -> None:
-            say(f"{self.entry.name}: {attempt}")
+        def tell(line: str) -> None:
+            say(f"{self.entry.name}: {line}")
 
         began = time.monotonic()
         # Length of this outage, without the queue: the tries after the first, the waits between.

@@ -108,9 +108,7 @@ def _usage(usage: Mapping[str, Any]) -> Usage | None:
     details = get_object(usage, "prompt_tokens_details")
     cached = min(get_count(details, "cached_tokens") or 0, prompt)
     written = min(get_count(details, "cache_write_tokens") or 0, prompt - cached)
-    reasoning_bytes = (
-        get_count(get_object(usage, "completion_tokens_details"), "reasoning_tokens") or 0
-    )
+    reasoning = get_count(get_object(usage, "completion_tokens_details"), "reasoning_tokens") or 0
     # Gemini leaves reasoning out of completion_tokens but counts it in the total (and the bill).
     output = max(completion, (get_count(usage, "total_tokens") or 0) - prompt)
     return Usage(
@@ -118,5 +116,5 @@ def _usage(usage: Mapping[str, Any]) -> Usage | None:
         cached_tokens=cached,
         cache_write_tokens=written,
         output_tokens=output,
-        reasoning_tokens=min(reasoning_bytes, output),
+        reasoning_tokens=min(reasoning, output),
     )

@@ -108,9 +108,9 @@ def _curves(rows: Mapping[str, Sequence[Trace]], sign: float) -> list[plots.Plot
     A contender that calls no model spends no tokens and no dollars: its best is a level there.
     """
     drawn = []
-    baselines_of_entry = _known([t.entry for found in rows.values() for t in found])
+    known = _known([t.entry for found in rows.values() for t in found])
     for axis in AXES:
-        lines, levels = [], list(baselines_of_entry)
+        lines, levels = [], list(known)
         for style, (who, found) in enumerate(rows.items()):
             runs = [curves.best_so_far(t.points, axis, sign) for t in found if _counts(t)]
             placed = [run for run in runs if run is not None]

@@ -66,31 +66,31 @@ def write(entries: Sequence[IndexEntry], out: Path) -> dict[str, Any]:
 def render(entries: Sequence[IndexEntry]) -> tuple[str, LeftOut]:
     """Return the page. Raises ConfigError where there is no run to show."""
     left = LeftOut()
-    baselines_of_entry = [e for e in entries if e.asked is not None and e.lock is not None]
+    readable = [e for e in entries if e.asked is not None and e.lock is not None]
     left.runs += [(e.path, e.problem) for e in entries if e.asked is None or e.lock is None]
-    if not baselines_of_entry:
+    if not readable:
         raise ConfigError(
             "There is no run to report.",
             cause="; ".join(f"{path}: {why}" for path, why in left.runs[:5]),
             remedy="harness ls",
         )
-    traces = _traces(baselines_of_entry, left)
-    board = leaderboard.build(baselines_of_entry)
+    traces = _traces(readable, left)
+    board = leaderboard.build(readable)
     drawn = figures(traces)
     views = _views(traces, left)
     kinds, _ = features.build([Path(v.path) for v in views])
     values = {
-        "title": _title(baselines_of_entry),
-        "single": len(baselines_of_entry) == 1,
+        "title": _title(readable),
+        "single": len(readable) == 1,
         "points": board_text.points,
         "dollars": board_text.dollars,
         "board": board,
-        "best": [_best(e) for e in baselines_of_entry] if len(baselines_of_entry) == 1 else [],
+        "best": [_best(e) for e in readable] if len(readable) == 1 else [],
         "tasks": drawn,
         "views": views,
         "features": [(k, features.plot(k)) for k in kinds if k.rows],
-        "conditions": methods.conditions(baselines_of_entry, board),
-        "methods": methods.paragraphs(baselines_of_entry),
+        "conditions": methods.conditions(readable, board),
+        "methods": methods.paragraphs(readable),
         "left": left,
     }
     return _fitted(values, views, left)
@@ -117,8 +117,8 @@ def _fitted(values: dict[str, Any], views: Sequence[View], left: LeftOut) -> tup
     return render_template({**values, "payload": Markup(payload)}), left  # noqa: S704
 
 
-def _traces(baselines_of_entry: Sequence[IndexEntry], left: LeftOut) -> list[Trace]:
-    found = [trace(entry) for entry in baselines_of_entry]
+def _traces(readable: Sequence[IndexEntry], left: LeftOut) -> list[Trace]:
+    found = [trace(entry) for entry in readable]
     nodes = sum(len(t.points) for t in found)
     if nodes <= MOST_CALLS:
         found = [with_calls(t) for t in found]
@@ -187,14 +187,14 @@ def _name(entry: IndexEntry) -> str:
     return f"{asked.task} {asked.profile}, {asked.agent} x {asked.policy}, seed {asked.seed}"
 
 
-def _title(baselines_of_entry: Sequence[IndexEntry]) -> str:
-    if len(baselines_of_entry) == 1:
-        return _name(baselines_of_entry[0])
-    asked = [e.asked for e in baselines_of_entry if e.asked]
+def _title(readable: Sequence[IndexEntry]) -> str:
+    if len(readable) == 1:
+        return _name(readable[0])
+    asked = [e.asked for e in readable if e.asked]
     tasks = sorted({f"{a.task} {a.profile}" for a in asked})
     agents = {(a.agent, a.policy) for a in asked}
     on = ", ".join(tasks) if len(tasks) < 4 else f"{len(tasks)} tasks"
-    return f"{len(baselines_of_entry)} runs of {len(agents)} agent{'s' * (len(agents) > 1)} on {on}"
+    return f"{len(readable)} runs of {len(agents)} agent{'s' * (len(agents) > 1)} on {on}"
 
 
 def _best(entry: IndexEntry) -> dict[str, Any]:
