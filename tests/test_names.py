@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import tokenize
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -111,5 +112,32 @@ def test_each_page_that_is_named_is_there(top: str) -> None:
         if file.is_relative_to(ROOT / top)
         for page in re.findall(r"\bdocs/[\w/.-]+\.md", file.read_text())
         if not (ROOT / page).is_file()
+    ]
+    assert not gone
+
+
+FILE = re.compile(r"(?<![\w./])((?:\w+/)*\w+\.py)\b")
+ELSEWHERE = {"train.py", "model.py", "inspect_ai/log/_log.py"}
+"""Files of submissions and of a package that comments may name."""
+
+
+def prose(file: Path) -> Iterator[str]:
+    """Yield the comments and docstrings of a file."""
+    with tokenize.open(file) as source:
+        for token in tokenize.generate_tokens(source.readline):
+            if token.type == tokenize.COMMENT or token.string.startswith('"""'):
+                yield token.string
+
+
+@pytest.mark.parametrize("top", OURS)
+def test_each_file_that_a_comment_names_is_there(top: str) -> None:
+    known = {f"/{file.relative_to(ROOT)}" for file in SOURCES}
+    gone = [
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in SOURCES
+        if file.is_relative_to(ROOT / top) and not is_guest(file)
+        for text in prose(file)
+        for name in FILE.findall(text)
+        if name not in ELSEWHERE and not any(one.endswith(f"/{name}") for one in known)
     ]
     assert not gone

@@ -1,6 +1,6 @@
 """Builds leaderboards: a row for each agent with its policy, a column for each task.
 
-Each set of equal conditions has its own table (sheets.py). Scores are those of the hidden test
+Each set of equal conditions has its own table (comparable.py). Scores are those of the hidden test
 split. Invalid runs count against the valid submission rate, have a normalised score of 0 and lose
 to every valid run; medians are of valid runs. A run that failed because of the harness or a
 provider counts as planned, but is never graded. Replays do not rank.
