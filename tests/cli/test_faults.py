@@ -89,8 +89,6 @@ TRAINING = {
     "score": ("model.py", *TOY, "--sandbox", "process", "--log", "out.log"),
     "tasks check": ("tasks",),
 }
-FORGIVING = {"sweep", *TRAINING}
-"""Commands that may go on after each of the few faults that the default suite tries."""
 
 
 class Border:
@@ -225,13 +223,13 @@ def refuse(border, world, capfd, name, arguments, most):
         count = border.seen
     assert bool(count) == (name not in TOUCH_NOTHING)
     capfd.readouterr()
-    faults = refusals = 0
+    faults = 0
     for turn, at in enumerate(moments(count, most)):
         number, here = NUMBERS[turn % len(NUMBERS)], world(at)
         with border.refusing(here.parent, at, number):
             code = call(name, *arguments)
             met = border.seen >= at
-        faults, refusals = faults + met, refusals + (code in (2, 3))
+        faults += met
         told = "".join(capfd.readouterr())
         which = f"{name}, operation {at} of {count}, {errno.errorcode[number]}: {code}\n{told}"
         assert code in (0, 1, 2, 3, 5), which
@@ -244,7 +242,6 @@ def refuse(border, world, capfd, name, arguments, most):
         yield here
         shutil.rmtree(here)
     assert bool(faults) == (name not in TOUCH_NOTHING)
-    assert refusals or name in TOUCH_NOTHING | FORGIVING
 
 
 def whole(here, template, *, gone=()):
