@@ -21,7 +21,7 @@ UNDISTURBED = "undisturbed"
 _SLOWED = ("hw_slowdown", "hw_thermal_slowdown", "sw_thermal_slowdown", "hw_power_brake_slowdown")
 """Without ``sw_power_cap``: a card that works hard is at its cap, and the cap is a condition."""
 
-_TOLD = ("sw_power_cap", *_SLOWED)
+_REPORTED = ("sw_power_cap", *_SLOWED)
 _STUCK_S = 5.0
 
 SampleGpus = Callable[[Iterable[str]], tuple[Facts, ...]]
@@ -79,7 +79,7 @@ class GpuMonitor:
         seen = list(self._seen[uuid])
         caps = [f.power_cap_w for f in seen if f.power_cap_w is not None]
         powers = [f.power_w for f in seen if f.power_w is not None]
-        limits = Counter(name for f in seen for name in f.throttle or () if name in _TOLD)
+        limits = Counter(name for f in seen for name in f.throttle or () if name in _REPORTED)
         return GpuRecord(
             uuid=uuid,
             verdict=self._verdict(uuid, seen, limits),

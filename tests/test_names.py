@@ -9,12 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from test_arrows import OURS, ROOT, SOURCES
 
 from tasks.spec import all_tasks
 
-ROOT = Path(__file__).parents[1]
-OURS = ("harness", "sandboxes", "scorers", "tasks")
-SOURCES = sorted(file for top in OURS for file in (ROOT / top).rglob("*.py"))
 GUESTS = {file for task in all_tasks().values() for file in task.runner_files().values()}
 """Files that enter the sandbox. They cannot import the harness, so they may reuse its names."""
 

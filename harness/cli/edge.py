@@ -35,11 +35,9 @@ def run_and_report(work: Callable[[], int | None]) -> int:
         code = _refused(error)
     except MemoryError:
         code = print_error(InfrastructureError("There is no memory left.", remedy="free some"))
-    except UnicodeError as error:
-        clear = ConfigError("A name or a text that was read is not UTF-8.", cause=str(error))
-        code = print_error(clear, details=True)
     except Exception as error:  # noqa: BLE001 (the outermost layer)
-        code = _unforeseen(error)
+        clear = _odd_text(error)
+        code = print_error(clear, details=True) if clear else _unforeseen(error)
     for stream in (sys.stdout, sys.stderr):
         if not _flushed(stream):  # else the interpreter flushes at exit and complains
             with suppress(OSError, ValueError):
@@ -54,13 +52,18 @@ def _refused(error: OSError) -> int:
     return print_error(faults.explain(error), details=not faults.known(error))
 
 
-def _unforeseen(error: Exception) -> int:
+def _odd_text(error: Exception) -> ConfigError | None:
+    """Return what to say if the error means that a text which was read cannot be used."""
+    if isinstance(error, UnicodeError):
+        return ConfigError("A name or a text that was read is not UTF-8.", cause=str(error))
+    # Arguments cannot hold a NUL; a path in a file can, and Python refuses it with these words.
     if isinstance(error, ValueError) and str(error).startswith("embedded null"):
-        # Arguments cannot hold one; a path in a file can, and the system calls refuse it.
         remedy = "look for \\u0000 in the file that was named"
-        return print_error(
-            ConfigError("A path holds a NUL character.", remedy=remedy), details=True
-        )
+        return ConfigError("A path holds a NUL character.", remedy=remedy)
+    return None
+
+
+def _unforeseen(error: Exception) -> int:
     _say(
         f"error: something unforeseen happened: {type(error).__name__}: {error}\n"
         f"  The details are in {_crash_file()}; please report it.\n"

@@ -22,7 +22,6 @@ from harness.core.model import Prompt, Turn
 
 __all__ = ["no_proxy"]
 
-ROOT = Path(__file__).parents[2]
 SMALL = Path(__file__).with_name("small_prompts")
 RECORDED = Path(__file__).with_name("recorded_run")
 SECRET = "Zk9-this-key-must-be-nowhere"
@@ -59,7 +58,7 @@ def harness(*args, cwd: Path, **env):
     return subprocess.run(
         [sys.executable, "-m", "harness", *map(str, args)],
         capture_output=True, text=True, cwd=cwd, timeout=200,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        env={**os.environ, **env},
     )  # fmt: skip
 
 

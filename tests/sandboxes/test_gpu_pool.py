@@ -47,9 +47,8 @@ def pool(processes=lambda uuid: ()):
 
 
 def start(*args, **options):
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     argv = [sys.executable, str(COMPETITOR), *map(str, args)]
-    return subprocess.Popen(argv, env=environ, text=True, **options)
+    return subprocess.Popen(argv, text=True, **options)
 
 
 def holder(proofs, number):

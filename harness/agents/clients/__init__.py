@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
-from importlib import import_module
 from urllib.parse import urlsplit
 
 from harness.agents.catalogue import ModelEntry, check_settings, today
@@ -49,7 +48,7 @@ def make_client(
     with _ambient:
         key = _key(entry, settings)
     try:
-        client = import_module("harness.agents.clients.client")
+        make = load("harness.agents.clients.client:ApiClient")
         with _nothing_ambient():
             make_adapter = load(ADAPTERS[entry.provider])
             adapter = make_adapter(entry, settings, key=key, idle_s=patience.idle_s)
@@ -59,7 +58,7 @@ def make_client(
             remedy="pip install 'aira-harness[models]'",
         ) from error
     secret = key if key != NO_KEY else ""
-    made: Client = client.ApiClient(entry, settings, adapter, key=secret, patience=patience)
+    made: Client = make(entry, settings, adapter, key=secret, patience=patience)
     return made
 
 
