@@ -370,6 +370,14 @@ def test_a_path_in_a_file_that_no_system_call_takes_is_bad_input(runs, tmp_path,
     assert "unforeseen" not in done.said
 
 
+def test_a_text_that_is_not_utf_8_is_bad_input(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # the details of an error go there
+    assert run_and_report(lambda: len(b"\xff".decode())) == 2
+    said = capfd.readouterr().err
+    assert "A name or a text that was read is not UTF-8." in said
+    assert "unforeseen" not in said
+
+
 def test_paths_that_lead_nowhere_are_told(runs):
     Path("loop").symlink_to("loop")
     long = "x" * 5000
