@@ -9,20 +9,18 @@ import ast
 import json
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from harness.base.digests import digest
 from harness.base.errors import ConfigError
 from harness.base.registry import installed, package, places
 from harness.base.strict import Strict as Strict
-from harness.base.validation import did_you_mean, line_of, problems
+from harness.base.validation import did_you_mean
 from tasks import module
 from tasks.definition import TASKS_DIR
 from tasks.definition import Definition as Definition
@@ -32,17 +30,14 @@ from tasks.definition import Profile as Profile
 from tasks.definition import Progress as Progress
 from tasks.definition import Value as Value
 from tasks.kinds import KINDS
+from tasks.reading import OURS, located, place_in, read_definition, read_text
 from tasks.runner import parse, settings_read
 from tasks.shared import set_modes
 
 KNOBS_MARK = "KNOBS = "
-OURS = "harness:"
-"""Prefix of a path in a task's files that is looked up in the folder of our own tasks."""
-PAGE = "docs/tasks-own.md"
 GROUP = "harness.tasks"
 """The group of entry points whose value is a package that contains tasks."""
 _NAME = re.compile(r"""^\s*name\s*=\s*["'](.+?)["']""", re.MULTILINE)
-_INCLUDE = re.compile(r"^<!-- include (\S+) -->$", re.MULTILINE)
 
 
 class Design(BaseModel):
@@ -86,7 +81,7 @@ class Task:
         A line ``<!-- include FILE -->`` is replaced by that file's text; see ``located``.
         """
         chosen = self.profile(profile)
-        text = _with_includes(self.folder / "description.md")
+        text = read_text(self.folder / "description.md")
         numbers = {**chosen.data, **chosen.settings, **chosen.limits.model_dump()}
         for key, value in numbers.items():
             text = text.replace("{" + key + "}", str(value))
@@ -149,12 +144,12 @@ class Task:
             given = getattr(chosen, table)
             if key not in given:
                 file = self.folder / "task.toml"
-                line = line_of(file.read_text(), ("profiles", profile, table))
+                where = place_in(file, ("profiles", profile, table))
                 remedy = f"add it; is it {did_you_mean(key, given)}" if given else "add it"
                 if key in read:
                     remedy += f"; a runner of your own may settings.get({key!r}, DEFAULT)"
                 raise ConfigError(
-                    f"{file}, line {line}: {table} of profile {profile} has no {key}.",
+                    f"{file}, {where}: {table} of profile {profile} has no {key}.",
                     cause=f"{reader} reads it",
                     remedy=remedy,
                 )
@@ -239,44 +234,6 @@ class Task:
         return Design(name=path.stem, summary=summary, files={self.definition.files[0]: text})
 
 
-def located(folder: Path, name: str) -> Path:
-    """Return the path of a file that a task names: in its folder, or with ``harness:`` in ours."""
-    return TASKS_DIR / name.removeprefix(OURS) if name.startswith(OURS) else folder / name
-
-
-def _with_includes(file: Path, around: tuple[Path, ...] = ()) -> str:
-    if file in around:
-        raise ConfigError(f"{file} includes itself.", cause=" → ".join(map(str, (*around, file))))
-    try:
-        text = file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read as a task's text.", cause=str(error)) from error
-
-    def included(match: re.Match[str]) -> str:
-        inner = located(file.parent, match[1]).resolve()
-        return _with_includes(inner, (*around, file)).rstrip("\n")
-
-    return _INCLUDE.sub(included, text)
-
-
-def _load(file: Path) -> Definition:
-    wrong, remedy = f"{file} is not a valid task definition.", f"{PAGE} has the format"
-    text = ""
-    try:
-        text = file.read_text(encoding="utf-8")
-        return _parsed(text)
-    except ValidationError as error:
-        cause = problems(error, Definition, toml=text)
-        raise ConfigError(wrong, cause=cause, remedy=remedy) from error
-    except (OSError, ValueError, RecursionError) as error:  # also of TOML, of UTF-8
-        raise ConfigError(wrong, cause=str(error), remedy=remedy) from error
-
-
-@cache
-def _parsed(toml: str) -> Definition:
-    return Definition.model_validate(tomllib.loads(toml))
-
-
 @dataclass(frozen=True)
 class Broken:
     """An invalid task folder: its task's ``name`` (empty if it cannot be read), and the error."""
@@ -306,7 +263,7 @@ def discover() -> tuple[dict[str, Task], list[Broken]]:
     files = {file.resolve(): file for root in roots for file in sorted(_definitions(root, broken))}
     for file in files.values():
         try:
-            definition = _load(file)
+            definition = read_definition(file)
         except ConfigError as error:
             broken.append(Broken(file.parent, _name_in(file), error))
             continue

@@ -22,6 +22,8 @@ LARGEST = 1e12
 """Every number in a run is smaller: node numbers, scores, seconds, tokens."""
 
 FieldPath = tuple[int | str, ...]
+LineInText = tuple[str, int]
+"""The name of a text, and the number of a line in it."""
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]")
 _PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
@@ -37,15 +39,16 @@ def problems(
     error: ValidationError,
     model: type[BaseModel] | None = None,
     *,
-    toml: str = "",
+    toml: str | Mapping[str, str] = "",
     secret: bool = False,
 ) -> str:
     """Return what is wrong with the values in a file, one problem a line.
 
-    ``model``: what they should be, to suggest the nearest known key; ``toml``: the file's text,
-    to give line numbers. ``secret``: no value is repeated, because it may be a secret key.
+    ``model``: what they should be, to suggest the nearest known key; ``toml``: the file's text, to
+    give line numbers, or the texts of ``line_of``. ``secret``: no value is repeated, because it may
+    be a secret key.
     """
-    lines = line_numbers(toml)
+    lines = _lines({"": toml} if isinstance(toml, str) else toml)
     by_place: dict[FieldPath, list[Any]] = {}
     for one in error.errors(include_url=False):
         place = one["loc"]
@@ -83,9 +86,13 @@ def line_numbers(toml: str) -> dict[FieldPath, int]:
     return found
 
 
-def line_of(toml: str, place: FieldPath) -> int:
-    """Return the line number of a table or key, else of the nearest table around it, else 1."""
-    return _line(line_numbers(toml), place) or 1
+def line_of(texts: Mapping[str, str], place: FieldPath) -> str:
+    """Return where a table or key stands, else the nearest table around it: ``line 7``.
+
+    ``texts``: TOML texts by name. What stands in several is that of the last; the name goes before
+    the line, unless it is empty.
+    """
+    return _where(_lines(texts), place) or "line 1"
 
 
 def did_you_mean(name: str, known: Mapping[str, Any] | Iterable[str]) -> str:
@@ -100,13 +107,13 @@ def _sentence(
     place: FieldPath,
     faults: Sequence[Any],
     model: type[BaseModel] | None,
-    lines: Mapping[FieldPath, int],
+    lines: Mapping[FieldPath, LineInText],
     *,
     secret: bool,
 ) -> str:
     first = faults[0]
-    line = _line(lines, place)
-    where = f"line {line}, " if line else ""
+    where = _where(lines, place)
+    where += ", " if where else ""
     # Anybody may have written the keys of an archive or a record: no escapes, no long texts.
     name = one_line(".".join(map(str, place)), 120) or "the whole"
     if first["type"] == "missing":
@@ -125,9 +132,22 @@ def _sentence(
     return f"{where}{name} {is_}; wanted: {' or '.join(dict.fromkeys(wanted))}"
 
 
-def _line(lines: Mapping[FieldPath, int], place: FieldPath) -> int:
-    """Return the line number of ``place``, else of the nearest table around it, else 0."""
-    return next((lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in lines), 0)
+def _lines(texts: Mapping[str, str]) -> dict[FieldPath, LineInText]:
+    return {
+        place: (name, number)
+        for name, text in texts.items()
+        for place, number in line_numbers(text).items()
+    }
+
+
+def _line(lines: Mapping[FieldPath, LineInText], place: FieldPath) -> LineInText:
+    """Return the line of ``place``, else of the nearest table around it, else line 0."""
+    return next((lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in lines), ("", 0))
+
+
+def _where(lines: Mapping[FieldPath, LineInText], place: FieldPath) -> str:
+    name, number = _line(lines, place)
+    return (f"{name}, " if name else "") + f"line {number}" if number else ""
 
 
 def _parts(dotted: str) -> FieldPath:
