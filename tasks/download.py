@@ -26,7 +26,7 @@ from tasks.definition import Progress
 from tasks.shared import inherit_group, make_folder
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 WORKERS = 8
 ATTEMPTS = 6
@@ -193,17 +193,17 @@ def _download(
     parts: list[_Part], progress: Progress, what: str, remedy: str, first_wait_s: float
 ) -> None:
     try:
-        import httpx
+        import httpx2
     except ImportError as error:
         raise ConfigError(
-            f"{what} must be downloaded, and httpx is not installed.",
+            f"{what} must be downloaded, and httpx2 is not installed.",
             remedy="pip install 'aira-harness[data]', or give a copy with --data DIR",
         ) from error
 
     stop = threading.Event()
-    limits = httpx.Limits(max_connections=WORKERS)
+    limits = httpx2.Limits(max_connections=WORKERS)
     with (
-        httpx.Client(follow_redirects=True, timeout=TIMEOUT_S, limits=limits) as client,
+        httpx2.Client(follow_redirects=True, timeout=TIMEOUT_S, limits=limits) as client,
         ThreadPoolExecutor(WORKERS) as pool,
     ):
         futures = {
@@ -230,7 +230,7 @@ def _report(parts: list[_Part], progress: Progress, what: str) -> None:
 
 
 def _persist(
-    client: "httpx.Client", part: _Part, stop: threading.Event, remedy: str, wait_s: float
+    client: "httpx2.Client", part: _Part, stop: threading.Event, remedy: str, wait_s: float
 ) -> None:
     """Try until the file is complete, retries are used up, or ``stop`` is set."""
     failures = damaged = 0
@@ -260,9 +260,9 @@ def _persist(
             return
 
 
-def _attempt(client: "httpx.Client", part: _Part, stop: threading.Event, remedy: str) -> None:
+def _attempt(client: "httpx2.Client", part: _Part, stop: threading.Event, remedy: str) -> None:
     """Request the missing bytes once and write them; if the file is complete, finish it."""
-    import httpx
+    import httpx2
 
     if part.done and part.done == part.size:
         _finish(part)
@@ -281,9 +281,9 @@ def _attempt(client: "httpx.Client", part: _Part, stop: threading.Event, remedy:
                     part.done += len(chunk)
                     if stop.is_set():
                         return
-    except httpx.InvalidURL as error:
+    except httpx2.InvalidURL as error:
         raise ConfigError(f"{part.remote.url} is no address.", cause=str(error)) from error
-    except httpx.HTTPError as error:
+    except httpx2.HTTPError as error:
         raise _TryAgain(f"{type(error).__name__}: {error}") from error
     if part.size is not None and part.done != part.size:
         if part.done > part.size:
@@ -292,7 +292,7 @@ def _attempt(client: "httpx.Client", part: _Part, stop: threading.Event, remedy:
     _finish(part)
 
 
-def _accept(part: _Part, response: "httpx.Response", remedy: str) -> None:
+def _accept(part: _Part, response: "httpx2.Response", remedy: str) -> None:
     """Check a response's status and headers; note the file's version and where the body goes.
 
     Raises ConfigError, _TryAgain.
@@ -326,7 +326,7 @@ def _accept(part: _Part, response: "httpx.Response", remedy: str) -> None:
     part.remember()
 
 
-def _sha256(response: "httpx.Response") -> str:
+def _sha256(response: "httpx2.Response") -> str:
     """Return the file's SHA-256 as the server, or one that redirected to it, gives it; or ""."""
     for answer in (*response.history, response):
         # A plain ETag may look the same, but be the hash of something else.

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1]
 OURS = ("harness", "sandboxes", "scorers", "tasks")
 SOURCES = sorted(file for top in OURS for file in (ROOT / top).rglob("*.py"))
 HEAVY = {
-    "torch", "triton", "numpy", "pyarrow", "PIL", "httpx", "tiktoken", "rustbpe", "zstandard",
-    "docker", "requests", "optuna", "anthropic", "openai", "jinja2", "psutil",
+    "torch", "triton", "numpy", "pyarrow", "PIL", "httpx2", "tiktoken", "rustbpe", "zstandard",
+    "docker", "requests", "optuna", "anthropic", "openai", "jinja2", "psutil", "scipy",
 }  # fmt: skip
 """Packages that may be imported inside a function: they load slowly, or may not be installed."""
 

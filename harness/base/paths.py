@@ -4,6 +4,8 @@ import os
 import re
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 from harness.base.errors import ConfigError
 
 STAGE_PREFIX = "harness-eval-"
@@ -14,14 +16,14 @@ def data_root() -> Path:
     """Return the folder of prepared data: $HARNESS_DATA, or ``harness`` in the user's cache."""
     if named := os.environ.get("HARNESS_DATA"):
         return Path(named)
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    if cache.startswith("~"):
+    try:
+        return user_cache_path("harness", appauthor=False)
+    except RuntimeError as error:
         raise ConfigError(
             "There is no home folder to keep data in.",
             cause="HOME is not set, and this user is not in /etc/passwd",
             remedy="HARNESS_DATA=DIR",
-        )
-    return Path(cache) / "harness"
+        ) from error
 
 
 def plain_name(text: str) -> str:
