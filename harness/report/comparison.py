@@ -17,10 +17,9 @@ from harness.report.samples import Contender, Sample, samples
 from harness.report.stats.margin import further_seeds
 from harness.report.stats.normalized import clip
 from harness.report.stats.paired import Difference, holm, paired, unpaired
+from harness.report.stats.student import LEVEL
 from harness.store.index import IndexEntry, entries
 from tasks.metrics import METRICS
-
-LEVEL = 0.05
 
 
 @dataclass(frozen=True, slots=True)

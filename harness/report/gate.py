@@ -23,6 +23,7 @@ from harness.report.comparison import Pairing, difference, pair
 from harness.report.samples import Contender, Sample, contenders, samples
 from harness.report.stats.margin import GateDecision, GateVerdict, decide
 from harness.report.stats.paired import Difference
+from harness.report.stats.student import LEVEL
 from harness.store.index import IndexEntry, read
 from tasks.metrics import Direction, MetricName
 
@@ -182,7 +183,7 @@ def check(
     entries: Iterable[IndexEntry],
     drop: AllowedDrop,
     *,
-    level: float = 0.05,
+    level: float = LEVEL,
     across: Collection[str] = (),
     tasks: Collection[str] = (),
 ) -> list[GateResult]:

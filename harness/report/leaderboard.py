@@ -36,6 +36,7 @@ from harness.report.stats.elo import Player, ratings
 from harness.report.stats.intervals import over_seeds, wilson
 from harness.report.stats.normalized import ScoreScale, normalized, scale_of
 from harness.report.stats.paired import holm, paired
+from harness.report.stats.student import LEVEL
 from harness.store.index import IndexEntry
 from harness.store.outcome import Spent
 from harness.store.rundir import Run
@@ -44,7 +45,6 @@ from tasks.metrics import METRICS
 from tasks.spec import find_task
 
 HUMAN = "human (published)"
-LEVEL = 0.05
 
 ScoresBySeed = dict[str, dict[int, float]]
 """A value for each task and seed, more being better: see ``_worth``."""

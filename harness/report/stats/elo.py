@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.base.seeds import derive
-from harness.report.stats.intervals import LEVEL, Interval, expanded_tail
+from harness.report.stats import student
+from harness.report.stats.intervals import Interval, expanded_tail
 
 Doubles = NDArray[np.float64]
 Scores = Sequence[float | None]
@@ -42,7 +43,6 @@ class Player:
 def ratings(
     scores: Mapping[str, Mapping[str, Scores]],
     directions: Mapping[str, str],
-    level: float = LEVEL,
 ) -> dict[str, Player]:
     """Rate players from ``scores[task][player]``, the runs' scores (None: invalid).
 
@@ -57,11 +57,11 @@ def ratings(
     ]
     point = SCALE * fit(sum((b.shares() for b in boards), np.zeros((1,)))[None])[0]
     drawn = SCALE * fit(_resampled(boards))
-    tail = (1 - level) / 2
+    tail = student.LEVEL / 2
     if len(boards) == 1 and boards[0].fewest > 1:
         # With one task only the seeds are resampled, and intervals would be too narrow. With
         # several tasks, tasks and seeds are resampled, and no correction is needed.
-        tail = expanded_tail(boards[0].fewest, level)
+        tail = expanded_tail(boards[0].fewest)
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
     varies = len(boards) > 1 or any(board.varies for board in boards)
     return {

@@ -27,7 +27,6 @@ FEW = 10
 FEWEST = 3
 UNBOUNDED = (-math.inf, math.inf)
 RESAMPLES = 2000
-LEVEL = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,46 +39,46 @@ class Interval:
     method: Literal["t", "bootstrap", "wilson"]
 
 
-def over_seeds(
-    values: Sequence[float], within: tuple[float, float] = UNBOUNDED, level: float = LEVEL
-) -> Interval | None:
+def over_seeds(values: Sequence[float], within: tuple[float, float] = UNBOUNDED) -> Interval | None:
     """Return a t or bootstrap interval, by the number of seeds, cut to ``within``; None below 3."""
     if len(values) < FEWEST:
         return None
-    found = t_interval(values, level) if len(values) < FEW else bootstrap(values, level)
+    found = t_interval(values) if len(values) < FEW else bootstrap(values)
     return found and replace(found, low=clip(found.low, within), high=clip(found.high, within))
 
 
-def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
+def t_interval(values: Sequence[float]) -> Interval | None:
     """Return Student's interval of the mean; None for fewer than two values."""
     n = len(values)
     if n < 2:
         return None
     mean = math.fsum(values) / n
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    half = student.quantile((1 + level) / 2, n - 1) * deviation / math.sqrt(n)
+    half = student.quantile(1 - student.LEVEL / 2, n - 1) * deviation / math.sqrt(n)
     return Interval(mean - half, mean + half, "mean", "t")
 
 
-def bootstrap(values: Sequence[float], level: float = LEVEL) -> Interval:
+def bootstrap(values: Sequence[float]) -> Interval:
     """Return the expanded percentile bootstrap of the median, with the same draws every time."""
     n = len(values)
     medians = np.median(np.asarray(values, float)[_draws(n)], axis=1)
-    tail = expanded_tail(n, level)
+    tail = expanded_tail(n)
     low, high = np.quantile(medians, [tail, 1 - tail], method="closest_observation")
     return Interval(float(low), float(high), "median", "bootstrap")
 
 
-def expanded_tail(n: int, level: float = LEVEL) -> float:
+def expanded_tail(n: int) -> float:
     """Return the share of a bootstrap of ``n`` values to cut at each end (Hesterberg 2015)."""
-    return NormalDist().cdf(-math.sqrt(n / (n - 1)) * student.quantile((1 + level) / 2, n - 1))
+    return NormalDist().cdf(
+        -math.sqrt(n / (n - 1)) * student.quantile(1 - student.LEVEL / 2, n - 1)
+    )
 
 
-def wilson(hits: int, n: int, level: float = LEVEL) -> Interval | None:
+def wilson(hits: int, n: int) -> Interval | None:
     """Return Wilson's interval (1927) of the share ``hits`` / ``n``; None for ``n`` 0."""
     if n == 0:
         return None
-    z = NormalDist().inv_cdf((1 + level) / 2)
+    z = NormalDist().inv_cdf(1 - student.LEVEL / 2)
     share, weight = hits / n, z * z / n
     centre = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(share * (1 - share) / n + weight / (4 * n))

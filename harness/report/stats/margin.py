@@ -36,7 +36,7 @@ class GateDecision:
 
 
 def decide(
-    differences: Sequence[Difference | None], margins: Sequence[float], level: float = 0.05
+    differences: Sequence[Difference | None], margins: Sequence[float], level: float = student.LEVEL
 ) -> list[GateDecision]:
     """Return the verdict on each difference (None: no pair), corrected for their number.
 
@@ -66,7 +66,7 @@ def decide(
     return calls
 
 
-def power(n: int, deviation: float, margin: float, level: float = 0.05) -> float:
+def power(n: int, deviation: float, margin: float, level: float = student.LEVEL) -> float:
     """Return the chance that ``n`` pairs pass if nothing changed."""
     if deviation == 0:
         return 1.0

@@ -11,8 +11,6 @@ from statistics import fmean, variance
 
 from harness.report.stats import student
 
-LEVEL = 0.95
-
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -38,9 +36,7 @@ class Difference:
         return self.deviation / math.sqrt(self.n)
 
 
-def paired(
-    differences: Sequence[float], *, score_step: float = 0.0, level: float = LEVEL
-) -> Difference:
+def paired(differences: Sequence[float], *, score_step: float = 0.0) -> Difference:
     """Return the paired t test of one or more differences.
 
     ``score_step`` is the smallest step of a score (1 / rows for an accuracy). Rounding to it alone
@@ -53,10 +49,10 @@ def paired(
     if n < 2:
         return Difference(n, mean, math.nan, 0, True, None, None, None)
     deviation = max(math.sqrt(variance(differences, mean)), score_step / math.sqrt(6))
-    return _judged(n, mean, deviation, n - 1, deviation / math.sqrt(n), level, is_paired=True)
+    return _judged(n, mean, deviation, n - 1, deviation / math.sqrt(n), is_paired=True)
 
 
-def unpaired(a: Sequence[float], b: Sequence[float], *, level: float = LEVEL) -> Difference | None:
+def unpaired(a: Sequence[float], b: Sequence[float]) -> Difference | None:
     """Return Welch's t test (1947) of B - A; None where one side has fewer than two runs."""
     if min(len(a), len(b)) < 2:
         return None
@@ -65,13 +61,13 @@ def unpaired(a: Sequence[float], b: Sequence[float], *, level: float = LEVEL) ->
     error = math.sqrt(sum(parts))
     below = sum(p * p / (len(s) - 1) for p, s in zip(parts, (a, b), strict=True))
     df = error**4 / below if below else len(a) + len(b) - 2
-    return _judged(n, mean, error * math.sqrt(n), df, error, level, is_paired=False)
+    return _judged(n, mean, error * math.sqrt(n), df, error, is_paired=False)
 
 
 def _judged(
-    n: int, mean: float, deviation: float, df: float, error: float, level: float, *, is_paired: bool
+    n: int, mean: float, deviation: float, df: float, error: float, *, is_paired: bool
 ) -> Difference:
-    half = student.quantile((1 + level) / 2, df) * error
+    half = student.quantile(1 - student.LEVEL / 2, df) * error
     if error == 0:  # the same difference in every pair
         p = 1.0 if mean == 0 else 0.0
     else:

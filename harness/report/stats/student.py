@@ -1,5 +1,7 @@
 """Student's t distribution, from scipy, which is loaded when it is first used: that takes 0.3 s."""
 
+LEVEL = 0.05
+"""Significance level of two-sided tests; intervals cover 1 - ``LEVEL``."""
 LARGEST_SHIFT = 1e6
 """Beyond it the tail is 1 to the last digit, and scipy returns NaN from about 1e10 on."""
 
