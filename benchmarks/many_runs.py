@@ -8,6 +8,7 @@ is fsynced while writing: that alone would take most of an hour.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -33,6 +34,7 @@ from tasks.spec import find_task
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "numpy": "2.4.6"}
 HARDWARE: dict[str, str | int] = {"cpu": "AMD EPYC", "cores": 16, "gpu": "NVIDIA H200"}
 SOURCE = '"""An idea."""\n\n' + "x = 1\n" * 200
+HASH = hashlib.sha256(SOURCE.encode()).hexdigest()
 
 
 def write_run(folder: Path, agent: int, task: str, seed: int, nodes: int) -> Run:
@@ -102,13 +104,10 @@ def write_node(run: Run, journal: Journal, number: int, score: float | None) -> 
     parents = [number - 1] if number > 5 else []
     journal.append("chosen", node=number, operator="improve" if parents else "draft",
                    parents=parents, left={"steps": 1, "time_s": 1.0})  # fmt: skip
-    journal.append("written", node=number, files={"model.py": _HASH}, note="an idea", knobs=None)
+    journal.append("written", node=number, files={"model.py": HASH}, note="an idea", knobs=None)
     journal.append("evaluating", node=number)
     journal.append("scored", node=number, valid=score is not None, score=score, seconds=100.0,
                    reason=None if score else "runtime_error", message="")  # fmt: skip
-
-
-_HASH = __import__("hashlib").sha256(SOURCE.encode()).hexdigest()
 
 
 def judged(score: float | None, task: str, lock: Lockfile) -> Score:
