@@ -70,13 +70,8 @@ def sandbox_rows(repeats: int) -> Iterator[Row]:
             run = shell("docker", "run", "--rm", "--network=none", recipe.name(), TRUE)
             with backend.open(SandboxSpec()) as box:
                 first = median_ms(partial(command, box), repeats)
-            yield (
-                "sandbox docker, open: a command",
-                first,
-                "docker run",
-                median_ms(run, repeats),
-                "",
-            )
+            floor = median_ms(run, repeats)
+            yield "sandbox docker, open: a command", first, "docker run", floor, ""
             many = median_ms(crowd(partial(whole, backend)), 1)
             floor = median_ms(crowd(run), 1)
             yield f"{CROWD} of them at once, all of it", many, f"{CROWD} docker run", floor, ""
