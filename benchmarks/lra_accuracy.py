@@ -271,13 +271,12 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
     groups: dict[tuple[str, str, str, str], dict[str, list[dict[str, Any]]]] = {}
     for row in rows:
         job = row["job"]
-        device = row.get("device", "")
         changed = json.dumps(job["changed"], sort_keys=True)
         key = (job["task"], job["profile"], changed, job["data_hash"])
-        groups.setdefault(key, {}).setdefault(job["design"], []).append({**row, "on": device})
+        groups.setdefault(key, {}).setdefault(job["design"], []).append(row)
     for (name, profile, changed, data), designs in sorted(groups.items()):
         task = find_task(name)
-        devices = sorted({r["on"] for rs in designs.values() for r in rs if r["on"]})
+        devices = sorted({r["device"] for rs in designs.values() for r in rs if "device" in r})
         said = "" if changed == "{}" else f", {changed}"
         yield f"\n### {name}, {profile}{said} ({', '.join(devices)}; data {data})\n"
         yield "| design | test accuracy | search | seeds | parameters | training, s |"
