@@ -49,12 +49,10 @@ class SmallCNN(nn.Module):
     def __init__(self, width: int, classes: int, *, blocks: int) -> None:
         super().__init__()
         stages: list[nn.Module] = [nn.Conv2d(1, width, 3, padding=1), nn.ReLU()]
-        for stage in range(3):
-            here = width * (1 + (stage > 0))
-            if stage:
-                before = width * (1 + (stage > 1))
-                stages.append(nn.Conv2d(before, here, 3, stride=2, padding=1))
-            stages += [Block(here) for _ in range(blocks)]
+        stages += [Block(width) for _ in range(blocks)]
+        for before in (width, 2 * width):
+            stages.append(nn.Conv2d(before, 2 * width, 3, stride=2, padding=1))
+            stages += [Block(2 * width) for _ in range(blocks)]
         self.body = nn.Sequential(*stages)
         self.head = nn.Linear(4 * width, classes)
 
