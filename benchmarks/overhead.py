@@ -3,10 +3,11 @@
     python benchmarks/overhead.py [--repeats 20]
 
 Rows: ``harness --help`` (floor: a bare interpreter), starting each sandbox that this machine has
-(floor: a bare process; of ``docker`` the command line's own time for a container of the same image
-with the engine's defaults), a node without its submission's own work (the toy task of the tests: no
+(floor: a bare process), a node without its submission's own work (the toy task of the tests: no
 torch, no training), importing torch in a candidate for comparison, and the judge's own time per
-10,000 rows. Machines are noisy: read medians and differences, not single runs.
+10,000 rows. Where ``docker`` is usable: also a command in an open sandbox, and twenty sandboxes at
+once (floor: ``docker run`` of the same image with the engine's defaults). Machines are noisy: read
+medians and differences, not single runs.
 """
 
 import argparse
