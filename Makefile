@@ -92,9 +92,7 @@ setup-all: $(VENV)/ready
 	$(SMOLLM2)
 	@touch $(VENV)/llm $(VENV)/browser $(VENV)/inspect
 
-setup-llm: $(VENV)/llm
-setup-browser: $(VENV)/browser
-setup-inspect: $(VENV)/inspect
+setup-llm setup-browser setup-inspect: setup-%: $(VENV)/%
 
 $(VENV)/llm: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --editable '.[llm]'
@@ -102,12 +100,8 @@ $(VENV)/llm: $(VENV)/ready
 	@touch $@
 
 # Chromium is the system's: playwright only drives it, and downloads none.
-$(VENV)/browser: $(VENV)/ready
-	$(BIN)/python -m pip install --quiet --editable '.[browser]'
-	@touch $@
-
-$(VENV)/inspect: $(VENV)/ready
-	$(BIN)/python -m pip install --quiet --editable '.[inspect]'
+$(VENV)/browser $(VENV)/inspect: $(VENV)/%: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@
 
 # What pip cannot bring. Without root it is only named: the harness runs without it, but
@@ -117,7 +111,7 @@ system:
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || need="$$need python3-venv"; \
 	test -z "$$need" && exit 0; \
 	if command -v apt-get >/dev/null && test "$$(id -u)" = 0; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$need; \
+	  .ci/packages $$need; \
 	else echo "please install:$$need (on Debian: sudo apt-get install$$need)" >&2; fi
 
 clean:

@@ -1,6 +1,6 @@
 """Measures how fast our generators make ListOps and Pathfinder data, against plain generators.
 
-    python benchmarks/generators.py [--seconds 5] [--json FILE]
+    python benchmarks/generators.py [--seconds 5]
 
 Uses one process and one core. ListOps has the published lengths (500 to 2,000 tokens); its floor is
 a recursive generator in plain Python that gives up a tree as soon as it is too long. Pathfinder's
@@ -9,7 +9,6 @@ clock and by CPU time; on a machine that other people use, read the CPU time.
 """
 
 import argparse
-import json
 import random
 import sys
 import time
@@ -106,40 +105,25 @@ def rate(made: Iterator[int], seconds: float) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=5.0, help="of each of the measurements")
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     paper = find_task("lra/listops").profile("paper").data
     p = listops.ListopsParameters.model_validate(dict(paper))
+    small, large = STYLES["hard32"], STYLES["hard128"]
     cases = {
         "ListOps, 500 to 2,000 tokens": (our_listops(p), plain_listops(p), 5000),
-        "Pathfinder, 32 px, hard": (
-            our_pathfinder(STYLES["hard32"]),
-            plain_pathfinder(STYLES["hard32"]),
-            500,
-        ),
-        "Path-X, 128 px, hard": (
-            our_pathfinder(STYLES["hard128"]),
-            plain_pathfinder(STYLES["hard128"]),
-            None,
-        ),
+        "Pathfinder, 32 px, hard": (our_pathfinder(small), plain_pathfinder(small), 500),
+        "Path-X, 128 px, hard": (our_pathfinder(large), plain_pathfinder(large), None),
     }
     print("| data | ours, samples/s (CPU time) | plain (CPU time) | ratio | goal |")
     print("|---|---|---|---|---|", flush=True)
-    rows = []
     for name, (ours, plain, goal) in cases.items():
-        (wall, cpu), (plain_wall, plain_cpu) = (
-            rate(ours, arguments.seconds),
-            rate(plain, arguments.seconds),
-        )
+        wall, cpu = rate(ours, arguments.seconds)
+        plain_wall, plain_cpu = rate(plain, arguments.seconds)
         print(
             f"| {name} | {wall:,.0f} ({cpu:,.0f}) | {plain_wall:,.0f} ({plain_cpu:,.0f}) "
             f"| {cpu / plain_cpu:.0f} | {goal or '–'} |",
             flush=True,
         )
-        row = {"data": name, "wall": wall, "cpu": cpu, "plain_wall": plain_wall}
-        rows.append({**row, "plain_cpu": plain_cpu, "goal": goal})
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

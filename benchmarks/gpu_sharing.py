@@ -16,16 +16,15 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+from racers import fake_pool, start_together, wait_for_start
 
+TOY = Path(__file__).parents[1] / "tests" / "toys" / "toy"
 SLEEPS = '''"""Sleeps, and is right."""
 
 import time
@@ -55,21 +54,18 @@ class Writer:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Wait for a line on stdin, then do one run; with ``--hold`` lease a GPU for all of it."""
+    """Wait for the start, then do one run; with ``--hold`` lease a GPU for all of it."""
     from harness.agents import AGENTS
     from harness.core.asked import Asked
     from harness.launch.run import start
     from harness.search import host
     from sandboxes import gpu_locks
     from sandboxes.gpu_pool import GpuPool
-    from sandboxes.gpus import Gpu, Listing
 
     AGENTS.ours["writer"], Writer.seconds = Writer, args.write
-    fakes = Listing(tuple(Gpu(f"GPU-fake-{i}", i, "Fake") for i in range(args.gpus)))
-    make = GpuPool if args.task else lambda: GpuPool(lambda: fakes, lambda uuid: ())
+    make = GpuPool if args.task else lambda: fake_pool(args.gpus)
     host.GpuPool = make  # type: ignore[misc,assignment]
-    print("ready", flush=True)
-    sys.stdin.readline()
+    wait_for_start()
     asked = Asked(
         task=args.task or "toy",
         profile=args.profile,
@@ -95,21 +91,9 @@ def race(args: argparse.Namespace, folder: Path, *, hold: bool) -> tuple[float, 
     options = {"--gpus": args.gpus, "--steps": args.steps, "--write": args.write}
     options |= {"--task": args.task, "--profile": args.profile, "--folder": runs}
     argv = [sys.executable, __file__, *(str(word) for pair in options.items() for word in pair)]
-    racers = [
-        subprocess.Popen(
-            [*argv, "--run", str(number), *(["--hold"] if hold else [])],
-            env=environ, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )
-        for number in range(args.runs)
-    ]  # fmt: skip
-    for racer in racers:
-        assert racer.stdout is not None
-        assert racer.stdout.readline() == "ready\n"
-    began = time.monotonic()
-    for racer in racers:
-        assert racer.stdin is not None
-        racer.stdin.write("go\n")
-        racer.stdin.flush()
+    argv += ["--hold"] if hold else []
+    commands = [[*argv, "--run", str(number)] for number in range(args.runs)]
+    racers, began = start_together(commands, environ)
     for racer in racers:
         racer.communicate()
         assert racer.returncode == 0, "a run failed"
@@ -123,11 +107,12 @@ def race(args: argparse.Namespace, folder: Path, *, hold: bool) -> tuple[float, 
 
 def make_toy(folder: Path, seconds: float) -> None:
     """Make a toy task whose first design sleeps; it runs on a GPU where there is one."""
-    toy = shutil.copytree(ROOT / "tests" / "toys" / "toy", folder / "tasks" / "toy")
-    toml = Path(toy) / "task.toml"
+    toy = folder / "tasks" / "toy"
+    shutil.copytree(TOY, toy)
+    toml = toy / "task.toml"
     text = toml.read_text().replace('device = "cpu"', 'device = "any"')
     toml.write_text(text.replace('designs = ["half", "constant"', 'designs = ["sleeps"'))
-    (Path(toy) / "designs" / "sleeps.py").write_text(SLEEPS.format(seconds=seconds))
+    (toy / "designs" / "sleeps.py").write_text(SLEEPS.format(seconds=seconds))
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """Times the designs' Triton kernels against the plain torch forms of the same mechanisms.
 
     python benchmarks/kernels.py [--lengths 512,1024,4096,16384] [--tokens 32768] [--limit 80]
-                                 [--json FILE]
 
 Each case is one call of the mechanism and its backward pass, under bfloat16 autocast as in
 training. ``ms`` is the median time of a normal call by CUDA events, with the cache cleared between
@@ -18,12 +17,11 @@ marked so. If a case fails, its error is printed, and the other cases go on.
 """
 
 import argparse
-import json
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -193,38 +191,40 @@ def largest_error(call: Call, plain: Call, inputs: list[Tensor], probe: Tensor) 
     return max(float((a - b).norm() / b.norm()) for a, b in zip(got, want, strict=True))
 
 
-def cases(lengths: list[int], tokens: int) -> Iterator[tuple[Result, Callable[[], None]]]:
-    """Yield each empty result and the function that fills it, the most important cases first."""
-    makers = {
-        "sliding_window": (window_forms, attention_inputs),
-        "gated_recurrence": (recurrence_forms, recurrence_inputs),
-        "linear_attention": (linear_forms, attention_inputs),
-    }
+MAKERS = {
+    "sliding_window": (window_forms, attention_inputs),
+    "gated_recurrence": (recurrence_forms, recurrence_inputs),
+    "linear_attention": (linear_forms, attention_inputs),
+}
+"""Mechanism → what makes its forms, and their inputs."""
+
+
+def cases(lengths: list[int], tokens: int) -> Iterator[Result]:
+    """Yield an empty result for each case, the most important cases first."""
     # 4,096 first: our promises are about that length, so it must not be left out.
     ranked = sorted(lengths, key=lambda length: abs(math.log(length / 4096)))
     for forms in ((KERNEL, PLAIN), (FULL, COMPILED), (FLEX,)):
         for length in ranked:
-            batch = max(1, tokens // length)
-            for name, (make, draw) in makers.items():
+            for name in MAKERS:
                 for form in forms:
-                    if form in WINDOWS_OWN and name != "sliding_window":
-                        continue
-                    result = Result(name, form, length, batch)
+                    if form not in WINDOWS_OWN or name == "sliding_window":
+                        yield Result(name, form, length, max(1, tokens // length))
 
-                    def fill(result: Result = result, make=make, draw=draw) -> None:
-                        found = make(load(result.mechanism), result.batch, result.length)
-                        torch.manual_seed(0)
-                        inputs = draw(result.batch, result.length)
-                        probe = torch.randn_like(inputs[0])
-                        if result.form == KERNEL:
-                            one = make(load(result.mechanism), 1, result.length)
-                            result.error = largest_error(one[KERNEL], one[PLAIN], inputs, probe)
-                        inputs = [x.requires_grad_() for x in inputs]
-                        call = found[result.form]
-                        result.ms, result.peak_mb = measure(call, inputs, probe)
-                        result.gpu_ms = on_the_device(call, inputs, probe)
 
-                    yield result, fill
+def fill(result: Result) -> None:
+    """Measure a case; a kernel is also compared with the plain form, one row at a time."""
+    make, draw = MAKERS[result.mechanism]
+    module = load(result.mechanism)
+    torch.manual_seed(0)
+    inputs = draw(result.batch, result.length)
+    probe = torch.randn_like(inputs[0])
+    if result.form == KERNEL:
+        one = make(module, 1, result.length)
+        result.error = largest_error(one[KERNEL], one[PLAIN], inputs, probe)
+    inputs = [x.requires_grad_() for x in inputs]
+    call = make(module, result.batch, result.length)[result.form]
+    result.ms, result.peak_mb = measure(call, inputs, probe)
+    result.gpu_ms = on_the_device(call, inputs, probe)
 
 
 def table(results: list[Result]) -> str:
@@ -237,12 +237,10 @@ def table(results: list[Result]) -> str:
         if r.ms is None or r.peak_mb is None:
             lines.append(f"{line}  {r.failure}")
             continue
-        base = plain.get((r.mechanism, r.length))
-        line += f"{r.ms:>9.3f}{ratio(base.ms if base else None, r.ms):>9}"
-        line += (
-            f"{r.gpu_ms or float('nan'):>9.3f}{ratio(base.gpu_ms if base else None, r.gpu_ms):>9}"
-        )
-        line += f"{r.peak_mb:>9.0f}{ratio(r.peak_mb, base.peak_mb if base else None):>9}"
+        base = plain.get((r.mechanism, r.length), Result(r.mechanism, PLAIN, r.length, r.batch))
+        line += f"{r.ms:>9.3f}{ratio(base.ms, r.ms):>9}"
+        line += f"{r.gpu_ms or float('nan'):>9.3f}{ratio(base.gpu_ms, r.gpu_ms):>9}"
+        line += f"{r.peak_mb:>9.0f}{ratio(r.peak_mb, base.peak_mb):>9}"
         lines.append(line + (f"{r.error:>9.1e}" if r.error is not None else ""))
     return "\n".join(lines)
 
@@ -256,32 +254,23 @@ def main() -> None:
     parser.add_argument("--lengths", default="512,1024,4096,16384")
     parser.add_argument("--tokens", type=int, default=TOKENS, help="of a call (default: 32768)")
     parser.add_argument("--limit", type=float, default=80, metavar="SECONDS")
-    parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("needs a CUDA device")
     began, results = time.monotonic(), []
-    for result, fill in cases([int(x) for x in arguments.lengths.split(",")], arguments.tokens):
+    for result in cases([int(x) for x in arguments.lengths.split(",")], arguments.tokens):
         if time.monotonic() - began > arguments.limit:
             result.failure = "left out: time is up"
         else:
             try:
-                fill()
+                fill(result)
             except Exception as error:  # noqa: BLE001  # the other cases go on
                 result.failure = f"{type(error).__name__}: {str(error).strip()[:200]}"
             torch.cuda.empty_cache()
         results.append(result)
         print(f"{time.monotonic() - began:5.0f} s  {table([result]).splitlines()[1]}", flush=True)
-    found = {
-        "format": 1, "device": torch.cuda.get_device_name(), "torch": torch.__version__,
-        "tokens": arguments.tokens, "heads": HEADS, "width": WIDTH,
-        "seconds": time.monotonic() - began, "results": [asdict(r) for r in results],
-    }  # fmt: skip
-    print(json.dumps(found))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"{found['device']}, torch {found['torch']}, bfloat16, {arguments.tokens:,} tokens, "
-          f"{HEADS} heads of {WIDTH}")  # fmt: skip
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, bfloat16, "
+          f"{arguments.tokens:,} tokens, {HEADS} heads of {WIDTH}")  # fmt: skip
     print(table(results))
 
 

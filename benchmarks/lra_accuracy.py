@@ -31,13 +31,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("HARNESS_HIDDEN_KEY", "public")
 
 from harness.base.digests import digest
+from harness.base.durations import parse_duration
+from harness.base.paths import data_root
+from harness.report.stats.intervals import t_interval
 from scorers.submission import Rejected, read
 from tasks.definition import TASKS_DIR, Reference, Shortcut
 from tasks.spec import Task, find_task
 
 ROWS_AT_ONCE = 64
 """Rows per batch, as many as the judge asks for at a time."""
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True)
@@ -269,13 +271,12 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
     groups: dict[tuple[str, str, str, str], dict[str, list[dict[str, Any]]]] = {}
     for row in rows:
         job = row["job"]
-        device = row.get("device", "")
         changed = json.dumps(job["changed"], sort_keys=True)
         key = (job["task"], job["profile"], changed, job["data_hash"])
-        groups.setdefault(key, {}).setdefault(job["design"], []).append({**row, "on": device})
+        groups.setdefault(key, {}).setdefault(job["design"], []).append(row)
     for (name, profile, changed, data), designs in sorted(groups.items()):
         task = find_task(name)
-        devices = sorted({r["on"] for rs in designs.values() for r in rs if r["on"]})
+        devices = sorted({r["device"] for rs in designs.values() for r in rs if "device" in r})
         said = "" if changed == "{}" else f", {changed}"
         yield f"\n### {name}, {profile}{said} ({', '.join(devices)}; data {data})\n"
         yield "| design | test accuracy | search | seeds | parameters | training, s |"
@@ -311,11 +312,10 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def interval(scores: list[float], rows: list[dict[str, Any]]) -> float:
     """Return half a 95 % interval: Student's t over seeds, or with one seed over the test rows."""
-    if len(scores) == 1:
-        p, n = scores[0], rows[0]["rows"]["test"]
-        return 1.96 * math.sqrt(p * (1 - p) / n)
-    t = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}.get(len(scores), 2.57)
-    return t * statistics.stdev(scores) / math.sqrt(len(scores))
+    if over_seeds := t_interval(scores):
+        return (over_seeds.high - over_seeds.low) / 2
+    p, n = scores[0], rows[0]["rows"]["test"]
+    return 1.96 * math.sqrt(p * (1 - p) / n)
 
 
 def say(text: str) -> None:
@@ -333,21 +333,22 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings")
     parser.add_argument("--data", nargs="*", default=[], metavar="TASK=DIR")
-    parser.add_argument("--root", type=Path, help="where prepared data are kept")
+    parser.add_argument(
+        "--root", type=Path, default=data_root(), help="where prepared data are kept"
+    )
     parser.add_argument("--out", type=Path, default=Path("lra_accuracy.jsonl"))
-    parser.add_argument("--limit", default="2h", help="wall clock for the whole, e.g. 25m")
-    parser.add_argument("--each", default="2h", help="wall clock for one training")
+    parser.add_argument(
+        "--limit", type=parse_duration, default="2h", help="wall clock for the whole, e.g. 25m"
+    )
+    parser.add_argument(
+        "--each", type=parse_duration, default="2h", help="wall clock for one training"
+    )
     parser.add_argument("--at-once", type=int, default=1, help="trainings on each GPU, or the CPU")
     parser.add_argument("--retry", action="store_true", help="do what failed again")
     parser.add_argument("--table", action="store_true", help="only print the table")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def seconds(text: str) -> float:
-    number = text.rstrip("smh")
-    return float(number) * UNITS[text[len(number) :]]
 
 
 def gpus() -> list[str]:
@@ -365,13 +366,9 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(train_one(Job(**json.loads(arguments.one)), arguments.device)))
         return
-    until = time.monotonic() + seconds(arguments.limit)
+    until = time.monotonic() + arguments.limit
     # Treat SIGTERM like Ctrl-C: the trainings must not outlive this process.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if arguments.root is None:
-        from harness.base.paths import data_root
-
-        arguments.root = data_root()
     if not arguments.table:
         jobs = plan(arguments)
         done = known(arguments.out)
@@ -381,7 +378,7 @@ def main() -> None:
         slots = [Slot(gpu) for gpu in gpus() or [None] for _ in range(arguments.at_once)]
         say(f"{len(missing)} of {len(jobs)} trainings to do, {len(slots)} at once")
         try:
-            left = work(missing, slots, arguments.out, until, seconds(arguments.each))
+            left = work(missing, slots, arguments.out, until, arguments.each)
         except KeyboardInterrupt:
             left = -1
         if left:

@@ -13,17 +13,14 @@ import heapq
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from pathlib import Path
+
+from racers import fake_pool, start_together, wait_for_start
 
 GAP_S = 0.005
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
 LENGTHS = (
     0.42, 0.61, 1.73, 0.88, 1.05, 0.97, 2.10, 0.55, 1.31, 0.74,
     0.93, 1.48, 0.39, 1.12, 0.81, 1.86, 0.66, 1.02, 0.58, 0.79,
@@ -40,14 +37,9 @@ def list_schedule(lengths: Iterable[float], slots: int) -> float:
 
 
 def job(length: float, slots: int) -> None:
-    """Wait for a line on stdin, lease a GPU, sleep, and print when the lease began and ended."""
-    from sandboxes.gpu_pool import GpuPool
-    from sandboxes.gpus import Gpu, Listing
-
-    fakes = Listing(tuple(Gpu(f"GPU-fake-{i}", i, "Fake") for i in range(slots)))
-    pool = GpuPool(lambda: fakes, lambda uuid: ())
-    print("ready", flush=True)
-    sys.stdin.readline()
+    """Wait for the start, lease a GPU, sleep, and print when the lease began and ended."""
+    pool = fake_pool(slots)
+    wait_for_start()
     with pool.lease(1):
         began = time.monotonic()
         time.sleep(length)
@@ -60,22 +52,8 @@ def race(lengths: list[float], slots: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         environ = {**os.environ, "HARNESS_GPU_LOCKS": f"{folder}/locks"}
         argv = [sys.executable, __file__, "--slots", str(slots), "--job"]
-        racers = [
-            subprocess.Popen(
-                [*argv, str(length)], env=environ, text=True,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            )
-            for length in lengths
-        ]  # fmt: skip
-        for racer in racers:
-            assert racer.stdout is not None
-            assert racer.stdout.readline() == "ready\n"
-        began = time.monotonic()
-        for racer in racers:
-            assert racer.stdin is not None
-            racer.stdin.write("go\n")
-            racer.stdin.flush()
-            time.sleep(GAP_S)
+        commands = [[*argv, str(length)] for length in lengths]
+        racers, began = start_together(commands, environ, gap_s=GAP_S)
         spans = [json.loads(racer.communicate()[0]) for racer in racers]
     return max(end for _, end in spans) - began
 

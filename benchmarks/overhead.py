@@ -2,24 +2,33 @@
 
     python benchmarks/overhead.py [--repeats 20]
 
-Rows: ``harness --help`` (floor: a bare interpreter), starting a sandbox (floor: a bare
-process), a node without its submission's own work (the toy task of the tests: no torch, no
-training), importing torch in a candidate for comparison, and the judge's own time per 10,000
-rows. Machines are noisy: read medians and differences, not single runs.
+Rows: ``harness --help`` (floor: a bare interpreter), starting each sandbox that this machine has
+(floor: a bare process), a node without its submission's own work (the toy task of the tests: no
+torch, no training), importing torch in a candidate for comparison, and the judge's own time per
+10,000 rows. Where ``docker`` is usable: also a command in an open sandbox, and twenty sandboxes at
+once (floor: ``docker run`` of the same image with the engine's defaults). Machines are noisy: read
+medians and differences, not single runs.
 """
 
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+TRUE = "/bin/true"
+CROWD = 20
+Row = tuple[str, float, str, float, str]
+"""What is measured, its median in ms, its floor, the floor's ms, the goal."""
 os.environ["HARNESS_TASKS_DIR"] = str(ROOT / "tests" / "toys")
 
 
@@ -38,15 +47,46 @@ def shell(*argv: str) -> Callable[[], object]:
     return lambda: subprocess.run(argv, check=True, capture_output=True)
 
 
-def sandbox_start(name: str) -> Callable[[], object]:
-    from sandboxes.base import SandboxSpec
+def sandbox_rows(repeats: int) -> Iterator[Row]:
+    """Yield the row of each usable sandbox, start to end, and of docker a command and a crowd."""
+    from sandboxes.base import Backend, Sandbox, SandboxSpec
+    from sandboxes.image import recipe
     from sandboxes.registry import BACKENDS
 
-    def work() -> None:
-        with BACKENDS.ours[name].open(SandboxSpec()) as sandbox:
-            assert sandbox.exec(["/bin/true"], timeout=10).exit_code == 0
+    def command(sandbox: Sandbox) -> None:
+        assert sandbox.exec([TRUE], timeout=60).exit_code == 0
 
-    return work
+    def whole(backend: Backend) -> None:
+        with backend.open(SandboxSpec()) as sandbox:
+            command(sandbox)
+
+    bare = median_ms(shell(TRUE), repeats)
+    for name, backend in BACKENDS.ours.items():
+        if not backend.probe().available:
+            continue
+        started = median_ms(partial(whole, backend), repeats)
+        goal = "≤ 30 ms more" if name == "bubblewrap" else ""
+        yield f"sandbox {name}, start to end", started, "a bare process", bare, goal
+        if name == "docker" and shutil.which("docker"):
+            run = shell("docker", "run", "--rm", "--network=none", recipe.name(), TRUE)
+            with backend.open(SandboxSpec()) as box:
+                first = median_ms(partial(command, box), repeats)
+            floor = median_ms(run, repeats)
+            yield "sandbox docker, open: a command", first, "docker run", floor, ""
+            many = median_ms(crowd(partial(whole, backend)), 1)
+            floor = median_ms(crowd(run), 1)
+            yield f"{CROWD} of them at once, all of it", many, f"{CROWD} docker run", floor, ""
+
+
+def crowd(work: Callable[[], object]) -> Callable[[], object]:
+    """Return what does ``work`` so many times at once, until the last has ended."""
+
+    def all_of_it() -> None:
+        with ThreadPoolExecutor(CROWD) as threads:
+            for done in [threads.submit(work) for _ in range(CROWD)]:
+                done.result()
+
+    return all_of_it
 
 
 def node_costs(repeats: int) -> tuple[float, float]:
@@ -116,14 +156,8 @@ def main() -> None:
     python = sys.executable
     bare_python = median_ms(shell(python, "-c", "pass"), repeats)
     helped = median_ms(shell(python, "-m", "harness", "--help"), repeats)
-    bare = median_ms(shell("/bin/true"), repeats)
-    rows = [
-        ("harness --help", helped, "a bare interpreter", bare_python, "< 300 ms"),
-    ]
-    for name in ("process", "bubblewrap"):
-        goal = "≤ 30 ms more" if name == "bubblewrap" else ""
-        started = median_ms(sandbox_start(name), repeats)
-        rows.append((f"sandbox {name}, start to end", started, "a bare process", bare, goal))
+    rows: list[Row] = [("harness --help", helped, "a bare interpreter", bare_python, "< 300 ms")]
+    rows += sandbox_rows(repeats)
     node, own = node_costs(repeats)
     rows.append(("a node, journalled", node, "its own python + numpy", own, "< 500 ms more"))
     torch = median_ms(shell(python, "-I", "-B", "-c", "import torch"), 3)

@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import pickle
-import queue
 import secrets
 import shutil
 import statistics
@@ -30,6 +29,8 @@ from pathlib import Path
 import numpy as np
 
 from harness.base.errors import HarnessError
+from harness.base.paths import data_root
+from harness.report.stats.intervals import t_interval
 from sandboxes.gpus import gpu_models, gpu_uuids
 from sandboxes.registry import choose
 from scorers.evaluate import evaluate
@@ -96,10 +97,9 @@ class Bench:
             sys.exit("public_script.py needs a GPU")
         self.task = timed_task(args.seconds)
         self.backend, _ = choose(args.sandbox, trusted=True)
-        root = Path(os.environ.get("HARNESS_DATA") or Path.home() / ".cache" / "harness")
         began = time.time()
         source = {"source": str(args.data.resolve())}
-        self.data, self.manifest = self.task.prepare(PROFILE, root, lambda *_: None, source)
+        self.data, self.manifest = self.task.prepare(PROFILE, data_root(), lambda *_: None, source)
         names = ("train_documents", "duplicates_dropped", "overlap_search", "tokenizer", "corpus")
         facts = {name: self.manifest.parameters[name] for name in names}
         print(f"data in {time.time() - began:.0f} s: {self.manifest.rows}, {facts}")
@@ -215,16 +215,15 @@ def run_all(bench: Bench, place: Path) -> list[Row]:
     if args.alone:
         public_layout(place, bench.data, bench.manifest)
     count = len(bench.gpus) if args.parallel else 1
-    jobs: list[queue.SimpleQueue] = [queue.SimpleQueue() for _ in range(count)]
+    jobs: list[list[tuple[str, int]]] = [[] for _ in range(count)]
     for seed in range(1, args.seeds + 1):
         names = [*scripts, *(["alone"] if args.alone else [])]
         for turn, name in enumerate(names[:: 1 if seed % 2 else -1]):
-            jobs[turn % count].put((name, seed))
+            jobs[turn % count].append((name, seed))
 
     def work(gpu: int) -> list[Row]:
         rows = []
-        while not jobs[gpu].empty():
-            name, seed = jobs[gpu].get()
+        for name, seed in jobs[gpu]:
             if name == "alone":
                 row = bench.alone(place, seed, gpu)
             else:
@@ -256,12 +255,10 @@ def compare(rows: list[Row]) -> None:
             print(f"judged evaluation with its audits / the public one, wall clock: {text}")
         if name.startswith("public") or not gains:
             continue  # alone is evaluated on other rows
-        middle, n = statistics.mean(gains), len(gains)
         text = ", ".join(f"{gain:.2f}" for gain in gains)
-        if n > 1:
-            student = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}[min(n, 5)]
-            half = student * statistics.stdev(gains) / n**0.5
-            text += f"; 95 % interval {middle - half:.2f} to {middle + half:.2f}"
+        if interval := t_interval(gains):
+            text += f"; 95 % interval {interval.low:.2f} to {interval.high:.2f}"
+        middle = statistics.mean(gains)
         print(f"{name}: {middle:.2f} % fewer bits per byte than public ({text})")
 
 

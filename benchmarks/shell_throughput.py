@@ -1,6 +1,6 @@
 """Measures how fast the LRA shell trains, against a plain DataLoader loop, and how busy the GPU is.
 
-    python benchmarks/shell_throughput.py [--profile paper] [--seconds 4] [--json FILE] [TASK …]
+    python benchmarks/shell_throughput.py [--profile paper] [--seconds 4] [TASK …]
 
 Both loops have the same design, data, batch size, precision and optimizer, and take turns in this
 process. They differ in where the data lie: the shell keeps them on the device; the plain loop has a
@@ -13,12 +13,12 @@ and classes of the profile.
 
 import argparse
 import contextlib
-import json
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +94,6 @@ class Case:
     def model(self, source: str) -> torch.nn.Module:
         self.file.write_text(source)
         return shell.load_model(self.config).to(self.device)
-
-    def alone(self, steps: int) -> float:
-        """Return the seconds of ``steps`` steps of the shell with almost no model."""
-        return self.by_shell(steps, MEAN)
 
     def by_shell(self, steps: int, source: str = "") -> float:
         """Return the seconds of ``steps`` steps of the shell's own loop."""
@@ -185,14 +181,11 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
         each = arguments.seconds / (2 * ROUNDS)
         ours, plain = rate(case.by_shell, each), rate(case.by_plain_loop, each)
         pairs = [(ours(), plain()) for _ in range(ROUNDS)]
-        row = {
-            "task": name,
-            "profile": arguments.profile,
-            "design": arguments.design,
+        row: dict[str, Any] = {
             "shell_steps_a_second": statistics.median(a for a, _ in pairs),
             "plain_steps_a_second": statistics.median(b for _, b in pairs),
             "ratio": statistics.median(a / b for a, b in pairs),
-            "alone_ms": 1e3 / rate(case.alone, arguments.seconds / 6)(),
+            "alone_ms": 1e3 / rate(partial(case.by_shell, source=MEAN), arguments.seconds / 6)(),
             "busy": None,
             "peak_gpu_mib": None,
         }
@@ -213,7 +206,6 @@ def main() -> None:
     parser.add_argument("--profile", default="paper")
     parser.add_argument("--design", default="softmax")
     parser.add_argument("--seconds", type=float, default=6.0, help="of measuring, a task")
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     where = torch.cuda.get_device_name() if device == "cuda" else "cpu"
@@ -221,18 +213,15 @@ def main() -> None:
     print("| task | shell, steps/s | plain loop, steps/s | ratio | shell alone, ms a step "
           "| GPU busy | peak, MiB |")  # fmt: skip
     print("|---|---|---|---|---|---|---|", flush=True)
-    rows = []
     for name in arguments.tasks:
         try:
             row = measure(name, arguments, device)
         except Exception as error:  # noqa: BLE001  # the other tasks are still measured
             print(f"| {name} | {type(error).__name__}: {str(error)[:200]} | | | | | |", flush=True)
-            rows.append({"task": name, "error": f"{type(error).__name__}: {error}"})
             continue
         finally:
             with contextlib.suppress(Exception):
                 torch.cuda.empty_cache()
-        rows.append(row)
         busy = "–" if row["busy"] is None else f"{100 * row['busy']:.1f} %"
         peak = row["peak_gpu_mib"] or "–"
         print(
@@ -240,8 +229,6 @@ def main() -> None:
             f"| {row['ratio']:.2f} | {row['alone_ms']:.2f} | {busy} | {peak} |",
             flush=True,
         )
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"device": where, "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

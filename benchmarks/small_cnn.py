@@ -12,7 +12,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 # The numbers in docs/ are for the rows as published, without a hidden key.
 os.environ.setdefault("HARNESS_HIDDEN_KEY", "public")
 
+from harness.base.durations import parse_duration
+from harness.base.paths import data_root
 from tasks.spec import find_task
-
-UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 class Block(nn.Module):
@@ -49,12 +49,10 @@ class SmallCNN(nn.Module):
     def __init__(self, width: int, classes: int, *, blocks: int) -> None:
         super().__init__()
         stages: list[nn.Module] = [nn.Conv2d(1, width, 3, padding=1), nn.ReLU()]
-        for stage in range(3):
-            here = width * (1 + (stage > 0))
-            if stage:
-                before = width * (1 + (stage > 1))
-                stages.append(nn.Conv2d(before, here, 3, stride=2, padding=1))
-            stages += [Block(here) for _ in range(blocks)]
+        stages += [Block(width) for _ in range(blocks)]
+        for before in (width, 2 * width):
+            stages.append(nn.Conv2d(before, 2 * width, 3, stride=2, padding=1))
+            stages += [Block(2 * width) for _ in range(blocks)]
         self.body = nn.Sequential(*stages)
         self.head = nn.Linear(4 * width, classes)
 
@@ -94,7 +92,6 @@ def learn(
     batch: int = 64,
     rate: float = 2e-3,
     until: float = float("inf"),
-    say: Callable[[str], None] = print,
 ) -> Iterator[dict[str, float]]:
     """Train on a prepared folder; yield the accuracy of each split after each epoch."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -105,7 +102,7 @@ def learn(
         images[split] = torch.from_numpy(tokens.reshape(-1, 1, side, side)).to(device)
         labels[split] = torch.from_numpy(np.load(data / split / "labels.npy")).long().to(device)
     model.to(device)
-    say(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}")
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}")
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
     steps = epochs * -(-len(labels["train"]) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps + 1)
@@ -158,16 +155,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=0, help="a spreading network, so many rounds")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--limit", default="10m", help="wall clock of the training")
+    parser.add_argument(
+        "--limit", type=parse_duration, default="10m", help="wall clock of the training"
+    )
     arguments = parser.parse_args()
-    from harness.base.paths import data_root
-
     overrides = {"source": arguments.data} if arguments.data else {}
     data, manifest = find_task(arguments.task).prepare(
         arguments.profile, data_root(), lambda *_: None, overrides
     )
     began = time.monotonic()
-    until = began + float(arguments.limit[:-1]) * UNITS[arguments.limit[-1]]
     print(f"{arguments.task} {arguments.profile}, {manifest.rows}, {manifest.baselines}")
     torch.manual_seed(0)
     classes = manifest.shape["classes"]
@@ -177,7 +173,7 @@ def main() -> None:
         model = SmallCNN(arguments.width, classes, blocks=arguments.blocks)
     epochs = learn(
         data, model, epochs=arguments.epochs, batch=arguments.batch, rate=arguments.rate,
-        until=until,
+        until=began + arguments.limit,
     )  # fmt: skip
     for number, found in enumerate(epochs, start=1):
         scores = ", ".join(f"{split} {value:.4f}" for split, value in found.items())
