@@ -338,7 +338,7 @@ def test_the_median_over_runs_begins_where_more_than_half_have_a_score():
 def test_a_poor_start_does_not_flatten_the_plot():
     curve = ("a", 0, curve_of_runs([([(0.0, 1.85), (2.0, 1.02), (30.0, 1.00)], 100.0)], -1))
     plot = curve_plot("steps", [curve], maximize=False, dots=[(1.0, 1.85)])
-    assert plot.beyond == 1
+    assert plot.notes == ("1 node far worse than the rest: on the edge.",)
     assert float(plot.y_ticks[-1].label) < 1.1
     inside = [float(v) for v in re.findall(r"V([\d.]+)", plot.lines[0].path)]
     assert all(plot.top <= y <= plot.bottom for y in inside)

@@ -10,15 +10,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal
 
-from harness.report.drawing.plots import (
-    DotPlot,
-    DotRow,
-    Tick,
-    clamp_ends,
-    strip_scale,
-    strips,
-    without_outliers,
-)
+from harness.report.drawing.plots import DotPlot, DotRow, strips, without_outliers
 from harness.report.features.rules import CODE
 from harness.report.features.steps import SearchStep, StepKind, TaskSteps, steps_of
 from harness.report.stats.intervals import FEW, Interval, over_seeds
@@ -174,19 +166,17 @@ def plot(built: FeatureTable) -> DotPlot | None:
     if not rows:
         return None
     gains = without_outliers([gain for row, _ in rows for gain in row.gains])
-    ends = [end for row, _ in rows if row.interval for end in (row.interval.low, row.interval.high)]
-    x = strip_scale([*clamp_ends(gains, ends), 0.0])
     drawn = [
         DotRow(
             row.feature,
             0 if middle > 0 else 1,
-            tuple(x(v) for v in row.gains[:MOST_DOTS]),
-            x(middle),
-            x(row.interval.low) if row.interval else None,
-            x(row.interval.high) if row.interval else None,
+            row.gains[:MOST_DOTS],
+            middle,
+            row.interval.low if row.interval else None,
+            row.interval.high if row.interval else None,
             f"{row.gain_words}, {row.steps} steps, {row.alone} alone",
         )
         for row, middle in rows
     ]
     title = "gains of steps in which it changed: each, the median, and the 95 % interval"
-    return strips(title, drawn, x, [Tick(x(0.0), "no gain")])
+    return strips(title, drawn, gains, {"no gain": 0.0})
