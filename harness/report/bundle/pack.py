@@ -4,7 +4,7 @@ import gzip
 import io
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from harness.base.commands import command
 from harness.base.errors import ConfigError
-from harness.base.faults import naming
+from harness.base.files import replacing
 from harness.base.paths import plain_name
 from harness.base.validation import problems
 from harness.report.bundle.agreement import check_consistency
@@ -49,10 +49,9 @@ def pack(path: Path, out: Path) -> BundleManifest:
         cause = problems(error, BundleManifest)
         raise ConfigError(f"{path / 'result.json'} is damaged.", cause=cause) from error
     check_consistency(path, run.path, manifest)  # a run that could not be verified is not packed
-    part = out.with_name(f".{out.name}.part")
     try:
         with (
-            naming(out),
+            replacing(out) as part,
             _compressed(part, out.name) as stream,
             tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT) as tar,
         ):
@@ -62,13 +61,8 @@ def pack(path: Path, out: Path) -> BundleManifest:
                 if sha256(content).hexdigest() != member.sha256:
                     raise ConfigError(f"{run.path / member.path} changed while it was packed.")
                 _add(tar, member.path, content)
-        with naming(out):
-            part.replace(out)
     except ValueError as error:
         raise ConfigError(f"{out} cannot be written.", cause=str(error)) from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
     return manifest
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from harness.base.errors import ConfigError
+from harness.base.files import replacing
 from harness.base.text import visible
 from harness.report import board_text, leaderboard
 from harness.report.baselines import baselines_of_entry
@@ -47,10 +48,9 @@ def write(entries: Sequence[IndexEntry], out: Path) -> dict[str, Any]:
     """Write the report of runs; return its size and what it left out. Raises ConfigError."""
     text, left = render(entries)
     content = text.encode()
-    temporary = out.with_name(f".{out.name}.part")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(out)
+        with replacing(out) as part:
+            part.write_bytes(content)
     except OSError as error:
         raise ConfigError(f"{out} cannot be written.", cause=str(error)) from error
     return {
