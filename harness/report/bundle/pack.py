@@ -16,8 +16,13 @@ from harness.base.errors import ConfigError
 from harness.base.files import replacing
 from harness.base.paths import plain_name
 from harness.base.validation import problems
-from harness.report.bundle.agreement import check_consistency
-from harness.report.bundle.manifest import NAME, PLAIN, BundleManifest, Member
+from harness.report.bundle.manifest import (
+    NAME,
+    PLAIN,
+    BundleManifest,
+    Member,
+    check_consistency,
+)
 from harness.store.rundir import LOCK, STOP, Run
 
 LEVEL = 10
