@@ -7,6 +7,7 @@ turns into text nodes.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +79,13 @@ def render(entries: Sequence[IndexEntry]) -> tuple[str, LeftOut]:
     board = leaderboard.build(readable)
     drawn = figures(traces)
     views = _views(traces, left)
-    kinds, _ = features.build([Path(v.path) for v in views])
+    kinds, _ = features.build(v.path for v in views)
     values = {
         "title": _title(readable),
-        "single": len(readable) == 1,
+        "single": _single(readable[0]) if len(readable) == 1 else None,
         "points": board_text.points,
         "dollars": board_text.dollars,
         "board": board,
-        "best": [_best(e) for e in readable] if len(readable) == 1 else [],
         "tasks": drawn,
         "views": views,
         "features": [(k, features.plot(k)) for k in kinds if k.rows],
@@ -165,14 +165,11 @@ def _by_interest(traces: Sequence[Trace]) -> list[Trace]:
     """Order runs: the best of each contender and task, then the second best of each, …"""
     groups: dict[tuple[str, str, str], list[Trace]] = defaultdict(list)
     for found in traces:
-        if found.entry.asked:
-            asked = found.entry.asked
+        asked = found.entry.asked
+        if asked is not None:
             groups[asked.task, asked.agent, asked.policy].append(found)
-    ranked = []
-    for key, group in sorted(groups.items()):
-        group.sort(key=_rank)
-        ranked += [(place, key, found) for place, found in enumerate(group)]
-    return [found for _, _, found in sorted(ranked, key=lambda r: r[:2])]
+    columns = [sorted(group, key=_rank) for _, group in sorted(groups.items())]
+    return [found for row in zip_longest(*columns) for found in row if found is not None]
 
 
 def _rank(found: Trace) -> tuple[bool, float, str]:
@@ -197,7 +194,7 @@ def _title(readable: Sequence[IndexEntry]) -> str:
     return f"{len(readable)} runs of {len(agents)} agent{'s' * (len(agents) > 1)} on {on}"
 
 
-def _best(entry: IndexEntry) -> dict[str, Any]:
+def _single(entry: IndexEntry) -> dict[str, Any]:
     """Return the values for the head of a single run's page."""
     outcome = entry.outcome
     return {
