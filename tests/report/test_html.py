@@ -169,6 +169,8 @@ def test_a_link_in_a_run_carries_no_file_of_this_machine_into_the_report(tmp_pat
     assert "the key of the house" not in "\n".join(payload(text)["lines"])
     assert text_of(run, "nodes/0002/stdout.log") is None
     assert text_of(run, "../secret") is None
+    (run / "nodes/0002/circle").symlink_to("circle")
+    assert text_of(run, "nodes/0002/circle") is None
     (run / "nodes/0005/train.py").unlink()
     os.mkfifo(run / "nodes/0005/train.py")
     said, _ = report(run, out=tmp_path / "r.html")

@@ -29,6 +29,8 @@ from harness.store.tape import CallRecord, Tape
 
 VERSION = 2
 SCORER = "harness"
+STOPS = {"end": "stop", "length": "max_tokens", "refusal": "content_filter"}
+"""Why an answer ended: our word, and Inspect's."""
 
 
 def as_inspect(paths: list[Path], out: Path) -> tuple[list[Path], dict[str, str]]:
@@ -139,7 +141,8 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
 def _sample(run: Run, state: RunState, node: Node, calls: list[CallRecord]) -> dict[str, Any]:
     folder = f"nodes/{node.number:04d}"
     messages = [m for call in calls for m in _messages(run, call)]
-    answer = calls[-1].reply.text if calls and calls[-1].reply else source_of(node)
+    last = calls[-1].reply if calls else None
+    answer = last.text if last else source_of(node)
     if not messages:
         # An agent without a model gets no prompt: its submission is exported as the response.
         messages = [
@@ -157,7 +160,7 @@ def _sample(run: Run, state: RunState, node: Node, calls: list[CallRecord]) -> d
             "choices": [
                 {
                     "message": {"role": "assistant", "content": answer, "source": "generate"},
-                    "stop_reason": _stop(calls),
+                    "stop_reason": STOPS[last.stop] if last else "stop",
                 }
             ],
         },
@@ -195,11 +198,6 @@ def _messages(run: Run, call: CallRecord) -> list[dict[str, Any]]:
     if call.reply is not None:
         found.append({"role": "assistant", "content": call.reply.text, "source": "generate"})
     return found
-
-
-def _stop(calls: list[CallRecord]) -> str:
-    stop = calls[-1].reply.stop if calls and calls[-1].reply else "end"
-    return {"end": "stop", "length": "max_tokens", "refusal": "content_filter"}[stop]
 
 
 def _usage(calls: list[CallRecord]) -> dict[str, Counter[str]]:
