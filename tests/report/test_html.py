@@ -347,21 +347,12 @@ def test_a_poor_start_does_not_flatten_the_plot():
 
 
 def test_ticks_are_round():
-    assert [t.label for t in AxisScale(0, 500, 0, 1).ticks(5)] == [
-        "0",
-        "100",
-        "200",
-        "300",
-        "400",
-        "500",
-    ]
-    assert [t.label for t in AxisScale(0, 4.2e6, 0, 1).ticks(5)] == ["0", "1M", "2M", "3M", "4M"]
-    assert [t.label for t in AxisScale(0.981, 1.02, 0, 1).ticks(4)] == [
-        "0.99",
-        "1.00",
-        "1.01",
-        "1.02",
-    ]
+    def labels(low, high, most):
+        return [tick.label for tick in AxisScale(low, high, 0, 1).ticks(most)]
+
+    assert labels(0, 500, 5) == ["0", "100", "200", "300", "400", "500"]
+    assert labels(0, 4.2e6, 5) == ["0", "1M", "2M", "3M", "4M"]
+    assert labels(0.981, 1.02, 4) == ["0.99", "1.00", "1.01", "1.02"]
     assert label(0.5, 0.1, "$") == "$0.5"
 
 

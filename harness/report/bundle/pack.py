@@ -101,23 +101,19 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 @contextmanager
 def _compressed(part: Path, name: str) -> Iterator[Any]:
-    if name.endswith(".tar.gz"):
-        with (
-            part.open("wb") as file,
-            gzip.GzipFile("", "wb", fileobj=file, mtime=0) as stream,
-        ):
-            yield stream
-    elif name.endswith(".tar.zst"):
-        with (
-            part.open("wb") as file,
-            zstandard().ZstdCompressor(level=LEVEL).stream_writer(file, closefd=False) as stream,
-        ):
-            yield stream
-    else:
-        raise ConfigError(
-            f"{name} does not say what a bundle is packed with.",
-            remedy="a name that ends in .tar.zst, or in .tar.gz",
-        )
+    with part.open("wb") as file:
+        if name.endswith(".tar.gz"):
+            with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as stream:
+                yield stream
+        elif name.endswith(".tar.zst"):
+            packer = zstandard().ZstdCompressor(level=LEVEL)
+            with packer.stream_writer(file, closefd=False) as stream:
+                yield stream
+        else:
+            raise ConfigError(
+                f"{name} does not say what a bundle is packed with.",
+                remedy="a name that ends in .tar.zst, or in .tar.gz",
+            )
 
 
 def zstandard() -> Any:  # noqa: ANN401 (a module that may be missing)
