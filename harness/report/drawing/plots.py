@@ -112,7 +112,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class DotRow:
-    """One row of a dot plot: values, their mean or median, and the ends of its interval, if any.
+    """One row of a dot plot: values, their mean or median, and its interval if it has one.
 
     ``strips`` turns the values into places.
     """
@@ -121,8 +121,7 @@ class DotRow:
     style: int
     dots: tuple[float, ...]
     middle: float
-    low: float | None
-    high: float | None
+    interval: tuple[float, float] | None
     words: str
     y: float = 0.0
 
@@ -199,7 +198,7 @@ def strips(
     """
     low, high = min(shown), max(shown)
     reach = _range_or_guess(shown)
-    ends = [end for row in rows for end in (row.low, row.high) if end is not None]
+    ends = [end for row in rows for end in row.interval or ()]
     near = [min(max(end, low - reach), high + reach) for end in ends]
     x = spread([*shown, *near, *marks.values()], STRIP_EDGE, STRIP_WIDTH - STRIP_EDGE)
     placed = tuple(
@@ -208,8 +207,7 @@ def strips(
             row.style,
             tuple(map(x, row.dots)),
             x(row.middle),
-            None if row.low is None else x(row.low),
-            None if row.high is None else x(row.high),
+            row.interval and (x(row.interval[0]), x(row.interval[1])),
             shortened(row.words, STRIP_WIDTH - 24),
             STRIP_TOP + STRIP_STEP * place,
         )

@@ -179,8 +179,7 @@ def plot(built: FeatureTable) -> DotPlot | None:
             0 if middle > 0 else 1,
             row.gains[:MOST_DOTS],
             middle,
-            row.interval.low if row.interval else None,
-            row.interval.high if row.interval else None,
+            (row.interval.low, row.interval.high) if row.interval else None,
             f"{row.gain_words}, {row.steps} steps, {row.alone} alone",
         )
         for row, middle in rows

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from harness.agents import AGENTS
-from harness.base.validation import sensible
 from harness.report.baselines import baselines_of_entry
 from harness.report.drawing import curves, plots
 from harness.report.html.traces import Trace
@@ -152,7 +151,7 @@ def _scores(found: Sequence[Trace]) -> list[float]:
     by_seed: dict[int, list[float]] = defaultdict(list)
     for t in found:
         asked, outcome = t.entry.asked, t.entry.outcome
-        if asked and outcome and outcome.score is not None and sensible(outcome.score):
+        if asked and outcome and outcome.score is not None:
             by_seed[asked.seed].append(outcome.score)
     return [fmean(values) for _, values in sorted(by_seed.items())]
 
@@ -177,8 +176,7 @@ def _strips(
                 min(place, COLOURS - 1),
                 tuple(mine),
                 middle,
-                found.low if found else None,
-                found.high if found else None,
+                (found.low, found.high) if found else None,
                 f"{_summary(mine, middle, found)}; {len(mine)} valid",
             )
         )
