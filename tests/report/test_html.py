@@ -46,12 +46,6 @@ def page(runs, tmp_path_factory):
     return report(runs, out=tmp_path_factory.mktemp("page") / "r.html")[1]
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Skip the features of the sources: reading them takes most of the time of a report."""
-    monkeypatch.setattr(pages.features, "build", lambda runs: ([], {}))
-
-
 def report(*places, out):
     said = pages.write(entries(list(places)), out)
     return said, out.read_text()
