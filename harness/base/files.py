@@ -10,8 +10,8 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -111,14 +111,23 @@ def write_whole(path: Path, content: str | bytes, *, sync: bool = True) -> None:
     Raises OSError naming the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path to write to, which then replaces ``path``, or is removed after any exception.
+
+    Raises OSError naming the file.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with naming(path):
-            with temporary.open("wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-                if sync:
-                    file.flush()
-                    os.fsync(file.fileno())
+            yield temporary
             temporary.replace(path)
     except BaseException:
         with suppress(OSError):

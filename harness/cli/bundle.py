@@ -8,7 +8,7 @@ import typer
 
 from harness.base.commands import command as hint
 from harness.cli.common import AsJson, guarded, print_json, run_path
-from harness.report.bundle import pack
+from harness.report.bundle.pack import pack
 
 
 @guarded

@@ -7,7 +7,6 @@ import typer
 
 from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json, run_path
 from harness.report.features import report
-from harness.report.features.text import show
 from harness.store.index import cache_file, entries
 
 
@@ -29,5 +28,5 @@ def command(
     if json:
         print_json(report.as_json(tables, skipped))
     else:
-        show(tables, skipped, each=each)
+        report.show(tables, skipped, each=each)
     return 0 if any(table.steps for table in tables) else 1

@@ -16,6 +16,12 @@ def _spare(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Skip the features of the sources: reading them takes most of the time of a report."""
+    monkeypatch.setattr("harness.report.html.page.features.build", lambda runs: ([], {}))
+
+
 @pytest.fixture(scope="session")
 def chromium():
     """A real headless Chromium. Its tests run only on request, and fail if there is none."""

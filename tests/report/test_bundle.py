@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 
 from harness.base.errors import ConfigError
 from harness.cli.app import app
-from harness.report.bundle import pack, unpack, verify
+from harness.report.bundle import unpack
 from harness.report.bundle.manifest import NAME
-from harness.report.bundle.verify import describe
+from harness.report.bundle.pack import pack
+from harness.report.bundle.verify import describe, verify
 from report.made import made_run
 from scorers.score import Score
 
@@ -101,16 +102,7 @@ def written(archive, files, extra=()):
         "run": "run", "harness": "0", "task": "autoresearch", "profile": "paper",
         "metric": "bits_per_byte", "score": 1.0, "files": listed,
     }  # fmt: skip
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for name, content in ((NAME, json.dumps(manifest).encode()), *files.items()):
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-        for info, content in extra:
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    archive.write_bytes(gzip.compress(buffer.getvalue()))
+    _rewrite(archive, json.dumps(manifest).encode(), files, extra, tarfile.GNU_FORMAT)
     return archive
 
 
@@ -212,11 +204,11 @@ def _fresh(tmp_path):
     return folder
 
 
-def _rewrite(archive, manifest, files):
+def _rewrite(archive, manifest, files, extra=(), form=tarfile.USTAR_FORMAT):
+    plain = [(tarfile.TarInfo(name), content) for name, content in files.items()]
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, content in ((NAME, manifest), *files.items()):
-            info = tarfile.TarInfo(name)
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
+        for info, content in ((tarfile.TarInfo(NAME), manifest), *plain, *extra):
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     archive.write_bytes(gzip.compress(buffer.getvalue()))

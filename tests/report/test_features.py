@@ -91,7 +91,7 @@ def test_the_process_agrees_with_the_function():
 
 
 def step(gain, *names, kind="step"):
-    return SearchStep("run", 1, 0, frozenset(names), gain, kind)
+    return SearchStep(1, frozenset(names), gain, kind)
 
 
 LR, WARM, NORM = "learning rates: lr", "schedule: warmup", "normalisation: norm"

@@ -46,12 +46,6 @@ def page(runs, tmp_path_factory):
     return report(runs, out=tmp_path_factory.mktemp("page") / "r.html")[1]
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Skip the features of the sources: reading them takes most of the time of a report."""
-    monkeypatch.setattr(pages.features, "build", lambda runs: ([], {}))
-
-
 def report(*places, out):
     said = pages.write(entries(list(places)), out)
     return said, out.read_text()
@@ -169,6 +163,8 @@ def test_a_link_in_a_run_carries_no_file_of_this_machine_into_the_report(tmp_pat
     assert "the key of the house" not in "\n".join(payload(text)["lines"])
     assert text_of(run, "nodes/0002/stdout.log") is None
     assert text_of(run, "../secret") is None
+    (run / "nodes/0002/circle").symlink_to("circle")
+    assert text_of(run, "nodes/0002/circle") is None
     (run / "nodes/0005/train.py").unlink()
     os.mkfifo(run / "nodes/0005/train.py")
     said, _ = report(run, out=tmp_path / "r.html")
@@ -338,28 +334,19 @@ def test_the_median_over_runs_begins_where_more_than_half_have_a_score():
 def test_a_poor_start_does_not_flatten_the_plot():
     curve = ("a", 0, curve_of_runs([([(0.0, 1.85), (2.0, 1.02), (30.0, 1.00)], 100.0)], -1))
     plot = curve_plot("steps", [curve], maximize=False, dots=[(1.0, 1.85)])
-    assert plot.beyond == 1
+    assert plot.notes == ("1 node far worse than the rest: on the edge.",)
     assert float(plot.y_ticks[-1].label) < 1.1
     inside = [float(v) for v in re.findall(r"V([\d.]+)", plot.lines[0].path)]
     assert all(plot.top <= y <= plot.bottom for y in inside)
 
 
 def test_ticks_are_round():
-    assert [t.label for t in AxisScale(0, 500, 0, 1).ticks(5)] == [
-        "0",
-        "100",
-        "200",
-        "300",
-        "400",
-        "500",
-    ]
-    assert [t.label for t in AxisScale(0, 4.2e6, 0, 1).ticks(5)] == ["0", "1M", "2M", "3M", "4M"]
-    assert [t.label for t in AxisScale(0.981, 1.02, 0, 1).ticks(4)] == [
-        "0.99",
-        "1.00",
-        "1.01",
-        "1.02",
-    ]
+    def labels(low, high, most):
+        return [tick.label for tick in AxisScale(low, high, 0, 1).ticks(most)]
+
+    assert labels(0, 500, 5) == ["0", "100", "200", "300", "400", "500"]
+    assert labels(0, 4.2e6, 5) == ["0", "1M", "2M", "3M", "4M"]
+    assert labels(0.981, 1.02, 4) == ["0.99", "1.00", "1.01", "1.02"]
     assert label(0.5, 0.1, "$") == "$0.5"
 
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from harness.base.errors import ConfigError
 from harness.cli.app import app
 from harness.report import diagnosis
-from harness.report.bundle import pack
+from harness.report.bundle.pack import pack
 from tasks import hidden
 from tasks.definition import Manifest
 from tasks.lra.pathfinder import snakes

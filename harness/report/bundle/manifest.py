@@ -1,11 +1,21 @@
-"""``MANIFEST.json``, the first file of a bundle: every other file with its size and SHA-256."""
+"""``MANIFEST.json``, the first file of a bundle: every other file with its size and SHA-256.
+
+``check_consistency`` compares it with the run, before the run is packed and after it is unpacked.
+"""
 
 import re
+from pathlib import Path
 from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from harness.base.errors import ConfigError
 from harness.base.strict import Strict
+from harness.store.loading import load
+from harness.store.reading import read_as
+from harness.store.rundir import FINAL, Run
+from harness.store.state import RunState
+from scorers.score import Score
 
 NAME = "MANIFEST.json"
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.+@ -]{0,127}"
@@ -34,3 +44,36 @@ class BundleManifest(Strict):
     metric: str = Field(max_length=64)
     score: float | None
     files: tuple[Member, ...]
+
+
+def check_consistency(
+    named: Path, folder: Path, manifest: BundleManifest
+) -> tuple[Run, RunState, Score | None]:
+    """Return the run in ``folder``, its state and its final score, once all files agree.
+
+    ``named`` is the path that messages show. Raises ConfigError where a file is damaged or
+    missing, or contradicts the manifest.
+    """
+    run, _, state = load(folder)  # checks the journal's chain and the hashes of each node's files
+    if run.outcome is None:
+        raise ConfigError(f"{named} holds a run without a result.")
+    file = folder / FINAL / "score.json"
+    final = read_as(Score, file) if file.exists() else None
+    if final is None and state.final is not None:
+        raise ConfigError(
+            f"{named} lacks {FINAL}/score.json, which its journal tells of.",
+            remedy="restore it from a copy",
+        )
+    found = {
+        "result.json": run.outcome.score,
+        "events.jsonl": state.final["score"] if state.final else None,
+    }
+    if final is not None:
+        found[f"{FINAL}/score.json"] = final.score
+    for where, score in found.items():
+        if score != manifest.score:
+            raise ConfigError(
+                f"{named} contradicts itself: {where} has the score {score}, "
+                f"the manifest {manifest.score}."
+            )
+    return run, state, final

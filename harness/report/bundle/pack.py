@@ -4,7 +4,7 @@ import gzip
 import io
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,16 @@ from pydantic import ValidationError
 
 from harness.base.commands import command
 from harness.base.errors import ConfigError
-from harness.base.faults import naming
+from harness.base.files import replacing
 from harness.base.paths import plain_name
 from harness.base.validation import problems
-from harness.report.bundle.agreement import check_consistency
-from harness.report.bundle.manifest import NAME, PLAIN, BundleManifest, Member
+from harness.report.bundle.manifest import (
+    NAME,
+    PLAIN,
+    BundleManifest,
+    Member,
+    check_consistency,
+)
 from harness.store.rundir import LOCK, STOP, Run
 
 LEVEL = 10
@@ -49,10 +54,9 @@ def pack(path: Path, out: Path) -> BundleManifest:
         cause = problems(error, BundleManifest)
         raise ConfigError(f"{path / 'result.json'} is damaged.", cause=cause) from error
     check_consistency(path, run.path, manifest)  # a run that could not be verified is not packed
-    part = out.with_name(f".{out.name}.part")
     try:
         with (
-            naming(out),
+            replacing(out) as part,
             _compressed(part, out.name) as stream,
             tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT) as tar,
         ):
@@ -62,13 +66,8 @@ def pack(path: Path, out: Path) -> BundleManifest:
                 if sha256(content).hexdigest() != member.sha256:
                     raise ConfigError(f"{run.path / member.path} changed while it was packed.")
                 _add(tar, member.path, content)
-        with naming(out):
-            part.replace(out)
     except ValueError as error:
         raise ConfigError(f"{out} cannot be written.", cause=str(error)) from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
     return manifest
 
 
@@ -102,23 +101,19 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 @contextmanager
 def _compressed(part: Path, name: str) -> Iterator[Any]:
-    if name.endswith(".tar.gz"):
-        with (
-            part.open("wb") as file,
-            gzip.GzipFile("", "wb", fileobj=file, mtime=0) as stream,
-        ):
-            yield stream
-    elif name.endswith(".tar.zst"):
-        with (
-            part.open("wb") as file,
-            zstandard().ZstdCompressor(level=LEVEL).stream_writer(file, closefd=False) as stream,
-        ):
-            yield stream
-    else:
-        raise ConfigError(
-            f"{name} does not say what a bundle is packed with.",
-            remedy="a name that ends in .tar.zst, or in .tar.gz",
-        )
+    with part.open("wb") as file:
+        if name.endswith(".tar.gz"):
+            with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as stream:
+                yield stream
+        elif name.endswith(".tar.zst"):
+            packer = zstandard().ZstdCompressor(level=LEVEL)
+            with packer.stream_writer(file, closefd=False) as stream:
+                yield stream
+        else:
+            raise ConfigError(
+                f"{name} does not say what a bundle is packed with.",
+                remedy="a name that ends in .tar.zst, or in .tar.gz",
+            )
 
 
 def zstandard() -> Any:  # noqa: ANN401 (a module that may be missing)

@@ -99,10 +99,15 @@ def unpack(archive: Path, folder: Path) -> BundleManifest:
 
 
 class _Limited:
-    """A stream that raises BadBundle when it yields more bytes than any run holds."""
+    """A stream that raises BadBundle when it yields more bytes than any run holds.
 
-    def __init__(self, inner: ByteSource, packed_bytes: int, archive: Path) -> None:
-        self._inner, self._archive = inner, archive
+    ``fault``: what ``inner`` raises of its own where the archive is damaged.
+    """
+
+    def __init__(
+        self, inner: ByteSource, fault: type[Exception], packed_bytes: int, archive: Path
+    ) -> None:
+        self._inner, self._fault, self._archive = inner, fault, archive
         self._left = min(MOST_BYTES, max(FREE_BYTES, MOST_RATIO * packed_bytes))
 
     def read(self, size: int) -> bytes:
@@ -111,7 +116,7 @@ class _Limited:
         while size:
             try:
                 chunk = self._inner.read(min(size, 1 << 20))
-            except (OSError, EOFError, ValueError, zlib.error, zstd_error()) as error:
+            except (OSError, EOFError, ValueError, self._fault) as error:
                 raise BadBundle(f"{self._archive} is damaged.", cause=str(error)) from error
             if not chunk:
                 raise BadBundle(f"{self._archive} ends in the middle.", remedy="fetch it again")
@@ -123,15 +128,6 @@ class _Limited:
         return b"".join(chunks)
 
 
-def zstd_error() -> type[Exception]:
-    """Return zstandard's exception; OSError as a placeholder where it is not installed."""
-    try:
-        error: type[Exception] = zstandard().ZstdError
-    except ConfigError:
-        return OSError
-    return error
-
-
 @contextmanager
 def _stream(archive: Path) -> Iterator[_Limited]:
     try:
@@ -140,12 +136,13 @@ def _stream(archive: Path) -> Iterator[_Limited]:
             start = file.read(4)
             file.seek(0)
             if start == ZSTD:
-                opened = zstandard().ZstdDecompressor(max_window_size=MOST_WINDOW)
+                zstd = zstandard()
+                opened = zstd.ZstdDecompressor(max_window_size=MOST_WINDOW)
                 with opened.stream_reader(file) as stream:
-                    yield _Limited(stream, size, archive)
+                    yield _Limited(stream, zstd.ZstdError, size, archive)
             elif start[:2] == GZIP:
                 with gzip.GzipFile(fileobj=file) as stream:
-                    yield _Limited(stream, size, archive)
+                    yield _Limited(stream, zlib.error, size, archive)
             else:
                 raise BadBundle(f"{archive} is neither .tar.zst nor .tar.gz.")
     except OSError as error:

@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 from harness.base.errors import ConfigError
 from harness.base.paths import data_root
-from harness.report.bundle.agreement import check_consistency
-from harness.report.bundle.manifest import BundleManifest
+from harness.report.bundle.manifest import BundleManifest, check_consistency
 from harness.report.bundle.unpack import unpack
 from harness.store.rundir import Run
 from scorers.conditions import differing

@@ -47,8 +47,10 @@ class Curve:
     @property
     def end(self) -> float | None:
         """The last value of ``middle``, else of ``alone``; None where neither has one."""
-        return next((v for part in (self.middle, self.alone) for v in part[-1:] if v is not None),
-                    None)  # fmt: skip
+        for part in (self.middle, self.alone):
+            if part and part[-1] is not None:
+                return part[-1]
+        return None
 
 
 def value(point: Point, axis: Axis, index: int) -> float | None:

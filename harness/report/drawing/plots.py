@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import quantiles
 from typing import Literal
@@ -71,10 +71,10 @@ class Series:
     name: str
     style: int
     path: str
-    band: str = ""
-    alone: str = ""
-    end: tuple[float, float] | None = None
-    off: bool = False
+    band: str
+    alone: str
+    end: tuple[float, float] | None
+    off: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,7 @@ class ReferenceLine:
 class Plot:
     """One plot of lines. ``dots``: the single nodes, if there is only one run.
 
-    ``levels`` have no x values: baselines, and contenders that call no model. ``beyond`` counts
-    the dots outside the plot.
+    ``levels`` have no x values: baselines, and contenders that call no model.
     """
 
     title: str
@@ -100,12 +99,11 @@ class Plot:
     lines: tuple[Series, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
-    dots: tuple[tuple[float, float], ...] = ()
-    beyond: int = 0
-    levels: tuple[ReferenceLine, ...] = ()
-    notes: tuple[str, ...] = ()
-    left: float = LEFT
-    right: float = WIDTH - RIGHT
+    dots: tuple[tuple[float, float], ...]
+    levels: tuple[ReferenceLine, ...]
+    notes: tuple[str, ...]
+    left: float
+    right: float
     width: int = WIDTH
     height: int = HEIGHT
     top: int = TOP
@@ -114,15 +112,17 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class DotRow:
-    """One contender's row of a dot plot: its scores, their mean or median, and its interval."""
+    """One row of a dot plot: values, their mean or median, and its interval if it has one.
+
+    ``strips`` turns the values into places.
+    """
 
     name: str
     style: int
     dots: tuple[float, ...]
-    middle: float | None = None
-    low: float | None = None
-    high: float | None = None
-    words: str = ""
+    middle: float
+    interval: tuple[float, float] | None
+    words: str
     y: float = 0.0
 
 
@@ -133,9 +133,9 @@ class DotPlot:
     title: str
     strips: tuple[DotRow, ...]
     ticks: tuple[Tick, ...]
-    marks: tuple[Tick, ...] = ()
-    note: str = ""
-    height: int = 100
+    marks: tuple[Tick, ...]
+    note: str
+    height: int
     width: int = STRIP_WIDTH
     left: int = 12
 
@@ -184,26 +184,43 @@ def spread(values: Iterable[float], start: float, end: float) -> AxisScale:
     return AxisScale(low - room, high + room, start, end)
 
 
-def strip_scale(values: Iterable[float]) -> AxisScale:
-    """Return the scale of a dot plot, with room for the labels on both sides."""
-    return spread(values, STRIP_EDGE, STRIP_WIDTH - STRIP_EDGE)
-
-
 def strips(
-    title: str, rows: Iterable[DotRow], x: AxisScale, marks: Sequence[Tick] = (), note: str = ""
+    title: str,
+    rows: Sequence[DotRow],
+    shown: Sequence[float],
+    marks: Mapping[str, float],
+    note: str = "",
 ) -> DotPlot:
-    """Return a dot plot of rows, one below the other."""
+    """Return a dot plot of rows, one below the other.
+
+    Its scale holds the values ``shown`` and the marks, and the intervals as far as they are near:
+    an interval over few seeds may be many times as wide as the range of the scores.
+    """
+    low, high = min(shown), max(shown)
+    reach = _range_or_guess(shown)
+    ends = [end for row in rows for end in row.interval or ()]
+    near = [min(max(end, low - reach), high + reach) for end in ends]
+    x = spread([*shown, *near, *marks.values()], STRIP_EDGE, STRIP_WIDTH - STRIP_EDGE)
     placed = tuple(
-        replace(
-            row,
-            y=STRIP_TOP + STRIP_STEP * place,
-            name=shortened(row.name, STRIP_WIDTH - 24),
-            words=shortened(row.words, STRIP_WIDTH - 24),
+        DotRow(
+            shortened(row.name, STRIP_WIDTH - 24),
+            row.style,
+            tuple(map(x, row.dots)),
+            x(row.middle),
+            row.interval and (x(row.interval[0]), x(row.interval[1])),
+            shortened(row.words, STRIP_WIDTH - 24),
+            STRIP_TOP + STRIP_STEP * place,
         )
         for place, row in enumerate(rows)
     )
     height = STRIP_STEP * len(placed) + 38
-    return DotPlot(title, placed, x.ticks(6), tuple(marks), note, height)
+    ticks = tuple(Tick(x(value), name) for name, value in marks.items())
+    return DotPlot(title, placed, x.ticks(6), ticks, note, height)
+
+
+def _range_or_guess(values: Sequence[float]) -> float:
+    """Return the range of the values, or, if they are all equal, what could be one."""
+    return (max(values) - min(values)) or 0.05 * abs(max(values)) or 1.0
 
 
 def shortened(text: str, room: float) -> str:
@@ -216,19 +233,8 @@ def shortened(text: str, room: float) -> str:
     return f"{head}…{set_cell_size(tail, most - most * 2 // 3 - 2).rstrip()[::-1]}"
 
 
-def clamp_ends(values: Sequence[float], ends: Sequence[float]) -> list[float]:
-    """Return values and ends of intervals, each end at most the values' range beyond the values.
-
-    An interval over few seeds may be many times as wide as the range of the scores.
-    """
-    low, high = min(values), max(values)
-    reach = (high - low) or 0.05 * abs(high) or 1.0
-    return [*values, *(min(max(end, low - reach), high + reach) for end in ends)]
-
-
 UNITS: dict[Axis, str] = {
     "steps": "nodes scored",
-    "time": "time",
     "tokens": "tokens in and out",
     "dollars": "dollars",
 }
@@ -239,7 +245,7 @@ def curve_plot(
     curves: Sequence[tuple[str, int, Curve]],
     *,
     maximize: bool,
-    dots: Sequence[tuple[float, float]] = (),
+    dots: Sequence[tuple[float, float]],
     levels: Sequence[ReferenceLine] = (),
 ) -> Plot:
     """Return the plot of best-so-far curves of several contenders; ``dots`` are single nodes."""
@@ -265,11 +271,10 @@ def curve_plot(
             _band(curve, place, y, worst),
             _stairs(curve.xs, curve.alone, place, y) if curve.alone else "",
             None if curve.end is None else (place(curve.xs[-1]), y(curve.end)),
-            off=curve.end is not None and curve.end not in y,
+            curve.end is not None and curve.end not in y,
         )
         for name, style, curve in curves
     )
-    beyond = sum(v not in y for _, v in dots)
     return Plot(
         f"against {axis}",
         unit,
@@ -277,9 +282,8 @@ def curve_plot(
         x.ticks(5, sign),
         y_ticks,
         tuple((place(a), y(b)) for a, b in dots),
-        beyond,
         tuple(replace(level, at=y(level.value)) for level in levels if level.value in y),
-        tuple(_notes(curves, lines, beyond, levels, y)),
+        tuple(_notes(curves, lines, dots, levels, y)),
         left,
         x.end,
     )
@@ -301,7 +305,7 @@ def _heights(
     for values, share, least in ((ends, FAR, ALWAYS), ([lv.value for lv in levels], 1.0, 0.0)):
         if kept:
             low, high = min(kept), max(kept)
-            reach = max(share * ((high - low) or 0.05 * abs(high) or 1.0), least)
+            reach = max(share * _range_or_guess(kept), least)
             kept += [v for v in values if low - reach <= v <= high + reach]
     return spread(kept, HEIGHT - BOTTOM, TOP)
 
@@ -309,10 +313,11 @@ def _heights(
 def _notes(
     curves: Sequence[tuple[str, int, Curve]],
     lines: Sequence[Series],
-    beyond: int,
+    dots: Sequence[tuple[float, float]],
     levels: Sequence[ReferenceLine],
     y: AxisScale,
 ) -> Iterator[str]:
+    beyond = sum(value not in y for _, value in dots)
     if beyond:
         yield f"{beyond} node{'s' if beyond > 1 else ''} far worse than the rest: on the edge."
     if any(line.alone for line in lines):
@@ -337,12 +342,12 @@ def _sampled(curve: Curve, most: float) -> list[float]:
 
 
 def _unit(axis: Axis, most: float) -> tuple[float, str]:
+    """Return by what values on the axis are divided, and the unit that they then have."""
     if axis != "time":
         return 1.0, UNITS[axis]
-    for seconds, name in ((7200.0, "hours"), (120.0, "minutes")):
-        if most > seconds:
-            return (3600.0 if name == "hours" else 60.0), name
-    return 1.0, "seconds"
+    if most > 7200:
+        return 3600.0, "hours"
+    return (60.0, "minutes") if most > 120 else (1.0, "seconds")
 
 
 def _stairs(xs: Sequence[float], ys: Sequence[float | None], x: ToPixels, y: AxisScale) -> str:

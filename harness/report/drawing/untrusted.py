@@ -6,8 +6,10 @@ that change the reading direction, lone surrogates) become a visible sign, so th
 runs. Nothing is escaped for HTML here; the templates do that.
 """
 
+import os
 from pathlib import Path
 
+from harness.base.files import open_plain
 from harness.base.text import visible
 
 MOST_BYTES = 4 << 20
@@ -15,16 +17,14 @@ MOST_BYTES = 4 << 20
 
 def text_of(run: Path, name: str) -> str | None:
     """Return a run's file as text, only its last 4 MiB if larger; None if it cannot be read."""
-    file = run / name
     try:
-        if not file.is_file() or not file.resolve().is_relative_to(run.resolve()):
+        file = (run / name).resolve()
+        if not file.is_relative_to(run.resolve()):
             return None
-        with file.open("rb") as opened:
-            size = file.stat().st_size
-            if size > MOST_BYTES:
-                opened.seek(size - MOST_BYTES)
+        with open_plain(file) as opened:
+            opened.seek(max(0, os.fstat(opened.fileno()).st_size - MOST_BYTES))
             return visible(opened.read(MOST_BYTES).decode(errors="replace"))
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
         return None
 
 

@@ -8,6 +8,7 @@ The package is not imported here; its ``read_eval_log`` reads the file.
 
 import json
 import re
+from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from harness import __version__
 from harness.base.errors import ConfigError
+from harness.base.files import write_whole
 from harness.core.tree import Node
 from harness.report.drawing.untrusted import text_of
 from harness.report.export.rows import calls_by_node, source_of
@@ -27,6 +29,8 @@ from harness.store.tape import CallRecord, Tape
 
 VERSION = 2
 SCORER = "harness"
+STOPS = {"end": "stop", "length": "max_tokens", "refusal": "content_filter"}
+"""Why an answer ended: our word, and Inspect's."""
 
 
 def as_inspect(paths: list[Path], out: Path) -> tuple[list[Path], dict[str, str]]:
@@ -46,8 +50,7 @@ def as_inspect(paths: list[Path], out: Path) -> tuple[list[Path], dict[str, str]
         task = re.sub(r"[^A-Za-z0-9]+", "-", log["eval"]["task"])
         file = out / f"{stamp}_{task}_{log['eval']['task_id']}.json"
         try:
-            out.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(log, indent=1) + "\n")
+            write_whole(file, json.dumps(log, indent=1) + "\n", sync=False)
         except OSError as error:
             raise ConfigError(f"{file} cannot be written.", cause=str(error)) from error
         files.append(file)
@@ -138,7 +141,8 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
 def _sample(run: Run, state: RunState, node: Node, calls: list[CallRecord]) -> dict[str, Any]:
     folder = f"nodes/{node.number:04d}"
     messages = [m for call in calls for m in _messages(run, call)]
-    answer = calls[-1].reply.text if calls and calls[-1].reply else source_of(node)
+    last = calls[-1].reply if calls else None
+    answer = last.text if last else source_of(node)
     if not messages:
         # An agent without a model gets no prompt: its submission is exported as the response.
         messages = [
@@ -156,7 +160,7 @@ def _sample(run: Run, state: RunState, node: Node, calls: list[CallRecord]) -> d
             "choices": [
                 {
                     "message": {"role": "assistant", "content": answer, "source": "generate"},
-                    "stop_reason": _stop(calls),
+                    "stop_reason": STOPS[last.stop] if last else "stop",
                 }
             ],
         },
@@ -196,39 +200,19 @@ def _messages(run: Run, call: CallRecord) -> list[dict[str, Any]]:
     return found
 
 
-def _stop(calls: list[CallRecord]) -> str:
-    stop = calls[-1].reply.stop if calls and calls[-1].reply else "end"
-    return {"end": "stop", "length": "max_tokens", "refusal": "content_filter"}[stop]
-
-
-def _usage(calls: list[CallRecord]) -> dict[str, Any]:
-    usages: dict[str, dict[str, int]] = {}
+def _usage(calls: list[CallRecord]) -> dict[str, Counter[str]]:
+    """Return the tokens of the calls by model, under Inspect's names."""
+    usages: dict[str, Counter[str]] = defaultdict(Counter)
     for call in calls:
         if call.reply is None:
             continue
         used = call.reply.usage
-        tally = usages.setdefault(call.reply.model_id, dict.fromkeys(_TOKENS, 0))
-        for name, count in zip(
-            _TOKENS,
-            (
-                used.input_tokens,
-                used.output_tokens,
-                used.prompt_tokens + used.output_tokens,
-                used.cached_tokens,
-                used.cache_write_tokens,
-                used.reasoning_tokens,
-            ),
-            strict=True,
-        ):
-            tally[name] += count
+        usages[call.reply.model_id].update(
+            input_tokens=used.input_tokens,
+            output_tokens=used.output_tokens,
+            total_tokens=used.prompt_tokens + used.output_tokens,
+            input_tokens_cache_read=used.cached_tokens,
+            input_tokens_cache_write=used.cache_write_tokens,
+            reasoning_tokens=used.reasoning_tokens,
+        )
     return usages
-
-
-_TOKENS = (
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "input_tokens_cache_read",
-    "input_tokens_cache_write",
-    "reasoning_tokens",
-)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import ConfigError
+from harness.base.files import replacing
 from harness.base.text import encodable
 from harness.core.tree import Node
 from harness.report.drawing.untrusted import text_of
@@ -126,18 +127,14 @@ def as_parquet(paths: list[Path], out: Path) -> tuple[int, dict[str, str]]:
         raise ConfigError(
             "Parquet needs the package pyarrow.", remedy="pip install 'aira-harness[export]'"
         ) from error
-    kinds = {
-        "string": pa.string(),
-        "int64": pa.int64(),
-        "float64": pa.float64(),
-        "bool": pa.bool_(),
-        "list<int64>": pa.list_(pa.int64()),
-    }
-    schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+    lists = {"list<int64>": pa.list_(pa.int64())}  # pyarrow knows all other types by name
+    schema = pa.schema([(name, lists.get(kind, kind)) for name, kind in COLUMNS.items()])
     count, skipped = 0, {}
-    part = out.with_name(f".{out.name}.part")
     try:
-        with pq.ParquetWriter(part, schema, compression="zstd") as writer:
+        with (
+            replacing(out) as part,
+            pq.ParquetWriter(part, schema, compression="zstd") as writer,
+        ):
             for path in paths:
                 try:
                     found = [
@@ -149,9 +146,6 @@ def as_parquet(paths: list[Path], out: Path) -> tuple[int, dict[str, str]]:
                     continue
                 writer.write_table(pa.Table.from_pylist(found, schema=schema))
                 count += len(found)
-        part.replace(out)
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"{out} cannot be written.", cause=str(error)) from error
-    finally:
-        part.unlink(missing_ok=True)
     return count, skipped

@@ -5,11 +5,10 @@
 
 import contextlib
 import json
-import queue
 import resource
+import selectors
 import subprocess
 import sys
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,73 +21,55 @@ MOST_MEMORY = 2 << 30
 
 
 def features_of(sources: Iterable[str]) -> dict[str, Features | None]:
-    """Return each source's features; None where it does not parse, or its reader died."""
+    """Return each source's features; None where it does not parse, or its reader died or hung."""
     found: dict[str, Features | None] = {}
-    reader = _Reader()
+    reader: subprocess.Popen[str] | None = None
     try:
         for source in sources:
-            if source not in found:
-                found[source] = reader.ask(source)
+            if source in found:
+                continue
+            reader = reader or _started()
+            answer = _answer(reader, source)
+            found[source] = json.loads(answer) if answer else None
+            if not answer:
+                _end(reader)
+                reader = None
     finally:
-        reader.close()
+        if reader:
+            _end(reader)
     return found
 
 
-class _Reader:
-    """Asks a reader process for features; starts a new process after one that died or hung."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-        self._lines: queue.Queue[str] = queue.Queue()
-
-    def ask(self, source: str) -> Features | None:
-        process = self._process or self._start()
-        assert process.stdin is not None  # noqa: S101
-        try:
-            process.stdin.write(json.dumps(source) + "\n")
-            process.stdin.flush()
-            answer = self._lines.get(timeout=TIMEOUT_S)
-        except (OSError, queue.Empty):
-            answer = ""
-        if not answer:
-            self.close()
-            return None
-        value: Features | None = json.loads(answer)
-        return value
-
-    def _start(self) -> subprocess.Popen[str]:
-        self._lines = queue.Queue()
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(rules.__file__))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        with contextlib.suppress(OSError, ValueError):  # if refused, only the time limit holds
-            resource.prlimit(process.pid, resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
-        threading.Thread(target=_pump, args=(process, self._lines), daemon=True).start()
-        self._process = process
-        return process
-
-    def close(self) -> None:
-        """End the process. Idempotent."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        with contextlib.suppress(OSError):
-            if process.stdin:
-                process.stdin.close()
-        process.wait()
+def _started() -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", str(Path(rules.__file__))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with contextlib.suppress(OSError, ValueError):  # if refused, only the time limit holds
+        resource.prlimit(process.pid, resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    return process
 
 
-def _pump(process: "subprocess.Popen[str]", lines: "queue.Queue[str]") -> None:
+def _answer(process: subprocess.Popen[str], source: str) -> str:
+    """Return the line that the process answers with; empty if it died, or takes too long."""
+    assert process.stdin is not None  # noqa: S101
     assert process.stdout is not None  # noqa: S101
-    with process.stdout as stdout:
-        for line in stdout:
-            lines.put(line)
-    lines.put("")
+    try:
+        process.stdin.write(json.dumps(source) + "\n")
+        process.stdin.flush()
+    except OSError:
+        return ""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        return process.stdout.readline() if selector.select(TIMEOUT_S) else ""
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
 
 
 def changed(before: Features, after: Features) -> frozenset[str]:

@@ -1,7 +1,4 @@
-"""Reports the gains of changes: a row per category and per feature, as values and a plot.
-
-The terminal's table is in ``text``.
-"""
+"""Reports the gains of changes: a row per category and per feature, as values, a plot or text."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,20 +7,22 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal
 
-from harness.report.drawing.plots import (
-    DotPlot,
-    DotRow,
-    Tick,
-    clamp_ends,
-    strip_scale,
-    strips,
-    without_outliers,
-)
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from harness.base.text import clean
+from harness.report.drawing.plots import DotPlot, DotRow, strips, without_outliers
 from harness.report.features.rules import CODE
 from harness.report.features.steps import SearchStep, StepKind, TaskSteps, steps_of
 from harness.report.stats.intervals import FEW, Interval, over_seeds
+from harness.report.terminal import draw, stdout
 
 MOST_BARS, MOST_DOTS = 14, 400
+MOST_ROWS = 40
+HEADER = ("what changed", "steps", "gain", "95 %", "alone", "bad")
+"""``gain`` is the median; ``alone``: steps in which nothing else changed; ``bad``: children that
+became invalid."""
 
 FeatureLevel = Literal["category", "feature"]
 
@@ -174,19 +173,44 @@ def plot(built: FeatureTable) -> DotPlot | None:
     if not rows:
         return None
     gains = without_outliers([gain for row, _ in rows for gain in row.gains])
-    ends = [end for row, _ in rows if row.interval for end in (row.interval.low, row.interval.high)]
-    x = strip_scale([*clamp_ends(gains, ends), 0.0])
     drawn = [
         DotRow(
             row.feature,
             0 if middle > 0 else 1,
-            tuple(x(v) for v in row.gains[:MOST_DOTS]),
-            x(middle),
-            x(row.interval.low) if row.interval else None,
-            x(row.interval.high) if row.interval else None,
+            row.gains[:MOST_DOTS],
+            middle,
+            (row.interval.low, row.interval.high) if row.interval else None,
             f"{row.gain_words}, {row.steps} steps, {row.alone} alone",
         )
         for row, middle in rows
     ]
     title = "gains of steps in which it changed: each, the median, and the 95 % interval"
-    return strips(title, drawn, x, [Tick(x(0.0), "no gain")])
+    return strips(title, drawn, gains, {"no gain": 0.0})
+
+
+def show(tables: Iterable[FeatureTable], skipped: Mapping[str, str], *, each: bool) -> None:
+    """Print a table per task: a row per category, or, with ``each``, a row per feature."""
+    console = stdout()
+    for built in tables:
+        rows = built.features if each else built.rows
+        drawn = Table(
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            title=Text(clean(built.task)),
+            title_justify="left",
+        )
+        for place, name in enumerate(HEADER):
+            drawn.add_column(name, justify="right" if place else "left", no_wrap=True)
+        for row in rows[:MOST_ROWS]:
+            cells = (
+                clean(row.feature, 60, keep="head"), str(row.steps), row.gain_words,
+                row.interval_words, str(row.alone), str(row.invalid),
+            )  # fmt: skip
+            drawn.add_row(*(Text(cell) for cell in cells))
+        if rows:
+            draw(console, drawn)
+        if len(rows) > MOST_ROWS:
+            console.print(f"and {len(rows) - MOST_ROWS} more: --json")
+        console.print(Text(built.words))
+    for path, why in skipped.items():
+        console.print(Text(clean(f"skipped: {path}: {why}", 400, keep="head")))

@@ -32,9 +32,7 @@ StepKind = Literal["step", "invalid", "recovery"]
 class SearchStep:
     """One step. ``gain`` is positive where the score got better; None if the child is invalid."""
 
-    run: str
     node: int
-    parent: int
     features: frozenset[str]
     gain: float | None
     kind: StepKind
@@ -51,7 +49,7 @@ class TaskSteps:
 
 def steps_of(runs: Iterable[Path]) -> tuple[list[TaskSteps], dict[str, str]]:
     """Return the steps of runs by task and profile, and each unreadable run with the reason."""
-    trees: dict[str, list[tuple[Path, Tree]]] = defaultdict(list)
+    trees: dict[str, list[Tree]] = defaultdict(list)
     skipped: dict[str, str] = {}
     for path in runs:
         try:
@@ -59,22 +57,22 @@ def steps_of(runs: Iterable[Path]) -> tuple[list[TaskSteps], dict[str, str]]:
         except ConfigError as error:
             skipped[str(path)] = str(error).splitlines()[0]
             continue
-        trees[f"{run.asked.task} {run.asked.profile}"].append((path, state.tree))
+        trees[f"{run.asked.task} {run.asked.profile}"].append(state.tree)
     return [_steps(task, trees[task]) for task in sorted(trees)], skipped
 
 
-def _steps(task: str, trees: Sequence[tuple[Path, Tree]]) -> TaskSteps:
-    known = features_of(sorted({_source(n.files) for _, tree in trees for n in tree if n.files}))
-    fence = _fence([tree for _, tree in trees])
+def _steps(task: str, trees: Sequence[Tree]) -> TaskSteps:
+    known = features_of(sorted({_source(n.files) for tree in trees for n in tree if n.files}))
+    fence = _fence(trees)
     steps: list[SearchStep] = []
     apart: dict[str, int] = defaultdict(int)
-    for path, tree in trees:
+    for tree in trees:
         for node in tree.scored():
-            why, step = _step(path, tree, node, known, fence)
-            if step is None:
-                apart[why] += 1
+            found = _step(tree, node, known, fence)
+            if isinstance(found, SearchStep):
+                steps.append(found)
             else:
-                steps.append(step)
+                apart[found] += 1
     return TaskSteps(task, tuple(steps), dict(apart))
 
 
@@ -97,23 +95,20 @@ def _fence(trees: Sequence[Tree]) -> float | None:
 
 
 def _step(
-    path: Path,
-    tree: Tree,
-    node: Node,
-    known: Mapping[str, Features | None],
-    fence: float | None,
-) -> tuple[str, SearchStep | None]:
+    tree: Tree, node: Node, known: Mapping[str, Features | None], fence: float | None
+) -> SearchStep | str:
+    """Return the step that ends in a node, or why there is none."""
     if len(node.parents) != 1:
-        return ("drafts" if not node.parents else "crossovers"), None
+        return "crossovers" if node.parents else "drafts"
     parent = tree[node.parents[0]]
     if parent.score is None:
-        return "repairs of an invalid parent", None
+        return "repairs of an invalid parent"
     before, after = known.get(_source(parent.files)), known.get(_source(node.files))
     if before is None or after is None:
-        return "sources that do not parse", None
+        return "sources that do not parse"
     what = changed(before, after)
     if not what:
-        return "no change", None
+        return "no change"
     sign = 1.0 if tree.maximize else -1.0
     gain = None if node.score is None else sign * (node.score - parent.score)
     kind: StepKind = "step"
@@ -121,4 +116,4 @@ def _step(
         kind = "invalid"
     elif fence is not None and sign * parent.score < fence:
         kind = "recovery"
-    return "", SearchStep(str(path), node.number, parent.number, what, gain, kind)
+    return SearchStep(node.number, what, gain, kind)

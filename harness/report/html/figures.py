@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from harness.agents import AGENTS
-from harness.base.validation import sensible
 from harness.report.baselines import baselines_of_entry
 from harness.report.drawing import curves, plots
 from harness.report.html.traces import Trace
@@ -76,7 +75,8 @@ def _task(name: str, group: Sequence[Trace]) -> TaskPlots:
     scores = {who: _scores(found) for who, found in rows.items()}
     order = sorted(rows, key=lambda n: (not scores[n], -sign * fmean(scores[n] or [0.0]), n))
     first = order[:COLOURS]
-    metric = next((t.entry.outcome.metric for t in group if t.entry.outcome), "score")
+    graded = next((t.entry for t in group if t.entry.outcome), group[0].entry)
+    metric = graded.outcome.metric if graded.outcome else "score"
     better = "higher" if sign > 0 else "lower"
     idle = sum(not _counts(t) for t in group)
     several = any(len(runs) > 1 for runs in rows.values())
@@ -84,22 +84,13 @@ def _task(name: str, group: Sequence[Trace]) -> TaskPlots:
         name,
         f"{metric.replace('_', ' ')} on the search split, {better} is better",
         tuple(_curves({who: rows[who] for who in first}, sign)),
-        _strips(order, scores, _graded(group)) if len(group) > 1 else None,
+        _strips(order, scores, graded) if len(group) > 1 else None,
         tuple((who, style) for style, who in enumerate(first)),
         ("Lines are medians over seeds, bands the middle half of the runs. " if several else "")
         + ("Dotted on: it has ended, and keeps its best. " if len(rows) > 1 else "")
         + (f"The first {COLOURS} of {len(order)} are drawn. " if len(order) > COLOURS else "")
-        + (f"Not in them: {_runs(idle)} without a judged node." if idle else ""),
+        + (f"Not in them: {idle} run{'s' * (idle > 1)} without a judged node." if idle else ""),
     )
-
-
-def _graded(group: Sequence[Trace]) -> IndexEntry:
-    """Return the first entry with a result, which names the metric; without one, the first."""
-    return next((t.entry for t in group if t.entry.outcome), group[0].entry)
-
-
-def _runs(count: int) -> str:
-    return f"{count} run{'s' * (count > 1)}"
 
 
 def _curves(rows: Mapping[str, Sequence[Trace]], sign: float) -> list[plots.Plot]:
@@ -108,22 +99,31 @@ def _curves(rows: Mapping[str, Sequence[Trace]], sign: float) -> list[plots.Plot
     A contender that calls no model spends no tokens and no dollars: its best is a level there.
     """
     drawn = []
-    known = _known([t.entry for found in rows.values() for t in found])
+    traces = [t for found in rows.values() for t in found]
+    known = _known([t.entry for t in traces])
     for axis in AXES:
         lines, levels = [], list(known)
         for style, (who, found) in enumerate(rows.items()):
-            runs = [curves.best_so_far(t.points, axis, sign) for t in found if _counts(t)]
-            placed = [run for run in runs if run is not None]
-            if placed and len(placed) == len(runs):
-                lines.append((who, style, curves.curve_of_runs(placed, sign)))
+            curve = _curve(found, axis, sign)
+            if curve is not None:
+                lines.append((who, style, curve))
             elif axis in ("tokens", "dollars") and _is_free(found):
-                levels += _level(who, style, found, sign)
+                curve = _curve(found, "steps", sign)
+                if curve is not None and curve.end is not None:
+                    name = f"{who}, which calls no model,"
+                    levels.append(plots.ReferenceLine(name, curve.end, style))
         if any(curve.end is not None and curve.xs[-1] > 0 for _, _, curve in lines):
-            traces = [t for found in rows.values() for t in found]
             dots = _dots(traces[0], axis) if len(traces) == 1 else []
             plot = plots.curve_plot(axis, lines, maximize=sign > 0, dots=dots, levels=levels)
             drawn.append(plot)
     return drawn
+
+
+def _curve(found: Sequence[Trace], axis: curves.Axis, sign: float) -> curves.Curve | None:
+    """Return the curve of the runs that count; None if there is none, or an x is unknown."""
+    runs = [curves.best_so_far(t.points, axis, sign) for t in found if _counts(t)]
+    placed = [run for run in runs if run is not None]
+    return curves.curve_of_runs(placed, sign) if placed and len(placed) == len(runs) else None
 
 
 def _counts(found: Trace) -> bool:
@@ -133,12 +133,6 @@ def _counts(found: Trace) -> bool:
 
 def _is_free(found: Sequence[Trace]) -> bool:
     return all(t.entry.asked is not None and t.entry.asked.agent in AGENTS.ours for t in found)
-
-
-def _level(who: str, style: int, found: Sequence[Trace], sign: float) -> list[plots.ReferenceLine]:
-    runs = [curves.best_so_far(t.points, "steps", sign) for t in found if _counts(t)]
-    end = curves.curve_of_runs([run for run in runs if run is not None], sign).end if runs else None
-    return [] if end is None else [plots.ReferenceLine(f"{who}, which calls no model,", end, style)]
 
 
 def _known(entries: Sequence[IndexEntry]) -> list[plots.ReferenceLine]:
@@ -157,7 +151,7 @@ def _scores(found: Sequence[Trace]) -> list[float]:
     by_seed: dict[int, list[float]] = defaultdict(list)
     for t in found:
         asked, outcome = t.entry.asked, t.entry.outcome
-        if asked and outcome and outcome.score is not None and sensible(outcome.score):
+        if asked and outcome and outcome.score is not None:
             by_seed[asked.seed].append(outcome.score)
     return [fmean(values) for _, values in sorted(by_seed.items())]
 
@@ -171,30 +165,26 @@ def _strips(
         return None
     marks = baselines_of_entry(entry)
     bounds = METRICS.find(entry.outcome.metric).bounds if entry.outcome else UNBOUNDED
-    intervals = {who: over_seeds(scores[who], bounds) for who in some}
-    ends = [end for found in intervals.values() if found for end in (found.low, found.high)]
-    seen = [score for who in some for score in scores[who]]
-    x = plots.strip_scale([*plots.clamp_ends(seen, ends), *marks.values()])
     rows = []
     for place, who in enumerate(some):
-        mine, found = scores[who], intervals[who]
+        mine = scores[who]
+        found = over_seeds(mine, bounds)
         middle = median(mine) if found is None or found.of == "median" else fmean(mine)
         rows.append(
             plots.DotRow(
                 who,
                 min(place, COLOURS - 1),
-                tuple(x(v) for v in mine),
-                x(middle),
-                x(found.low) if found else None,
-                x(found.high) if found else None,
+                tuple(mine),
+                middle,
+                (found.low, found.high) if found else None,
                 f"{_summary(mine, middle, found)}; {len(mine)} valid",
             )
         )
     return plots.strips(
         "hidden test split: every seed, the mean or median, and its 95 % interval",
         rows,
-        x,
-        [plots.Tick(x(v), name) for name, v in marks.items()],
+        [score for who in some for score in scores[who]],
+        marks,
         f"Dashed: what needs no learning ({', '.join(marks)})." if marks else "",
     )
 

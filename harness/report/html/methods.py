@@ -1,8 +1,10 @@
 """Writes the table of conditions, and a methods paragraph ready for a paper."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from harness.core.asked import Lockfile
 from harness.report.board import Board
 from harness.report.stats.intervals import FEW
 from harness.store.index import IndexEntry
@@ -10,7 +12,7 @@ from harness.store.index import IndexEntry
 
 def conditions(known: Sequence[IndexEntry], board: Board) -> list[tuple[str, str]]:
     """Return the runs' conditions as (name, values); where runs differ, up to 12 values."""
-    found: dict[str, set[str]] = defaultdict(set)
+    found: dict[str, set[Any]] = defaultdict(set)
     for entry in known:
         asked, lock = entry.asked, entry.lock
         if asked is None or lock is None:
@@ -20,18 +22,17 @@ def conditions(known: Sequence[IndexEntry], board: Board) -> list[tuple[str, str
         found["profile"].add(asked.profile)
         found["agents"].add(asked.agent)
         found["policies"].add(_settings(asked.policy, lock.policy))
-        found["steps"].add(f"{asked.steps}")
-        found["workers"].add(f"{asked.workers}")
+        found["steps"].add(asked.steps)
+        found["workers"].add(asked.workers)
         found["sandbox"].add(
             f"{lock.sandbox}{', NOT ISOLATED' if lock.sandbox == 'process' else ''}"
         )
         found["scorer"].add(lock.scorer)
-        found["hardware"].add(" ".join(map(str, lock.hardware.values())))
+        found["hardware"].add(_hardware(lock))
         found["versions"].add(", ".join(f"{k} {v}" for k, v in sorted(lock.versions.items())))
         found["harness"].add(lock.harness)
-    seeds = sorted({e.asked.seed for e in known if e.asked})
-    rows = [(name, _listed(sorted(values))) for name, values in found.items()]
-    rows.append(("seeds", _listed([str(s) for s in seeds])))
+        found["seeds"].add(asked.seed)
+    rows = [(name, _listed(values)) for name, values in found.items()]
     if any(not table.ranked for table in board.tables):
         rows.append(("ranked", "no: this profile is for tests, its scores mean nothing elsewhere"))
     return rows
@@ -42,9 +43,15 @@ def _settings(name: str, values: dict[str, float | int | str]) -> str:
     return f"{name} ({inside})" if inside else name
 
 
-def _listed(values: Sequence[str], most: int = 12) -> str:
-    more = f" and {len(values) - most} more" if len(values) > most else ""
-    return ", ".join(values[:most]) + more
+def _hardware(lock: Lockfile) -> str:
+    return " ".join(map(str, lock.hardware.values()))
+
+
+def _listed(values: Iterable[Any], most: int = 12) -> str:
+    """Return the different values in order, and how many more there are than ``most``."""
+    words = [str(value) for value in sorted(set(values))]
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
 
 
 def paragraphs(known: Sequence[IndexEntry]) -> list[str]:
@@ -62,21 +69,18 @@ def _paragraph(profile: str, metric: str, runs: Sequence[IndexEntry]) -> str:
     asked = [e.asked for e in runs if e.asked]
     locks = [e.lock for e in runs if e.lock]
     outcomes = [e.outcome for e in runs if e.outcome]
-    steps = sorted({a.steps for a in asked})
-    seeds = sorted({a.seed for a in asked})
-    agents = _listed(sorted({f"{a.agent} with the {a.policy} policy" for a in asked}), 20)
-    hardware = _listed(sorted({" ".join(map(str, k.hardware.values())) for k in locks}))
-    boxes = _listed(sorted({k.sandbox for k in locks}))
-    scorers = _listed(sorted({k.scorer for k in locks}))
+    seeds = {a.seed for a in asked}
+    agents = _listed((f"{a.agent} with the {a.policy} policy" for a in asked), 20)
+    hardware = _listed(map(_hardware, locks))
+    boxes = _listed(k.sandbox for k in locks)
+    scorers = _listed(k.scorer for k in locks)
     pairs = [(e.asked, e.lock) for e in runs if e.asked and e.lock]
-    tasks = _listed(
-        sorted({f"{a.task} (task {k.task_hash}, data {k.data_hash})" for a, k in pairs}), 20
-    )
+    tasks = _listed((f"{a.task} (task {k.task_hash}, data {k.data_hash})" for a, k in pairs), 20)
     valid = sum(o.valid for o in outcomes)
     sentences = [
         f"Submissions for {tasks} in the profile {profile} were written by {agents}, "
-        f"with at most {_listed([str(s) for s in steps])} nodes a run and "
-        f"{len(seeds)} seed{'s' * (len(seeds) != 1)} ({_listed([str(s) for s in seeds])}).",
+        f"with at most {_listed(a.steps for a in asked)} nodes a run and "
+        f"{len(seeds)} seed{'s' * (len(seeds) != 1)} ({_listed(seeds)}).",
         f"Each submission was trained and served in a fresh sandbox ({boxes}) on {hardware}; "
         f"a judge outside of it, which never runs submitted code (scorer {scorers}), asked for "
         f"predictions and computed the {metric.replace('_', '-')} itself.",
@@ -90,6 +94,6 @@ def _paragraph(profile: str, metric: str, runs: Sequence[IndexEntry]) -> str:
             f"Intervals are 95 % over seeds: Student's t of the mean below {FEW} runs, an expanded "
             f"percentile bootstrap of the median from {FEW} on."
         )
-    versions = sorted({f"{name} {v}" for k in locks for name, v in k.versions.items()})
-    sentences.append(f"harness {_listed(sorted({k.harness for k in locks}))}; {_listed(versions)}.")
+    versions = _listed(f"{name} {v}" for k in locks for name, v in k.versions.items())
+    sentences.append(f"harness {_listed(k.harness for k in locks)}; {versions}.")
     return " ".join(sentences)

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from harness.base.errors import ConfigError
 from harness.base.text import visible
 from harness.core.tree import Node
@@ -18,7 +16,7 @@ from harness.store.rundir import FINAL
 from harness.store.state import RunState
 from scorers.score import Score
 
-MAP_WIDTH, MAP_HEIGHT, MAP_LEFT, MAP_RIGHT, MAP_TOP, MAP_FLOOR = 960, 300, 56, 948, 12, 246
+MAP_LEFT, MAP_RIGHT, MAP_TOP, MAP_FLOOR = 56, 948, 12, 246
 INVALID_Y = 266
 NOTE = 80
 
@@ -65,7 +63,7 @@ class View:
     """One run's tree. ``edges`` and ``lineage`` are SVG paths."""
 
     title: str
-    path: str
+    path: Path
     rows: tuple[NodeRow, ...]
     edges: str
     lineage: str
@@ -86,28 +84,27 @@ def view(run: Path, title: str) -> View:
     places = {
         n.number: (x(n.number), y(n.score) if n.score is not None else INVALID_Y) for n in tree
     }
-    rows = []
-    for node, level in _outline(state):
-        rows.append(
-            NodeRow(
-                node.number,
-                level,
-                node.operator,
-                _outcome(node),
-                "valid" if node.score is not None else "invalid" if node.buggy else node.state,
-                visible(node.note).replace("\n", " ")[:NOTE],
-                node is best,
-                node.number == state.finalist,
-                *places[node.number],
-            )
+    rows = tuple(
+        NodeRow(
+            node.number,
+            level,
+            node.operator,
+            _outcome(node),
+            "valid" if node.score is not None else "invalid" if node.buggy else node.state,
+            visible(node.note).replace("\n", " ")[:NOTE],
+            node is best,
+            node.number == state.finalist,
+            *places[node.number],
         )
+        for node, level in _outline(state)
+    )
     edges = "".join(
         _edge(places[p], places[n.number]) for n in tree for p in n.parents if p in places
     )
     return View(
         title,
-        str(run),
-        tuple(rows),
+        run,
+        rows,
         edges,
         _lineage(state, best, places),
         tuple(t for t in x.ticks(8) if "." not in t.label),
@@ -154,8 +151,7 @@ def _lineage(state: RunState, best: Node | None, places: dict[int, tuple[float, 
 
 def details(found: View, pool: Pool, caps: TextLimits) -> list[dict[str, Any]]:
     """Return every node as the page's script reads it; its texts go into the pool."""
-    run = Path(found.path)
-    tree = found.state.tree
+    run, tree = found.path, found.state.tree
     nodes = []
     # In the order of the outline, a text is near the text that it repeats.
     for row in found.rows:
@@ -177,11 +173,10 @@ def details(found: View, pool: Pool, caps: TextLimits) -> list[dict[str, Any]]:
             about["knobs"] = {visible(k): visible(str(v)) for k, v in node.knobs.items()}
         if node.analysis:
             about["analysis"] = cut(visible(node.analysis), 2_000)
-        files = {
+        about["files"] = {
             visible(name): pool.add(cut(visible(text), caps.file))
             for name, text in node.files.items()
         }
-        about["files"] = files
         for name, file, limit, keep_end in (
             ("prompt", "prompt.md", caps.prompt, False),
             ("answer", "completion.md", caps.answer, False),
@@ -207,7 +202,7 @@ def _evidence(text: str | None) -> dict[str, Any] | None:
         return None
     try:
         score = Score.model_validate(json.loads(text))
-    except (ValueError, ValidationError, RecursionError, ConfigError):
+    except (ValueError, RecursionError, ConfigError):
         return None
     held = "isolated" if score.conditions.isolated else "NOT ISOLATED"
     facts = {

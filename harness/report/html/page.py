@@ -7,12 +7,14 @@ turns into text nodes.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from harness.base.errors import ConfigError
+from harness.base.files import replacing
 from harness.base.text import visible
 from harness.report import board_text, leaderboard
 from harness.report.baselines import baselines_of_entry
@@ -47,10 +49,9 @@ def write(entries: Sequence[IndexEntry], out: Path) -> dict[str, Any]:
     """Write the report of runs; return its size and what it left out. Raises ConfigError."""
     text, left = render(entries)
     content = text.encode()
-    temporary = out.with_name(f".{out.name}.part")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(out)
+        with replacing(out) as part:
+            part.write_bytes(content)
     except OSError as error:
         raise ConfigError(f"{out} cannot be written.", cause=str(error)) from error
     return {
@@ -78,14 +79,13 @@ def render(entries: Sequence[IndexEntry]) -> tuple[str, LeftOut]:
     board = leaderboard.build(readable)
     drawn = figures(traces)
     views = _views(traces, left)
-    kinds, _ = features.build([Path(v.path) for v in views])
+    kinds, _ = features.build(v.path for v in views)
     values = {
         "title": _title(readable),
-        "single": len(readable) == 1,
+        "single": _single(readable[0]) if len(readable) == 1 else None,
         "points": board_text.points,
         "dollars": board_text.dollars,
         "board": board,
-        "best": [_best(e) for e in readable] if len(readable) == 1 else [],
         "tasks": drawn,
         "views": views,
         "features": [(k, features.plot(k)) for k in kinds if k.rows],
@@ -165,14 +165,11 @@ def _by_interest(traces: Sequence[Trace]) -> list[Trace]:
     """Order runs: the best of each contender and task, then the second best of each, …"""
     groups: dict[tuple[str, str, str], list[Trace]] = defaultdict(list)
     for found in traces:
-        if found.entry.asked:
-            asked = found.entry.asked
+        asked = found.entry.asked
+        if asked is not None:
             groups[asked.task, asked.agent, asked.policy].append(found)
-    ranked = []
-    for key, group in sorted(groups.items()):
-        group.sort(key=_rank)
-        ranked += [(place, key, found) for place, found in enumerate(group)]
-    return [found for _, _, found in sorted(ranked, key=lambda r: r[:2])]
+    columns = [sorted(group, key=_rank) for _, group in sorted(groups.items())]
+    return [found for row in zip_longest(*columns) for found in row if found is not None]
 
 
 def _rank(found: Trace) -> tuple[bool, float, str]:
@@ -197,7 +194,7 @@ def _title(readable: Sequence[IndexEntry]) -> str:
     return f"{len(readable)} runs of {len(agents)} agent{'s' * (len(agents) > 1)} on {on}"
 
 
-def _best(entry: IndexEntry) -> dict[str, Any]:
+def _single(entry: IndexEntry) -> dict[str, Any]:
     """Return the values for the head of a single run's page."""
     outcome = entry.outcome
     return {

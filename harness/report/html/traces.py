@@ -65,7 +65,5 @@ def with_calls(found: Trace) -> Trace:
         cost = dollars[point.node]
         priced = priced and cost is not None
         cost_so_far += cost or 0.0
-        points.append(
-            Point(point.node, point.score, point.elapsed_s, spent, cost_so_far if priced else None)
-        )
-    return Trace(found.entry, tuple(points), found.problem)
+        points.append(replace(point, tokens=spent, dollars=cost_so_far if priced else None))
+    return replace(found, points=tuple(points))

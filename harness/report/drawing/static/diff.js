@@ -13,7 +13,6 @@ const edits = (a, b) => {
 };
 
 const myers = (a, b) => {
-  const whole = () => [...a.map((line) => ["-", line]), ...b.map((line) => ["+", line])];
   const most = Math.min(a.length + b.length, MOST_EDITS);
   const offset = most + 1;
   const reach = new Int32Array(2 * most + 3);
@@ -28,7 +27,7 @@ const myers = (a, b) => {
       if (x >= a.length && x - k >= b.length) return walked(a, b, trace);
     }
   }
-  return whole();
+  return [...a.map((line) => ["-", line]), ...b.map((line) => ["+", line])];
 };
 
 const walked = (a, b, trace) => {

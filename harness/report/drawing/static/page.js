@@ -62,6 +62,7 @@ const target = (row, key) => {
 const follow = () => {
   const found = /^#(\d+\/\d+)$/.exec(location.hash);
   if (found) select(found[1], false);
+  return Boolean(found);
 };
 
 if (block) {
@@ -84,7 +85,6 @@ if (block) {
     document.documentElement.dataset.ready = "yes";
     addEventListener("hashchange", follow);
     const best = document.querySelector("circle.node.best[data-node]") ?? document.querySelector("circle[data-node]");
-    if (/^#\d+\/\d+$/.test(location.hash)) follow();
-    else if (best) select(best.dataset.node, false);
+    if (!follow() && best) select(best.dataset.node, false);
   });
 }
