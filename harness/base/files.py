@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from harness.base.errors import ConfigError
-from harness.base.faults import naming
 
 MOST_BYTES = 16 << 20
 NOT_REGULAR = "it is no regular file"
@@ -122,14 +121,15 @@ def write_whole(path: Path, content: str | bytes, *, sync: bool = True) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path to write to, which then replaces ``path``, or is removed after any exception.
 
-    Raises OSError naming the file.
+    Raises OSError naming ``path``: nobody knows the other name.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with naming(path):
-            yield temporary
-            temporary.replace(path)
-    except BaseException:
+        yield temporary
+        temporary.replace(path)
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
         raise

@@ -1,4 +1,4 @@
-"""Odd files from somebody else: no reader waits for ever, reads for ever or follows a link."""
+"""Odd files from somebody else, which no reader waits for or follows; and files written whole."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ import pytest
 
 from harness.agents.catalogue import load_agents
 from harness.base.errors import ConfigError
-from harness.base.files import open_plain, read_json, read_plain, read_text
+from harness.base.files import open_plain, read_json, read_plain, read_text, replacing, write_whole
 from harness.launch.by_hand import read_submission
 from harness.operators.literature import load as load_notes
 from harness.operators.templates import Templates, prompts_hash
@@ -152,3 +152,31 @@ def test_a_text_that_is_no_utf_8_is_refused(tmp_path):
     (tmp_path / "text").write_bytes(b"\xff")
     with pytest.raises(UnicodeDecodeError):
         read_text(tmp_path / "text")
+
+
+def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path):
+    path = tmp_path / "report.html"
+    write_whole(path, "old")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["report.html"]
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["report.html"]
+
+
+def test_an_error_of_replacing_names_the_file_that_was_asked_for(tmp_path):
+    taken, nowhere = tmp_path / "taken", tmp_path / "none" / "x"
+    (taken / "inside").mkdir(parents=True)
+    for path in (taken, nowhere):
+        with pytest.raises(OSError, match="taken|none") as caught, replacing(path) as temporary:
+            temporary.write_text("new")
+        assert (caught.value.filename, caught.value.filename2) == (str(path), None)
+    assert sorted(os.listdir(tmp_path)) == ["taken"]
+    with pytest.raises(OSError, match="other") as caught, replacing(nowhere):
+        raise FileNotFoundError(2, "No such file", "other")
+    assert caught.value.filename == "other"

@@ -225,7 +225,8 @@ def test_somebody_elses_run_is_refused_before_any_work(made, somebody_else):
     assert [codes[line] for line in (*refused, packed)] == [2] * 5
     assert said.count("somebody else's") == 4
     assert "cp -r runs/u" in said
-    assert ".b.tar.gz.part cannot be read or written" in said
+    assert "b.tar.gz cannot be read or written" in said
+    assert ".b.tar.gz." not in said
     assert not (made / "runs/u/stop").exists()
 
 
