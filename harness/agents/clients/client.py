@@ -8,25 +8,28 @@ and requested again. The tokens of such a lost try are unknown: ``send`` reports
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from random import Random
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
+
+import httpx2
 
 from harness.agents.addresses import alternatives, server_of
 from harness.agents.catalogue import ModelEntry
-from harness.agents.clients.events import Draft
+from harness.agents.clients.events import RawReply
 from harness.agents.clients.failures import Failure, classify_error
 from harness.agents.clients.gate import gate_of
 from harness.agents.clients.patience import RetryTimes
 from harness.agents.clients.proxy import proxy_of
-from harness.agents.clients.wire import Attempt
+from harness.agents.clients.wire import Attempt, open_http, timeouts
 from harness.base.errors import Cancelled, ConfigError, ProviderError
 from harness.base.text import encodable
-from harness.core.model import Prompt, Reply, Stop, Turn, Usage
+from harness.core.model import Prompt, Reply, Turn, Usage
 from harness.core.writing import Settings
 
 # Upper bounds for worst_tokens, per request and per message. Chat templates add text of their
@@ -53,56 +56,51 @@ LONGEST_TOKEN_BYTES = 128
 """Longest token of any vocabulary, in bytes (cl100k's longest are 128 spaces)."""
 
 
-@dataclass(frozen=True, slots=True)
-class RawReply:
-    """The answer that one try returned. ``usage`` is None if the server does not report it."""
-
-    text: str
-    stop: Stop
-    usage: Usage | None
-    model_id: str
-    reasoning_bytes: int = 0
-    """Bytes of reasoning."""
-    has_stop_reason: bool = True
-    """Whether the server said why the answer ended."""
-
-    @classmethod
-    def of(cls, draft: Draft, stop: Stop) -> Self:
-        """Return the answer that a complete draft holds."""
-        text = "".join(draft.pieces)
-        return cls(
-            text,
-            stop,
-            draft.usage,
-            draft.model_id,
-            draft.reasoning_bytes,
-            bool(draft.finish_reason),
-        )
-
-
-class Adapter(Protocol):
-    """Sends single requests in one protocol.
+class Adapter(ABC):
+    """Sends single requests in one protocol, through the provider's SDK (``make`` its client).
 
     Raises the errors of its SDK and of httpx2, ServerError, Malformed, ResponseRefused.
     """
 
+    models: ClassVar[str]
+    """The path of the list of models, relative to the API's address."""
+    answers: ClassVar[str]
+    """The path of the endpoint that gives answers."""
+
+    def __init__(
+        self,
+        entry: ModelEntry,
+        settings: Settings,
+        make: Callable[..., Any],
+        *,
+        key: str,
+        idle_s: float,
+    ) -> None:
+        self._entry = entry
+        self._settings = settings
+        url = base_url(entry, settings)
+        self._sdk = make(
+            api_key=key,
+            base_url=url,
+            max_retries=0,
+            timeout=timeouts(idle_s),
+            http_client=open_http(url, idle_s),
+        )
+
+    @abstractmethod
     def complete(self, prompt: Prompt) -> RawReply:
         """Send the prompt and read the answer to its end."""
-        ...
-
-    models: str
-    """The path of the list of models, relative to the API's address."""
 
     def list_models(self, at: str = "") -> str:
         """Request the list of models, from here or ``at`` another address; return its content type.
 
         The request is free and needs the key. The list is ignored: servers differ in its form.
         """
-        ...
+        return _content_type(self._sdk.get(f"{at}{self.models}", cast_to=httpx2.Response))
 
     def probe(self) -> str:
-        """Send an empty request to the endpoint that gives answers; return the content type."""
-        ...
+        """Send an empty request, which an API refuses at no cost; return the content type."""
+        return _content_type(self._sdk.post(self.answers, body={}, cast_to=httpx2.Response))
 
 
 class ApiClient:
@@ -281,7 +279,7 @@ class ApiClient:
     ) -> Reply:
         usage, stop = self._usage_of(prompt, raw, tell), raw.stop
         most = answer_tokens(self.entry, self.settings)
-        if not raw.has_stop_reason:
+        if not raw.finish_reason:
             tell("the server does not say why its answer ended; what came is kept")
             if not usage.estimated and usage.output_tokens >= most:
                 stop = "length"
@@ -382,6 +380,10 @@ def system_text(entry: ModelEntry, prompt: Prompt) -> str:
 def turn_text(turn: Turn) -> str:
     """Return a message's text, never empty."""
     return encodable(turn.text) if turn.text.strip() else EMPTY_MESSAGE
+
+
+def _content_type(response: httpx2.Response) -> str:
+    return response.headers.get("content-type", "")
 
 
 def _seconds(seconds: float) -> str:
