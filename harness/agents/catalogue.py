@@ -22,7 +22,7 @@ from harness.base.files import read_text
 from harness.base.strict import Strict
 from harness.base.validation import did_you_mean, problems
 from harness.core.model import Usage
-from harness.core.writing import Settings
+from harness.core.writing import Writing
 
 OURS = Path(__file__).with_name("agents.toml")
 VARIABLE = "HARNESS_AGENTS"
@@ -175,15 +175,15 @@ class ModelEntry(Strict):
         )
 
 
-def check_settings(entry: ModelEntry, settings: Settings) -> None:
+def check_settings(entry: ModelEntry, writing: Writing) -> None:
     """Refuse a setting that the model does not take. Raises ConfigError."""
-    if settings.base_url is not None:
+    if writing.base_url is not None:
         try:
-            refuse_wrong(settings.base_url, entry.provider)
+            refuse_wrong(writing.base_url, entry.provider)
         except WrongAddress as error:
             raise ConfigError(
                 f"This base URL cannot be used: {error}.",
-                cause=f"asked for: {without_password(settings.base_url)}",
+                cause=f"asked for: {without_password(writing.base_url)}",
                 remedy=f"--base-url {error.likely}",
             ) from None
     elif entry.base_url is None:
@@ -191,25 +191,25 @@ def check_settings(entry: ModelEntry, settings: Settings) -> None:
             f"Agent {entry.name} runs on your own server, and no address was given.",
             remedy="--base-url http://127.0.0.1:8000/v1",
         )
-    if settings.effort is not None:
+    if writing.effort is not None:
         if entry.effort is None:
             raise ConfigError(f"Agent {entry.name} has no effort to set.", remedy="no --effort")
-        if settings.effort not in entry.effort.values:
+        if writing.effort not in entry.effort.values:
             raise ConfigError(
-                f"Agent {entry.name} knows no effort {settings.effort!r}.",
-                remedy=did_you_mean(settings.effort, list(entry.effort.values)),
+                f"Agent {entry.name} knows no effort {writing.effort!r}.",
+                remedy=did_you_mean(writing.effort, list(entry.effort.values)),
             )
-    if settings.temperature is not None:
+    if writing.temperature is not None:
         if not entry.temperature:
             raise ConfigError(
                 f"Agent {entry.name} takes no temperature: its provider refuses one.",
                 remedy="no --temperature",
             )
-        if not 0 <= settings.temperature <= 2:
+        if not 0 <= writing.temperature <= 2:
             raise ConfigError(
-                f"Temperature {settings.temperature} is outside 0 to 2.", remedy="--temperature 1"
+                f"Temperature {writing.temperature} is outside 0 to 2.", remedy="--temperature 1"
             )
-    wanted = settings.max_output_tokens
+    wanted = writing.max_answer_tokens
     if wanted is not None and not 0 < wanted <= entry.max_output_tokens:
         raise ConfigError(
             f"Agent {entry.name} answers with at most {entry.max_output_tokens:,} tokens, "

@@ -1,9 +1,10 @@
 """Builds the prompt for a request: draft, improve, debug, crossover, analyze.
 
 A prompt is a pure function of the request (task, profile, tree, node, parents, seed, and what the
-parents printed), of the style and of what fits the model. It uses no clock, and only the seed for
-random choices, so a resumed or replayed run sends the same prompts. Text that is the same all
-through a run stands in the system part, for providers' caches. Calls are made in model_agent.py.
+parents printed), of the run's options and of what fits the model. It uses no clock, and only the
+seed for random choices, so a resumed or replayed run sends the same prompts. Text that is the same
+all through a run stands in the system part, for providers' caches. Calls are made in
+model_agent.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from harness.base.errors import ConfigError
 from harness.core.agent import Ask
 from harness.core.model import Model, Prompt, Turn
 from harness.core.tree import Node
-from harness.core.writing import PromptStyle
+from harness.core.writing import Writing
 from harness.operators import literature
 from harness.operators.limits import LIMITS, Part, smaller
 from harness.operators.memory import attempts, memory, outcome
@@ -42,12 +43,12 @@ class Parent:
 
 
 class Operators:
-    """Builds the prompts of one style. Raises ConfigError if the style's folders are not valid."""
+    """Builds the prompts of one run. Raises ConfigError if its folders are not valid."""
 
-    def __init__(self, style: PromptStyle) -> None:
-        self.style = style
-        self._templates = Templates(style.prompts)
-        self._notes = literature.load(style.literature)
+    def __init__(self, writing: Writing) -> None:
+        self.writing = writing
+        self._templates = Templates(writing.prompts)
+        self._notes = literature.load(writing.literature)
 
     def request(self, ask: Ask, analyses: Mapping[int, str], *, whole: bool) -> Prompt:
         """Return the prompt that asks for a submission, ``whole`` or as edits."""
@@ -135,7 +136,7 @@ class Operators:
             "about": profile.about.rstrip("."),
             "limits": _limits(ask),
             "titles": literature.titles(self._notes, limits["titles"]),
-            "edits": self.style.answer_format == "edits",
+            "edits": self.writing.answer_format == "edits",
         }
 
     def _request(
@@ -159,7 +160,7 @@ class Operators:
             "notes": literature.choose(self._notes, about, ask.seed, limits["notes"])
             if reads
             else "",
-            "cue": _cue(ask) if self.style.complexity else "",
+            "cue": _cue(ask) if self.writing.complexity else "",
         }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from harness.core.agent import Answer, Ask
 from harness.core.model import Endpoint, Model, Prompt, Reply
-from harness.core.writing import PromptStyle
+from harness.core.writing import Writing
 from harness.operators.answers import ParsedReply, kept_files, read
 from harness.operators.asking import ANALYZE, Operators, model_of
 from harness.operators.blocks import ends_in_block
@@ -41,23 +41,23 @@ class ModelAgent:
     trusted = False
 
     def __init__(
-        self, name: str, style: PromptStyle | None = None, endpoint: Endpoint | None = None
+        self, name: str, writing: Writing | None = None, endpoint: Endpoint | None = None
     ) -> None:
-        """Raises ConfigError if the style's folders are not valid.
+        """Raises ConfigError if the folders of ``writing`` are not valid.
 
         ``endpoint`` is the model behind ``Ask.model``; None if all answers are recorded.
         """
         self.name = name
         self.endpoint = endpoint
-        self.style = style or PromptStyle()
-        self._operators = Operators(self.style)
+        self.writing = writing or Writing()
+        self._operators = Operators(self.writing)
 
     def describe(self) -> dict[str, object]:
         """Return the settings that decide its answers, besides those of the run."""
         return {
             "asks": self.endpoint.client.describe() if self.endpoint else None,
-            "prompts": prompts_hash(self.style.prompts),
-            "literature": literature_hash(self.style.literature),
+            "prompts": prompts_hash(self.writing.prompts),
+            "literature": literature_hash(self.writing.literature),
         }
 
     def write(self, ask: Ask) -> Answer:
@@ -66,8 +66,8 @@ class ModelAgent:
         After ``ASKS`` answers that cannot be used, or two in a row that were all reasoning, the
         files that exist go to the judge, which reports what is wrong; the note begins with why.
         """
-        analyses = self._analyses(ask) if self.style.analyze else {}
-        edits = self.style.answer_format == "edits" and bool(kept_files(ask))
+        analyses = self._analyses(ask) if self.writing.analyze else {}
+        edits = self.writing.answer_format == "edits" and bool(kept_files(ask))
         first = self._operators.request(ask, analyses, whole=not edits)
         talk = _Conversation(model_of(ask))
         problems: tuple[str, ...] = ()

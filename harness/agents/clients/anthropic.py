@@ -9,7 +9,7 @@ from harness.agents.clients.client import Adapter, answer_tokens, options, syste
 from harness.agents.clients.events import Events, RawReply
 from harness.agents.clients.fields import get_count, get_list, get_object, get_text
 from harness.core.model import Prompt, Usage
-from harness.core.writing import Settings
+from harness.core.writing import Writing
 
 VERSION = "2026-10-21"
 """The API version, which decides what is accepted. We set it; the installed SDK does not."""
@@ -23,16 +23,16 @@ class AnthropicAdapter(Adapter):
     models = "/v1/models"
     answers = "/v1/messages"
 
-    def __init__(self, entry: ModelEntry, settings: Settings, *, key: str, idle_s: float) -> None:
+    def __init__(self, entry: ModelEntry, writing: Writing, *, key: str, idle_s: float) -> None:
         from anthropic import Anthropic  # takes seconds
 
         headers = {"anthropic-version": VERSION, **entry.extra_headers}
         make = partial(Anthropic, default_headers=headers, open_telemetry=False)
-        super().__init__(entry, settings, make, key=key, idle_s=idle_s)
+        super().__init__(entry, writing, make, key=key, idle_s=idle_s)
 
     def complete(self, prompt: Prompt) -> RawReply:
         """Send the prompt and read the answer to its ``message_stop``."""
-        body = options(self._entry, self._settings)
+        body = options(self._entry, self._writing)
         if system := system_text(self._entry, prompt):
             body["system"] = [self._block(system, cached=True)]
         last = len(prompt.turns) - 1
@@ -44,7 +44,7 @@ class AnthropicAdapter(Adapter):
         ]
         with self._sdk.messages.with_streaming_response.create(
             model=self._entry.model,
-            max_tokens=answer_tokens(self._entry, self._settings),
+            max_tokens=answer_tokens(self._entry, self._writing),
             messages=messages,
             stream=True,
             extra_body=body,

@@ -30,7 +30,7 @@ from harness.agents.clients.wire import Attempt, open_http, timeouts
 from harness.base.errors import Cancelled, ConfigError, ProviderError
 from harness.base.text import encodable
 from harness.core.model import Prompt, Reply, Turn, Usage
-from harness.core.writing import Settings
+from harness.core.writing import Writing
 
 # Upper bounds for worst_tokens, per request and per message. Chat templates add text of their
 # own: some 70 tokens for gpt-oss (its system block), 4 to 8 around each message elsewhere.
@@ -70,15 +70,15 @@ class Adapter(ABC):
     def __init__(
         self,
         entry: ModelEntry,
-        settings: Settings,
+        writing: Writing,
         make: Callable[..., Any],
         *,
         key: str,
         idle_s: float,
     ) -> None:
         self._entry = entry
-        self._settings = settings
-        url = base_url(entry, settings)
+        self._writing = writing
+        url = base_url(entry, writing)
         self._sdk = make(
             api_key=key,
             base_url=url,
@@ -109,19 +109,19 @@ class ApiClient:
     def __init__(
         self,
         entry: ModelEntry,
-        settings: Settings,
+        writing: Writing,
         adapter: Adapter,
         *,
         key: str,
         patience: RetryTimes,
     ) -> None:
         self.entry = entry
-        self.settings = settings
+        self.writing = writing
         self._adapter = adapter
         self._secret = key
         self._patience = patience
-        self._proxy = proxy_of(base_url(entry, settings))
-        self._gate = gate_of(urlsplit(base_url(entry, settings)).netloc)
+        self._proxy = proxy_of(base_url(entry, writing))
+        self._gate = gate_of(urlsplit(base_url(entry, writing)).netloc)
 
     def __repr__(self) -> str:
         return f"ApiClient({self.entry.name})"
@@ -131,9 +131,9 @@ class ApiClient:
         return {
             "provider": self.entry.provider,
             "model": self.entry.model,
-            "server": server(self.entry, self.settings),
-            "max_output_tokens": answer_tokens(self.entry, self.settings),
-            "options": options(self.entry, self.settings),
+            "server": server_of(base_url(self.entry, self.writing)),
+            "max_output_tokens": answer_tokens(self.entry, self.writing),
+            "options": options(self.entry, self.writing),
             "headers": dict(self.entry.extra_headers),
             "system_role": self.entry.system_role,
             "system_prefix": self.entry.system_prefix,
@@ -150,7 +150,7 @@ class ApiClient:
         texts = [system_text(self.entry, prompt), *(t.text for t in prompt.turns)]
         size = sum(len(encodable(text).encode()) for text in texts)
         overhead = REQUEST_TOKENS + MESSAGE_TOKENS * len(texts)
-        return size + overhead, answer_tokens(self.entry, self.settings)
+        return size + overhead, answer_tokens(self.entry, self.writing)
 
     def check(self) -> None:
         """Make a free call, so that a wrong key is found before anything is spent.
@@ -166,7 +166,7 @@ class ApiClient:
         if failure.unreachable:
             raise ProviderError(
                 f"Agent {self.entry.name}: nothing answers at "
-                f"{base_url(self.entry, self.settings)}.",
+                f"{base_url(self.entry, self.writing)}.",
                 cause=failure.sentence,
                 remedy=failure.remedy or "start the server, or give its address: --base-url",
             )
@@ -188,7 +188,7 @@ class ApiClient:
 
     def _refuse_address(self) -> None:
         """Raise ConfigError if there is no API at the address; suggest the likely address."""
-        asked = base_url(self.entry, self.settings).rstrip("/")
+        asked = base_url(self.entry, self.writing).rstrip("/")
         near = alternatives(asked, self.entry.provider)
         for there in near:
             failure = self._call_free(partial(self._adapter.list_models, there))
@@ -278,7 +278,7 @@ class ApiClient:
         losses: int,
     ) -> Reply:
         usage, stop = self._usage_of(prompt, raw, tell), raw.stop
-        most = answer_tokens(self.entry, self.settings)
+        most = answer_tokens(self.entry, self.writing)
         if not raw.finish_reason:
             tell("the server does not say why its answer ended; what came is kept")
             if not usage.estimated and usage.output_tokens >= most:
@@ -302,7 +302,7 @@ class ApiClient:
         """Ask once. Raises Cancelled."""
         if cancel.is_set():
             raise Cancelled("Cancelled before the call.")
-        limit = answer_tokens(self.entry, self.settings) * WIRE_BYTES_PER_TOKEN + OVERHEAD_BYTES
+        limit = answer_tokens(self.entry, self.writing) * WIRE_BYTES_PER_TOKEN + OVERHEAD_BYTES
         attempt = Attempt(cancel, total_s=self._patience.total_s, max_bytes=limit)
         failure: Failure | None = None
         try:
@@ -343,32 +343,27 @@ class ApiClient:
         )
 
 
-def base_url(entry: ModelEntry, settings: Settings) -> str:
+def base_url(entry: ModelEntry, writing: Writing) -> str:
     """Return the address to call. ``check_settings`` has made sure that there is one."""
-    return settings.base_url or entry.base_url or ""
+    return writing.base_url or entry.base_url or ""
 
 
-def server(entry: ModelEntry, settings: Settings) -> str:
-    """Return the name of the server that answers. See ``server_of``."""
-    return server_of(base_url(entry, settings))
-
-
-def answer_tokens(entry: ModelEntry, settings: Settings) -> int:
+def answer_tokens(entry: ModelEntry, writing: Writing) -> int:
     """Return how many tokens an answer may have."""
-    return settings.max_output_tokens or min(entry.answer_tokens, entry.max_output_tokens)
+    return writing.max_answer_tokens or min(entry.answer_tokens, entry.max_output_tokens)
 
 
-def options(entry: ModelEntry, settings: Settings) -> dict[str, Any]:
+def options(entry: ModelEntry, writing: Writing) -> dict[str, Any]:
     """Return the parts of a request's body that the table and the settings decide."""
     body = deepcopy(entry.extra_body)
-    if settings.temperature is not None:
-        body["temperature"] = settings.temperature
-    if settings.effort is not None and entry.effort is not None:
+    if writing.temperature is not None:
+        body["temperature"] = writing.temperature
+    if writing.effort is not None and entry.effort is not None:
         *path, last = entry.effort.field.split(".")
         place = body
         for name in path:
             place = place.setdefault(name, {})
-        place[last] = entry.effort.sent(settings.effort)
+        place[last] = entry.effort.sent(writing.effort)
     return body
 
 

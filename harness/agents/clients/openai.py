@@ -12,7 +12,7 @@ from harness.agents.clients.client import Adapter, answer_tokens, options, syste
 from harness.agents.clients.events import Events, RawReply
 from harness.agents.clients.fields import get_count, get_list, get_object, get_text
 from harness.core.model import Prompt, Usage
-from harness.core.writing import Settings
+from harness.core.writing import Writing
 
 
 class OpenAiAdapter(Adapter):
@@ -21,16 +21,16 @@ class OpenAiAdapter(Adapter):
     models = "/models"
     answers = "/chat/completions"
 
-    def __init__(self, entry: ModelEntry, settings: Settings, *, key: str, idle_s: float) -> None:
+    def __init__(self, entry: ModelEntry, writing: Writing, *, key: str, idle_s: float) -> None:
         from openai import OpenAI  # takes seconds
 
         make = partial(OpenAI, default_headers=dict(entry.extra_headers))
-        super().__init__(entry, settings, make, key=key, idle_s=idle_s)
+        super().__init__(entry, writing, make, key=key, idle_s=idle_s)
 
     def complete(self, prompt: Prompt) -> RawReply:
         """Send the prompt and read the answer to its end."""
-        body = options(self._entry, self._settings)
-        body[self._entry.max_tokens_field] = answer_tokens(self._entry, self._settings)
+        body = options(self._entry, self._writing)
+        body[self._entry.max_tokens_field] = answer_tokens(self._entry, self._writing)
         if self._entry.stream_usage:
             body["stream_options"] = {"include_usage": True}
         with self._sdk.chat.completions.with_streaming_response.create(
