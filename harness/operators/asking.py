@@ -148,7 +148,7 @@ class Operators:
     ) -> dict[str, Any]:
         """Return the template values of one request."""
         searching = operator in ("draft", "improve")
-        best = _best(ask)
+        best = ask.tree.best(before=ask.node)
         about = " ".join(node.note for node in ask.parents)
         reads = searching or operator == "crossover"
         return {
@@ -206,17 +206,6 @@ def _limits(ask: Ask) -> str:
     if limits.max_parameters is not None:
         lines.append(f"- {limits.max_parameters:,} parameters")
     return "\n".join(lines)
-
-
-def _best(ask: Ask) -> Node | None:
-    """Return the best of the nodes that are older than the requested node."""
-    best: Node | None = None
-    for node in ask.tree.scored():
-        if node.score is None or node.number >= ask.node:
-            continue
-        if best is None or best.score is None or ask.tree.better(node.score, best.score):
-            best = node
-    return best
 
 
 def _cue(ask: Ask) -> str:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from harness.core.agent import Answer, Ask
 from harness.core.model import Endpoint, Model, Prompt, Reply
 from harness.core.writing import Writing
-from harness.operators.answers import ParsedReply, kept_files, read
+from harness.operators.answers import kept_files, read
 from harness.operators.asking import ANALYZE, Operators, model_of
 from harness.operators.blocks import ends_in_block
 from harness.operators.literature import literature_hash
 from harness.operators.memory import ANALYSIS, remembered
-from harness.operators.parsing import tidy, without_thinking
+from harness.operators.parsing import ParsedFiles, tidy, without_thinking
 from harness.operators.templates import prompts_hash
 from harness.operators.text import from_terminal, one_line
 
@@ -71,7 +71,7 @@ class ModelAgent:
         first = self._operators.request(ask, analyses, whole=not edits)
         talk = _Conversation(model_of(ask))
         problems: tuple[str, ...] = ()
-        prompt, purpose, best = first, str(ask.operator), ParsedReply({}, "")
+        prompt, purpose, best = first, str(ask.operator), ParsedFiles()
         for asked in range(1, ASKS + 1):
             reply, text = talk.ask(prompt, purpose)
             reading = _read(ask, reply, text, edits=edits)
@@ -110,7 +110,7 @@ class ModelAgent:
         self,
         first: Prompt,
         talk: "_Conversation",
-        reading: ParsedReply,
+        reading: ParsedFiles,
         note: str,
         analyses: dict[int, str],
     ) -> Answer:
@@ -164,11 +164,11 @@ class _Conversation:
         return from_terminal("\n\n".join(self.turns)) + "\n"
 
 
-def _read(ask: Ask, reply: Reply, text: str, *, edits: bool) -> ParsedReply:
+def _read(ask: Ask, reply: Reply, text: str, *, edits: bool) -> ParsedFiles:
     if reply.stop == "refusal":
-        return ParsedReply({}, "", ("The provider refused to answer.",))
+        return ParsedFiles({}, ("The provider refused to answer.",))
     if reply.stop == "length" and not without_thinking(text).strip():
-        return ParsedReply({}, "", (ONLY_THOUGHT,))
+        return ParsedFiles({}, (ONLY_THOUGHT,))
     return read(ask, text, cut=reply.stop == "length", edits=edits)
 
 
