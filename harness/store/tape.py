@@ -78,6 +78,14 @@ class CallRecord(Strict):
     lost: tuple[LostCall, ...] = ()
     failures: tuple[CallFailure, ...] = ()
 
+    @property
+    def unanswered(self) -> tuple[LostCall, ...]:
+        """The tries whose answers never arrived: those lost, and one that is still "sent"."""
+        if self.status != "sent":
+            return self.lost
+        now = LostCall(sent=self.sent, worst=self.worst, worst_dollars=self.worst_dollars)
+        return (*self.lost, now)
+
 
 class Tape:
     """The recorded calls of one run."""
