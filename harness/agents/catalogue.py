@@ -124,9 +124,10 @@ class ModelEntry(Strict):
 
     def price(self, usage: Usage) -> float | None:
         """Return the dollars of one call; None if a price that it needs is unknown."""
-        band = self._band(usage.prompt_tokens)
-        if band is None:
+        bands = self._bands(usage.prompt_tokens)
+        if not bands:
             return None
+        band = bands[-1]
         parts = (
             (usage.input_tokens, band.input),
             (usage.cached_tokens, band.cached),
@@ -146,12 +147,11 @@ class ModelEntry(Strict):
         Writing a prompt into the provider's cache costs more than plain input, so the price of
         input alone would not be an upper bound.
         """
-        bands = [b for b in self.prices if b.above_prompt_tokens < max(prompt_tokens, 1)]
         return max(
             (
                 (prompt_tokens * max(b.input, b.cache_write or 0.0) + output_tokens * b.output)
                 / 1e6
-                for b in bands
+                for b in self._bands(prompt_tokens)
             ),
             default=None,
         )
@@ -168,11 +168,9 @@ class ModelEntry(Strict):
         """Return whether its provider has shut it. An "earliest" date does not tell."""
         return self.retires is not None and self.retires.kind == "shut" and today >= self.retires.on
 
-    def _band(self, prompt_tokens: int) -> TokenPrice | None:
-        return next(
-            (b for b in reversed(self.prices) if b.above_prompt_tokens < max(prompt_tokens, 1)),
-            None,
-        )
+    def _bands(self, prompt_tokens: int) -> list[TokenPrice]:
+        """Return the prices up to that size of prompt; the last of them is the one that holds."""
+        return [b for b in self.prices if b.above_prompt_tokens < max(prompt_tokens, 1)]
 
 
 def check_settings(entry: ModelEntry, writing: Writing) -> None:
@@ -232,7 +230,7 @@ def load_agents(file: Path | None = None) -> dict[str, ModelEntry]:
     Raises ConfigError.
     """
     named = file or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
-    tables = dict(_read(OURS))
+    tables = dict(_read_ours())
     for name, own in (_read(Path(os.path.expanduser(named))) if named else {}).items():  # noqa: PTH111 (raises nothing)
         merged = {**tables.get(name, {}), **own}
         if "prices" in own:
@@ -249,14 +247,10 @@ def today() -> date:
 
 @cache
 def _read_ours() -> Mapping[str, dict[str, Any]]:
-    return _parse(OURS)
+    return _read(OURS)
 
 
-def _read(file: Path) -> Mapping[str, dict[str, Any]]:
-    return _read_ours() if file == OURS else _parse(file)
-
-
-def _parse(file: Path) -> dict[str, dict[str, Any]]:
+def _read(file: Path) -> dict[str, dict[str, Any]]:
     try:
         content = tomllib.loads(read_text(file, follow=True))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

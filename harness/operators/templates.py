@@ -7,10 +7,10 @@ unknown variable in one is reported, with file and line, before the first token 
 import re
 from collections.abc import Mapping
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.base.digests import digest
 from harness.base.errors import ConfigError
 from harness.base.files import read_plain
 from harness.base.validation import did_you_mean
@@ -52,10 +52,8 @@ class Templates:
 
 def prompts_hash(folder: Path | None) -> str:
     """Return a hash of the templates that a run with this folder uses. Raises ConfigError."""
-    whole = sha256()
-    for name, file in sorted(_files(folder).items()):
-        whole.update(f"{name}\0".encode() + _content(file) + b"\0")
-    return whole.hexdigest()[:16]
+    files = sorted(_files(folder).items())
+    return digest(b"".join(f"{name}\0".encode() + _content(file) + b"\0" for name, file in files))
 
 
 def _files(folder: Path | None) -> dict[str, Path]:

@@ -96,7 +96,7 @@ class Events:
                 self.marked = True
                 return
             if event == b"error" and text:
-                raise self._server_error(_json_or_words(text))
+                raise self._server_error(json_or_words(text))
             if text:
                 yield from self._checked(_json(text))
 
@@ -193,7 +193,8 @@ def _json(text: bytes) -> object:
         raise Malformed("the server sent what is no answer") from None
 
 
-def _json_or_words(text: bytes) -> object:
+def json_or_words(text: bytes) -> object:
+    """Return a body parsed if it is JSON, else as text."""
     try:
         return _json(text)
     except Malformed:

@@ -5,14 +5,13 @@ provider's message is kept, and it is cleaned: bodies and headers can repeat a k
 and the retries are in client.py.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import httpx2
 
-from harness.agents.clients.events import Malformed, ServerError
+from harness.agents.clients.events import Malformed, ServerError, json_or_words
 from harness.agents.clients.fields import as_object, get_list, get_object, get_text
 from harness.agents.clients.patience import advised_wait_s
 from harness.agents.clients.proxy import Proxy
@@ -150,7 +149,8 @@ def classify_error(error: Exception, secret: str, proxy: Proxy | None) -> Failur
         return Failure(f"the connection was lost{through}", again=True, lost=True)
     response = getattr(error, "response", None)
     if isinstance(response, httpx2.Response):
-        return _classify_response(response, _body(response), secret, proxy, begun=False)
+        body = json_or_words(response.content)  # which the SDK has already read
+        return _classify_response(response, body, secret, proxy, begun=False)
     return None
 
 
@@ -199,10 +199,11 @@ def _classify_response(
     """Return the failure for a response that is an error or does not come from an API."""
     status: int | None = response.status_code
     said = cleaned(_sentence(body) or _pointed(response), secret)
+    advised_s = advised_wait_s(response.headers)
     # An API refuses in JSON; a proxy sends text.
     by_proxy = proxy and proxy.forwards and isinstance(body, str) and status in _PROXIES
     if proxy and (status == 407 or by_proxy):
-        return _refused_by(proxy, f"{status} {said}", secret, advised_s=_advised(response))
+        return _refused_by(proxy, f"{status} {said}", secret, advised_s=advised_s)
     if _is_markup(body) and status in (200, 401, 403, 511):
         through = f", through {proxy}" if proxy else ""
         return Failure(
@@ -227,7 +228,7 @@ def _classify_response(
         what,
         again=again,
         status=status,
-        advised_s=_advised(response) if again else None,
+        advised_s=advised_s if again else None,
         said=said,
         out_of_money=out_of_money,
         unclear=status is None,
@@ -246,18 +247,6 @@ def _meant(status: int, kinds: list[str], said: str) -> int | None:
     # Some servers report a wrong request as a server error (500).
     wrong = status == 500 and meant is not None and meant < 500 and meant not in _AGAIN
     return meant if wrong else status
-
-
-def _advised(response: httpx2.Response) -> float | None:
-    return advised_wait_s(response.headers)
-
-
-def _body(response: httpx2.Response) -> object:
-    """Return the body of an error response, parsed if it is JSON; the SDK has already read it."""
-    try:
-        return json.loads(response.content)
-    except (ValueError, RecursionError):
-        return response.content.decode("utf-8", "replace")
 
 
 def _layers(body: object) -> Iterator[Mapping[str, object]]:
