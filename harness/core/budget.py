@@ -21,8 +21,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from pydantic import Field
+
 from harness.base.errors import Cancelled, ConfigError
-from harness.core.limits import BudgetLimits
+from harness.base.strict import Strict
 from harness.core.model import BudgetSpent, PriceOf, Usage
 
 CallKind = Literal["paid", "lost", "replayed"]
@@ -38,6 +40,19 @@ WORDS = {"steps": "steps", "time_s": "seconds", "gpu_hours": "GPU-hours", **CHAR
 """All budgets, in words."""
 POLL_S = 0.2
 """Seconds after which a call that waits for room in the budget checks whether to cancel."""
+
+
+class BudgetLimits(Strict):
+    """What a run may use; None means no limit. ``input_tokens`` includes cached tokens."""
+
+    steps: int | None = Field(None, ge=1)
+    time_s: float | None = Field(None, gt=0)
+    gpu_hours: float | None = Field(None, gt=0)
+    input_tokens: int | None = Field(None, ge=1)
+    output_tokens: int | None = Field(None, ge=1)
+    dollars: float | None = Field(None, gt=0)
+    charge_waiting: bool = False
+    """Whether waiting for GPUs and rate limits counts as time."""
 
 
 def refuse_unknown_price(limits: BudgetLimits, price: PriceOf, agent: str) -> None:

@@ -16,7 +16,7 @@ class Node:
 
     ``state``: chosen (the agent is being asked), written (its files exist), scored; or ungraded:
     the judge failed on it, so it is neither valid nor buggy, and no node builds on it. ``left`` is
-    what the limited budgets (``core.limits.BudgetLimits``) had left when it was chosen, by name.
+    what the limited budgets (``core.budget.BudgetLimits``) had left when it was chosen, by name.
     """
 
     number: int

@@ -8,7 +8,7 @@ model_agent.py.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from harness.base.errors import ConfigError
@@ -27,19 +27,6 @@ ANALYZE = "analyze"
 
 LOG_ENDS = 64 << 10
 """Characters read of a log's beginning and of its end; prompts never show more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parent:
-    """A node as templates see it. All but ``number`` is text that is ready to be shown."""
-
-    number: int
-    outcome: str
-    reason: str
-    note: str
-    code: str
-    output: str
-    message: str
 
 
 class Operators:
@@ -164,20 +151,21 @@ class Operators:
         }
 
 
-def _parent(node: Node, limits: Mapping[Part, int], printed: str) -> Parent:
+def _parent(node: Node, limits: Mapping[Part, int], printed: str) -> dict[str, int | str]:
+    """Return a node as templates see it. All but ``number`` is text that is ready to be shown."""
     output = trim_middle(printed, limits["output"])
     message = trim_middle(from_terminal(node.message), limits["message"])
     share = limits["code"] // max(1, len(node.files))
     code = {name: trim_middle(text, share) for name, text in node.files.items()}
-    return Parent(
-        number=node.number,
-        outcome=outcome(node, message=0),
-        reason=node.reason or "unknown",
-        note=fence(one_line(node.note, 400) or "(no note)", "text"),
-        code=show_files(code),
-        output=fence(output, "text") if output.strip() else "",
-        message=fence(message, "text") if message.strip() else "",
-    )
+    return {
+        "number": node.number,
+        "outcome": outcome(node, message=0),
+        "reason": node.reason or "unknown",
+        "note": fence(one_line(node.note, 400) or "(no note)", "text"),
+        "code": show_files(code),
+        "output": fence(output, "text") if output.strip() else "",
+        "message": fence(message, "text") if message.strip() else "",
+    }
 
 
 def model_of(ask: Ask) -> Model:

@@ -4,10 +4,10 @@ Made for screens that look at hundreds of runs every second. Nothing is written,
 is not trusted: a stranger may have written it.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from harness.base.errors import ConfigError
 from harness.base.text import clean
@@ -65,10 +65,6 @@ class LiveRun:
     """Whether all of its evaluations under way wait for a GPU."""
     stop: StopWhen | None = None
     pid: int | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
 
 class Follower:

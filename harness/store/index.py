@@ -135,8 +135,8 @@ def read(path: Path) -> IndexEntry:
 
 def _refuse_other(run: Run, outcome: Outcome) -> None:
     """Raise ConfigError where the result does not belong to the request and the lock."""
-    for name, then in outcome.claimed.items():
-        now = getattr(run.asked, name)
+    for name in ("task", "profile", "agent", "policy", "seed"):
+        then, now = getattr(outcome, name), getattr(run.asked, name)
         if then is not None and then != now:
             raise ConfigError(f"result.json says {name} {then!r:.80}, run.toml {now!r:.80}")
     if outcome.lock and outcome.lock != run.lock_digest:

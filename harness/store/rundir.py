@@ -73,7 +73,7 @@ class Run:
         stem = name or "_".join(
             (
                 f"{datetime.now(UTC):%Y%m%d-%H%M%S}",
-                asked.task.replace("/", "-"),
+                asked.task,
                 asked.profile,
                 asked.agent.partition(":")[0],  # without a replay's path: names are short
                 asked.policy,

@@ -7,8 +7,14 @@ import pytest
 
 from harness.base.errors import ConfigError
 from harness.core.asked import Asked
-from harness.core.budget import Budget, Reservation, RunProgress, Tally, refuse_unknown_price
-from harness.core.limits import BudgetLimits
+from harness.core.budget import (
+    Budget,
+    BudgetLimits,
+    Reservation,
+    RunProgress,
+    Tally,
+    refuse_unknown_price,
+)
 from harness.core.model import BudgetSpent, Usage
 from harness.core.tree import Node, Tree
 from harness.store.journal import Event
