@@ -229,15 +229,16 @@ def load_agents(file: Path | None = None) -> dict[str, ModelEntry]:
 
     Raises ConfigError.
     """
-    named = file or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+    named = file or Path(os.environ.get(VARIABLE) or OURS)
     tables = dict(_read_ours())
-    for name, own in (_read(Path(os.path.expanduser(named))) if named else {}).items():  # noqa: PTH111 (raises nothing)
+    theirs = {} if named == OURS else _read(Path(os.path.expanduser(named)))  # noqa: PTH111 (raises nothing)
+    for name, own in theirs.items():
         merged = {**tables.get(name, {}), **own}
         if "prices" in own:
             merged |= {"price_source": own.get("price_source", str(named))}
             merged |= {"price_date": own.get("price_date")}
         tables[name] = merged
-    return {name: _entry(name, table, named or OURS) for name, table in tables.items()}
+    return {name: _entry(name, table, named) for name, table in tables.items()}
 
 
 def today() -> date:

@@ -4,7 +4,7 @@ A folder given with ``--prompts`` holds replacements under the same names. A syn
 unknown variable in one is reported, with file and line, before the first token is paid for.
 """
 
-import re
+import traceback
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -39,8 +39,7 @@ class Templates:
 
     def __init__(self, folder: Path | None) -> None:
         self._files = _files(folder)
-        environment = _environment()
-        self._compiled = {name: _compile(environment, f) for name, f in self._files.items()}
+        self._compiled = {name: _compile(file) for name, file in self._files.items()}
 
     def render(self, name: str, values: Mapping[str, Any]) -> str:
         """Return the filled template. Raises ConfigError naming file and line."""
@@ -85,9 +84,10 @@ def _environment() -> "Environment":
     )
 
 
-def _compile(environment: "Environment", file: Path) -> "Template":
+def _compile(file: Path) -> "Template":
     from jinja2 import TemplateSyntaxError, meta, nodes
 
+    environment = _environment()
     try:
         source = _content(file).decode()
     except UnicodeDecodeError as error:
@@ -115,12 +115,9 @@ def _compile(environment: "Environment", file: Path) -> "Template":
 
 def _line_of(error: BaseException) -> int | None:
     """Return the template's line that raised: Jinja puts it into the traceback."""
-    line, trace = None, error.__traceback__
-    while trace is not None:
-        if re.search(r"\.md$", trace.tb_frame.f_code.co_filename):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
+    frames = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in frames if frame.f_code.co_filename.endswith(".md")]
+    return lines[-1] if lines else None
 
 
 def _broken(file: Path, line: int | None, why: str, remedy: str = "") -> ConfigError:
