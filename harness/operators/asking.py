@@ -25,6 +25,10 @@ from harness.operators.text import fence, from_terminal, one_line, trim_middle
 
 ANALYZE = "analyze"
 
+ASKS = 3
+"""Requests for one node before it is given up (AIRA-dojo: three tries); in addition, one answer
+that was cut off is continued."""
+
 LOG_ENDS = 64 << 10
 """Characters read of a log's beginning and of its end; prompts never show more."""
 
@@ -53,12 +57,11 @@ class Operators:
         *,
         problems: Sequence[str],
         asked: int,
-        asks: int,
         whole: bool,
     ) -> Prompt:
         """Return ``first``, the answer and its problems; to fit, the answer is cut or left out."""
         values = self._constant(ask, LIMITS)
-        values |= {"problems": list(problems), "asked": asked, "asks": asks, "whole": whole}
+        values |= {"problems": list(problems), "asked": asked, "asks": ASKS, "whole": whole}
         text = self._templates.render("again.md", values)
         model = model_of(ask)
         for limit in (10**9, 16_000, 2_000):

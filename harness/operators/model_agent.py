@@ -9,7 +9,7 @@ from harness.core.agent import Answer, Ask
 from harness.core.model import Endpoint, Model, Prompt, Reply
 from harness.core.writing import Writing
 from harness.operators.answers import kept_files, read
-from harness.operators.asking import ANALYZE, Operators, model_of
+from harness.operators.asking import ANALYZE, ASKS, Operators, model_of
 from harness.operators.blocks import ends_in_block
 from harness.operators.literature import literature_hash
 from harness.operators.memory import ANALYSIS, remembered
@@ -17,13 +17,8 @@ from harness.operators.parsing import ParsedFiles, tidy, without_thinking
 from harness.operators.templates import prompts_hash
 from harness.operators.text import from_terminal, one_line
 
-ASKS = 3
-"""Requests for one node before it is given up (AIRA-dojo: three tries); in addition, one answer
-that was cut off is continued."""
-
 OVERLAP = 2000
 """Characters of a cut-off answer's end that its continuation may have repeated."""
-
 
 ONLY_THOUGHT = (
     "Nothing but reasoning came before the limit of length: there is no answer. Think far less "
@@ -95,7 +90,6 @@ class ModelAgent:
                 "" if reply.stop == "refusal" else without_thinking(text),
                 problems=reading.problems,
                 asked=asked + 1,
-                asks=ASKS,
                 whole=not edits,
             )
             purpose = "again"

@@ -157,13 +157,8 @@ def _ending(journal: Path) -> tuple[EntryState, str]:
     if not isinstance(last, dict) or last.get("event") != "closed":
         return "unfinished", ""
     message = str(last.get("message", ""))[:1000]
-    match last.get("status"):
-        case "failed":
-            return "failed", message
-        case "interrupted":
-            return "interrupted", message
-        case _:
-            return "unfinished", message
+    status = last.get("status")
+    return (status if status in ("failed", "interrupted") else "unfinished"), message
 
 
 def _load(cache: Path, paths: list[Path]) -> dict[str, tuple[Stamp, str]]:

@@ -178,7 +178,7 @@ def _unconnected(why: str, secret: str, proxy: Proxy | None) -> Failure:
 def _refused_by(proxy: Proxy, said: str, secret: str, advised_s: float | None = None) -> Failure:
     """Return the failure for a proxy's refusal; ``said`` begins with its status, if any."""
     status = int(said[:3]) if said[:3].isdigit() else None
-    busy = status in _AGAIN or (status is not None and status >= 500 and status != 501)
+    busy = status is not None and _passes(status)
     remedy = f"ask whoever runs it, or name the server in NO_PROXY, or unset {proxy.variable}"
     if status == 407:
         remedy = f"give it a name and a password: {proxy.variable}=http://NAME:PASSWORD@HOST:PORT"
@@ -217,7 +217,7 @@ def _classify_response(
     kinds = list(_kinds(body))
     status = _meant(response.status_code, kinds, "" if _is_markup(body) else said)
     out_of_money = status == 402 or any(_OUT_OF_MONEY.search(kind) for kind in kinds)
-    again = status is None or status in _AGAIN or (status >= 500 and status != 501)
+    again = status is None or _passes(status)
     if out_of_money or response.headers.get("x-should-retry", "").lower() == "false":
         again = False
     what = "an error instead of an answer"
@@ -234,6 +234,11 @@ def _classify_response(
         unclear=status is None,
         lost=begun,
     )
+
+
+def _passes(status: int) -> bool:
+    """Return whether a later try may get another answer."""
+    return status in _AGAIN or (status >= 500 and status != 501)
 
 
 def _meant(status: int, kinds: list[str], said: str) -> int | None:
