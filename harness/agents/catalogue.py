@@ -195,7 +195,7 @@ def check_settings(entry: ModelEntry, writing: Writing) -> None:
         if writing.effort not in entry.effort.values:
             raise ConfigError(
                 f"Agent {entry.name} knows no effort {writing.effort!r}.",
-                remedy=did_you_mean(writing.effort, list(entry.effort.values)),
+                remedy=did_you_mean(writing.effort, entry.effort.values),
             )
     if writing.temperature is not None:
         if not entry.temperature:

@@ -108,7 +108,7 @@ def _compile(file: Path) -> "Template":
                 file,
                 used.lineno,
                 f"there is no {used.name!r}",
-                did_you_mean(used.name, list(VARIABLES)),
+                did_you_mean(used.name, VARIABLES),
             )
     return template
 
