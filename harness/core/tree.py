@@ -104,7 +104,7 @@ class Tree:
         """Return whether score ``a`` is strictly better than ``b``."""
         return a > b if self.maximize else a < b
 
-    def ranked(self, *, before: float = math.inf) -> list[Node]:
+    def ranked(self, *, before: float) -> list[Node]:
         """Return the valid nodes below a number, best search score first; on a tie the earlier."""
         sign = -1 if self.maximize else 1
         valid = [(sign * n.score, n) for n in self.scored() if n.score is not None]

@@ -117,11 +117,13 @@ class ApiClient:
     ) -> None:
         self.entry = entry
         self.writing = writing
+        self._url = base_url(entry, writing)
+        self._most_tokens = answer_tokens(entry, writing)
         self._adapter = adapter
         self._secret = key
         self._patience = patience
-        self._proxy = proxy_of(base_url(entry, writing))
-        self._gate = gate_of(urlsplit(base_url(entry, writing)).netloc)
+        self._proxy = proxy_of(self._url)
+        self._gate = gate_of(urlsplit(self._url).netloc)
 
     def __repr__(self) -> str:
         return f"ApiClient({self.entry.name})"
@@ -131,8 +133,8 @@ class ApiClient:
         return {
             "provider": self.entry.provider,
             "model": self.entry.model,
-            "server": server_of(base_url(self.entry, self.writing)),
-            "max_output_tokens": answer_tokens(self.entry, self.writing),
+            "server": server_of(self._url),
+            "max_output_tokens": self._most_tokens,
             "options": options(self.entry, self.writing),
             "headers": dict(self.entry.extra_headers),
             "system_role": self.entry.system_role,
@@ -150,7 +152,7 @@ class ApiClient:
         texts = [system_text(self.entry, prompt), *(t.text for t in prompt.turns)]
         size = sum(len(encodable(text).encode()) for text in texts)
         overhead = REQUEST_TOKENS + MESSAGE_TOKENS * len(texts)
-        return size + overhead, answer_tokens(self.entry, self.writing)
+        return size + overhead, self._most_tokens
 
     def check(self) -> None:
         """Make a free call, so that a wrong key is found before anything is spent.
@@ -165,8 +167,7 @@ class ApiClient:
             raise failure.final(self.entry.name, self.entry.key)
         if failure.unreachable:
             raise ProviderError(
-                f"Agent {self.entry.name}: nothing answers at "
-                f"{base_url(self.entry, self.writing)}.",
+                f"Agent {self.entry.name}: nothing answers at {self._url}.",
                 cause=failure.sentence,
                 remedy=failure.remedy or "start the server, or give its address: --base-url",
             )
@@ -188,7 +189,7 @@ class ApiClient:
 
     def _refuse_address(self) -> None:
         """Raise ConfigError if there is no API at the address; suggest the likely address."""
-        asked = base_url(self.entry, self.writing).rstrip("/")
+        asked = self._url.rstrip("/")
         near = alternatives(asked, self.entry.provider)
         for there in near:
             failure = self._call_free(partial(self._adapter.list_models, there))
@@ -278,14 +279,13 @@ class ApiClient:
         losses: int,
     ) -> Reply:
         usage, stop = self._usage_of(prompt, raw, tell), raw.stop
-        most = answer_tokens(self.entry, self.writing)
         if not raw.finish_reason:
             tell("the server does not say why its answer ended; what came is kept")
-            if not usage.estimated and usage.output_tokens >= most:
+            if not usage.estimated and usage.output_tokens >= self._most_tokens:
                 stop = "length"
         if stop == "length" and not raw.text.strip():
             tell(
-                f"nothing but reasoning came within {most:,} tokens; "
+                f"nothing but reasoning came within {self._most_tokens:,} tokens; "
                 "--max-answer-tokens raises that limit"
             )
         return Reply(
@@ -302,7 +302,7 @@ class ApiClient:
         """Ask once. Raises Cancelled."""
         if cancel.is_set():
             raise Cancelled("Cancelled before the call.")
-        limit = answer_tokens(self.entry, self.writing) * WIRE_BYTES_PER_TOKEN + OVERHEAD_BYTES
+        limit = self._most_tokens * WIRE_BYTES_PER_TOKEN + OVERHEAD_BYTES
         attempt = Attempt(cancel, total_s=self._patience.total_s, max_bytes=limit)
         failure: Failure | None = None
         try:

@@ -20,6 +20,9 @@ from harness.agents.redaction import without_key
 from harness.base.errors import ConfigError, HarnessError, ProviderError
 from harness.base.text import one_line
 
+LONGEST = 300
+"""The most characters that are kept of a provider's message."""
+
 _AGAIN = {408, 409, 425, 429}
 _PROXIES = {403, 502, 503, 504}
 """Statuses that a proxy which forwards a call may itself answer with, besides 407."""
@@ -300,6 +303,6 @@ def _is_markup(body: object) -> bool:
     return isinstance(body, str) and body.lstrip("\ufeff \t\r\n").startswith("<")
 
 
-def cleaned(text: str, secret: str, most: int = 300) -> str:
+def cleaned(text: str, secret: str) -> str:
     """Return a provider's message, fit for a screen: one line, no escape sequences, no key."""
-    return one_line(without_key(text, secret)[: 4 * most], most)
+    return one_line(without_key(text, secret)[: 4 * LONGEST], LONGEST)
