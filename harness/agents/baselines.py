@@ -94,14 +94,10 @@ def _answer(task: Task, values: dict[str, Value]) -> Answer:
 
 
 def _distribution(knob: Knob):  # type: ignore[no-untyped-def]  # noqa: ANN202 (optuna is lazy)
-    from optuna.distributions import (
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
+    from optuna import distributions
 
     if knob.choices:
-        return CategoricalDistribution(knob.choices)
+        return distributions.CategoricalDistribution(knob.choices)
     if knob.integer:
-        return IntDistribution(int(knob.low), int(knob.high), log=knob.log)
-    return FloatDistribution(knob.low, knob.high, log=knob.log)
+        return distributions.IntDistribution(int(knob.low), int(knob.high), log=knob.log)
+    return distributions.FloatDistribution(knob.low, knob.high, log=knob.log)

@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from harness.base.errors import ConfigError, ProviderError
 from harness.base.text import clean, encodable
@@ -31,7 +30,6 @@ from harness.store.tape import (
     CallFailure,
     CallRecord,
     Divergence,
-    LostCall,
     Tape,
     difference,
     request_hash,
@@ -177,17 +175,14 @@ class Calls:
             worst=reservation.usage,
             worst_dollars=reservation.dollars,
             divergence=self._recording.diverged if self._recording is not None else "",
-            lost=_lost(before),
+            lost=before.unanswered if before else (),
             failures=before.failures if before else (),
         )
 
         def lost(again: bool) -> None:  # noqa: FBT001 (as Client.send calls it)
             """Charge a try whose answer was cut off; reserve budget for the next try, if any."""
             nonlocal record
-            gone = LostCall(
-                sent=record.sent, worst=record.worst, worst_dollars=record.worst_dollars
-            )
-            record = record.model_copy(update={"lost": (*record.lost, gone), "sent": _now()})
+            record = record.model_copy(update={"lost": record.unanswered, "sent": _now()})
             self.budget.lose(reservation)
             self.tape.write(record.model_copy(update={"status": "failed"}), prompt)
             if again:
@@ -255,28 +250,19 @@ class BoundModel:
 
 def add_to_budget(record: CallRecord, budget: Budget) -> None:
     """Add to a budget what a recorded call has used."""
-    worst = Reservation(record.worst, record.worst_dollars)
-    for lost in _lost(record):
-        reservation = Reservation(lost.worst, lost.worst_dollars)
-        budget.count("lost", reservation.usage, reservation.dollars, worst=reservation)
+    for lost in record.unanswered:
+        budget.count("lost", lost.worst, lost.worst_dollars)
     budget.count_failure(sum(failure.seconds for failure in record.failures))
     if record.status == "answered":
-        reply, kind = _reply(record), _kind(record)
-        budget.count(kind, reply.usage, record.dollars, reply.seconds, reply.waited_s, worst=worst)
-
-
-def _kind(record: CallRecord) -> Literal["paid", "replayed"]:
-    return "replayed" if record.replayed else "paid"
-
-
-def _lost(record: CallRecord | None) -> tuple[LostCall, ...]:
-    """Return the tries of this call whose answers never arrived, a pending "sent" included."""
-    if record is None:
-        return ()
-    if record.status != "sent":
-        return record.lost
-    now = LostCall(sent=record.sent, worst=record.worst, worst_dollars=record.worst_dollars)
-    return (*record.lost, now)
+        reply = _reply(record)
+        budget.count(
+            "replayed" if record.replayed else "paid",
+            reply.usage,
+            record.dollars,
+            reply.seconds,
+            reply.waited_s,
+            worst_dollars=record.worst_dollars,
+        )
 
 
 def _reply(record: CallRecord) -> Reply:

@@ -22,7 +22,7 @@ from harness.base.files import read_text
 from harness.base.strict import Strict
 from harness.base.validation import did_you_mean, problems
 from harness.core.model import Usage
-from harness.core.writing import Settings
+from harness.core.writing import Writing
 
 OURS = Path(__file__).with_name("agents.toml")
 VARIABLE = "HARNESS_AGENTS"
@@ -124,9 +124,10 @@ class ModelEntry(Strict):
 
     def price(self, usage: Usage) -> float | None:
         """Return the dollars of one call; None if a price that it needs is unknown."""
-        band = self._band(usage.prompt_tokens)
-        if band is None:
+        bands = self._bands(usage.prompt_tokens)
+        if not bands:
             return None
+        band = bands[-1]
         parts = (
             (usage.input_tokens, band.input),
             (usage.cached_tokens, band.cached),
@@ -146,12 +147,11 @@ class ModelEntry(Strict):
         Writing a prompt into the provider's cache costs more than plain input, so the price of
         input alone would not be an upper bound.
         """
-        bands = [b for b in self.prices if b.above_prompt_tokens < max(prompt_tokens, 1)]
         return max(
             (
                 (prompt_tokens * max(b.input, b.cache_write or 0.0) + output_tokens * b.output)
                 / 1e6
-                for b in bands
+                for b in self._bands(prompt_tokens)
             ),
             default=None,
         )
@@ -168,22 +168,20 @@ class ModelEntry(Strict):
         """Return whether its provider has shut it. An "earliest" date does not tell."""
         return self.retires is not None and self.retires.kind == "shut" and today >= self.retires.on
 
-    def _band(self, prompt_tokens: int) -> TokenPrice | None:
-        return next(
-            (b for b in reversed(self.prices) if b.above_prompt_tokens < max(prompt_tokens, 1)),
-            None,
-        )
+    def _bands(self, prompt_tokens: int) -> list[TokenPrice]:
+        """Return the prices up to that size of prompt; the last of them is the one that holds."""
+        return [b for b in self.prices if b.above_prompt_tokens < max(prompt_tokens, 1)]
 
 
-def check_settings(entry: ModelEntry, settings: Settings) -> None:
+def check_settings(entry: ModelEntry, writing: Writing) -> None:
     """Refuse a setting that the model does not take. Raises ConfigError."""
-    if settings.base_url is not None:
+    if writing.base_url is not None:
         try:
-            refuse_wrong(settings.base_url, entry.provider)
+            refuse_wrong(writing.base_url, entry.provider)
         except WrongAddress as error:
             raise ConfigError(
                 f"This base URL cannot be used: {error}.",
-                cause=f"asked for: {without_password(settings.base_url)}",
+                cause=f"asked for: {without_password(writing.base_url)}",
                 remedy=f"--base-url {error.likely}",
             ) from None
     elif entry.base_url is None:
@@ -191,25 +189,25 @@ def check_settings(entry: ModelEntry, settings: Settings) -> None:
             f"Agent {entry.name} runs on your own server, and no address was given.",
             remedy="--base-url http://127.0.0.1:8000/v1",
         )
-    if settings.effort is not None:
+    if writing.effort is not None:
         if entry.effort is None:
             raise ConfigError(f"Agent {entry.name} has no effort to set.", remedy="no --effort")
-        if settings.effort not in entry.effort.values:
+        if writing.effort not in entry.effort.values:
             raise ConfigError(
-                f"Agent {entry.name} knows no effort {settings.effort!r}.",
-                remedy=did_you_mean(settings.effort, list(entry.effort.values)),
+                f"Agent {entry.name} knows no effort {writing.effort!r}.",
+                remedy=did_you_mean(writing.effort, entry.effort.values),
             )
-    if settings.temperature is not None:
+    if writing.temperature is not None:
         if not entry.temperature:
             raise ConfigError(
                 f"Agent {entry.name} takes no temperature: its provider refuses one.",
                 remedy="no --temperature",
             )
-        if not 0 <= settings.temperature <= 2:
+        if not 0 <= writing.temperature <= 2:
             raise ConfigError(
-                f"Temperature {settings.temperature} is outside 0 to 2.", remedy="--temperature 1"
+                f"Temperature {writing.temperature} is outside 0 to 2.", remedy="--temperature 1"
             )
-    wanted = settings.max_output_tokens
+    wanted = writing.max_answer_tokens
     if wanted is not None and not 0 < wanted <= entry.max_output_tokens:
         raise ConfigError(
             f"Agent {entry.name} answers with at most {entry.max_output_tokens:,} tokens, "
@@ -231,15 +229,16 @@ def load_agents(file: Path | None = None) -> dict[str, ModelEntry]:
 
     Raises ConfigError.
     """
-    named = file or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
-    tables = dict(_read(OURS))
-    for name, own in (_read(Path(os.path.expanduser(named))) if named else {}).items():  # noqa: PTH111 (raises nothing)
+    named = file or Path(os.environ.get(VARIABLE) or OURS)
+    tables = dict(_read_ours())
+    theirs = {} if named == OURS else _read(Path(os.path.expanduser(named)))  # noqa: PTH111 (raises nothing)
+    for name, own in theirs.items():
         merged = {**tables.get(name, {}), **own}
         if "prices" in own:
             merged |= {"price_source": own.get("price_source", str(named))}
             merged |= {"price_date": own.get("price_date")}
         tables[name] = merged
-    return {name: _entry(name, table, named or OURS) for name, table in tables.items()}
+    return {name: _entry(name, table, named) for name, table in tables.items()}
 
 
 def today() -> date:
@@ -249,14 +248,10 @@ def today() -> date:
 
 @cache
 def _read_ours() -> Mapping[str, dict[str, Any]]:
-    return _parse(OURS)
+    return _read(OURS)
 
 
-def _read(file: Path) -> Mapping[str, dict[str, Any]]:
-    return _read_ours() if file == OURS else _parse(file)
-
-
-def _parse(file: Path) -> dict[str, dict[str, Any]]:
+def _read(file: Path) -> dict[str, dict[str, Any]]:
     try:
         content = tomllib.loads(read_text(file, follow=True))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -76,6 +76,6 @@ def make_replay(
 ) -> ReplayAgent:
     """Return the agent that repeats a run; ``make`` makes its agent by name, settings, ``live``."""
     recording = Recording.open(text, live=live)
-    if not recording.has_calls:
-        return ReplayAgent(recording, None)
-    return ReplayAgent(recording, make(recording.agent, recording.writing, live))
+    asks = recording.has_calls
+    agent = make(recording.agent, recording.writing, live) if asks else None
+    return ReplayAgent(recording, agent)

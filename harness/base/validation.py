@@ -95,7 +95,7 @@ def line_of(texts: Mapping[str, str], place: FieldPath) -> str:
     return _where(_lines(texts), place) or "line 1"
 
 
-def did_you_mean(name: str, known: Mapping[str, Any] | Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a remedy that names the nearest known name and lists them all."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)

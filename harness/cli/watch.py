@@ -8,6 +8,7 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from json import dumps
 from pathlib import Path
 from typing import Annotated
@@ -48,7 +49,7 @@ def command(
 
 def _objects(watch: Watch, *, once: bool) -> None:
     while True:
-        runs = [live.as_json() for live in watch.look()]
+        runs = [asdict(live) for live in watch.look()]
         sys.stdout.write(dumps({"format": 1, "runs": runs}) + "\n")
         sys.stdout.flush()
         if once:

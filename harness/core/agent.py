@@ -18,10 +18,6 @@ class Exhausted(Exception):
     """The agent has no further submission: the run ends normally with the nodes it has."""
 
 
-def _no_log(number: int) -> str:  # noqa: ARG001
-    return ""
-
-
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One request: the operator, its parents, and everything else that an agent may know.
@@ -44,7 +40,7 @@ class Ask:
     model: Model | None = None
     cancel: threading.Event = field(default_factory=threading.Event)
     steps: int | None = None
-    log: Callable[[int], str] = _no_log
+    log: Callable[[int], str] = lambda _: ""
 
     @property
     def left(self) -> Mapping[str, float]:
@@ -65,7 +61,7 @@ class Answer:
 
     files: Mapping[str, str]
     note: str = ""
-    knobs: dict[str, Value] | None = field(default=None)
+    knobs: dict[str, Value] | None = None
     prompt: str = ""
     completion: str = ""
     analyses: Mapping[int, str] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from harness.base.strict import Strict
-from harness.core.limits import BudgetLimits
+from harness.core.budget import BudgetLimits
 from harness.core.writing import Writing
 from tasks.metrics import Direction
 

@@ -17,11 +17,14 @@ An unknown price stays unknown: sums give the known dollars and the number of ca
 """
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from pydantic import Field
 
 from harness.base.errors import Cancelled, ConfigError
-from harness.core.limits import BudgetLimits
+from harness.base.strict import Strict
 from harness.core.model import BudgetSpent, PriceOf, Usage
 
 CallKind = Literal["paid", "lost", "replayed"]
@@ -31,9 +34,25 @@ may have billed it. Replayed: a call whose answer was read from another run."""
 
 TOKENS_IN = ("input_tokens", "cached_tokens", "cache_write_tokens")
 TOKENS = (*TOKENS_IN, "output_tokens", "reasoning_tokens")
-WORDS = {"input_tokens": "input tokens", "output_tokens": "output tokens", "dollars": "dollars"}
+CHARGED = {"input_tokens": "input tokens", "output_tokens": "output tokens", "dollars": "dollars"}
+"""The budgets that calls are charged to, by name in ``BudgetLimits``, in words."""
+WORDS = {"steps": "steps", "time_s": "seconds", "gpu_hours": "GPU-hours", **CHARGED}
+"""All budgets, in words."""
 POLL_S = 0.2
 """Seconds after which a call that waits for room in the budget checks whether to cancel."""
+
+
+class BudgetLimits(Strict):
+    """What a run may use; None means no limit. ``input_tokens`` includes cached tokens."""
+
+    steps: int | None = Field(None, ge=1)
+    time_s: float | None = Field(None, gt=0)
+    gpu_hours: float | None = Field(None, gt=0)
+    input_tokens: int | None = Field(None, ge=1)
+    output_tokens: int | None = Field(None, ge=1)
+    dollars: float | None = Field(None, gt=0)
+    charge_waiting: bool = False
+    """Whether waiting for GPUs and rate limits counts as time."""
 
 
 def refuse_unknown_price(limits: BudgetLimits, price: PriceOf, agent: str) -> None:
@@ -117,7 +136,7 @@ class Reservation:
     dollars: float | None
 
     def of(self, what: str) -> float:
-        """Return the worst case in one budget, a key of ``WORDS``."""
+        """Return the worst case in one budget, a key of ``CHARGED``."""
         match what:
             case "input_tokens":
                 return self.usage.prompt_tokens
@@ -134,12 +153,8 @@ class Budget:
         self.limits = limits
         self.workers = workers
         self.gpus = gpus
-        self.tallies: dict[CallKind, Tally] = {
-            "paid": Tally(),
-            "lost": Tally(),
-            "replayed": Tally(),
-        }
-        self._charged = dict.fromkeys(WORDS, 0.0)
+        self.tallies: dict[CallKind, Tally] = {kind: Tally() for kind in get_args(CallKind)}
+        self._charged = dict.fromkeys(CHARGED, 0.0)
         self._failed_s = 0.0
         self._reservations: list[Reservation] = []
         self._changed = threading.Condition()
@@ -182,14 +197,14 @@ class Budget:
         """Replace a reservation by what the call really used."""
         with self._changed:
             self._drop(reservation)
-            self.count("paid", usage, dollars, seconds, waited_s, worst=reservation)
+            self.count("paid", usage, dollars, seconds, waited_s, worst_dollars=reservation.dollars)
 
     def lose(self, reservation: Reservation) -> None:
         """Charge a reservation in full, if it still stands: the call's outcome is unknown."""
         with self._changed:
             if any(h is reservation for h in self._reservations):
                 self._drop(reservation)
-                self.count("lost", reservation.usage, reservation.dollars, worst=reservation)
+                self.count("lost", reservation.usage, reservation.dollars)
 
     def count(
         self,
@@ -199,13 +214,13 @@ class Budget:
         seconds: float = 0.0,
         waited_s: float = 0.0,
         *,
-        worst: Reservation,
+        worst_dollars: float | None = None,
     ) -> None:
-        """Add one call that has ended. If its price is unknown, its worst case is charged."""
+        """Add one call that has ended. If its price is unknown, ``worst_dollars`` are charged."""
         with self._changed:
             self.tallies[kind].add(usage, dollars, seconds, waited_s)
             if kind != "replayed":
-                used = Reservation(usage, worst.dollars if dollars is None else dollars)
+                used = Reservation(usage, worst_dollars if dollars is None else dollars)
                 for what in self._charged:
                     self._charged[what] += used.of(what)
 
@@ -235,30 +250,15 @@ class Budget:
 
     def spent(self, progress: RunProgress) -> str:
         """Return in words which budget is used up; empty while every budget has some left."""
-        limits = self.limits
-        for used, limit, words in (
-            (progress.steps, limits.steps, "steps"),
-            (self.time_s(progress), limits.time_s, "seconds"),
-            (self.gpu_hours(progress), limits.gpu_hours, "GPU-hours"),
-            *((self._used(what), self._limit(what), WORDS[what]) for what in WORDS),
-        ):
-            if limit is not None and used >= limit:
-                return f"{_show(used)} of {_show(limit)} {words} are used"
+        for name, used, limit in self._limited(progress):
+            if used >= limit:
+                return f"{_show(used)} of {_show(limit)} {WORDS[name]} are used"
         return ""
 
     def left(self, progress: RunProgress) -> dict[str, float]:
         """Return what is left of each budget that has a limit, by its name in ``BudgetLimits``."""
-        limits = self.limits
-        found = {
-            "steps": (limits.steps, progress.steps),
-            "time_s": (limits.time_s, self.time_s(progress)),
-            "gpu_hours": (limits.gpu_hours, self.gpu_hours(progress)),
-            **{what: (self._limit(what), self._used(what)) for what in WORDS},
-        }
         return {
-            name: max(0, round(limit - used, 6))
-            for name, (limit, used) in found.items()
-            if limit is not None
+            name: max(0, round(limit - used, 6)) for name, used, limit in self._limited(progress)
         }
 
     def to_json(self, progress: RunProgress) -> dict[str, Any]:
@@ -275,26 +275,33 @@ class Budget:
                 "replayed": self.tallies["replayed"].to_json(),
             }
 
+    def _limited(self, progress: RunProgress) -> Iterator[tuple[str, float, float]]:
+        """Yield name, used amount and limit of each budget that has a limit."""
+        with self._changed:
+            used = {
+                "steps": progress.steps,
+                "time_s": self.time_s(progress),
+                "gpu_hours": self.gpu_hours(progress),
+                **self._charged,
+            }
+        for name in WORDS:
+            limit = getattr(self.limits, name)
+            if limit is not None:
+                yield name, used[name], limit
+
     def _lack(self, reservation: Reservation) -> str:
-        for what, words in WORDS.items():
-            limit = self._limit(what)
+        for what, words in CHARGED.items():
+            limit: float | None = getattr(self.limits, what)
             if limit is None:
                 continue
-            left = max(0.0, limit - self._used(what) - sum(h.of(what) for h in self._reservations))
+            held = sum(h.of(what) for h in self._reservations)
+            left = max(0.0, limit - self._charged[what] - held)
             if reservation.of(what) > left:
                 return (
                     f"it could use {_show(reservation.of(what))} {words}, "
                     f"and {_show(left)} of {_show(limit)} are left"
                 )
         return ""
-
-    def _limit(self, what: str) -> float | None:
-        limit: float | None = getattr(self.limits, what)
-        return limit
-
-    def _used(self, what: str) -> float:
-        with self._changed:
-            return self._charged[what]
 
     def _drop(self, reservation: Reservation) -> None:
         # By identity: two calls may have equal worst cases.

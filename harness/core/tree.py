@@ -1,5 +1,6 @@
 """The search tree, rebuilt from the journal: the only state a policy or an agent sees."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -15,7 +16,7 @@ class Node:
 
     ``state``: chosen (the agent is being asked), written (its files exist), scored; or ungraded:
     the judge failed on it, so it is neither valid nor buggy, and no node builds on it. ``left`` is
-    what the limited budgets (``core.limits.BudgetLimits``) had left when it was chosen, by name.
+    what the limited budgets (``core.budget.BudgetLimits``) had left when it was chosen, by name.
     """
 
     number: int
@@ -103,15 +104,16 @@ class Tree:
         """Return whether score ``a`` is strictly better than ``b``."""
         return a > b if self.maximize else a < b
 
-    def best(self) -> Node | None:
-        """Return the valid node with the best search score; the earlier one on a tie."""
-        best: Node | None = None
-        for node in self.scored():
-            if node.score is None:
-                continue
-            if best is None or best.score is None or self.better(node.score, best.score):
-                best = node
-        return best
+    def ranked(self, *, before: float) -> list[Node]:
+        """Return the valid nodes below a number, best search score first; on a tie the earlier."""
+        sign = -1 if self.maximize else 1
+        valid = [(sign * n.score, n) for n in self.scored() if n.score is not None]
+        ranked = sorted(valid, key=lambda pair: pair[0])
+        return [node for _, node in ranked if node.number < before]
+
+    def best(self, *, before: float = math.inf) -> Node | None:
+        """Return the first of ``ranked``; None if no node is valid."""
+        return next(iter(self.ranked(before=before)), None)
 
     def debug_depth(self, number: int) -> int:
         """Return how many debug steps in a row lead to this node."""

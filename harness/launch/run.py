@@ -27,11 +27,11 @@ from harness.core.asked import Asked, Lockfile
 from harness.core.budget import Budget, refuse_unknown_price
 from harness.core.jobs import ObserveJobs, Place, waiting_reporter
 from harness.core.model import Endpoint
-from harness.core.policy import Policy
 from harness.launch.agents import make_agent
 from harness.launch.interruptible import interruptible
 from harness.launch.result import compose
 from harness.policies import POLICIES, make_policy
+from harness.policies.base import BasePolicy
 from harness.search.evaluator import Evaluator
 from harness.search.executors import EXECUTORS
 from harness.search.loop import Search
@@ -51,7 +51,7 @@ class _Parts:
     asked: Asked
     task: Task
     agent: Agent
-    policy: Policy
+    policy: BasePolicy
 
     @classmethod
     def of(cls, asked: Asked) -> "_Parts":
@@ -179,7 +179,7 @@ def _resolve(place: Place, parts: _Parts) -> Lockfile:
         **dict(place.expected),
         data=place.data,
         sandbox=place.sandbox,
-        policy=asdict(parts.policy),  # type: ignore[call-overload]
+        policy=asdict(parts.policy),
         agent=describe(),
         prices=endpoint.prices if endpoint else (),
         versions={**place.versions, **_packages(parts.asked, place.sandbox)},

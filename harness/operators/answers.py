@@ -4,22 +4,13 @@ The formats are parsed in parsing.py and edits.py.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from harness.core.agent import Ask
 from harness.operators import syntax
 from harness.operators.edits import apply_edits, find_edits, has_edits
 from harness.operators.parsing import ParsedFiles, parse_files, plan, without_thinking
 from tasks.submissions import SUBMISSIONS
-
-
-@dataclass(frozen=True, slots=True)
-class ParsedReply:
-    """The submission read from one reply. Usable if there are no ``problems``."""
-
-    files: dict[str, str]
-    note: str
-    problems: tuple[str, ...] = ()
 
 
 def kept_files(ask: Ask) -> dict[str, str]:
@@ -29,7 +20,7 @@ def kept_files(ask: Ask) -> dict[str, str]:
     return dict(ask.parents[0].files)
 
 
-def read(ask: Ask, text: str, *, cut: bool = False, edits: bool = False) -> ParsedReply:
+def read(ask: Ask, text: str, *, cut: bool = False, edits: bool = False) -> ParsedFiles:
     """Return the submission in a tidied answer. ``cut``: the answer ended at its limit of length.
 
     ``edits``: the prompt asked for edits. Whole files are accepted then too, if they are named.
@@ -37,7 +28,7 @@ def read(ask: Ask, text: str, *, cut: bool = False, edits: bool = False) -> Pars
     text = without_thinking(text)
     note = plan(text)
     if not text.strip():
-        return ParsedReply({}, note, ("It is empty.",))
+        return ParsedFiles({}, ("It is empty.",), note)
     wanted = ask.task.definition.files
     max_bytes = ask.task.profile(ask.profile).limits.source_kb * 1024
     holds = ask.task.definition.holds
@@ -45,16 +36,16 @@ def read(ask: Ask, text: str, *, cut: bool = False, edits: bool = False) -> Pars
     base = kept_files(ask)
     if parse is not None:
         try:
-            return ParsedReply(parse(text, wanted), note)
+            return ParsedFiles(parse(text, wanted), note=note)
         except ValueError as error:
-            return ParsedReply({}, note, (str(error),))
+            return ParsedFiles({}, (str(error),), note)
     if edits and has_edits(text):
         parsed = _edited(text, base, holds, max_bytes, cut=cut)
     else:
         parsed = parse_files(
             text, wanted, max_bytes=max_bytes, cut=cut, named_only=edits, kept=base, holds=holds
         )
-    return ParsedReply(parsed.files, note, parsed.problems)
+    return replace(parsed, note=note)
 
 
 def _edited(

@@ -1,20 +1,21 @@
 """Builds the prompt for a request: draft, improve, debug, crossover, analyze.
 
 A prompt is a pure function of the request (task, profile, tree, node, parents, seed, and what the
-parents printed), of the style and of what fits the model. It uses no clock, and only the seed for
-random choices, so a resumed or replayed run sends the same prompts. Text that is the same all
-through a run stands in the system part, for providers' caches. Calls are made in model_agent.py.
+parents printed), of the run's options and of what fits the model. It uses no clock, and only the
+seed for random choices, so a resumed or replayed run sends the same prompts. Text that is the same
+all through a run stands in the system part, for providers' caches. Calls are made in
+model_agent.py.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from harness.base.errors import ConfigError
 from harness.core.agent import Ask
 from harness.core.model import Model, Prompt, Turn
 from harness.core.tree import Node
-from harness.core.writing import PromptStyle
+from harness.core.writing import Writing
 from harness.operators import literature
 from harness.operators.limits import LIMITS, Part, smaller
 from harness.operators.memory import attempts, memory, outcome
@@ -24,30 +25,21 @@ from harness.operators.text import fence, from_terminal, one_line, trim_middle
 
 ANALYZE = "analyze"
 
+ASKS = 3
+"""Requests for one node before it is given up (AIRA-dojo: three tries); in addition, one answer
+that was cut off is continued."""
+
 LOG_ENDS = 64 << 10
 """Characters read of a log's beginning and of its end; prompts never show more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parent:
-    """A node as templates see it. All but ``number`` is text that is ready to be shown."""
-
-    number: int
-    outcome: str
-    reason: str
-    note: str
-    code: str
-    output: str
-    message: str
-
-
 class Operators:
-    """Builds the prompts of one style. Raises ConfigError if the style's folders are not valid."""
+    """Builds the prompts of one run. Raises ConfigError if its folders are not valid."""
 
-    def __init__(self, style: PromptStyle) -> None:
-        self.style = style
-        self._templates = Templates(style.prompts)
-        self._notes = literature.load(style.literature)
+    def __init__(self, writing: Writing) -> None:
+        self.writing = writing
+        self._templates = Templates(writing.prompts)
+        self._notes = literature.load(writing.literature)
 
     def request(self, ask: Ask, analyses: Mapping[int, str], *, whole: bool) -> Prompt:
         """Return the prompt that asks for a submission, ``whole`` or as edits."""
@@ -65,12 +57,11 @@ class Operators:
         *,
         problems: Sequence[str],
         asked: int,
-        asks: int,
         whole: bool,
     ) -> Prompt:
         """Return ``first``, the answer and its problems; to fit, the answer is cut or left out."""
         values = self._constant(ask, LIMITS)
-        values |= {"problems": list(problems), "asked": asked, "asks": asks, "whole": whole}
+        values |= {"problems": list(problems), "asked": asked, "asks": ASKS, "whole": whole}
         text = self._templates.render("again.md", values)
         model = model_of(ask)
         for limit in (10**9, 16_000, 2_000):
@@ -135,7 +126,7 @@ class Operators:
             "about": profile.about.rstrip("."),
             "limits": _limits(ask),
             "titles": literature.titles(self._notes, limits["titles"]),
-            "edits": self.style.answer_format == "edits",
+            "edits": self.writing.answer_format == "edits",
         }
 
     def _request(
@@ -147,7 +138,7 @@ class Operators:
     ) -> dict[str, Any]:
         """Return the template values of one request."""
         searching = operator in ("draft", "improve")
-        best = _best(ask)
+        best = ask.tree.best(before=ask.node)
         about = " ".join(node.note for node in ask.parents)
         reads = searching or operator == "crossover"
         return {
@@ -159,24 +150,25 @@ class Operators:
             "notes": literature.choose(self._notes, about, ask.seed, limits["notes"])
             if reads
             else "",
-            "cue": _cue(ask) if self.style.complexity else "",
+            "cue": _cue(ask) if self.writing.complexity else "",
         }
 
 
-def _parent(node: Node, limits: Mapping[Part, int], printed: str) -> Parent:
+def _parent(node: Node, limits: Mapping[Part, int], printed: str) -> dict[str, int | str]:
+    """Return a node as templates see it. All but ``number`` is text that is ready to be shown."""
     output = trim_middle(printed, limits["output"])
     message = trim_middle(from_terminal(node.message), limits["message"])
     share = limits["code"] // max(1, len(node.files))
     code = {name: trim_middle(text, share) for name, text in node.files.items()}
-    return Parent(
-        number=node.number,
-        outcome=outcome(node, message=0),
-        reason=node.reason or "unknown",
-        note=fence(one_line(node.note, 400) or "(no note)", "text"),
-        code=show_files(code),
-        output=fence(output, "text") if output.strip() else "",
-        message=fence(message, "text") if message.strip() else "",
-    )
+    return {
+        "number": node.number,
+        "outcome": outcome(node, message=0),
+        "reason": node.reason or "unknown",
+        "note": fence(one_line(node.note, 400) or "(no note)", "text"),
+        "code": show_files(code),
+        "output": fence(output, "text") if output.strip() else "",
+        "message": fence(message, "text") if message.strip() else "",
+    }
 
 
 def model_of(ask: Ask) -> Model:
@@ -205,17 +197,6 @@ def _limits(ask: Ask) -> str:
     if limits.max_parameters is not None:
         lines.append(f"- {limits.max_parameters:,} parameters")
     return "\n".join(lines)
-
-
-def _best(ask: Ask) -> Node | None:
-    """Return the best of the nodes that are older than the requested node."""
-    best: Node | None = None
-    for node in ask.tree.scored():
-        if node.score is None or node.number >= ask.node:
-            continue
-        if best is None or best.score is None or ask.tree.better(node.score, best.score):
-            best = node
-    return best
 
 
 def _cue(ask: Ask) -> str:

@@ -41,9 +41,10 @@ def find_blocks(text: str, wanted: Sequence[str], reading: FenceRule) -> Iterato
         end, closed = _end(lines, at + 1, match, reading)
         body = [line.removeprefix(match["indent"]) for line in lines[at + 1 : end]]
         content = "".join(f"{line}\n" for line in body)
-        before = [line for line in lines[max(0, at - 2) : at] if line.strip()][-1:]
+        before = [line for line in lines[max(0, at - 2) : at] if line.strip()]
         language, name = _read_info(match["info"], wanted)
-        name = name or _name_before(before, wanted) or _name_inside(body[:1], wanted)
+        name = name or _name_before(before[-1] if before else "", wanted)
+        name = name or _name_inside(body[0] if body else "", wanted)
         yield Block(content, language, name, closed)
         found += 1
         at = end + 1 if closed else end
@@ -53,7 +54,7 @@ def named_in(lines: list[str], wanted: Sequence[str]) -> str | None:
     """Return the file named before an edit, by the words after a fence or by a line of its own."""
     for line in reversed([line for line in lines if line.strip()]):
         match = _OPEN.match(line)
-        name = _read_info(match["info"], wanted)[1] if match else _name_before([line], wanted)
+        name = _read_info(match["info"], wanted)[1] if match else _name_before(line, wanted)
         if name:
             return name
     return None
@@ -124,23 +125,20 @@ def _read_info(info: str, wanted: Sequence[str]) -> tuple[str, str | None]:
     return language, names[0] if names else None
 
 
-def _name_before(lines: list[str], wanted: Sequence[str]) -> str | None:
+def _name_before(line: str, wanted: Sequence[str]) -> str | None:
     """Return the name that the line before a block gives, if it gives one."""
-    for line in lines:
-        if len(line) > 200:
-            return None
-        alone = _ALONE.match(line)
-        if alone and _PATH.match(alone[1]):
-            return alone[1]
-        mentioned = [name for name in wanted if name in line]
-        if len(mentioned) == 1 and line.rstrip().endswith((":", "`", "*", mentioned[0])):
-            return mentioned[0]
+    if len(line) > 200:
+        return None
+    alone = _ALONE.match(line)
+    if alone and _PATH.match(alone[1]):
+        return alone[1]
+    mentioned = [name for name in wanted if name in line]
+    if len(mentioned) == 1 and line.rstrip().endswith((":", "`", "*", mentioned[0])):
+        return mentioned[0]
     return None
 
 
-def _name_inside(lines: list[str], wanted: Sequence[str]) -> str | None:
+def _name_inside(line: str, wanted: Sequence[str]) -> str | None:
     """Return the name that a comment in a block's first line gives."""
-    comment = (
-        re.match(r"^(?:#|//) *(?:file(?:name)?: *)?([\w./-]+) *$", lines[0]) if lines else None
-    )
+    comment = re.match(r"^(?:#|//) *(?:file(?:name)?: *)?([\w./-]+) *$", line)
     return comment[1] if comment and comment[1] in wanted else None

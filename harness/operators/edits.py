@@ -57,11 +57,12 @@ def find_edits(text: str, wanted: Sequence[str]) -> tuple[list[Edit], list[str]]
             break
         # A name holds for the blocks after it too, until another is given.
         name = begin[2] or named_in(lines[max(0, at - 3) : at], wanted) or name
-        middle = _find(lines, at + 1, "=" * width, width)
-        end = None if middle is None else _find(lines, middle + 1, ">" * width + " REPLACE", width)
+        divider, closing = "=" * width, ">" * width + " REPLACE"
+        middle = _find(lines, at + 1, divider, width)
+        end = None if middle is None else _find(lines, middle + 1, closing, width)
         if middle is None or end is None:
-            what = "=" * width if middle is None else ">" * width + " REPLACE"
-            problems.append(f"Block {number} has no line {what}.")
+            missing = divider if middle is None else closing
+            problems.append(f"Block {number} has no line {missing}.")
             at += 1
             continue
         edits.append(Edit(name, tuple(lines[at + 1 : middle]), tuple(lines[middle + 1 : end])))

@@ -32,11 +32,6 @@ class Note:
     title: str
     text: str
 
-    @property
-    def words(self) -> frozenset[str]:
-        """The words by which ``choose`` finds it."""
-        return frozenset(re.findall(r"[a-z][a-z0-9²-]{2,}", self.text.lower()))
-
 
 def shipped(task: Task) -> Path | None:
     """Return the folder of notes that comes with a task, or with its family; None without one."""
@@ -79,9 +74,10 @@ def choose(notes: tuple[Note, ...], about: str, seed: int, limit: int) -> str:
     """Return whole, fenced notes within ``limit``: in turns by words of ``about`` and by seed."""
     shuffled = list(notes)
     stream(seed, "literature").shuffle(shuffled)
-    words = set(re.findall(r"[a-z][a-z0-9²-]{2,}", about.lower()))
-    held = Counter(word for note in notes for word in note.words & words)
-    match = {note.name: sum(1 / held[word] for word in note.words & words) for note in notes}
+    words = _words(about)
+    shared = {note.name: sorted(_words(note.text) & words) for note in notes}
+    held = Counter(word for found in shared.values() for word in found)
+    match = {name: sum(1 / held[word] for word in found) for name, found in shared.items()}
     # Each word counts 1 / (notes that hold it): a word in most notes tells little about any.
     matching = sorted((n for n in shuffled if match[n.name]), key=lambda n: -match[n.name])
     order: dict[str, Note] = {}
@@ -95,6 +91,10 @@ def choose(notes: tuple[Note, ...], about: str, seed: int, limit: int) -> str:
             limit -= tokens(shown) + 1
             kept.append(shown)
     return "\n\n".join(kept)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z][a-z0-9²-]{2,}", text.lower()))
 
 
 def _read(file: Path) -> Note:

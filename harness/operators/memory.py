@@ -30,12 +30,10 @@ def remembered(ask: Ask) -> list[Node]:
 
 def memory(ask: Ask, analyses: Mapping[int, str], limit: int) -> str:
     """Return the good nodes as a fenced list; beyond ``limit``, the worst are left out."""
-    good = [node for node in remembered(ask) if node.score is not None]
-    ranked = sorted(good, key=lambda n: (_worse(ask, n), n.number))
     failed = Counter(node.reason or "unknown" for node in _earlier(ask) if node.buggy)
     failures = ", ".join(f"{count} x {reason}" for reason, count in sorted(failed.items()))
     last = f"Invalid so far: {failures}." if failures else ""
-    return _list(ranked, analyses, limit, "worse", last)
+    return _list(ask.tree.ranked(before=ask.node), analyses, limit, "worse", last)
 
 
 def attempts(ask: Ask, analyses: Mapping[int, str], limit: int) -> str:
@@ -67,11 +65,6 @@ def _chain(ask: Ask) -> list[Node]:
             break
         node = ask.tree[node.parents[0]]
     return chain[::-1]
-
-
-def _worse(ask: Ask, node: Node) -> float:
-    score = node.score or 0.0
-    return -score if ask.tree.maximize else score
 
 
 def _list(ranked: list[Node], analyses: Mapping[int, str], limit: int, gone: str, last: str) -> str:

@@ -7,23 +7,18 @@ from dataclasses import dataclass, field
 
 from harness.core.agent import Answer, Ask
 from harness.core.model import Endpoint, Model, Prompt, Reply
-from harness.core.writing import PromptStyle
-from harness.operators.answers import ParsedReply, kept_files, read
-from harness.operators.asking import ANALYZE, Operators, model_of
+from harness.core.writing import Writing
+from harness.operators.answers import kept_files, read
+from harness.operators.asking import ANALYZE, ASKS, Operators, model_of
 from harness.operators.blocks import ends_in_block
 from harness.operators.literature import literature_hash
 from harness.operators.memory import ANALYSIS, remembered
-from harness.operators.parsing import tidy, without_thinking
+from harness.operators.parsing import ParsedFiles, tidy, without_thinking
 from harness.operators.templates import prompts_hash
 from harness.operators.text import from_terminal, one_line
 
-ASKS = 3
-"""Requests for one node before it is given up (AIRA-dojo: three tries); in addition, one answer
-that was cut off is continued."""
-
 OVERLAP = 2000
 """Characters of a cut-off answer's end that its continuation may have repeated."""
-
 
 ONLY_THOUGHT = (
     "Nothing but reasoning came before the limit of length: there is no answer. Think far less "
@@ -41,23 +36,23 @@ class ModelAgent:
     trusted = False
 
     def __init__(
-        self, name: str, style: PromptStyle | None = None, endpoint: Endpoint | None = None
+        self, name: str, writing: Writing | None = None, endpoint: Endpoint | None = None
     ) -> None:
-        """Raises ConfigError if the style's folders are not valid.
+        """Raises ConfigError if the folders of ``writing`` are not valid.
 
         ``endpoint`` is the model behind ``Ask.model``; None if all answers are recorded.
         """
         self.name = name
         self.endpoint = endpoint
-        self.style = style or PromptStyle()
-        self._operators = Operators(self.style)
+        self.writing = writing or Writing()
+        self._operators = Operators(self.writing)
 
     def describe(self) -> dict[str, object]:
         """Return the settings that decide its answers, besides those of the run."""
         return {
             "asks": self.endpoint.client.describe() if self.endpoint else None,
-            "prompts": prompts_hash(self.style.prompts),
-            "literature": literature_hash(self.style.literature),
+            "prompts": prompts_hash(self.writing.prompts),
+            "literature": literature_hash(self.writing.literature),
         }
 
     def write(self, ask: Ask) -> Answer:
@@ -66,12 +61,12 @@ class ModelAgent:
         After ``ASKS`` answers that cannot be used, or two in a row that were all reasoning, the
         files that exist go to the judge, which reports what is wrong; the note begins with why.
         """
-        analyses = self._analyses(ask) if self.style.analyze else {}
-        edits = self.style.answer_format == "edits" and bool(kept_files(ask))
+        analyses = self._analyses(ask) if self.writing.analyze else {}
+        edits = self.writing.answer_format == "edits" and bool(kept_files(ask))
         first = self._operators.request(ask, analyses, whole=not edits)
         talk = _Conversation(model_of(ask))
         problems: tuple[str, ...] = ()
-        prompt, purpose, best = first, str(ask.operator), ParsedReply({}, "")
+        prompt, purpose, best = first, str(ask.operator), ParsedFiles()
         for asked in range(1, ASKS + 1):
             reply, text = talk.ask(prompt, purpose)
             reading = _read(ask, reply, text, edits=edits)
@@ -95,7 +90,6 @@ class ModelAgent:
                 "" if reply.stop == "refusal" else without_thinking(text),
                 problems=reading.problems,
                 asked=asked + 1,
-                asks=ASKS,
                 whole=not edits,
             )
             purpose = "again"
@@ -110,7 +104,7 @@ class ModelAgent:
         self,
         first: Prompt,
         talk: "_Conversation",
-        reading: ParsedReply,
+        reading: ParsedFiles,
         note: str,
         analyses: dict[int, str],
     ) -> Answer:
@@ -164,11 +158,11 @@ class _Conversation:
         return from_terminal("\n\n".join(self.turns)) + "\n"
 
 
-def _read(ask: Ask, reply: Reply, text: str, *, edits: bool) -> ParsedReply:
+def _read(ask: Ask, reply: Reply, text: str, *, edits: bool) -> ParsedFiles:
     if reply.stop == "refusal":
-        return ParsedReply({}, "", ("The provider refused to answer.",))
+        return ParsedFiles({}, ("The provider refused to answer.",))
     if reply.stop == "length" and not without_thinking(text).strip():
-        return ParsedReply({}, "", (ONLY_THOUGHT,))
+        return ParsedFiles({}, (ONLY_THOUGHT,))
     return read(ask, text, cut=reply.stop == "length", edits=edits)
 
 

@@ -33,6 +33,7 @@ class ParsedFiles:
 
     files: dict[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    note: str = ""
 
 
 def tidy(reply: str) -> str:

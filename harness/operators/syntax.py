@@ -7,17 +7,10 @@ crashes it or takes too long. No source is executed.
 """
 
 import atexit
-import contextlib
-import json
-import os
-import select
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.base.answering import AnsweringProcess
 from harness.operators.text import one_line
 
 TIMEOUT_S = 20.0
@@ -56,45 +49,7 @@ class SourceReport:
     holds: frozenset[str] = frozenset()
 
 
-class _Compiler:
-    """The separate process. One request at a time; a lock lets threads take turns."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def check_sources(self, sources: Mapping[str, str]) -> dict[str, SourceReport]:
-        """Return a SourceReport for each. Raises OSError, ValueError if it died or was too slow."""
-        with self._lock:
-            process = self._process
-            if process is None or process.poll() is not None:
-                process = self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-W", "ignore", "-c", _ANSWERS],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,  # Ctrl-C does not reach it; it ends with our pipe
-                )
-            try:
-                found = json.loads(_exchange(process, json.dumps(sources)))
-            except BaseException:
-                _end(process)
-                self._process = None
-                raise
-            return {
-                name: SourceReport(error, frozenset(holds))
-                for name, (error, holds) in found.items()
-            }
-
-    def close(self) -> None:
-        """End the process; the next request starts another."""
-        with self._lock:
-            if self._process is not None:
-                _end(self._process)
-                self._process = None
-
-
-_compiler = _Compiler()
+_compiler = AnsweringProcess("-c", _ANSWERS, timeout_s=TIMEOUT_S)
 atexit.register(_compiler.close)
 
 
@@ -103,11 +58,11 @@ def check_sources(sources: Mapping[str, str]) -> dict[str, SourceReport]:
     if not sources:
         return {}
     try:
-        return _compiler.check_sources(sources)
+        found = _compiler.ask(dict(sources))
     except (OSError, ValueError):
-        return dict.fromkeys(
-            sources, SourceReport("it cannot be compiled: Python's parser gave up")
-        )
+        gave_up = SourceReport("it cannot be compiled: Python's parser gave up")
+        return dict.fromkeys(sources, gave_up)
+    return {name: SourceReport(error, frozenset(holds)) for name, (error, holds) in found.items()}
 
 
 def find_problems(
@@ -130,29 +85,3 @@ def find_problems(
         names = " or ".join(f"`{name}`" for name in holds)
         problems.append(f"{', '.join(found)} {verb} no {names}, and the task asks for it.")
     return problems
-
-
-def _exchange(process: subprocess.Popen[bytes], line: str) -> bytes:
-    assert process.stdin is not None  # noqa: S101
-    assert process.stdout is not None  # noqa: S101
-    process.stdin.write(line.encode() + b"\n")
-    process.stdin.flush()
-    answer, deadline = b"", time.monotonic() + TIMEOUT_S
-    while not answer.endswith(b"\n"):
-        poll = select.poll()  # select() cannot take descriptors above 1023
-        poll.register(process.stdout, select.POLLIN)
-        ready = poll.poll(1000 * max(0.0, deadline - time.monotonic()))
-        piece = os.read(process.stdout.fileno(), 1 << 16) if ready else b""
-        if not piece:
-            raise ValueError("no answer")
-        answer += piece
-    return answer
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):  # unsent data in the pipe
-                pipe.close()

@@ -4,13 +4,13 @@ A folder given with ``--prompts`` holds replacements under the same names. A syn
 unknown variable in one is reported, with file and line, before the first token is paid for.
 """
 
-import re
+import traceback
 from collections.abc import Mapping
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.base.digests import digest
 from harness.base.errors import ConfigError
 from harness.base.files import read_plain
 from harness.base.validation import did_you_mean
@@ -39,8 +39,7 @@ class Templates:
 
     def __init__(self, folder: Path | None) -> None:
         self._files = _files(folder)
-        environment = _environment()
-        self._compiled = {name: _compile(environment, f) for name, f in self._files.items()}
+        self._compiled = {name: _compile(file) for name, file in self._files.items()}
 
     def render(self, name: str, values: Mapping[str, Any]) -> str:
         """Return the filled template. Raises ConfigError naming file and line."""
@@ -52,10 +51,8 @@ class Templates:
 
 def prompts_hash(folder: Path | None) -> str:
     """Return a hash of the templates that a run with this folder uses. Raises ConfigError."""
-    whole = sha256()
-    for name, file in sorted(_files(folder).items()):
-        whole.update(f"{name}\0".encode() + _content(file) + b"\0")
-    return whole.hexdigest()[:16]
+    files = sorted(_files(folder).items())
+    return digest(b"".join(f"{name}\0".encode() + _content(file) + b"\0" for name, file in files))
 
 
 def _files(folder: Path | None) -> dict[str, Path]:
@@ -87,9 +84,10 @@ def _environment() -> "Environment":
     )
 
 
-def _compile(environment: "Environment", file: Path) -> "Template":
+def _compile(file: Path) -> "Template":
     from jinja2 import TemplateSyntaxError, meta, nodes
 
+    environment = _environment()
     try:
         source = _content(file).decode()
     except UnicodeDecodeError as error:
@@ -110,19 +108,16 @@ def _compile(environment: "Environment", file: Path) -> "Template":
                 file,
                 used.lineno,
                 f"there is no {used.name!r}",
-                did_you_mean(used.name, list(VARIABLES)),
+                did_you_mean(used.name, VARIABLES),
             )
     return template
 
 
 def _line_of(error: BaseException) -> int | None:
     """Return the template's line that raised: Jinja puts it into the traceback."""
-    line, trace = None, error.__traceback__
-    while trace is not None:
-        if re.search(r"\.md$", trace.tb_frame.f_code.co_filename):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
+    frames = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in frames if frame.f_code.co_filename.endswith(".md")]
+    return lines[-1] if lines else None
 
 
 def _broken(file: Path, line: int | None, why: str, remedy: str = "") -> ConfigError:

@@ -21,12 +21,7 @@ def from_terminal(text: str) -> str:
     """
     text = ESCAPES.sub("", text)
     lines = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
-    return apart(printable("\n".join(lines)))
-
-
-def apart(text: str) -> str:
-    """Return text in which no ``<|…|>`` can be taken for a mark of a chat template."""
-    return text.replace("<|", "< |")
+    return printable("\n".join(lines)).replace("<|", "< |")
 
 
 def one_line(text: str, limit: int) -> str:

@@ -23,8 +23,9 @@ def parameter(default: T, about: str, *, low: float = -math.inf, high: float = m
 
 @dataclass(frozen=True)
 class BasePolicy(ABC):
-    """Base class of policies. Its fields are parameters, set by ``--set`` and checked for range.
+    """Base class of policies: a pure function of the tree and a random stream.
 
+    Its fields are its parameters, set by ``--set`` and checked for range; it holds no other state.
     A parameter is an integer, a float, or a ``Literal`` of strings.
     """
 
@@ -32,7 +33,7 @@ class BasePolicy(ABC):
     source: ClassVar[str]
     """Where the default values come from."""
     most: ClassVar[int | None] = None
-    """See ``harness.core.policy.Policy``."""
+    """The most nodes that it ever makes; None if only the budgets limit it."""
 
     @classmethod
     def from_settings(cls, settings: dict[str, str]) -> Self:
@@ -50,7 +51,12 @@ class BasePolicy(ABC):
 
     @abstractmethod
     def choose(self, tree: Tree, rng: Random) -> Decision | None:
-        """Return what to do next; see ``harness.core.policy.Policy``."""
+        """Return what to do next, or None if there is nothing to do for now.
+
+        ``tree`` also holds the running nodes (their state is not "scored"). After None the policy
+        is called again as soon as a running node has finished a step; if none runs, the search
+        ends. ``rng`` derives from the run's seed and the number that the next node will have.
+        """
 
     def __post_init__(self) -> None:
         """Raise ConfigError where a number is out of its range."""

@@ -66,9 +66,7 @@ class Evolve(BasePolicy):
     def _members(self, tree: Tree, begins: int) -> list[Node]:
         """Return the nodes that may be parents, best first, the earlier one first on a tie."""
         # Sort by the raw scores: scaled to 0…1, two close scores can become equal.
-        sign = -1 if tree.maximize else 1
-        valid = [(sign * n.score, n) for n in tree if n.score is not None and n.number < begins]
-        return [node for _, node in sorted(valid, key=lambda pair: pair[0])[: self.population]]
+        return tree.ranked(before=begins)[: self.population]
 
     def _generation_begins(self, tree: Tree) -> int | None:
         """Return the number of the current generation's first node, None if it has to wait.

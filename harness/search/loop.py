@@ -27,7 +27,8 @@ from harness.core.agent import Agent, Answer, Ask, Exhausted
 from harness.core.budget import Budget, RunProgress
 from harness.core.jobs import Evaluation, JobSpec, ObserveJobs, Place
 from harness.core.model import BudgetSpent
-from harness.core.policy import Decision, Policy
+from harness.core.policy import Decision
+from harness.policies.base import BasePolicy
 from harness.search.evaluator import Evaluator
 from harness.store.journal import Journal
 from harness.store.reading import read_as
@@ -62,7 +63,7 @@ class Search:
         *,
         task: Task,
         agent: Agent,
-        policy: Policy,
+        policy: BasePolicy,
         evaluator: Evaluator,
         place: Place,
         journal: Journal,

@@ -31,7 +31,7 @@ def record(runs_dir: Path, asked: Asked, name: str, files: Mapping[str, str]) ->
     Raises ConfigError where no folder can be made.
     """
     parts = (f"{datetime.now(UTC):%Y%m%d-%H%M%S}", asked.task, asked.profile, name, asked.seed)
-    stem = plain_name("_".join(str(part).replace("/", "-") for part in parts))
+    stem = plain_name("_".join(str(part) for part in parts))
     try:
         path = fresh_folder(runs_dir / SCORES, stem)
     except OSError as error:

@@ -5,17 +5,16 @@ may bill it. Replayed calls cost nothing. A missing price is counted as unknown,
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.core.budget import TOKENS_IN
 from harness.core.model import Usage
-from harness.store import outcome
+from harness.store.outcome import Spent
 from harness.store.tape import CallRecord, read_record
 
 
-@dataclass(frozen=True, slots=True)
-class CallTotals:
+class CallTotals(NamedTuple):
     """Tokens and dollars; ``unpriced`` counts the calls whose price is unknown."""
 
     calls: int = 0
@@ -23,15 +22,6 @@ class CallTotals:
     tokens_out: int = 0
     dollars: float = 0.0
     unpriced: int = 0
-
-    def __add__(self, other: "CallTotals") -> "CallTotals":
-        return CallTotals(
-            self.calls + other.calls,
-            self.tokens_in + other.tokens_in,
-            self.tokens_out + other.tokens_out,
-            self.dollars + other.dollars,
-            self.unpriced + other.unpriced,
-        )
 
 
 class CallFollower:
@@ -57,31 +47,33 @@ class CallFollower:
                     self._seen[file] = (stamp, _of(read_record(file)))
                     grown = True
         if grown:
-            self._total = sum((spent for _, spent in self._seen.values()), CallTotals())
+            self._total = _sum(spent for _, spent in self._seen.values())
         return self._total
 
 
-def totals_of(spent: outcome.Spent) -> CallTotals:
+def totals_of(spent: Spent) -> CallTotals:
     """Return the sums in ``result.json``: paid calls, and lost calls at their worst case."""
-    kinds = (spent.model, spent.lost)
-    return CallTotals(
-        calls=sum(kind.calls for kind in kinds),
-        tokens_in=sum(getattr(kind, name) for kind in kinds for name in TOKENS_IN),
-        tokens_out=sum(kind.output_tokens for kind in kinds),
-        dollars=sum(kind.dollars_known for kind in kinds),
-        unpriced=sum(kind.unpriced_calls for kind in kinds),
+    return _sum(
+        CallTotals(
+            kind.calls,
+            sum(getattr(kind, name) for name in TOKENS_IN),
+            kind.output_tokens,
+            kind.dollars_known,
+            kind.unpriced_calls,
+        )
+        for kind in (spent.model, spent.lost)
     )
 
 
 def _of(record: CallRecord) -> CallTotals:
-    spent = sum((_one(lost.worst, lost.worst_dollars) for lost in record.lost), CallTotals())
-    if record.replayed:
-        return spent
-    if record.reply is not None:
-        return spent + _one(record.reply.usage, record.dollars)
-    if record.status == "sent":
-        return spent + _one(record.worst, record.worst_dollars)
-    return spent
+    calls = [_one(lost.worst, lost.worst_dollars) for lost in record.unanswered]
+    if record.reply is not None and not record.replayed:
+        calls.append(_one(record.reply.usage, record.dollars))
+    return _sum(calls)
+
+
+def _sum(parts: Iterable[CallTotals]) -> CallTotals:
+    return CallTotals(*map(sum, zip(*parts, strict=True)))
 
 
 def _one(usage: Usage, dollars: float | None) -> CallTotals:

@@ -4,10 +4,10 @@ Made for screens that look at hundreds of runs every second. Nothing is written,
 is not trusted: a stranger may have written it.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from harness.base.errors import ConfigError
 from harness.base.text import clean
@@ -17,7 +17,7 @@ from harness.store.call_totals import CallFollower, CallTotals, totals_of
 from harness.store.journal import Event, JournalReader
 from harness.store.outcome import Outcome
 from harness.store.reading import DAMAGE
-from harness.store.rundir import FINAL, Run, StopWhen
+from harness.store.rundir import FINAL, Run, Stamp, StopWhen, stamp
 from harness.store.training import TrainingClaim
 
 LiveState = Literal["running", "finished", "interrupted", "failed", "killed", "damaged"]
@@ -66,10 +66,6 @@ class LiveRun:
     stop: StopWhen | None = None
     pid: int | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
-
 
 class Follower:
     """Follows one run directory.
@@ -79,7 +75,8 @@ class Follower:
 
     def __init__(self, path: Path, *, thorough: bool = False) -> None:
         self.path, self._thorough = path, thorough
-        self._broken: object = None
+        self._broken: Stamp | None = None
+        """The run's files when it was found damaged: other ones may be repaired."""
         self._begin()
 
     def _begin(self) -> None:
@@ -87,7 +84,6 @@ class Follower:
         self.live = LiveRun(str(self.path))
         self._asked: Asked | None = None
         self._outcome: Outcome | None = None
-        self._maximize = True
         self._spending = CallFollower(self.path)
         # Nodes whose agent may still call its model, and nodes whose agent has just ended: the
         # calls of those are read once more, for the last one.
@@ -102,28 +98,17 @@ class Follower:
 
     def look(self) -> LiveRun:
         """Read what is new and return the run's progress; damage is a state, never raised."""
-        if self._broken is not None and self._broken == self._stamp():
+        if self._broken is not None and self._broken == stamp(self.path):
             return self.live
         try:
             self._look()
             self._broken = None
         except DAMAGE as error:
             self._begin()
-            self._broken = self._stamp()
+            self._broken = stamp(self.path)
             message = error.message if isinstance(error, ConfigError) else str(error)
             self.live.problem = clean(message, 300, keep="head") or type(error).__name__
         return self.live
-
-    def _stamp(self) -> object:
-        """Return times and sizes of the run's files: they change when a damaged run is repaired."""
-        stamp: list[tuple[int, int] | None] = []
-        for name in ("run.toml", "lock.json", "events.jsonl", "result.json"):
-            try:
-                found = (self._run.path / name).stat()
-                stamp.append((found.st_mtime_ns, found.st_size))
-            except OSError:
-                stamp.append(None)
-        return stamp
 
     def _look(self) -> None:
         if self._asked is None:
@@ -171,7 +156,6 @@ class Follower:
 
     def _introduce(self) -> None:
         asked, now = self._run.asked, self.live
-        self._maximize = self._run.lock.maximize
         now.task, now.profile, now.agent, now.policy = (
             clean(text, LONGEST, keep="head")
             for text in (asked.task, asked.profile, asked.agent, asked.policy)
@@ -235,7 +219,7 @@ class Follower:
 
     def _better(self, score: float) -> bool:
         best = self.live.best
-        return best is None or (score > best if self._maximize else score < best)
+        return best is None or (score > best if self._run.lock.maximize else score < best)
 
 
 def _number(value: object) -> float | None:

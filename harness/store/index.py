@@ -25,12 +25,11 @@ from harness.base.paths import data_root
 from harness.core.asked import REPLAY, Asked, Lockfile
 from harness.store.outcome import Outcome
 from harness.store.places import scan
-from harness.store.rundir import Run
+from harness.store.rundir import FILES, Run, Stamp, stamp
 from sandboxes.registry import isolates
 from scorers import conditions
 from scorers.score import key
 
-FILES = ("run.toml", "lock.json", "result.json", "events.jsonl")
 TAIL_BYTES = 1 << 16
 VERSION = 4
 """The version of what an entry holds: a cache of another version is rebuilt."""
@@ -70,9 +69,6 @@ class IndexEntry(BaseModel):
         return self.asked is not None and self.asked.agent.startswith(REPLAY)
 
 
-Stamp = tuple[tuple[int, int, int] | None, ...]
-
-
 def cache_file() -> Path | None:
     """Return the path of the cache: beside the prepared data, never among runs. May be None."""
     try:
@@ -96,9 +92,9 @@ def entries(places: Iterable[Path], *, cache: Path | None = None) -> list[IndexE
     now = time.time_ns()
     for path in paths:
         name = str(path.absolute())
-        stamp = _stamp(path)
+        current = stamp(path)
         kept = known.get(name)
-        if kept is not None and kept[0] == stamp:
+        if kept is not None and kept[0] == current:
             try:
                 entry = IndexEntry.model_validate_json(kept[1])
                 found.append(entry.model_copy(update={"path": str(path)}))
@@ -107,10 +103,10 @@ def entries(places: Iterable[Path], *, cache: Path | None = None) -> list[IndexE
                 pass
         entry = read(path)
         found.append(entry)
-        newest = max((s[1] for s in stamp if s), default=now)
+        newest = max((s[1] for s in current if s), default=now)
         utf8 = name.encode(errors="replace").decode() == name  # a name need not be
-        if utf8 and entry.state != "skipped" and newest + RACY_NS < now and stamp == _stamp(path):
-            fresh.append((name, json.dumps(stamp), entry.model_dump_json()))
+        if utf8 and entry.state != "skipped" and newest + RACY_NS < now and current == stamp(path):
+            fresh.append((name, json.dumps(current), entry.model_dump_json()))
     _save(cache, fresh)
     return found
 
@@ -139,8 +135,8 @@ def read(path: Path) -> IndexEntry:
 
 def _refuse_other(run: Run, outcome: Outcome) -> None:
     """Raise ConfigError where the result does not belong to the request and the lock."""
-    for name, then in outcome.claimed.items():
-        now = getattr(run.asked, name)
+    for name in ("task", "profile", "agent", "policy", "seed"):
+        then, now = getattr(outcome, name), getattr(run.asked, name)
         if then is not None and then != now:
             raise ConfigError(f"result.json says {name} {then!r:.80}, run.toml {now!r:.80}")
     if outcome.lock and outcome.lock != run.lock_digest:
@@ -161,24 +157,8 @@ def _ending(journal: Path) -> tuple[EntryState, str]:
     if not isinstance(last, dict) or last.get("event") != "closed":
         return "unfinished", ""
     message = str(last.get("message", ""))[:1000]
-    match last.get("status"):
-        case "failed":
-            return "failed", message
-        case "interrupted":
-            return "interrupted", message
-        case _:
-            return "unfinished", message
-
-
-def _stamp(path: Path) -> Stamp:
-    found: list[tuple[int, int, int] | None] = []
-    for name in FILES:
-        try:
-            seen = os.stat(f"{path}/{name}")  # noqa: PTH116 (2,400 x 4 calls)
-            found.append((seen.st_size, seen.st_mtime_ns, seen.st_ino))
-        except OSError:
-            found.append(None)
-    return tuple(found)
+    status = last.get("status")
+    return (status if status in ("failed", "interrupted") else "unfinished"), message
 
 
 def _load(cache: Path, paths: list[Path]) -> dict[str, tuple[Stamp, str]]:
@@ -188,8 +168,8 @@ def _load(cache: Path, paths: list[Path]) -> dict[str, tuple[Stamp, str]]:
         with closing(_open(cache)) as base:
             rows = base.execute("SELECT path, stamp, entry FROM runs").fetchall()
         return {
-            path: (tuple(tuple(s) if s else None for s in json.loads(stamp)), entry)
-            for path, stamp, entry in rows
+            path: (tuple(tuple(s) if s else None for s in json.loads(kept)), entry)
+            for path, kept, entry in rows
             if path in wanted
         }
     except (sqlite3.Error, OSError, ValueError, TypeError):

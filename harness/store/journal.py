@@ -21,6 +21,7 @@ from harness.base.faults import naming
 from harness.base.files import open_plain, read_plain
 from harness.base.validation import sensible
 from harness.core.asked import FORMAT
+from harness.store.reading import other_format
 
 MOST_BYTES = 256 << 20
 CHUNK = 16 << 20
@@ -152,11 +153,7 @@ class JournalReader:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise self._damaged("it is not a journal line") from None
         if version != FORMAT:
-            raise ConfigError(
-                f"{self.path}, line {self._lines + 1} has format {version}; "
-                f"this harness reads {FORMAT}.",
-                remedy="a newer version of the harness",
-            )
+            raise other_format(f"{self.path}, line {self._lines + 1}", version)
         if found != _link(self.chain, body):
             raise self._damaged("it or the line before it was changed or removed")
         try:

@@ -85,13 +85,6 @@ class Outcome(BaseModel):
     seconds: dict[str, float] = Field(default_factory=dict)
 
     @property
-    def claimed(self) -> dict[str, str | int | None]:
-        """The request's fields as the result states them."""
-        return {
-            name: getattr(self, name) for name in ("task", "profile", "agent", "policy", "seed")
-        }
-
-    @property
     def rows(self) -> int | None:
         """The number of rows that the score is a share of; None if unknown or not a share."""
         s, error = self.score, self.standard_error

@@ -23,6 +23,14 @@ DAMAGE += (AttributeError, ArithmeticError, RecursionError)
 """The exceptions that reading JSON from a stranger can raise."""
 
 
+def other_format(where: object, version: object) -> ConfigError:
+    """Return the error for a file, or a line of one, that has another format than ours."""
+    return ConfigError(
+        f"{where} has format {version!r:.20}; this harness reads {FORMAT}.",
+        remedy="a newer version of the harness",
+    )
+
+
 def read_as(model: type[M], file: Path, *, follow: bool = False) -> M:
     """Return what a TOML or JSON file holds. Raises ConfigError naming the file and the value.
 
@@ -32,10 +40,7 @@ def read_as(model: type[M], file: Path, *, follow: bool = False) -> M:
     values, text = read_values(file, _toml if is_toml else json.loads, follow=follow)
     version = values.get("format")
     if version != FORMAT or isinstance(version, bool):
-        raise ConfigError(
-            f"{file} has format {version!r:.20}; this harness reads {FORMAT}.",
-            remedy="a newer version of the harness",
-        )
+        raise other_format(file, version)
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -69,7 +69,9 @@ class RunState:
                 del self.shown[data["node"]]
             case "stopped":
                 self.exhausted = data["message"]
-            case "scored" | "ungraded" | "final" if not sensible(data.get("queued_s", 0.0)):
+            case "opened" | "scored" | "ungraded" | "final" if not sensible(
+                data.get("queued_s", 0.0)
+            ):
                 raise ValueError("it waited for a GPU for a time that is no number")
             case "scored":
                 self.tree.update(data["node"], state="scored", **{k: data[k] for k in VERDICT})
@@ -79,8 +81,6 @@ class RunState:
                 self.finalist = data["node"]
             case "final":
                 self.final = data
-            case "opened" if not sensible(data.get("queued_s", 0.0)):
-                raise ValueError("it waited for GPUs for a time that is no number")
             case _:
                 pass  # opened, evaluating, closed: only for people and listings
 

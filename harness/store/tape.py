@@ -23,6 +23,7 @@ from harness.base.text import clean, visible
 from harness.base.validation import problems
 from harness.core.asked import FORMAT
 from harness.core.model import Prompt, Reply, Turn, Usage
+from harness.store.reading import other_format
 
 SHOWN = 160
 """The most characters that are shown of a line in which two prompts differ."""
@@ -78,6 +79,14 @@ class CallRecord(Strict):
     lost: tuple[LostCall, ...] = ()
     failures: tuple[CallFailure, ...] = ()
 
+    @property
+    def unanswered(self) -> tuple[LostCall, ...]:
+        """The tries whose answers never arrived: those lost, and one that is still "sent"."""
+        if self.status != "sent":
+            return self.lost
+        now = LostCall(sent=self.sent, worst=self.worst, worst_dollars=self.worst_dollars)
+        return (*self.lost, now)
+
 
 class Tape:
     """The recorded calls of one run."""
@@ -126,10 +135,7 @@ def read_record(file: Path) -> CallRecord:
     """Return a call from its file. Raises ConfigError where it is damaged."""
     body = read_json(file)
     if body.get("format") not in (FORMAT, None):
-        raise ConfigError(
-            f"{file} has format {body['format']}; this harness reads {FORMAT}.",
-            remedy="a newer version of the harness",
-        )
+        raise other_format(file, body["format"])
     seal = body.pop("seal", None)
     try:
         record = CallRecord.model_validate(body)

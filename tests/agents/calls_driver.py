@@ -11,8 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from agents.lives import serve
 from agents.scripted import HttpClient, endpoint, price
 from harness.agents.calls import Calls
-from harness.core.budget import Budget
-from harness.core.limits import BudgetLimits
+from harness.core.budget import Budget, BudgetLimits
 from harness.core.model import Prompt, Turn
 
 run, port, nodes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

@@ -12,7 +12,7 @@ from harness.agents.catalogue import check_settings, find_agent
 from harness.agents.clients import make_client
 from harness.base.errors import ConfigError
 from harness.core.asked import Asked
-from harness.core.writing import Settings, Writing
+from harness.core.writing import Writing
 from harness.launch.run import start
 
 OWN = {"openai": "gpt-oss-20b", "anthropic": "opus-4.5"}
@@ -47,12 +47,12 @@ OWN = {"openai": "gpt-oss-20b", "anthropic": "opus-4.5"}
 )
 def test_an_address_that_cannot_be_one_names_itself_and_the_likely_one(protocol, asked, meant):
     with pytest.raises(ConfigError, match="base URL cannot be used") as caught:
-        check_settings(find_agent(OWN[protocol]), Settings(base_url=asked))
+        check_settings(find_agent(OWN[protocol]), Writing(base_url=asked))
     assert caught.value.remedy == f"--base-url {meant}"
     assert caught.value.cause.startswith("asked for: ")
     assert caught.value.cause.isprintable()
     assert "hunter2" not in str(caught.value)
-    check_settings(find_agent(OWN[protocol]), Settings(base_url=meant))
+    check_settings(find_agent(OWN[protocol]), Writing(base_url=meant))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_an_address_that_cannot_be_one_names_itself_and_the_likely_one(protocol,
      "https://x.openai.azure.com/openai/v1/"],
 )  # fmt: skip
 def test_addresses_of_providers_are_taken_as_they_are(url):
-    check_settings(find_agent("gpt-oss-20b"), Settings(base_url=url))
+    check_settings(find_agent("gpt-oss-20b"), Writing(base_url=url))
 
 
 def test_a_server_on_this_machine_is_one_whatever_its_port_and_name():
@@ -99,7 +99,7 @@ def test_a_wrong_address_is_told_with_the_one_where_the_api_is(
 ):
     monkeypatch.setenv("TEST_KEY", KEY)
     provider.models = only_at(there, otherwise)
-    wrong = Settings(base_url=f"{provider.origin}{asked}")
+    wrong = Writing(base_url=f"{provider.origin}{asked}")
     client = make_client(model_on(provider, speaks), wrong, patience=QUICK)
     with pytest.raises(ConfigError, match="there is no API at http") as caught:
         client.check()

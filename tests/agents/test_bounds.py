@@ -10,12 +10,12 @@ from agents.provider_server import QUICK, model_on, raw
 from harness.agents.clients import make_client
 from harness.base.errors import ConfigError, ProviderError
 from harness.core.model import Prompt, Turn
-from harness.core.writing import Settings
+from harness.core.writing import Writing
 
 
 def test_the_bound_counts_bytes_and_the_frame_around_messages(provider, protocol):
     entry = model_on(provider, protocol, system_prefix="é" * 10)
-    client = make_client(entry, Settings(max_output_tokens=123))
+    client = make_client(entry, Writing(max_answer_tokens=123))
     short = client.worst_tokens(Prompt("S" * 100, (Turn("user", "ü" * 50),)))
     longer = client.worst_tokens(
         Prompt("S" * 100, (Turn("user", "ü" * 50), Turn("assistant", "🙂")))

@@ -22,8 +22,7 @@ from agents.scripted import (
 )
 from harness.agents.calls import Calls
 from harness.base.errors import Cancelled, ConfigError, ProviderError
-from harness.core.budget import Budget, RunProgress
-from harness.core.limits import BudgetLimits
+from harness.core.budget import Budget, BudgetLimits, RunProgress
 from harness.core.model import BudgetSpent, Prompt, Turn
 from harness.store.tape import Tape
 

@@ -10,7 +10,7 @@ from harness.agents.catalogue import ModelEntry, find_agent, load_agents
 from harness.agents.clients import make_client
 from harness.base.errors import ConfigError
 from harness.core.model import Usage
-from harness.core.writing import Settings
+from harness.core.writing import Writing
 
 M = 1_000_000
 OPEN = date(2026, 1, 1)
@@ -158,21 +158,21 @@ def test_retirement_is_judged_by_the_day_and_only_a_shut_model_is_refused(monkey
     # The provider promised it until an earlier date, and has named no end.
     assert make_client(find_agent("opus-4.5"), on=date(2027, 6, 1))
     # Another server may still serve the model.
-    elsewhere = Settings(base_url="http://127.0.0.1:1/v1")
+    elsewhere = Writing(base_url="http://127.0.0.1:1/v1")
     assert make_client(find_agent("gpt-5"), elsewhere, on=date(2027, 6, 1))
 
 
 @pytest.mark.parametrize(
     ("agent", "settings", "named"),
     [
-        ("gpt-oss-20b", Settings(), "--base-url"),
-        ("gpt-oss-20b", Settings(base_url="127.0.0.1:8000"), "http://"),
-        ("opus-4.5", Settings(temperature=0.6), "no temperature"),
-        ("gpt-4o", Settings(temperature=3.0), "outside 0 to 2"),
-        ("gpt-4o", Settings(effort="high"), "no effort"),
-        ("opus-4.5", Settings(effort="hihg"), "'high'"),
-        ("gpt-4o", Settings(max_output_tokens=16_385), "16,384"),
-        ("gpt-4o", Settings(max_output_tokens=0), "16,384"),
+        ("gpt-oss-20b", Writing(), "--base-url"),
+        ("gpt-oss-20b", Writing(base_url="127.0.0.1:8000"), "http://"),
+        ("opus-4.5", Writing(temperature=0.6), "no temperature"),
+        ("gpt-4o", Writing(temperature=3.0), "outside 0 to 2"),
+        ("gpt-4o", Writing(effort="high"), "no effort"),
+        ("opus-4.5", Writing(effort="hihg"), "'high'"),
+        ("gpt-4o", Writing(max_answer_tokens=16_385), "16,384"),
+        ("gpt-4o", Writing(max_answer_tokens=0), "16,384"),
     ],
 )
 def test_a_setting_that_the_model_does_not_take_is_refused(monkeypatch, agent, settings, named):
@@ -188,7 +188,7 @@ def test_a_key_is_needed_at_the_provider_and_not_on_ones_own_server(monkeypatch)
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
     with pytest.raises(ConfigError, match="ANTHROPIC_API_KEY is not set"):
         make_client(find_agent("opus-4.5"))
-    own = Settings(base_url="http://127.0.0.1:1")
+    own = Writing(base_url="http://127.0.0.1:1")
     assert make_client(find_agent("opus-4.5"), own)
     assert make_client(find_agent("gpt-oss-20b"), own)
 

@@ -10,8 +10,7 @@ from agents.provider_server import QUICK, answer, model_on, raw, silent, status
 from harness.agents.calls import Calls
 from harness.agents.clients import make_client
 from harness.base.errors import Cancelled, ProviderError
-from harness.core.budget import Budget, RunProgress
-from harness.core.limits import BudgetLimits
+from harness.core.budget import Budget, BudgetLimits, RunProgress
 from harness.core.model import BudgetSpent, Endpoint
 from harness.store.call_totals import CallFollower
 from harness.store.tape import Tape

@@ -19,7 +19,7 @@ from agents.provider_server import (
 from agents.proxy_server import no_proxy, proxy
 from harness.agents.clients import make_client
 from harness.base.errors import Cancelled, ConfigError, ProviderError
-from harness.core.writing import Settings
+from harness.core.writing import Writing
 
 __all__ = ["no_proxy", "proxy"]
 
@@ -256,7 +256,7 @@ def test_certificates_that_are_gone_are_named_where_something_is_encrypted(
         monkeypatch.delenv(each, raising=False)
     monkeypatch.setenv(name, str(place))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(place))  # read by another library
-    make_client(model_on(provider, protocol), Settings(base_url=far(protocol)))
+    make_client(model_on(provider, protocol), Writing(base_url=far(protocol)))
     with pytest.raises(ConfigError, match=f"{name} names no certificates") as caught:
         client_of(provider, protocol, "https")
     assert str(place) in str(caught.value)

@@ -26,7 +26,7 @@ from agents.provider_server import (
 from harness.agents.clients import make_client
 from harness.base.errors import Cancelled, ConfigError, ProviderError
 from harness.core.model import Prompt, Turn, Usage
-from harness.core.writing import Settings
+from harness.core.writing import Writing
 
 
 def test_an_answer_comes_whole_with_its_usage_and_without_its_reasoning(provider, client, ask):
@@ -103,7 +103,7 @@ def test_what_is_sent_caches_the_constant_part_and_a_conversation_that_goes_on(p
 
 
 def test_the_quirks_of_a_model_are_obeyed(provider, ask):
-    settings = Settings(effort="on", temperature=0.6, max_output_tokens=77)
+    settings = Writing(effort="on", temperature=0.6, max_answer_tokens=77)
     entry = model_on(
         provider,
         "openai",
@@ -240,7 +240,7 @@ def test_the_check_says_at_once_that_nothing_answers(provider, protocol):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        client = make_client(model_on(provider, protocol), Settings(base_url=url))
+        client = make_client(model_on(provider, protocol), Writing(base_url=url))
         with pytest.raises(ProviderError, match="nothing answers at http"):
             client.check()
 

@@ -7,8 +7,14 @@ import pytest
 
 from harness.base.errors import ConfigError
 from harness.core.asked import Asked
-from harness.core.budget import Budget, Reservation, RunProgress, Tally, refuse_unknown_price
-from harness.core.limits import BudgetLimits
+from harness.core.budget import (
+    Budget,
+    BudgetLimits,
+    Reservation,
+    RunProgress,
+    Tally,
+    refuse_unknown_price,
+)
 from harness.core.model import BudgetSpent, Usage
 from harness.core.tree import Node, Tree
 from harness.store.journal import Event
@@ -34,13 +40,13 @@ def test_each_budget_that_is_used_up_is_named():
     assert "0.5 of 0.5 GPU-hours" in budget.spent(at(evaluated_s=1800))
     assert Budget(limits, gpus=0).spent(at(evaluated_s=10**6)) == ""
     budget = Budget(BudgetLimits(dollars=1.0))
-    budget.count("paid", Usage(), 1.0, worst=hold(dollars=1.0))
+    budget.count("paid", Usage(), 1.0, worst_dollars=1.0)
     assert "dollars" in budget.spent(at())
 
 
 def test_no_limit_is_never_used_up_and_nothing_is_left_of_it():
     budget = Budget(BudgetLimits())
-    budget.count("paid", Usage(10**9, output_tokens=10**9), 1e6, worst=hold())
+    budget.count("paid", Usage(10**9, output_tokens=10**9), 1e6)
     assert budget.spent(at(10**6, 1e9)) == ""
     assert budget.left(at(10**6, 1e9)) == {}
 
@@ -49,7 +55,7 @@ def test_no_limit_is_never_used_up_and_nothing_is_left_of_it():
 def test_waiting_for_providers_and_gpus_is_no_time_unless_it_is_asked_for(charge_waiting, expected):
     limits = BudgetLimits(time_s=100, charge_waiting=charge_waiting)
     budget = Budget(limits, workers=2)
-    budget.count("paid", Usage(), None, 5.0, 40.0, worst=hold())
+    budget.count("paid", Usage(), None, 5.0, 40.0)
     budget.count_failure(20.0)
     progress = at(active_s=100, queued_s=10, queued_before_s=5)
     assert budget.time_s(progress) == expected
@@ -76,14 +82,14 @@ def test_a_runs_progress_leaves_the_final_retraining_out():
 
 def test_replayed_calls_are_counted_and_charged_to_nobody():
     budget = Budget(BudgetLimits(dollars=1.0, output_tokens=10))
-    budget.count("replayed", Usage(output_tokens=50), 9.0, worst=hold(dollars=9.0))
+    budget.count("replayed", Usage(output_tokens=50), 9.0, worst_dollars=9.0)
     assert budget.left(at()) == {"dollars": 1.0, "output_tokens": 10}
     assert budget.to_json(at())["replayed"]["dollars"] == 9.0
 
 
 def test_tokens_from_the_providers_cache_count_as_input():
     budget = Budget(BudgetLimits(input_tokens=100))
-    budget.count("paid", Usage(10, cached_tokens=50, cache_write_tokens=20), 0.0, worst=hold())
+    budget.count("paid", Usage(10, cached_tokens=50, cache_write_tokens=20), 0.0)
     assert budget.left(at()) == {"input_tokens": 20}
 
 
@@ -94,7 +100,7 @@ def test_a_sum_with_an_unknown_price_is_unknown_and_its_worst_case_is_charged():
     shown = tally.to_json()
     assert (shown["dollars"], shown["dollars_known"], shown["unpriced_calls"]) == (None, 0.25, 1)
     budget = Budget(BudgetLimits(dollars=2.0))
-    budget.count("paid", Usage(), None, worst=hold(dollars=1.5))
+    budget.count("paid", Usage(), None, worst_dollars=1.5)
     assert budget.left(at()) == {"dollars": 0.5}
     with pytest.raises(ConfigError, match="price is unknown"):
         budget.reserve(hold(dollars=None), call="node 0", cancel=NEVER)

@@ -10,7 +10,7 @@ from judging import answering
 from harness.base.errors import ConfigError, ProviderError
 from harness.core.agent import Ask
 from harness.core.asked import Asked, Lockfile
-from harness.core.writing import PromptStyle
+from harness.core.writing import Writing
 from harness.operators.model_agent import ModelAgent
 from harness.policies import make_policy
 from harness.search import local
@@ -146,7 +146,7 @@ def test_a_cut_in_the_last_words_costs_no_call():
 BASE = scored(0, score=0.5, files={"model.py": "import torch\n\nA = 1\nB = 1\n"})
 EDIT = "Twice A.\n\nmodel.py\n<<<<<<< SEARCH\nA = {}\n=======\nA = 2\n>>>>>>> REPLACE\n"
 EDITS = {
-    "style": PromptStyle(answer_format="edits"),
+    "style": Writing(answer_format="edits"),
     "operator": "improve",
     "parents": (0,),
     "nodes": [BASE],
@@ -177,7 +177,7 @@ def test_edits_that_break_the_syntax_are_told():
 
 
 def test_drafts_and_nodes_without_files_get_whole_files_even_in_the_edit_format():
-    style = PromptStyle(answer_format="edits")
+    style = Writing(answer_format="edits")
     _, model = write(GOOD.format(1), style=style)
     assert "**edits**" not in model.asked[0][1].turns[0].text
     empty = scored(0, valid=False, files={}, reason="missing_file")
@@ -199,7 +199,7 @@ def test_analyses_are_made_once_journalled_and_shown():
         scored(2, score=0.6),
     ]
     said = "The wider mean\nhelped.\x1b[31m " + "And more. " * 200
-    style = PromptStyle(analyze=True)
+    style = Writing(analyze=True)
     answer, model = write(said, "", GOOD.format(1), style=style, nodes=nodes)
     assert purposes(model) == ["analyze", "analyze", "draft"]
     assert set(answer.analyses) == {0, 2}
@@ -344,15 +344,15 @@ def test_a_resumed_run_asks_in_the_same_words(tmp_path, isolating, monkeypatch):
     replies = ["Learned one.", "Learned two.", "Learned three."]
     code = [answer_of(designs()[n]) for n in ("half", "constant", "half", "whole")]
     order = [code[0], replies[0], code[1], replies[1], code[2], replies[2], code[3]]
-    whole = Bound(Scripted(list(order)), PromptStyle(analyze=True))
+    whole = Bound(Scripted(list(order)), Writing(analyze=True))
     done = run(tmp_path / "whole", whole, steps=4, isolating=isolating, final=False)
     assert done.tree[1].analysis == "Learned two."
     # The same run in two halves: what was journalled must lead to the same prompts.
-    first = Bound(Scripted(order[:3]), PromptStyle(analyze=True))
+    first = Bound(Scripted(order[:3]), Writing(analyze=True))
     half = run(tmp_path / "halves", first, steps=2, isolating=isolating, final=False)
     config = half.path / "run.toml"
     config.write_text(config.read_text().replace("steps = 2", "steps = 4"))
-    second = Bound(Scripted(order[3:]), PromptStyle(analyze=True))
+    second = Bound(Scripted(order[3:]), Writing(analyze=True))
     run(half.path, second, steps=4, isolating=isolating, final=False, new=False)
 
     def words(agents):

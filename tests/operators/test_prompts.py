@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.errors import ConfigError
-from harness.core.writing import PromptStyle
+from harness.core.writing import Writing
 from harness.operators import literature as notes_of
 from harness.operators.asking import Operators
 from harness.operators.limits import LIMITS, SHRINK
@@ -26,7 +26,7 @@ ROOMY = Scripted([])
 
 
 def prompt(request, style=None, *, whole=True, analyses=None):
-    return Operators(style or PromptStyle()).request(request, analyses or {}, whole=whole)
+    return Operators(style or Writing()).request(request, analyses or {}, whole=whole)
 
 
 def user(request, style=None, **more) -> str:
@@ -89,7 +89,7 @@ def test_crossover_sees_the_code_of_both_parents_and_no_memory():
 
 def test_the_system_part_is_the_same_for_all_operators_of_a_run():
     requests = [("draft", ()), ("improve", (2,)), ("debug", (3,)), ("crossover", (0, 2))]
-    style = PromptStyle(answer_format="edits")
+    style = Writing(answer_format="edits")
     systems = {prompt(ask(ROOMY, operator, of, TREE), style).system for operator, of in requests}
     assert len(systems) == 1
     (system,) = systems
@@ -104,7 +104,7 @@ def test_edits_are_described_and_asked_for_only_where_they_are_wanted():
     request = ask(ROOMY, "improve", (2,), TREE)
     assert "SEARCH" not in prompt(request).system
     assert "Answer with whole files" in user(request)
-    assert "Answer with **edits**" in user(request, PromptStyle(answer_format="edits"), whole=False)
+    assert "Answer with **edits**" in user(request, Writing(answer_format="edits"), whole=False)
 
 
 def test_younger_and_unscored_nodes_are_not_seen():
@@ -124,7 +124,7 @@ def test_the_same_request_gives_the_same_prompt_in_another_process(tmp_path):
     code = (
         "import sys; from pathlib import Path; from tests.operators.model import *;"
         "from tests.operators.test_prompts import *;"
-        "style = PromptStyle(literature=Path(sys.argv[1]));"
+        "style = Writing(literature=Path(sys.argv[1]));"
         "print(prompt(ask(ROOMY, 'improve', (2,), TREE), style))"
     )
     other = subprocess.run(
@@ -132,7 +132,7 @@ def test_the_same_request_gives_the_same_prompt_in_another_process(tmp_path):
         env={**os.environ, "PYTHONHASHSEED": "1"},
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
-    here = prompt(ask(ROOMY, "improve", (2,), TREE), PromptStyle(literature=tmp_path))
+    here = prompt(ask(ROOMY, "improve", (2,), TREE), Writing(literature=tmp_path))
     assert other.stdout == f"{here}\n"
 
 
@@ -143,7 +143,7 @@ def test_the_complexity_cue_counts_children_and_is_off_unless_asked_for(tried, c
         *(scored(n, "improve", (0,), score=0.1) for n in range(1, tried + 1)),
     ]
     request = ask(ROOMY, "improve", (0,), nodes)
-    assert cue in user(request, PromptStyle(complexity=True))
+    assert cue in user(request, Writing(complexity=True))
     assert cue not in user(request)
 
 
@@ -205,7 +205,7 @@ def test_parts_give_way_in_the_stated_order(tmp_path, grown):
     for n in range(30):
         (tmp_path / f"{n}.md").write_text(f"# {'A long title ' * 8}{n}\n\n" + "word " * 100)
     request = ask(ROOMY, "improve", (2,), [*TREE[:3], *grown[3:20]], log=lambda n: "out " * 4000)
-    operators = Operators(PromptStyle(literature=tmp_path))
+    operators = Operators(Writing(literature=tmp_path))
     marks = {
         "notes": "From the literature",
         "memory": "What was tried",
@@ -291,7 +291,7 @@ def test_terminal_output_reads_as_a_person_saw_it():
 
 def test_own_templates_replace_ours_one_by_one_and_change_the_hash(tmp_path):
     (tmp_path / "draft.md").write_text("Write {{ files[0] }} for {{ metric }}.")
-    style = PromptStyle(prompts=tmp_path)
+    style = Writing(prompts=tmp_path)
     assert user(ask(ROOMY), style) == "Write model.py for accuracy.\n"
     assert "node 2" in user(ask(ROOMY, "improve", (2,), TREE), style)
     assert prompts_hash(tmp_path) != prompts_hash(None) == prompts_hash(OURS)
@@ -311,7 +311,7 @@ def test_own_templates_replace_ours_one_by_one_and_change_the_hash(tmp_path):
 def test_a_broken_template_is_named_with_its_line(tmp_path, name, source, words):
     (tmp_path / name).write_bytes(source if isinstance(source, bytes) else source.encode())
     with pytest.raises(ConfigError) as told:
-        user(ask(ROOMY), PromptStyle(prompts=tmp_path))
+        user(ask(ROOMY), Writing(prompts=tmp_path))
     assert re.search(words, str(told.value))
 
 
@@ -333,9 +333,9 @@ def test_literature_is_chosen_by_words_and_by_seed_within_its_limit(tmp_path):
     assert all("word7x" in text for text in chosen)
     assert len(set(chosen)) > 1
     assert chosen[3] == notes_of.choose(notes, "we use word7x here", 3, 700)
-    system = prompt(ask(ROOMY), PromptStyle(literature=tmp_path)).system
+    system = prompt(ask(ROOMY), Writing(literature=tmp_path)).system
     assert all(f"- Title {n} (n{n:02}.md)" in system for n in range(12))
-    debug = user(ask(ROOMY, "debug", (3,), TREE), PromptStyle(literature=tmp_path))
+    debug = user(ask(ROOMY, "debug", (3,), TREE), Writing(literature=tmp_path))
     assert "attention" not in debug  # a debug step keeps the idea, so it gets no notes
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import asdict
 from functools import partial
 from types import SimpleNamespace
 
@@ -99,7 +100,7 @@ def test_a_watcher_of_a_run_sees_step_loss_and_time_left_within_80_columns(tmp_p
         if what == "progress" and not any("loss" in line for line in shown):
             live = Follower(world.run.path).look()
             shown[:] = lines([live], width=80, height=20)
-            json.dumps(live.as_json())
+            json.dumps(asdict(live))
 
     monkeypatch.setattr(world, "observe", look)
     monkeypatch.setattr("harness.store.training.EVERY_S", 0.0)

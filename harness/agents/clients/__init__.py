@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from datetime import date
 from urllib.parse import urlsplit
 
+from harness.agents.addresses import is_here
 from harness.agents.catalogue import ModelEntry, check_settings, today
 from harness.agents.clients.patience import RetryTimes
 from harness.base.errors import ConfigError
 from harness.base.registry import load
 from harness.core.model import Client
-from harness.core.writing import Settings
+from harness.core.writing import Writing
 
 __all__ = ["make_client"]
 
@@ -32,7 +33,7 @@ _ambient = threading.Lock()
 
 def make_client(
     entry: ModelEntry,
-    settings: Settings | None = None,
+    writing: Writing | None = None,
     *,
     patience: RetryTimes | None = None,
     on: date | None = None,
@@ -42,23 +43,23 @@ def make_client(
     Raises ConfigError if the provider has shut the model, the model does not take a setting, the
     key is missing or malformed, or the SDK is not installed.
     """
-    settings, patience = settings or Settings(), patience or RetryTimes()
-    check_settings(entry, settings)
-    _check_alive(entry, settings, on or today())
+    writing, patience = writing or Writing(), patience or RetryTimes()
+    check_settings(entry, writing)
+    _check_alive(entry, writing, on or today())
     with _ambient:
-        key = _key(entry, settings)
+        key = _key(entry, writing)
     try:
         make = load("harness.agents.clients.client:ApiClient")
         with _nothing_ambient():
             make_adapter = load(ADAPTERS[entry.provider])
-            adapter = make_adapter(entry, settings, key=key, idle_s=patience.idle_s)
+            adapter = make_adapter(entry, writing, key=key, idle_s=patience.idle_s)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"Agent {entry.name} needs the package {error.name}, which is not installed.",
             remedy="pip install 'aira-harness[models]'",
         ) from error
     secret = key if key != NO_KEY else ""
-    made: Client = make(entry, settings, adapter, key=secret, patience=patience)
+    made: Client = make(entry, writing, adapter, key=secret, patience=patience)
     return made
 
 
@@ -78,9 +79,9 @@ def _nothing_ambient() -> Iterator[None]:
             os.environ.update(hidden)
 
 
-def _check_alive(entry: ModelEntry, settings: Settings, on: date) -> None:
+def _check_alive(entry: ModelEntry, writing: Writing, on: date) -> None:
     """Refuse a model that its provider has shut, unless the run names another server."""
-    if settings.base_url is None and entry.retires is not None and entry.is_shut(on):
+    if writing.base_url is None and entry.retires is not None and entry.is_shut(on):
         successor = f"--agent {entry.successor} (its successor), or " if entry.successor else ""
         raise ConfigError(
             f"Agent {entry.name} is gone: its provider shut {entry.model} on {entry.retires.on}.",
@@ -88,16 +89,12 @@ def _check_alive(entry: ModelEntry, settings: Settings, on: date) -> None:
         )
 
 
-def key_is_needed(entry: ModelEntry, settings: Settings) -> bool:
-    """Return whether calls need a key: they do at the table's address if the table names a key."""
-    return entry.key is not None and settings.base_url is None and entry.base_url is not None
-
-
-def _key(entry: ModelEntry, settings: Settings) -> str:
+def _key(entry: ModelEntry, writing: Writing) -> str:
+    """Return the key, which calls need at the table's address if the table names a key."""
     key = os.environ.get(entry.key, "").strip() if entry.key else ""
     if not key:
         host = urlsplit(entry.base_url or "").hostname
-        if key_is_needed(entry, settings) and host not in ("localhost", "127.0.0.1", "::1"):
+        if entry.key and host and writing.base_url is None and not is_here(host):
             raise ConfigError(
                 f"Agent {entry.name} needs a key, and {entry.key} is not set.",
                 remedy=f"export {entry.key}=…   (or --base-url for a server of your own)",

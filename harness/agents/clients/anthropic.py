@@ -1,24 +1,15 @@
 """Anthropic's Messages API through its SDK (2.x), streamed. ``client.py`` does the retries."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import httpx2
-
 from harness.agents.catalogue import ModelEntry
-from harness.agents.clients.client import (
-    RawReply,
-    answer_tokens,
-    base_url,
-    options,
-    system_text,
-    turn_text,
-)
-from harness.agents.clients.events import Draft, Events
+from harness.agents.clients.client import Adapter, answer_tokens, options, system_text, turn_text
+from harness.agents.clients.events import Events, RawReply
 from harness.agents.clients.fields import get_count, get_list, get_object, get_text
-from harness.agents.clients.wire import open_http, timeouts
 from harness.core.model import Prompt, Usage
-from harness.core.writing import Settings
+from harness.core.writing import Writing
 
 VERSION = "2026-10-21"
 """The API version, which decides what is accepted. We set it; the installed SDK does not."""
@@ -26,39 +17,22 @@ VERSION = "2026-10-21"
 _CACHED = {"type": "ephemeral"}
 
 
-class AnthropicAdapter:
+class AnthropicAdapter(Adapter):
     """Sends requests with ``messages.create(stream=True)``."""
 
     models = "/v1/models"
+    answers = "/v1/messages"
 
-    def __init__(self, entry: ModelEntry, settings: Settings, *, key: str, idle_s: float) -> None:
-        import anthropic  # takes seconds
+    def __init__(self, entry: ModelEntry, writing: Writing, *, key: str, idle_s: float) -> None:
+        from anthropic import Anthropic  # takes seconds
 
-        self._entry = entry
-        self._settings = settings
-        self._sdk = anthropic.Anthropic(
-            api_key=key,
-            base_url=base_url(entry, settings),
-            max_retries=0,
-            timeout=timeouts(idle_s),
-            http_client=open_http(base_url(entry, settings), idle_s),
-            default_headers={"anthropic-version": VERSION, **entry.extra_headers},
-            open_telemetry=False,
-        )
-
-    def list_models(self, at: str = "") -> str:
-        """Request the list of models. See ``client.Adapter``."""
-        got = self._sdk.get(f"{at}{self.models}", cast_to=httpx2.Response)
-        return got.headers.get("content-type", "")
-
-    def probe(self) -> str:
-        """Send an empty request, which an API refuses at no cost."""
-        got = self._sdk.post("/v1/messages", body={}, cast_to=httpx2.Response)
-        return got.headers.get("content-type", "")
+        headers = {"anthropic-version": VERSION, **entry.extra_headers}
+        make = partial(Anthropic, default_headers=headers, open_telemetry=False)
+        super().__init__(entry, writing, make, key=key, idle_s=idle_s)
 
     def complete(self, prompt: Prompt) -> RawReply:
         """Send the prompt and read the answer to its ``message_stop``."""
-        body = options(self._entry, self._settings)
+        body = options(self._entry, self._writing)
         if system := system_text(self._entry, prompt):
             body["system"] = [self._block(system, cached=True)]
         last = len(prompt.turns) - 1
@@ -68,10 +42,9 @@ class AnthropicAdapter:
             {"role": t.role, "content": [self._block(turn_text(t), cached=0 < i == last)]}
             for i, t in enumerate(prompt.turns)
         ]
-        ask: Any = self._sdk.messages.with_streaming_response.create  # for plain dicts
-        with ask(
+        with self._sdk.messages.with_streaming_response.create(
             model=self._entry.model,
-            max_tokens=answer_tokens(self._entry, self._settings),
+            max_tokens=answer_tokens(self._entry, self._writing),
             messages=messages,
             stream=True,
             extra_body=body,
@@ -84,52 +57,52 @@ class AnthropicAdapter:
 
 
 def _read(events: Events) -> RawReply:
-    draft = Draft()
+    raw = RawReply()
     used: dict[str, int] = {}
-    for event in draft.objects(events):
+    for event in raw.objects(events):
         kind = event.get("type")
         if kind == "message_start":
-            _take(draft, used, get_object(event, "message"))
+            _take(raw, used, get_object(event, "message"))
         elif kind == "message":
             # One whole answer.
             for block in get_list(event, "content"):
-                _block(draft, block)
-            _take(draft, used, event)
-            draft.finish_reason = get_text(event, "stop_reason")
+                _block(raw, block)
+            _take(raw, used, event)
+            raw.finish_reason = get_text(event, "stop_reason")
         elif kind == "content_block_start":
             # Usually empty; a compatible server may send the whole block here.
-            _block(draft, get_object(event, "content_block"))
+            _block(raw, get_object(event, "content_block"))
         elif kind == "content_block_delta":
-            _block(draft, get_object(event, "delta"))
+            _block(raw, get_object(event, "delta"))
         elif kind == "message_delta":
-            draft.finish_reason = (
-                get_text(get_object(event, "delta"), "stop_reason") or draft.finish_reason
+            raw.finish_reason = (
+                get_text(get_object(event, "delta"), "stop_reason") or raw.finish_reason
             )
-            _take(draft, used, event)
+            _take(raw, used, event)
         elif kind == "message_stop":
             events.marked = True
-    # Before draft.usage is set: the first event brings usage, so usage does not show the end.
-    stop = draft.stop(events)
+    # Before raw.usage is set: the first event brings usage, so usage does not show the end.
+    raw.end(events)
     if "output_tokens" in used:
-        draft.usage = Usage(
+        raw.usage = Usage(
             input_tokens=used.get("input_tokens", 0),
             cached_tokens=used.get("cache_read_input_tokens", 0),
             cache_write_tokens=used.get("cache_creation_input_tokens", 0),
             output_tokens=used["output_tokens"],
             reasoning_tokens=used.get("thinking_tokens", 0),
         )
-    return RawReply.of(draft, stop)
+    return raw
 
 
-def _block(draft: Draft, block: object) -> None:
-    """Add a block, or a piece of one, to the draft; text and reasoning have separate fields."""
-    draft.pieces.append(get_text(block, "text"))
-    draft.add_reasoning(get_text(block, "thinking"))
+def _block(raw: RawReply, block: object) -> None:
+    """Add a block, or a piece of one, to the answer; text and reasoning have separate fields."""
+    raw.pieces.append(get_text(block, "text"))
+    raw.add_reasoning(get_text(block, "thinking"))
 
 
-def _take(draft: Draft, used: dict[str, int], holder: Mapping[str, Any]) -> None:
+def _take(raw: RawReply, used: dict[str, int], holder: Mapping[str, Any]) -> None:
     """Store the model's name and the usage; later counts include earlier ones and replace them."""
-    draft.model_id = get_text(holder, "model") or draft.model_id
+    raw.model_id = get_text(holder, "model") or raw.model_id
     usage = get_object(holder, "usage")
     for place, name in (
         (usage, "input_tokens"),

@@ -8,26 +8,29 @@ and requested again. The tokens of such a lost try are unknown: ``send`` reports
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from random import Random
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
+
+import httpx2
 
 from harness.agents.addresses import alternatives, server_of
 from harness.agents.catalogue import ModelEntry
-from harness.agents.clients.events import Draft
+from harness.agents.clients.events import RawReply
 from harness.agents.clients.failures import Failure, classify_error
 from harness.agents.clients.gate import gate_of
 from harness.agents.clients.patience import RetryTimes
 from harness.agents.clients.proxy import proxy_of
-from harness.agents.clients.wire import Attempt
+from harness.agents.clients.wire import Attempt, open_http, timeouts
 from harness.base.errors import Cancelled, ConfigError, ProviderError
 from harness.base.text import encodable
-from harness.core.model import Prompt, Reply, Stop, Turn, Usage
-from harness.core.writing import Settings
+from harness.core.model import Prompt, Reply, Turn, Usage
+from harness.core.writing import Writing
 
 # Upper bounds for worst_tokens, per request and per message. Chat templates add text of their
 # own: some 70 tokens for gpt-oss (its system block), 4 to 8 around each message elsewhere.
@@ -53,56 +56,51 @@ LONGEST_TOKEN_BYTES = 128
 """Longest token of any vocabulary, in bytes (cl100k's longest are 128 spaces)."""
 
 
-@dataclass(frozen=True, slots=True)
-class RawReply:
-    """The answer that one try returned. ``usage`` is None if the server does not report it."""
-
-    text: str
-    stop: Stop
-    usage: Usage | None
-    model_id: str
-    reasoning_bytes: int = 0
-    """Bytes of reasoning."""
-    has_stop_reason: bool = True
-    """Whether the server said why the answer ended."""
-
-    @classmethod
-    def of(cls, draft: Draft, stop: Stop) -> Self:
-        """Return the answer that a complete draft holds."""
-        text = "".join(draft.pieces)
-        return cls(
-            text,
-            stop,
-            draft.usage,
-            draft.model_id,
-            draft.reasoning_bytes,
-            bool(draft.finish_reason),
-        )
-
-
-class Adapter(Protocol):
-    """Sends single requests in one protocol.
+class Adapter(ABC):
+    """Sends single requests in one protocol, through the provider's SDK (``make`` its client).
 
     Raises the errors of its SDK and of httpx2, ServerError, Malformed, ResponseRefused.
     """
 
+    models: ClassVar[str]
+    """The path of the list of models, relative to the API's address."""
+    answers: ClassVar[str]
+    """The path of the endpoint that gives answers."""
+
+    def __init__(
+        self,
+        entry: ModelEntry,
+        writing: Writing,
+        make: Callable[..., Any],
+        *,
+        key: str,
+        idle_s: float,
+    ) -> None:
+        self._entry = entry
+        self._writing = writing
+        url = base_url(entry, writing)
+        self._sdk = make(
+            api_key=key,
+            base_url=url,
+            max_retries=0,
+            timeout=timeouts(idle_s),
+            http_client=open_http(url, idle_s),
+        )
+
+    @abstractmethod
     def complete(self, prompt: Prompt) -> RawReply:
         """Send the prompt and read the answer to its end."""
-        ...
-
-    models: str
-    """The path of the list of models, relative to the API's address."""
 
     def list_models(self, at: str = "") -> str:
         """Request the list of models, from here or ``at`` another address; return its content type.
 
         The request is free and needs the key. The list is ignored: servers differ in its form.
         """
-        ...
+        return _content_type(self._sdk.get(f"{at}{self.models}", cast_to=httpx2.Response))
 
     def probe(self) -> str:
-        """Send an empty request to the endpoint that gives answers; return the content type."""
-        ...
+        """Send an empty request, which an API refuses at no cost; return the content type."""
+        return _content_type(self._sdk.post(self.answers, body={}, cast_to=httpx2.Response))
 
 
 class ApiClient:
@@ -111,19 +109,21 @@ class ApiClient:
     def __init__(
         self,
         entry: ModelEntry,
-        settings: Settings,
+        writing: Writing,
         adapter: Adapter,
         *,
         key: str,
         patience: RetryTimes,
     ) -> None:
         self.entry = entry
-        self.settings = settings
+        self.writing = writing
+        self._url = base_url(entry, writing)
+        self._most_tokens = answer_tokens(entry, writing)
         self._adapter = adapter
         self._secret = key
         self._patience = patience
-        self._proxy = proxy_of(base_url(entry, settings))
-        self._gate = gate_of(urlsplit(base_url(entry, settings)).netloc)
+        self._proxy = proxy_of(self._url)
+        self._gate = gate_of(urlsplit(self._url).netloc)
 
     def __repr__(self) -> str:
         return f"ApiClient({self.entry.name})"
@@ -133,9 +133,9 @@ class ApiClient:
         return {
             "provider": self.entry.provider,
             "model": self.entry.model,
-            "server": server(self.entry, self.settings),
-            "max_output_tokens": answer_tokens(self.entry, self.settings),
-            "options": options(self.entry, self.settings),
+            "server": server_of(self._url),
+            "max_output_tokens": self._most_tokens,
+            "options": options(self.entry, self.writing),
             "headers": dict(self.entry.extra_headers),
             "system_role": self.entry.system_role,
             "system_prefix": self.entry.system_prefix,
@@ -152,7 +152,7 @@ class ApiClient:
         texts = [system_text(self.entry, prompt), *(t.text for t in prompt.turns)]
         size = sum(len(encodable(text).encode()) for text in texts)
         overhead = REQUEST_TOKENS + MESSAGE_TOKENS * len(texts)
-        return size + overhead, answer_tokens(self.entry, self.settings)
+        return size + overhead, self._most_tokens
 
     def check(self) -> None:
         """Make a free call, so that a wrong key is found before anything is spent.
@@ -167,8 +167,7 @@ class ApiClient:
             raise failure.final(self.entry.name, self.entry.key)
         if failure.unreachable:
             raise ProviderError(
-                f"Agent {self.entry.name}: nothing answers at "
-                f"{base_url(self.entry, self.settings)}.",
+                f"Agent {self.entry.name}: nothing answers at {self._url}.",
                 cause=failure.sentence,
                 remedy=failure.remedy or "start the server, or give its address: --base-url",
             )
@@ -190,7 +189,7 @@ class ApiClient:
 
     def _refuse_address(self) -> None:
         """Raise ConfigError if there is no API at the address; suggest the likely address."""
-        asked = base_url(self.entry, self.settings).rstrip("/")
+        asked = self._url.rstrip("/")
         near = alternatives(asked, self.entry.provider)
         for there in near:
             failure = self._call_free(partial(self._adapter.list_models, there))
@@ -280,14 +279,13 @@ class ApiClient:
         losses: int,
     ) -> Reply:
         usage, stop = self._usage_of(prompt, raw, tell), raw.stop
-        most = answer_tokens(self.entry, self.settings)
-        if not raw.has_stop_reason:
+        if not raw.finish_reason:
             tell("the server does not say why its answer ended; what came is kept")
-            if not usage.estimated and usage.output_tokens >= most:
+            if not usage.estimated and usage.output_tokens >= self._most_tokens:
                 stop = "length"
         if stop == "length" and not raw.text.strip():
             tell(
-                f"nothing but reasoning came within {most:,} tokens; "
+                f"nothing but reasoning came within {self._most_tokens:,} tokens; "
                 "--max-answer-tokens raises that limit"
             )
         return Reply(
@@ -304,7 +302,7 @@ class ApiClient:
         """Ask once. Raises Cancelled."""
         if cancel.is_set():
             raise Cancelled("Cancelled before the call.")
-        limit = answer_tokens(self.entry, self.settings) * WIRE_BYTES_PER_TOKEN + OVERHEAD_BYTES
+        limit = self._most_tokens * WIRE_BYTES_PER_TOKEN + OVERHEAD_BYTES
         attempt = Attempt(cancel, total_s=self._patience.total_s, max_bytes=limit)
         failure: Failure | None = None
         try:
@@ -345,32 +343,27 @@ class ApiClient:
         )
 
 
-def base_url(entry: ModelEntry, settings: Settings) -> str:
+def base_url(entry: ModelEntry, writing: Writing) -> str:
     """Return the address to call. ``check_settings`` has made sure that there is one."""
-    return settings.base_url or entry.base_url or ""
+    return writing.base_url or entry.base_url or ""
 
 
-def server(entry: ModelEntry, settings: Settings) -> str:
-    """Return the name of the server that answers. See ``server_of``."""
-    return server_of(base_url(entry, settings))
-
-
-def answer_tokens(entry: ModelEntry, settings: Settings) -> int:
+def answer_tokens(entry: ModelEntry, writing: Writing) -> int:
     """Return how many tokens an answer may have."""
-    return settings.max_output_tokens or min(entry.answer_tokens, entry.max_output_tokens)
+    return writing.max_answer_tokens or min(entry.answer_tokens, entry.max_output_tokens)
 
 
-def options(entry: ModelEntry, settings: Settings) -> dict[str, Any]:
+def options(entry: ModelEntry, writing: Writing) -> dict[str, Any]:
     """Return the parts of a request's body that the table and the settings decide."""
     body = deepcopy(entry.extra_body)
-    if settings.temperature is not None:
-        body["temperature"] = settings.temperature
-    if settings.effort is not None and entry.effort is not None:
+    if writing.temperature is not None:
+        body["temperature"] = writing.temperature
+    if writing.effort is not None and entry.effort is not None:
         *path, last = entry.effort.field.split(".")
         place = body
         for name in path:
             place = place.setdefault(name, {})
-        place[last] = entry.effort.sent(settings.effort)
+        place[last] = entry.effort.sent(writing.effort)
     return body
 
 
@@ -382,6 +375,10 @@ def system_text(entry: ModelEntry, prompt: Prompt) -> str:
 def turn_text(turn: Turn) -> str:
     """Return a message's text, never empty."""
     return encodable(turn.text) if turn.text.strip() else EMPTY_MESSAGE
+
+
+def _content_type(response: httpx2.Response) -> str:
+    return response.headers.get("content-type", "")
 
 
 def _seconds(seconds: float) -> str:

@@ -96,7 +96,7 @@ class Events:
                 self.marked = True
                 return
             if event == b"error" and text:
-                raise self._server_error(_json_or_words(text))
+                raise self._server_error(json_or_words(text))
             if text:
                 yield from self._checked(_json(text))
 
@@ -125,8 +125,8 @@ class Events:
 
 
 @dataclass
-class Draft:
-    """The part of an answer that has arrived so far."""
+class RawReply:
+    """The answer of one try, as far as it has arrived; ``end`` completes it."""
 
     pieces: list[str] = field(default_factory=list)
     reasoning_bytes: int = 0
@@ -134,7 +134,14 @@ class Draft:
     finish_reason: str = ""
     """Why the answer ended, in the server's word; empty if the server gave no reason."""
     usage: Usage | None = None
+    """None if the server does not report it."""
     model_id: str = ""
+    stop: Stop = "end"
+
+    @property
+    def text(self) -> str:
+        """The text so far, without reasoning."""
+        return "".join(self.pieces)
 
     def add_reasoning(self, text: str) -> None:
         """Count reasoning; its text is not kept."""
@@ -148,8 +155,8 @@ class Draft:
             if not self.finish_reason:
                 raise
 
-    def stop(self, events: Events) -> Stop:
-        """Return why the answer ended. Raises Malformed if it did not end, or was broken off.
+    def end(self, events: Events) -> None:
+        """Set why the answer ended. Raises Malformed if it did not end, or was broken off.
 
         Text that was paid for is kept. If the server gives no reason, its mark or the usage shows
         the end. Text without either, in a complete HTTP response, counts as cut off at the length
@@ -158,14 +165,16 @@ class Draft:
         reason = self.finish_reason.lower()
         if reason in _BROKEN:
             raise Malformed(f"the server broke its answer off ({reason})")
-        if reason:
-            return "refusal" if reason.startswith("content_filter") else _ENDS.get(reason, "end")
         text = any(self.pieces)
-        if (text or self.reasoning_bytes) and (events.marked or self.usage is not None):
-            return "end"
-        if text and events.framed:
-            return "length"
-        raise Malformed("the server sent what is no answer")
+        if reason:
+            refused = reason.startswith("content_filter")
+            self.stop = "refusal" if refused else _ENDS.get(reason, "end")
+        elif (text or self.reasoning_bytes) and (events.marked or self.usage is not None):
+            self.stop = "end"
+        elif text and events.framed:
+            self.stop = "length"
+        else:
+            raise Malformed("the server sent what is no answer")
 
 
 def _is_error(value: Mapping[str, Any]) -> bool:
@@ -184,7 +193,8 @@ def _json(text: bytes) -> object:
         raise Malformed("the server sent what is no answer") from None
 
 
-def _json_or_words(text: bytes) -> object:
+def json_or_words(text: bytes) -> object:
+    """Return a body parsed if it is JSON, else as text."""
     try:
         return _json(text)
     except Malformed:

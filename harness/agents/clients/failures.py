@@ -5,14 +5,13 @@ provider's message is kept, and it is cleaned: bodies and headers can repeat a k
 and the retries are in client.py.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import httpx2
 
-from harness.agents.clients.events import Malformed, ServerError
+from harness.agents.clients.events import Malformed, ServerError, json_or_words
 from harness.agents.clients.fields import as_object, get_list, get_object, get_text
 from harness.agents.clients.patience import advised_wait_s
 from harness.agents.clients.proxy import Proxy
@@ -20,6 +19,9 @@ from harness.agents.clients.wire import ResponseRefused
 from harness.agents.redaction import without_key
 from harness.base.errors import ConfigError, HarnessError, ProviderError
 from harness.base.text import one_line
+
+LONGEST = 300
+"""The most characters that are kept of a provider's message."""
 
 _AGAIN = {408, 409, 425, 429}
 _PROXIES = {403, 502, 503, 504}
@@ -150,7 +152,8 @@ def classify_error(error: Exception, secret: str, proxy: Proxy | None) -> Failur
         return Failure(f"the connection was lost{through}", again=True, lost=True)
     response = getattr(error, "response", None)
     if isinstance(response, httpx2.Response):
-        return _classify_response(response, _body(response), secret, proxy, begun=False)
+        body = json_or_words(response.content)  # which the SDK has already read
+        return _classify_response(response, body, secret, proxy, begun=False)
     return None
 
 
@@ -178,7 +181,7 @@ def _unconnected(why: str, secret: str, proxy: Proxy | None) -> Failure:
 def _refused_by(proxy: Proxy, said: str, secret: str, advised_s: float | None = None) -> Failure:
     """Return the failure for a proxy's refusal; ``said`` begins with its status, if any."""
     status = int(said[:3]) if said[:3].isdigit() else None
-    busy = status in _AGAIN or (status is not None and status >= 500 and status != 501)
+    busy = status is not None and _passes(status)
     remedy = f"ask whoever runs it, or name the server in NO_PROXY, or unset {proxy.variable}"
     if status == 407:
         remedy = f"give it a name and a password: {proxy.variable}=http://NAME:PASSWORD@HOST:PORT"
@@ -199,10 +202,11 @@ def _classify_response(
     """Return the failure for a response that is an error or does not come from an API."""
     status: int | None = response.status_code
     said = cleaned(_sentence(body) or _pointed(response), secret)
+    advised_s = advised_wait_s(response.headers)
     # An API refuses in JSON; a proxy sends text.
     by_proxy = proxy and proxy.forwards and isinstance(body, str) and status in _PROXIES
     if proxy and (status == 407 or by_proxy):
-        return _refused_by(proxy, f"{status} {said}", secret, advised_s=_advised(response))
+        return _refused_by(proxy, f"{status} {said}", secret, advised_s=advised_s)
     if _is_markup(body) and status in (200, 401, 403, 511):
         through = f", through {proxy}" if proxy else ""
         return Failure(
@@ -216,7 +220,7 @@ def _classify_response(
     kinds = list(_kinds(body))
     status = _meant(response.status_code, kinds, "" if _is_markup(body) else said)
     out_of_money = status == 402 or any(_OUT_OF_MONEY.search(kind) for kind in kinds)
-    again = status is None or status in _AGAIN or (status >= 500 and status != 501)
+    again = status is None or _passes(status)
     if out_of_money or response.headers.get("x-should-retry", "").lower() == "false":
         again = False
     what = "an error instead of an answer"
@@ -227,12 +231,17 @@ def _classify_response(
         what,
         again=again,
         status=status,
-        advised_s=_advised(response) if again else None,
+        advised_s=advised_s if again else None,
         said=said,
         out_of_money=out_of_money,
         unclear=status is None,
         lost=begun,
     )
+
+
+def _passes(status: int) -> bool:
+    """Return whether a later try may get another answer."""
+    return status in _AGAIN or (status >= 500 and status != 501)
 
 
 def _meant(status: int, kinds: list[str], said: str) -> int | None:
@@ -246,18 +255,6 @@ def _meant(status: int, kinds: list[str], said: str) -> int | None:
     # Some servers report a wrong request as a server error (500).
     wrong = status == 500 and meant is not None and meant < 500 and meant not in _AGAIN
     return meant if wrong else status
-
-
-def _advised(response: httpx2.Response) -> float | None:
-    return advised_wait_s(response.headers)
-
-
-def _body(response: httpx2.Response) -> object:
-    """Return the body of an error response, parsed if it is JSON; the SDK has already read it."""
-    try:
-        return json.loads(response.content)
-    except (ValueError, RecursionError):
-        return response.content.decode("utf-8", "replace")
 
 
 def _layers(body: object) -> Iterator[Mapping[str, object]]:
@@ -306,6 +303,6 @@ def _is_markup(body: object) -> bool:
     return isinstance(body, str) and body.lstrip("\ufeff \t\r\n").startswith("<")
 
 
-def cleaned(text: str, secret: str, most: int = 300) -> str:
+def cleaned(text: str, secret: str) -> str:
     """Return a provider's message, fit for a screen: one line, no escape sequences, no key."""
-    return one_line(without_key(text, secret)[: 4 * most], most)
+    return one_line(without_key(text, secret)[: 4 * LONGEST], LONGEST)

@@ -4,63 +4,36 @@
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import httpx2
-
 from harness.agents.catalogue import ModelEntry
-from harness.agents.clients.client import (
-    RawReply,
-    answer_tokens,
-    base_url,
-    options,
-    system_text,
-    turn_text,
-)
-from harness.agents.clients.events import Draft, Events
+from harness.agents.clients.client import Adapter, answer_tokens, options, system_text, turn_text
+from harness.agents.clients.events import Events, RawReply
 from harness.agents.clients.fields import get_count, get_list, get_object, get_text
-from harness.agents.clients.wire import open_http, timeouts
 from harness.core.model import Prompt, Usage
-from harness.core.writing import Settings
+from harness.core.writing import Writing
 
 
-class OpenAiAdapter:
+class OpenAiAdapter(Adapter):
     """Sends requests with ``chat.completions.create(stream=True)``."""
 
     models = "/models"
+    answers = "/chat/completions"
 
-    def __init__(self, entry: ModelEntry, settings: Settings, *, key: str, idle_s: float) -> None:
-        import openai  # takes seconds
+    def __init__(self, entry: ModelEntry, writing: Writing, *, key: str, idle_s: float) -> None:
+        from openai import OpenAI  # takes seconds
 
-        self._entry = entry
-        self._settings = settings
-        self._sdk = openai.OpenAI(
-            api_key=key,
-            base_url=base_url(entry, settings),
-            max_retries=0,
-            timeout=timeouts(idle_s),
-            http_client=open_http(base_url(entry, settings), idle_s),
-            default_headers=dict(entry.extra_headers),
-        )
-
-    def list_models(self, at: str = "") -> str:
-        """Request the list of models. See ``client.Adapter``."""
-        got = self._sdk.get(f"{at}{self.models}", cast_to=httpx2.Response)
-        return got.headers.get("content-type", "")
-
-    def probe(self) -> str:
-        """Send an empty request, which an API refuses at no cost."""
-        got = self._sdk.post("/chat/completions", body={}, cast_to=httpx2.Response)
-        return got.headers.get("content-type", "")
+        make = partial(OpenAI, default_headers=dict(entry.extra_headers))
+        super().__init__(entry, writing, make, key=key, idle_s=idle_s)
 
     def complete(self, prompt: Prompt) -> RawReply:
         """Send the prompt and read the answer to its end."""
-        body = options(self._entry, self._settings)
-        body[self._entry.max_tokens_field] = answer_tokens(self._entry, self._settings)
+        body = options(self._entry, self._writing)
+        body[self._entry.max_tokens_field] = answer_tokens(self._entry, self._writing)
         if self._entry.stream_usage:
             body["stream_options"] = {"include_usage": True}
-        ask: Any = self._sdk.chat.completions.with_streaming_response.create  # for plain dicts
-        with ask(
+        with self._sdk.chat.completions.with_streaming_response.create(
             model=self._entry.model,
             messages=self._messages(prompt),
             stream=True,
@@ -80,25 +53,27 @@ class OpenAiAdapter:
 
 
 def _read(events: Events) -> RawReply:
-    draft = Draft()
+    raw = RawReply()
     refused = False
-    for chunk in draft.objects(events):
-        draft.model_id = get_text(chunk, "model") or draft.model_id
-        draft.usage = _usage(get_object(chunk, "usage")) or draft.usage
+    for chunk in raw.objects(events):
+        raw.model_id = get_text(chunk, "model") or raw.model_id
+        raw.usage = _usage(get_object(chunk, "usage")) or raw.usage
         for choice in get_list(chunk, "choices")[:1]:
             # A whole answer has a message; a piece of a stream has a delta.
             for said in (get_object(choice, "delta"), get_object(choice, "message")):
-                draft.pieces.append(get_text(said, "content"))
+                raw.pieces.append(get_text(said, "content"))
                 # Some servers send their reasoning under both names.
-                draft.add_reasoning(
+                raw.add_reasoning(
                     get_text(said, "reasoning_content") or get_text(said, "reasoning")
                 )
                 if refusal := get_text(said, "refusal"):
                     refused = True
-                    draft.pieces.append(refusal)
-            draft.finish_reason = get_text(choice, "finish_reason") or draft.finish_reason
-    stop = draft.stop(events)
-    return RawReply.of(draft, "refusal" if refused else stop)
+                    raw.pieces.append(refusal)
+            raw.finish_reason = get_text(choice, "finish_reason") or raw.finish_reason
+    raw.end(events)
+    if refused:
+        raw.stop = "refusal"
+    return raw
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage | None:
