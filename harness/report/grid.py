@@ -65,10 +65,11 @@ def with_best_marked(lines: Sequence[GridRow], signs: Mapping[int, float]) -> li
     """
     found: list[set[int]] = [set() for _ in lines]
     for i, sign in signs.items():
-        values = [_leading(line.cells[i]) for line in lines]
-        known = [sign * v for v in values if v is not None]
-        for place, value in enumerate(values):
-            if len(known) > 1 and value is not None and sign * value == max(known):
+        read = [_leading(line.cells[i]) for line in lines]
+        values = {place: sign * value for place, value in enumerate(read) if value is not None}
+        if len(values) > 1:
+            most = max(values.values())
+            for place in (place for place, value in values.items() if value == most):
                 found[place].add(i)
     return [replace(line, best=frozenset(best)) for line, best in zip(lines, found, strict=True)]
 
@@ -168,16 +169,15 @@ class Grid:
         return Grid(self.title, ("", *names), numbers, lines, self.notes)
 
 
-def render(grids: Sequence[Grid], words: Sequence[str], form: Format) -> str:
-    """Return the grids and closing remarks as Markdown or LaTeX."""
-    match form:
-        case "md":
-            return "\n".join([*map(_markdown, grids), *(f"{_md(w)}\n" for w in words)])
-        case "latex":
-            tables = [_latex(grid, place) for place, grid in enumerate(grids, start=1)]
-            return "\n".join([*tables, *(f"% {_tex(_flat(w))}\n" for w in words)])
-        case _:
-            raise ValueError(form)
+def markdown(grids: Sequence[Grid], words: Sequence[str]) -> str:
+    """Return the grids and closing remarks as Markdown."""
+    return "\n".join([*map(_markdown, grids), *(f"{_md(w)}\n" for w in words)])
+
+
+def latex(grids: Sequence[Grid], words: Sequence[str]) -> str:
+    """Return the grids and closing remarks as LaTeX."""
+    tables = [_latex(grid, place) for place, grid in enumerate(grids, start=1)]
+    return "\n".join([*tables, *(f"% {_tex(_flat(w))}\n" for w in words)])
 
 
 def as_csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from harness.base.numbers import number
 from harness.base.text import clean
 from harness.report.terminal import name_column, stdout
 from harness.store.follower import Follower, LiveRun
@@ -58,10 +59,6 @@ def render(runs: list[LiveRun]) -> None:
 def _cells(run: LiveRun) -> list[str]:
     if run.state == "damaged":
         return ["damaged", "", "", ""]
-    test = _number(run.score) if run.valid is not False else "invalid"
+    test = number(run.score) if run.valid is not False else "invalid"
     nodes = f"{run.valid_nodes} valid of {run.step}"
-    return [run.state, nodes, _number(run.best), test]
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+    return [run.state, nodes, number(run.best), test]

@@ -13,6 +13,7 @@ from rich.cells import cell_len, set_cell_size
 
 from harness.base.durations import short
 from harness.base.errors import GpuUnavailableError
+from harness.base.numbers import money, number, short_count
 from harness.base.text import one_line
 from harness.report.terminal import name_column
 from harness.store.follower import Follower, LiveRun
@@ -122,29 +123,18 @@ def _cells(run: LiveRun) -> dict[str, str]:
         state = f"{state}, stopping"
     if run.state == "finished":
         state = "finished" if run.valid else "invalid"
+    spent = "?" if run.dollars is None else money(run.dollars)
     return {
         "agent": one_line(run.agent, LONGEST),
         "task": one_line(run.task, LONGEST),
         "policy": one_line(run.policy, LONGEST),
         "seed": "" if run.seed is None else str(run.seed),
-        "best": "–" if run.best is None else f"{run.best:.4f}",
-        "test": "" if run.score is None else f"{run.score:.4f}",
+        "best": number(run.best),
+        "test": "" if run.score is None else number(run.score),
         "step": "" if run.steps is None else f"{run.step}/{run.steps}",
         "time": "" if run.time_s is None else f"{short(run.seconds)}/{short(run.time_s)}",
-        "tokens": _thousands(run.tokens_in + run.tokens_out) if run.calls else "",
-        "$": _dollars(run.dollars) if run.calls else "",
+        "tokens": short_count(run.tokens_in + run.tokens_out) if run.calls else "",
+        "$": spent if run.calls else "",
         "gpu": run.gpu,
         "state": state,
     }
-
-
-def _thousands(count: int) -> str:
-    if count < 1000:
-        return str(count)
-    return f"{count / 1e3:.0f}k" if count < 1e6 else f"{count / 1e6:.1f}M"
-
-
-def _dollars(dollars: float | None) -> str:
-    if dollars is None:
-        return "?"
-    return "<0.01" if 0 < dollars < 0.01 else f"{dollars:.2f}"
