@@ -82,9 +82,11 @@ def chosen(text: str, places: Sequence[Path], cache: Path | None) -> list[IndexE
 
     Replays are left out. Raises ConfigError, naming the nearest known name.
     """
-    if Path(text).exists():
-        return [e for e in entries([Path(text)], cache=cache) if e.asked and not e.is_replay]
-    found = [e for e in entries(places, cache=cache) if e.asked and not e.is_replay]
+    is_path = Path(text).exists()
+    runs = entries([Path(text)] if is_path else places, cache=cache)
+    found = [entry for entry in runs if entry.asked and not entry.is_replay]
+    if is_path:
+        return found
     names: dict[str, list[IndexEntry]] = defaultdict(list)
     for entry in found:
         if entry.asked is not None:
@@ -165,16 +167,8 @@ def difference(a: Sample, b: Sample) -> Difference | None:
     both = by_seed(a, b)
     if both:
         return paired(list(both.values()), score_step=max(a.score_step, b.score_step))
-    found = unpaired(list(a.values.values()), list(b.values.values()))
-    if found is None or a.sign > 0:
-        return found
-    low, high = found.low, found.high
-    return replace(
-        found,
-        mean=-found.mean,
-        low=None if high is None else -high,
-        high=None if low is None else -low,
-    )
+    lower, higher = (a, b) if a.sign > 0 else (b, a)  # where less is better, A - B is what counts
+    return unpaired(list(lower.values.values()), list(higher.values.values()))
 
 
 def by_seed(a: Sample, b: Sample) -> dict[int, float]:
