@@ -117,7 +117,7 @@ def _draw(console: Console, grids: Sequence[Grid], said: set[str]) -> None:
             justify: JustifyMethod = "right" if right else "left"
             drawn.add_column(Text(clean(name)), justify=justify, no_wrap=right, overflow="fold")
         for line in grid.lines:
-            style = "dim" if line.style == "dim" else ""
+            style = "dim" if line.dim else ""
             drawn.add_row(*(Text(clean(cell), style=style) for cell in line.cells))
         console.print(Text(clean(grid.title), style="bold"))
         draw(console, drawn)
@@ -181,7 +181,7 @@ def _grid(table: Table, board: Board, *, narrow: bool = False, flat: bool = Fals
         known = [(HUMAN, _elo(table.human))]
     for name, values in known:
         after = [""] * (len(header) - FIXED - len(values))
-        lines.append(GridRow(("", name, "", "", *values, *after), "dim"))
+        lines.append(GridRow(("", name, "", "", *values, *after), dim=True))
     about = tasks[0].task if alone else f"{len(tasks)} tasks"
     what = tasks[0].metric if alone and metric == "score" else WHAT[metric]
     title = f"{about} · profile {table.conditions.get('profile', '')} · {what}, test split"

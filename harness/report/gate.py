@@ -238,7 +238,7 @@ def _pairing(before: Sample, now: list[Sample], across: Collection[str]) -> Pair
     before the change.
     """
     mine = [s for s in now if (s.contender, s.task) == (before.contender, before.task)]
-    fits = [s for s in mine if not set(before.differs(s)) - set(across)]
+    fits = [s for s in mine if not before.differs(s, across)]
     if not mine:
         return Pairing(before.task, before, None, "there are no runs of it")
     if len(fits) > 1:

@@ -18,7 +18,6 @@ from harness.base.validation import did_you_mean
 PADDING = 3
 """Characters between two columns on a terminal."""
 
-RowStyle = Literal["plain", "dim"]
 Format = Literal["table", "md", "csv", "latex", "html"]
 
 
@@ -30,13 +29,13 @@ class GridRow:
     """
 
     cells: tuple[str, ...]
-    style: RowStyle = "plain"
+    dim: bool = False
     best: frozenset[int] = frozenset()
 
     def only(self, columns: Sequence[int]) -> "GridRow":
         """Return the row with only these cells, in this order."""
         best = frozenset(n for n, i in enumerate(columns) if i in self.best)
-        return GridRow(tuple(self.cells[i] for i in columns), self.style, best)
+        return GridRow(tuple(self.cells[i] for i in columns), self.dim, best)
 
 
 KEYS = {"": "mark", "95 %": "interval", "by seed": "seeds"}
@@ -148,7 +147,7 @@ class Grid:
     def _only(self, columns: Sequence[int]) -> "Grid":
         named = sum(i < 2 for i in columns)
         lines = tuple(x.only(columns) for x in self.lines)
-        lines = tuple(x for x in lines if x.style == "plain" or any(x.cells[named:]))
+        lines = tuple(x for x in lines if not x.dim or any(x.cells[named:]))
         numbers = frozenset(n for n, i in enumerate(columns) if i in self.numbers)
         return replace(
             self, header=tuple(self.header[i] for i in columns), numbers=numbers, lines=lines
@@ -156,7 +155,7 @@ class Grid:
 
     def transposed(self, fixed: int) -> "Grid":
         """Return the columns from ``fixed`` on as rows, one row a column; dim rows are left out."""
-        kept = [line for line in self.lines if line.style == "plain"]
+        kept = [line for line in self.lines if not line.dim]
         names = tuple("\n".join(filter(None, line.cells[1:fixed])) for line in kept)
         lines = tuple(
             GridRow(

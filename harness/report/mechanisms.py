@@ -57,13 +57,7 @@ def as_json(machine: Machine, cells: Sequence[BenchCell], complete: bool) -> dic
         "machine": asdict(machine),
         "complete": complete,
         "cells": [{**asdict(c), "tokens_per_s": c.tokens_per_s} for c in cells],
-        "exponents": {
-            name: {
-                "time": exponent(group, lambda c: c.ms),
-                "memory": exponent(group, lambda c: c.peak_mb),
-            }
-            for name, group in by_mechanism(cells).items()
-        },
+        "exponents": {name: _exponents(group) for name, group in by_mechanism(cells).items()},
     }
 
 
@@ -189,6 +183,12 @@ def _decade(value: float, way: int) -> float:
     return next(step for step in reversed(steps) if step <= value * 1.001)
 
 
+def _exponents(group: Sequence[BenchCell]) -> dict[str, float | None]:
+    return {
+        "time": exponent(group, lambda c: c.ms),
+        "memory": exponent(group, lambda c: c.peak_mb),
+    }
+
+
 def _growth(group: Sequence[BenchCell]) -> str:
-    found = (exponent(group, lambda c: c.ms), exponent(group, lambda c: c.peak_mb))
-    return " ".join("-" if p is None else f"{p:.2f}" for p in found)
+    return " ".join("-" if p is None else f"{p:.2f}" for p in _exponents(group).values())

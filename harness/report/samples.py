@@ -7,7 +7,7 @@ named by what differs: a run of 500 steps is not a second seed of a run of five.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal
@@ -76,9 +76,9 @@ class Sample:
         """1 if more is better, else -1."""
         return 1.0 if self.direction == "maximize" else -1.0
 
-    def differs(self, other: "Sample") -> tuple[str, ...]:
-        """Return the names of the conditions that differ."""
-        return differing(self.conditions, other.conditions)
+    def differs(self, other: "Sample", across: Collection[str] = ()) -> list[str]:
+        """Return the names of the conditions that differ, except those in ``across``."""
+        return [n for n in differing(self.conditions, other.conditions) if n not in across]
 
     @property
     def valid(self) -> list[float]:
@@ -219,3 +219,10 @@ def _sample(
         rows,
         {seed: why for seed, why in missing.items() if seed not in scores},
     )
+
+
+def in_words(
+    names: Iterable[str], a: Mapping[str, str], b: Mapping[str, str], between: str
+) -> list[str]:
+    """Return these conditions of two sides as text, for example ``torch 2.9 → 2.10``."""
+    return [f"{n} {a.get(n) or '–'} {between} {b.get(n) or '–'}" for n in names]

@@ -100,15 +100,12 @@ def _cut(first: list[str], blocks: list[list[str]], below: list[str], most: int)
 
 def _names(rows: Sequence[Mapping[str, str]], width: int) -> tuple[str, list[str]]:
     """Return the heading and ``NAMES`` of each row, aligned if they fit in half the width."""
-    sizes = [max(map(cell_len, (n, *(row[n] for row in rows)))) for n in NAMES]
+    who = [[row[name] for name in NAMES] for row in rows]
+    sizes = [max(map(cell_len, column)) for column in zip(NAMES, *who, strict=True)]
     if sum(sizes) > width // 2:
-        return "  ".join(NAMES), ["  ".join(filter(None, (row[n] for n in NAMES))) for row in rows]
-    aligned = ["  ".join(map(set_cell_size, t, sizes)) for t in (NAMES, *map(_who, rows))]
+        return "  ".join(NAMES), ["  ".join(filter(None, names)) for names in who]
+    aligned = ["  ".join(map(set_cell_size, names, sizes)) for names in (NAMES, *who)]
     return aligned[0], aligned[1:]
-
-
-def _who(row: Mapping[str, str]) -> list[str]:
-    return [row[name] for name in NAMES]
 
 
 def _cells(run: LiveRun) -> dict[str, str]:
