@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.numbers import number
-from harness.base.text import clean
+from harness.base.text import clean, one_line
 from harness.report.terminal import name_column, stdout
 from harness.store.follower import Follower, LiveRun
 
@@ -38,6 +38,8 @@ def as_json(run: LiveRun) -> dict[str, Any]:
     }
 
 
+LONGEST = 1000
+"""The most characters of a name or of a problem that are shown."""
 HEADER = ("run", "status", "nodes", "search", "test")
 
 
@@ -49,11 +51,15 @@ def render(runs: list[LiveRun]) -> None:
     cells = [(clean(run.run), _cells(run)) for run in runs]
     for block in name_column(HEADER, cells, stdout().width, left=("status",)):
         print("\n".join(block))
-    for run in runs:
-        if run.state == "damaged":
-            print(f"damaged: {clean(run.run)}: {run.problem.splitlines()[0]}")
+    for line in damage(runs):
+        print(line)
     if any(run.state in ("interrupted", "killed", "failed") for run in runs):
         print("Unfinished runs go on with: harness resume RUN")
+
+
+def damage(runs: Iterable[LiveRun]) -> list[str]:
+    """Return a line for each damaged run: what is wrong with it."""
+    return [one_line(f"damaged: {r.run}: {r.problem}", LONGEST) for r in runs if r.problem]
 
 
 def _cells(run: LiveRun) -> list[str]:

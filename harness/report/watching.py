@@ -15,6 +15,7 @@ from harness.base.durations import short
 from harness.base.errors import GpuUnavailableError
 from harness.base.numbers import money, number, short_count
 from harness.base.text import one_line
+from harness.report.listing import LONGEST, damage
 from harness.report.terminal import name_column
 from harness.store.follower import Follower, LiveRun
 from harness.store.places import scan
@@ -31,9 +32,6 @@ YIELDING = ("tokens", "gpu", "$", "time", "seed")
 """Columns that are left out, in this order, until the rest fits a narrow terminal."""
 LEAST = 6
 """Characters that the other columns leave for the name."""
-
-LONGEST = 1000
-"""The most characters of a name or of a problem that are shown."""
 
 
 class Watch:
@@ -82,10 +80,10 @@ def lines(standings: Sequence[LiveRun], *, width: int, height: int | None = None
     first, *blocks = name_column((head, *others), cells, width, left=("state",))
     for run, block in zip(standings, blocks, strict=True):
         block += [f"  {one_line(c.words(short), LONGEST)}" for c in run.training]
-    damage = [one_line(f"damaged: {s.run}: {s.problem}", LONGEST) for s in standings if s.problem]
+    below = damage(standings)
     if height is None:
-        return [*first, *chain.from_iterable(blocks), *damage]
-    return _cut(first, blocks, damage, max(2, height - 1))
+        return [*first, *chain.from_iterable(blocks), *below]
+    return _cut(first, blocks, below, max(2, height - 1))
 
 
 def _cut(first: list[str], blocks: list[list[str]], below: list[str], most: int) -> list[str]:
