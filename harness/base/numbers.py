@@ -17,3 +17,8 @@ def short_count(count: float) -> str:
 def money(dollars: float) -> str:
     """Return dollars with two decimals, below 0.01 with one significant digit."""
     return f"{dollars:,.2f}" if dollars >= 0.01 else f"{dollars:.1g}"
+
+
+def counted(count: int, what: str) -> str:
+    """Return how many of something there are: 1 run, 2,000 runs."""
+    return f"{count:,} {what}{'s' * (count != 1)}"

@@ -133,17 +133,14 @@ def _words(board: Board) -> Iterator[str]:
         yield "No finished run here that ranks. Start one: harness run --task lra/listops"
     if len(board.tables) > 1:
         yield "Different tables were made under different conditions and do not compare."
-    for words, items in (
-        (
-            "not graded",
-            [
-                f"{r.run}: {r.state}" + (f": {r.message.splitlines()[0]}" if r.message else "")
-                for r in board.not_graded
-            ],
-        ),
-        ("a replay, not ranked", [r.run for r in board.replays]),
-        ("skipped", [f"{path}: {problem}" for path, problem in board.skipped.items()]),
-    ):
+    left_out = {
+        "not graded": [
+            ": ".join((r.run, r.state, *r.message.splitlines()[:1])) for r in board.not_graded
+        ],
+        "a replay, not ranked": [r.run for r in board.replays],
+        "skipped": [f"{path}: {problem}" for path, problem in board.skipped.items()],
+    }
+    for words, items in left_out.items():
         yield from (f"{words}: {item}" for item in items[:MOST_NAMED])
         if len(items) > MOST_NAMED:
             yield f"{words}: {len(items) - MOST_NAMED} more (--format json names all)"

@@ -193,7 +193,5 @@ def _hidden_key() -> Iterator[Finding]:
 
 def _leftovers() -> Iterator[Finding]:
     stages = len(stale_stages())
-    if stages:
-        yield Finding("leftovers", False, f"{stages} folders of dead evaluations", "harness gc")
-    else:
-        yield Finding("leftovers", True, "none")
+    detail = f"{stages} folders of dead evaluations" if stages else "none"
+    yield Finding("leftovers", not stages, detail, "harness gc" if stages else "")

@@ -29,11 +29,11 @@ def exponent(cells: Sequence[BenchCell], value: Quantity) -> float | None:
     Fitted over the upper half of the lengths: short rows show the fixed cost of a call. Cells
     without a value are left out. None if fewer than two remain.
     """
-    points: list[tuple[float, float]] = []
-    for cell in sorted(cells, key=lambda c: c.length):
-        found = value(cell)
-        if found:
-            points.append((math.log(cell.length), math.log(found / cell.rows)))
+    points = [
+        (math.log(cell.length), math.log(found / cell.rows))
+        for cell in sorted(cells, key=lambda c: c.length)
+        if (found := value(cell))
+    ]
     points = points[-max(2, math.ceil(len(points) / 2)) :]
     if len(points) < 2:
         return None
