@@ -57,7 +57,7 @@ WHAT: dict[BoardMetric, str] = {
 }
 
 
-def show(board: Board, form: Format, columns: Sequence[str] = ()) -> None:
+def show(board: Board, form: Format, columns: Sequence[str]) -> None:
     """Print a board on stdout. CSV has no room for remarks: there they go to stderr.
 
     ``columns``: which columns to print, in this order; all if empty. Raises ConfigError for a
@@ -297,7 +297,7 @@ def points(cell: BoardCell) -> str:
     found = [s for runs in cell.scores.values() for s in runs]
     if not 1 < len(found) < FEW:
         return ""
-    return " ".join("–" if s is None else f"{s:.3f}" for s in found)
+    return " ".join(number(score, 3) for score in found)
 
 
 def _ratings(row: BoardRow) -> list[str]:

@@ -88,7 +88,7 @@ class Grid:
     header: tuple[str, ...]
     numbers: frozenset[int]
     lines: tuple[GridRow, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
 
     @property
     def width(self) -> int:

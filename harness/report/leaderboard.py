@@ -188,14 +188,10 @@ def _row(
     player: Player | None,
     metric: BoardMetric,
 ) -> BoardRow:
-    own: dict[str, list[IndexEntry]] = defaultdict(list)
-    for entry in entrant.runs:
-        if entry.asked is not None:
-            own[entry.asked.task].append(entry)
-    cells = {
-        task: _cell(sample, tasks[task].marks, own[task])
-        for task, sample in entrant.samples.items()
-    }
+    cells = {}
+    for task, sample in entrant.samples.items():
+        runs = [entry for entry in entrant.runs if entry.asked and entry.asked.task == task]
+        cells[task] = _cell(sample, tasks[task].marks, runs)
     graded = sum(cell.graded for cell in cells.values())
     valid = sum(cell.valid for cell in cells.values())
     vsr, cost = _share(valid, graded), _cost(entrant.runs)

@@ -57,7 +57,7 @@ def as_json(broken: Broken) -> dict[str, str]:
     return {"folder": str(broken.folder), "message": error.message, "cause": error.cause}
 
 
-def render(tasks: Iterable[Task], broken: Iterable[Broken] = ()) -> None:
+def render(tasks: Iterable[Task], broken: Iterable[Broken]) -> None:
     """Print the listing on stdout, and below it what is wrong with folders of invalid tasks."""
     table = Table(box=None, pad_edge=False)
     table.add_column("task", no_wrap=True)
