@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from harness.agents import AGENTS
+from harness.base.numbers import counted
 from harness.base.validation import sensible
 from harness.report.baselines import baselines_of_entry
 from harness.report.drawing import curves, plots
@@ -89,17 +90,13 @@ def _task(name: str, group: Sequence[Trace]) -> TaskPlots:
         ("Lines are medians over seeds, bands the middle half of the runs. " if several else "")
         + ("Dotted on: it has ended, and keeps its best. " if len(rows) > 1 else "")
         + (f"The first {COLOURS} of {len(order)} are drawn. " if len(order) > COLOURS else "")
-        + (f"Not in them: {_runs(idle)} without a judged node." if idle else ""),
+        + (f"Not in them: {counted(idle, 'run')} without a judged node." if idle else ""),
     )
 
 
 def _graded(group: Sequence[Trace]) -> IndexEntry:
     """Return the first entry with a result, which names the metric; without one, the first."""
     return next((t.entry for t in group if t.entry.outcome), group[0].entry)
-
-
-def _runs(count: int) -> str:
-    return f"{count} run{'s' * (count > 1)}"
 
 
 def _curves(rows: Mapping[str, Sequence[Trace]], sign: float) -> list[plots.Plot]:
