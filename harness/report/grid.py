@@ -68,8 +68,9 @@ def with_best_marked(lines: Sequence[GridRow], signs: Mapping[int, float]) -> li
         values = {place: sign * value for place, value in enumerate(read) if value is not None}
         if len(values) > 1:
             most = max(values.values())
-            for place in (place for place, value in values.items() if value == most):
-                found[place].add(i)
+            for place, value in values.items():
+                if value == most:
+                    found[place].add(i)
     return [replace(line, best=frozenset(best)) for line, best in zip(lines, found, strict=True)]
 
 
