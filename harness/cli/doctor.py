@@ -1,5 +1,7 @@
 """``harness doctor``: examines this machine. ``harness.report.diagnosis`` does the work."""
 
+from dataclasses import asdict
+
 import typer
 
 from harness.cli.common import AsJson, guarded, print_json
@@ -11,7 +13,7 @@ def command(json: AsJson = False) -> int:
     """Say what this machine can do, and how to mend what it cannot."""
     findings = diagnose()
     if json:
-        print_json({"format": 1, "findings": [f.as_json() for f in findings]})
+        print_json({"format": 1, "findings": [asdict(f) for f in findings]})
     else:
         for finding in findings:
             typer.echo(finding.line())

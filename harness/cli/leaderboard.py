@@ -8,6 +8,8 @@ import typer
 from harness.base.errors import ConfigError
 from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json
 from harness.report import board_text, leaderboard
+from harness.report.board import BoardMetric
+from harness.report.samples import By
 from harness.store.index import cache_file, entries
 
 
@@ -20,11 +22,11 @@ def command(
         Literal["table", "md", "csv", "json", "latex", "html"], typer.Option(help="How to print.")
     ] = "table",
     metric: Annotated[
-        Literal["score", "normalized", "vsr", "elo", "cost"],
+        BoardMetric,
         typer.Option(help="What cells show and rows are ordered by: docs/statistics.md."),
     ] = "score",
     by: Annotated[
-        Literal["agent", "model", "policy", "task"],
+        By,
         typer.Option(help="What a row is: agent x policy, either alone, or a task."),
     ] = "agent",
     columns: Annotated[

@@ -10,7 +10,7 @@ from harness.cli.common import AsJson, TasksDir, guarded, look_in, print_json
 from harness.cli.score_screen import ScoreScreen
 from harness.core.asked import Asked
 from harness.launch.by_hand import ByHand
-from harness.report.tasks import as_json, describe, listing, render, render_one
+from harness.report.tasks import as_json, describe, in_list, render, render_one
 from tasks.spec import Task, discover, find_task
 
 app = typer.Typer(no_args_is_help=False)
@@ -30,7 +30,7 @@ def command(context: typer.Context, tasks_dir: TasksDir = None, json: AsJson = F
 def _list(*, json: bool) -> int:
     tasks, broken = discover()
     if json:
-        rows = listing(tasks.values())
+        rows = [in_list(task) for task in tasks.values()]
         print_json({"format": 1, "tasks": rows, "broken": [as_json(one) for one in broken]})
     else:
         render(tasks.values(), broken)

@@ -13,8 +13,8 @@ CSV = (
 )  # fmt: skip
 
 
-def csv_of(board: Board, columns: Sequence[str] = ()) -> str:
-    """Return all tables as one CSV, only with ``columns`` if given. Raises ConfigError."""
+def csv_of(board: Board, columns: Sequence[str]) -> str:
+    """Return all tables as one CSV, only with ``columns`` if there are any. Raises ConfigError."""
     check_columns(columns, CSV)
     lines = [
         _line(place, table, task, row, cell)

@@ -10,20 +10,29 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from harness.base.numbers import money, number, short_count
 from harness.base.text import clean
 from harness.report.baselines import by_display_name
 from harness.report.board import Board, BoardCell, BoardMetric, BoardRow, Column, Cost, Table
 from harness.report.board_csv import csv_of
 from harness.report.board_notes import notes_of
 from harness.report.drawing.filling import render_template
-from harness.report.grid import Format, Grid, GridRow, check_columns, key, render, with_best_marked
+from harness.report.grid import (
+    Format,
+    Grid,
+    GridRow,
+    check_columns,
+    key,
+    latex,
+    markdown,
+    with_best_marked,
+)
 from harness.report.leaderboard import HUMAN
-from harness.report.samples import By
 from harness.report.stats.elo import Player
 from harness.report.stats.intervals import FEW
 from harness.report.terminal import draw, stdout
@@ -39,21 +48,6 @@ Layout = Literal["wide", "stacked", "few", "many"]
 """How scores are laid out. wide: one task, in several columns. stacked: one task, in one column.
 few: a column a task, cells of several lines. many: a column a task, cells of one line."""
 
-TOTALS: dict[BoardMetric, tuple[str, ...]] = {
-    "score": ("tokens", "dollars", "GPU-h"),
-    "normalized": ("mean",),
-    "vsr": ("VSR",),
-    "elo": ("Elo", "95 %"),
-    "cost": ("tokens", "dollars", "GPU-h"),
-}
-"""Columns over all tasks, by metric. For scores, those of ``OF_SCORES`` come before them."""
-OF_SCORES: dict[Layout, tuple[str, ...]] = {
-    "wide": ("normalised", "Elo"),
-    "stacked": (),
-    "few": ("normalised", "Elo"),
-    "many": ("VSR", "normalised", "Elo"),
-}
-
 WHAT: dict[BoardMetric, str] = {
     "score": "score",
     "normalized": "normalised score",
@@ -63,7 +57,7 @@ WHAT: dict[BoardMetric, str] = {
 }
 
 
-def show(board: Board, form: Format, columns: Sequence[str] = ()) -> None:
+def show(board: Board, form: Format, columns: Sequence[str]) -> None:
     """Print a board on stdout. CSV has no room for remarks: there they go to stderr.
 
     ``columns``: which columns to print, in this order; all if empty. Raises ConfigError for a
@@ -74,11 +68,11 @@ def show(board: Board, form: Format, columns: Sequence[str] = ()) -> None:
         sys.stdout.write(csv_of(board, columns))
         sys.stderr.writelines(f"{clean(word)}\n" for word in words)
         return
-    metric, by = board.metric, board.by
-    grids = [_grid(table, metric, by, flat=form == "latex") for table in board.tables]
+    by_task = board.by == "task"
+    grids = [_grid(table, board, flat=form == "latex") for table in board.tables]
     if columns and grids:
         check_columns(columns, [key(name) for grid in grids for name in grid.header])
-        grids = [grid.only(columns, FIXED if by == "task" else 0) for grid in grids]
+        grids = [grid.only(columns, FIXED if by_task else 0) for grid in grids]
     if form == "table":
         console = stdout()
         said: set[str] = set()
@@ -87,11 +81,12 @@ def show(board: Board, form: Format, columns: Sequence[str] = ()) -> None:
         for word in words:
             console.print(Text(clean(word)))
         return
-    if by == "task":
+    if by_task:
         grids = [grid.transposed(FIXED) for grid in grids]
     if form == "latex":
         grids = [grid.without_empty_columns(0) for grid in grids]
-    sys.stdout.write(html(grids, words) if form == "html" else render(grids, words, form))
+    write = {"md": markdown, "latex": latex, "html": html}[form]
+    sys.stdout.write(write(grids, words))
 
 
 def html(grids: Sequence[Grid], words: Sequence[str]) -> str:
@@ -107,7 +102,7 @@ def _fitting(grid: Grid, table: Table, board: Board, width: int, chosen: bool) -
         return grid.transposed(FIXED).split(1, width)
     if chosen:
         return grid.split(0, width)
-    narrow = _grid(table, board.metric, board.by, narrow=True)
+    narrow = _grid(table, board, narrow=True)
     if board.metric == "score":
         grid, narrow = grid.without_empty_columns(FIXED), narrow.without_empty_columns(FIXED)
     return [grid] if grid.width <= width else narrow.split(FIXED, width)
@@ -118,10 +113,11 @@ def _draw(console: Console, grids: Sequence[Grid], said: set[str]) -> None:
     for grid in grids:
         drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for i, name in enumerate(grid.header):
-            justify, whole = ("right", True) if i in grid.numbers else ("left", False)
-            drawn.add_column(Text(clean(name)), justify=justify, no_wrap=whole, overflow="fold")  # type: ignore[arg-type]
+            right = i in grid.numbers
+            justify: JustifyMethod = "right" if right else "left"
+            drawn.add_column(Text(clean(name)), justify=justify, no_wrap=right, overflow="fold")
         for line in grid.lines:
-            style = "dim" if line.style == "dim" else ""
+            style = "dim" if line.dim else ""
             drawn.add_row(*(Text(clean(cell), style=style) for cell in line.cells))
         console.print(Text(clean(grid.title), style="bold"))
         draw(console, drawn)
@@ -137,36 +133,30 @@ def _words(board: Board) -> Iterator[str]:
         yield "No finished run here that ranks. Start one: harness run --task lra/listops"
     if len(board.tables) > 1:
         yield "Different tables were made under different conditions and do not compare."
-    for words, items in (
-        (
-            "not graded",
-            [
-                f"{r.run}: {r.state}" + (f": {r.message.splitlines()[0]}" if r.message else "")
-                for r in board.not_graded
-            ],
-        ),
-        ("a replay, not ranked", [r.run for r in board.replays]),
-        ("skipped", [f"{path}: {problem}" for path, problem in board.skipped.items()]),
-    ):
+    left_out = {
+        "not graded": [
+            ": ".join((r.run, r.state, *r.message.splitlines()[:1])) for r in board.not_graded
+        ],
+        "a replay, not ranked": [r.run for r in board.replays],
+        "skipped": [f"{path}: {problem}" for path, problem in board.skipped.items()],
+    }
+    for words, items in left_out.items():
         yield from (f"{words}: {item}" for item in items[:MOST_NAMED])
         if len(items) > MOST_NAMED:
             yield f"{words}: {len(items) - MOST_NAMED} more (--format json names all)"
 
 
-def _grid(
-    table: Table, metric: BoardMetric, by: By, *, narrow: bool = False, flat: bool = False
-) -> Grid:
+def _grid(table: Table, board: Board, *, narrow: bool = False, flat: bool = False) -> Grid:
     """Return a table as a grid. ``flat``: no layout "few", even with few tasks."""
-    tasks = table.tasks
+    tasks, metric = table.tasks, board.metric
     alone = len(tasks) == 1
     layout: Layout = "few" if len(tasks) <= FEW_TASKS and not flat else "many"
     if alone and metric == "score":
         layout = "stacked" if narrow else "wide"
-    wide = layout == "wide"
-    names = ["median", "best", "95 %", "by seed"] if wide else [_heading(t.task) for t in tasks]
-    totals = (*(OF_SCORES[layout] if metric == "score" else ()), *TOTALS[metric])
-    who = {"model": ("agent", ""), "policy": ("policy", "")}.get(by, ("agent", "policy"))
-    header = ("", *who, "valid", *totals, *names)
+    totals = [_totals(row, metric, layout) for row in table.rows]
+    cells = [_cells(row, tasks, metric, layout) for row in table.rows]
+    who = {"model": ("agent", ""), "policy": ("policy", "")}.get(board.by, ("agent", "policy"))
+    header = ("", *who, "valid", *totals[0], *cells[0])  # the headings are those of each row
     lines = [
         GridRow(
             (
@@ -174,24 +164,25 @@ def _grid(
                 _who(row),
                 row.policy if row.agent else "",
                 _valid(row, with_rate=metric == "score" and layout != "many"),
-                *_totals(row, metric, layout),
-                *_cells(row, tasks, metric, layout),
+                *totals[i].values(),
+                *cells[i].values(),
             )
         )
         for i, row in enumerate(table.rows)
     ]
     lines = with_best_marked(lines, _signs(header, tasks, metric))
+    known = []
     if metric == "score":
-        after = [""] * 3 if wide else []
-        for name, values in _known(tasks):
-            lines.append(GridRow(("", name, "", "", *[""] * len(totals), *values, *after), "dim"))
-    if metric == "elo" and table.human:
-        elo = _elo(table.human)
-        lines.append(GridRow(("", HUMAN, "", "", *elo, *[""] * len(tasks)), "dim"))
+        known = [(name, [""] * len(totals[0]) + values) for name, values in _known(tasks)]
+    elif metric == "elo" and table.human:
+        known = [(HUMAN, _elo(table.human))]
+    for name, values in known:
+        after = [""] * (len(header) - FIXED - len(values))
+        lines.append(GridRow(("", name, "", "", *values, *after), dim=True))
     about = tasks[0].task if alone else f"{len(tasks)} tasks"
     what = tasks[0].metric if alone and metric == "score" else WHAT[metric]
     title = f"{about} · profile {table.conditions.get('profile', '')} · {what}, test split"
-    seeds = {header.index("by seed")} if wide else set()
+    seeds = {header.index("by seed")} if layout == "wide" else set()
     numbers = frozenset(range(FIXED - 1, len(header))) - seeds
     notes = tuple(dict.fromkeys(notes_of(table, metric)))
     return Grid(title, header, numbers, tuple(lines), notes)
@@ -236,35 +227,40 @@ def _mark(place: int, row: BoardRow) -> str:
 
 def _cells(
     row: BoardRow, tasks: Sequence[Column], metric: BoardMetric, layout: Layout
-) -> list[str]:
-    cells = [row.cells.get(task.task) for task in tasks]
+) -> dict[str, str]:
+    """Return a row's cells of the tasks, by their headings."""
+    if layout == "wide":
+        cell = row.cells.get(tasks[0].task)
+        return {
+            "median": number(cell.median if cell else None),
+            "best": number(cell.best if cell else None),
+            "95 %": _interval(cell) if cell else "–",
+            "by seed": points(cell) if cell else "–",
+        }
+    found = ((_heading(task.task), row.cells.get(task.task)) for task in tasks)
+    return {name: _cell(cell, row, metric, layout) if cell else "" for name, cell in found}
+
+
+def _cell(cell: BoardCell, row: BoardRow, metric: BoardMetric, layout: Layout) -> str:
     match metric, layout:
-        case "score", "wide":
-            return _lone(cells[0]) if cells[0] else ["–"] * 4
         case "score", "stacked":
-            return [_lines([*_stacked(c), *_ratings(row)]) if c else "" for c in cells]
+            return _lines([*_stacked(cell), *_ratings(row)])
         case "score", "few":
-            return [_lines(_stacked(c)) if c else "" for c in cells]
+            return _lines(_stacked(cell))
         case "score", _:
-            return [" ".join(filter(None, (number(c.median), _half(c)))) if c else ""
-                    for c in cells]  # fmt: skip
+            return " ".join(filter(None, (number(cell.median), _half(cell))))
         case "normalized", _:
-            return [number(c.normalized, 3) if c else "" for c in cells]
+            return number(cell.normalized, 3)
         case "vsr", _:
-            return [f"{c.valid} of {c.graded}" if c else "" for c in cells]
+            return f"{cell.valid} of {cell.graded}"
         case "elo", _:
-            return [number(c.median) if c else "" for c in cells]
+            return number(cell.median)
         case _:
-            between = "\n" if layout == "many" else " / "
-            return [between.join(_cost(c.cost)) if c else "" for c in cells]
+            return ("\n" if layout == "many" else " / ").join(_costs(cell.cost).values())
 
 
 def _lines(parts: Sequence[str]) -> str:
     return "\n".join(filter(None, parts))
-
-
-def _lone(cell: BoardCell) -> list[str]:
-    return [number(cell.median), number(cell.best), _interval(cell), points(cell)]
 
 
 def _stacked(cell: BoardCell) -> list[str]:
@@ -301,7 +297,7 @@ def points(cell: BoardCell) -> str:
     found = [s for runs in cell.scores.values() for s in runs]
     if not 1 < len(found) < FEW:
         return ""
-    return " ".join("–" if s is None else f"{s:.3f}" for s in found)
+    return " ".join(number(score, 3) for score in found)
 
 
 def _ratings(row: BoardRow) -> list[str]:
@@ -310,26 +306,25 @@ def _ratings(row: BoardRow) -> list[str]:
             elo and f"Elo {elo}"]  # fmt: skip
 
 
-def _totals(row: BoardRow, metric: BoardMetric, layout: Layout) -> list[str]:
+def _totals(row: BoardRow, metric: BoardMetric, layout: Layout) -> dict[str, str]:
+    """Return a row's cells over all tasks, by their headings."""
+    normalised, elo = number(row.normalized, 3), _elo(row.elo)
     match metric, layout:
-        case "score", "stacked":
-            return _cost(row.cost)
         case "score", "many":
-            elo = " ".join(filter(None, _elo(row.elo)))
-            share = number(row.vsr.share, 2)
-            return [share, number(row.normalized, 3), elo, *_cost(row.cost)]
-        case "score", _:
-            return [number(row.normalized, 3), _lines(_elo(row.elo)), *_cost(row.cost)]
+            ratings = {"normalised": normalised, "Elo": " ".join(filter(None, elo))}
+            return {"VSR": number(row.vsr.share, 2), **ratings, **_costs(row.cost)}
+        case "score", "wide" | "few":
+            return {"normalised": normalised, "Elo": _lines(elo), **_costs(row.cost)}
         case "normalized", _:
-            return [number(row.normalized, 3)]
+            return {"mean": normalised}
         case "vsr", _:
             found = row.vsr.interval
-            return [f"{row.vsr.share:.2f} [{found.low:.2f}, {found.high:.2f}]"
-                    if found else "–"]  # fmt: skip
+            rate = f"{row.vsr.share:.2f} [{found.low:.2f}, {found.high:.2f}]" if found else "–"
+            return {"VSR": rate}
         case "elo", _:
-            return _elo(row.elo)
+            return dict(zip(("Elo", "95 %"), elo, strict=True))
         case _:
-            return _cost(row.cost)
+            return _costs(row.cost)
 
 
 def _elo(player: Player | None) -> list[str]:
@@ -340,36 +335,19 @@ def _elo(player: Player | None) -> list[str]:
     return [f"{player.elo:.0f}", spread]
 
 
-def _cost(cost: Cost) -> list[str]:
-    return [
-        "unknown" if cost.tokens is None else _short(cost.tokens),
-        dollars(cost),
-        "unknown" if cost.gpu_hours is None else f"{cost.gpu_hours:.3g}",
-    ]
+def _costs(cost: Cost) -> dict[str, str]:
+    return {
+        "tokens": "unknown" if cost.tokens is None else short_count(cost.tokens),
+        "dollars": dollars(cost),
+        "GPU-h": "unknown" if cost.gpu_hours is None else f"{cost.gpu_hours:.3g}",
+    }
 
 
 def dollars(cost: Cost) -> str:
     """Return what runs cost, as text; if a price is unknown, a lower bound or "unknown"."""
     if cost.dollars is not None:
-        return _money(cost.dollars) if cost.dollars else "0"
-    return f"≥ {_money(cost.dollars_known)}" if cost.dollars_known else "unknown"
-
-
-def _money(value: float) -> str:
-    """Return dollars with two decimals, below 0.01 with one significant digit."""
-    return f"{value:,.2f}" if value >= 0.01 else f"{value:.1g}"
-
-
-def _short(count: int) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.3g} {letter}"
-    return str(count)
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """Return a number as text, a dash for None."""
-    return "–" if value is None else f"{value:.{digits}f}"
+        return money(cost.dollars)
+    return f"≥ {money(cost.dollars_known)}" if cost.dollars_known else "unknown"
 
 
 def _known(tasks: Sequence[Column]) -> Iterator[tuple[str, list[str]]]:

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from harness.report.samples import in_words
 from harness.store.index import IndexEntry
 from tasks import hidden
 
@@ -69,11 +70,9 @@ def _layers(
 
 
 def _reason(sheet: ComparableRuns, first: ComparableRuns) -> str:
-    parts = [
-        f"{name} {sheet.shared.get(name) or '–'} instead of {first.shared.get(name) or '–'}"
-        for name in {**first.shared, **sheet.shared}
-        if sheet.shared.get(name) != first.shared.get(name)
-    ]
+    own, other = sheet.shared, first.shared
+    names = [name for name in {**other, **own} if own.get(name) != other.get(name)]
+    parts = in_words(names, own, other, "instead of")
     for task in sheet.tasks.keys() & first.tasks.keys():
         differs = [n for n in OF_TASK if sheet.tasks[task][n] != first.tasks[task][n]]
         here, there = _hidden_key(sheet, task), _hidden_key(first, task)

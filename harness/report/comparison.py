@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.base.errors import ConfigError
 from harness.base.validation import did_you_mean
-from harness.report.samples import Contender, Sample, samples
+from harness.report.samples import Contender, Sample, in_words, samples
 from harness.report.stats.margin import further_seeds
 from harness.report.stats.normalized import clip
 from harness.report.stats.paired import Difference, holm, paired, unpaired
@@ -81,9 +81,11 @@ def chosen(text: str, places: Sequence[Path], cache: Path | None) -> list[IndexE
 
     Replays are left out. Raises ConfigError, naming the nearest known name.
     """
-    if Path(text).exists():
-        return [e for e in entries([Path(text)], cache=cache) if e.asked and not e.is_replay]
-    found = [e for e in entries(places, cache=cache) if e.asked and not e.is_replay]
+    is_path = Path(text).exists()
+    runs = entries([Path(text)] if is_path else places, cache=cache)
+    found = [entry for entry in runs if entry.asked and not entry.is_replay]
+    if is_path:
+        return found
     names: dict[str, list[IndexEntry]] = defaultdict(list)
     for entry in found:
         if entry.asked is not None:
@@ -126,14 +128,15 @@ def _pair_task(
 ) -> list[Pairing]:
     found, free = [], list(right)
     for a in left:
-        fits = [b for b in free if not set(a.differs(b)) - set(across)]
+        fits = [b for b in free if not a.differs(b, across)]
         if not fits:
             reason = _why(a, right, across) if right else "only A has runs of it"
             found.append(Pairing(task, a, None, reason))
             continue
         best = min(fits, key=lambda b: len(a.differs(b)))
         free.remove(best)
-        found.append(Pairing(task, a, best, "", _in_words(a, best)))
+        differing = in_words(a.differs(best), a.conditions, best.conditions, "→")
+        found.append(Pairing(task, a, best, "", tuple(differing)))
     for b in free:
         reason = _why(b, left, across) if left else "only B has runs of it"
         found.append(Pairing(task, None, b, reason))
@@ -141,19 +144,10 @@ def _pair_task(
 
 
 def _why(sample: Sample, others: list[Sample], across: Collection[str]) -> str:
-    nearest = min(others, key=lambda o: len(set(sample.differs(o)) - set(across)))
-    names = [n for n in sample.differs(nearest) if n not in across]
-    parts = [
-        f"{n} {sample.conditions.get(n, '–')} against {nearest.conditions.get(n, '–')}"
-        for n in names
-    ]
+    nearest = min(others, key=lambda other: len(sample.differs(other, across)))
+    names = sample.differs(nearest, across)
+    parts = in_words(names, sample.conditions, nearest.conditions, "against")
     return f"other conditions: {'; '.join(parts)}" if parts else "another set fits better"
-
-
-def _in_words(a: Sample, b: Sample) -> tuple[str, ...]:
-    return tuple(
-        f"{n} {a.conditions.get(n, '–')} → {b.conditions.get(n, '–')}" for n in a.differs(b)
-    )
 
 
 def difference(a: Sample, b: Sample) -> Difference | None:
@@ -164,16 +158,8 @@ def difference(a: Sample, b: Sample) -> Difference | None:
     both = by_seed(a, b)
     if both:
         return paired(list(both.values()), score_step=max(a.score_step, b.score_step))
-    found = unpaired(list(a.values.values()), list(b.values.values()))
-    if found is None or a.sign > 0:
-        return found
-    low, high = found.low, found.high
-    return replace(
-        found,
-        mean=-found.mean,
-        low=None if high is None else -high,
-        high=None if low is None else -low,
-    )
+    lower, higher = (a, b) if a.sign > 0 else (b, a)  # where less is better, A - B is what counts
+    return unpaired(list(lower.values.values()), list(higher.values.values()))
 
 
 def by_seed(a: Sample, b: Sample) -> dict[int, float]:

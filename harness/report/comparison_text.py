@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from statistics import fmean
 
+from harness.base.numbers import counted
 from harness.base.text import clean
 from harness.report.comparison import Compared, Comparison, bounded, by_seed
 from harness.report.stats.intervals import FEWEST
@@ -53,5 +54,5 @@ def _difference(one: Compared, test: Difference) -> str:
     text += f", {how}, p {test.p:.3g}"
     further = one.further_seeds
     if further:
-        text += f"; {further} further seed{'s' * (further > 1)} would tell, if like these"
+        text += f"; {counted(further, 'further seed')} would tell, if like these"
     return text

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -46,10 +46,6 @@ class Finding:
     detail: str
     remedy: str = ""
     blocks: bool = False
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
     def line(self) -> str:
         """Return the finding as text."""
@@ -197,7 +193,5 @@ def _hidden_key() -> Iterator[Finding]:
 
 def _leftovers() -> Iterator[Finding]:
     stages = len(stale_stages())
-    if stages:
-        yield Finding("leftovers", False, f"{stages} folders of dead evaluations", "harness gc")
-    else:
-        yield Finding("leftovers", True, "none")
+    detail = f"{stages} folders of dead evaluations" if stages else "none"
+    yield Finding("leftovers", not stages, detail, "harness gc" if stages else "")

@@ -7,6 +7,7 @@ compares finished runs. The statistics are in stats/margin.py.
 """
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,6 @@ from harness.report.comparison import Pairing, difference, pair
 from harness.report.samples import Contender, Sample, contenders, samples
 from harness.report.stats.margin import GateDecision, GateVerdict, decide
 from harness.report.stats.paired import Difference
-from harness.report.stats.student import LEVEL
 from harness.store.index import IndexEntry, read
 from tasks.metrics import Direction, MetricName
 
@@ -31,7 +31,6 @@ FORMAT = 1
 
 MAY_CHANGE = ("task", "scorer")
 """Conditions that the change under test may alter."""
-
 
 MOST_REPLAYS = 10
 """A chain of replays of replays is followed no further than this."""
@@ -126,7 +125,7 @@ def make_baseline(entries: Iterable[IndexEntry], version: str) -> tuple[Baseline
     if not groups:
         raise ConfigError("There is no finished run to make a baseline of.", remedy="harness ls")
     groups.sort(key=lambda g: (g.task, g.agent, g.policy, g.setup, sorted(g.conditions.items())))
-    twice = {_name(g) for i, g in enumerate(groups) if _name(g) in map(_name, groups[:i])}
+    twice = [name for name, count in Counter(map(_name, groups)).items() if count > 1]
     if twice:
         raise ConfigError(
             f"The runs of {', '.join(sorted(twice))} were made under several conditions.",
@@ -183,9 +182,9 @@ def check(
     entries: Iterable[IndexEntry],
     drop: AllowedDrop,
     *,
-    level: float = LEVEL,
-    across: Collection[str] = (),
-    tasks: Collection[str] = (),
+    level: float,
+    across: Collection[str],
+    tasks: Collection[str],
 ) -> list[GateResult]:
     """Return the verdict on each group of the baseline, only on ``tasks`` if given.
 
@@ -199,19 +198,17 @@ def check(
             "The baseline has none of these tasks.",
             remedy="it has " + ", ".join(sorted({g.task for g in baseline.groups})),
         )
-    pairings, tests, margins = [], [], []
-    for group in groups:
-        before = group.sample()
-        mine = [s for s in now if (s.contender, s.task) == (before.contender, before.task)]
-        pairing = _pairing(before, mine, {*MAY_CHANGE, *across})
-        test = _paired(pairing)
-        pairings.append(pairing)
-        tests.append(test)
-        margins.append(drop.of(_mean_of_pairs(pairing)))
+    changing = {*MAY_CHANGE, *across}
+    before = [group.sample() for group in groups]
+    pairings = [_pairing(sample, now, changing) for sample in before]
+    tests = [_paired(pairing) for pairing in pairings]
+    margins = [drop.of(_mean_of_pairs(s, p.b)) for s, p in zip(before, pairings, strict=True)]
     calls = decide(tests, margins, level)
     return [
-        GateResult(g.sample().contender, p, t, m, c, tuple(_notes(p)))
-        for g, p, t, m, c in zip(groups, pairings, tests, margins, calls, strict=True)
+        GateResult(sample.contender, pairing, test, margin, call, tuple(_notes(pairing)))
+        for sample, pairing, test, margin, call in zip(
+            before, pairings, tests, margins, calls, strict=True
+        )
     ]
 
 
@@ -234,13 +231,14 @@ def _as_recorded(entry: IndexEntry) -> IndexEntry:
     return entry
 
 
-def _pairing(before: Sample, mine: list[Sample], across: Collection[str]) -> Pairing:
+def _pairing(before: Sample, now: list[Sample], across: Collection[str]) -> Pairing:
     """Match a baseline with the runs of the change.
 
     If several sets of runs fit, none is chosen: the set most like the baseline may have been made
     before the change.
     """
-    fits = [s for s in mine if not set(before.differs(s)) - set(across)]
+    mine = [s for s in now if (s.contender, s.task) == (before.contender, before.task)]
+    fits = [s for s in mine if not before.differs(s, across)]
     if not mine:
         return Pairing(before.task, before, None, "there are no runs of it")
     if len(fits) > 1:
@@ -257,12 +255,11 @@ def _paired(pairing: Pairing) -> Difference | None:
     return found if found is not None and found.paired else None
 
 
-def _mean_of_pairs(pairing: Pairing) -> float:
-    if pairing.a is None:
-        return 0.0
-    values = pairing.a.values
-    seeds = values.keys() & pairing.b.values.keys() if pairing.b else values.keys()
-    return fmean(values[s] for s in (seeds or values.keys()))
+def _mean_of_pairs(before: Sample, now: Sample | None) -> float:
+    """Return the baseline's mean over the seeds that both have, over all of its own without any."""
+    values = before.values
+    both = values.keys() & now.values.keys() if now else set()
+    return fmean(values[seed] for seed in both or values.keys())
 
 
 def _notes(pairing: Pairing) -> Iterable[str]:

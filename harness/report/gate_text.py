@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree as ET
 
+from harness.base.numbers import counted
 from harness.base.text import clean
 from harness.report.comparison import bounded, by_seed
 from harness.report.gate import AllowedDrop, GateResult, exit_code
@@ -64,8 +65,8 @@ def _further(one: GateResult) -> str:
         return "more seeds will not settle it"
     if one.call.further_seeds is None:
         return "more seeds will hardly settle it: the difference is at the limit"
-    count = one.call.further_seeds
-    return f"{count} further seed{'s' * (count > 1)} would settle it, if they are like these"
+    further = counted(one.call.further_seeds, "further seed")
+    return f"{further} would settle it, if they are like these"
 
 
 def junit(checked: Iterable[GateResult], drop: AllowedDrop, level: float) -> str:

@@ -18,7 +18,6 @@ from harness.base.validation import did_you_mean
 PADDING = 3
 """Characters between two columns on a terminal."""
 
-RowStyle = Literal["plain", "dim"]
 Format = Literal["table", "md", "csv", "latex", "html"]
 
 
@@ -30,13 +29,13 @@ class GridRow:
     """
 
     cells: tuple[str, ...]
-    style: RowStyle = "plain"
+    dim: bool = False
     best: frozenset[int] = frozenset()
 
     def only(self, columns: Sequence[int]) -> "GridRow":
         """Return the row with only these cells, in this order."""
         best = frozenset(n for n, i in enumerate(columns) if i in self.best)
-        return GridRow(tuple(self.cells[i] for i in columns), self.style, best)
+        return GridRow(tuple(self.cells[i] for i in columns), self.dim, best)
 
 
 KEYS = {"": "mark", "95 %": "interval", "by seed": "seeds"}
@@ -65,11 +64,13 @@ def with_best_marked(lines: Sequence[GridRow], signs: Mapping[int, float]) -> li
     """
     found: list[set[int]] = [set() for _ in lines]
     for i, sign in signs.items():
-        values = [_leading(line.cells[i]) for line in lines]
-        known = [sign * v for v in values if v is not None]
-        for place, value in enumerate(values):
-            if len(known) > 1 and value is not None and sign * value == max(known):
-                found[place].add(i)
+        read = [_leading(line.cells[i]) for line in lines]
+        values = {place: sign * value for place, value in enumerate(read) if value is not None}
+        if len(values) > 1:
+            most = max(values.values())
+            for place, value in values.items():
+                if value == most:
+                    found[place].add(i)
     return [replace(line, best=frozenset(best)) for line, best in zip(lines, found, strict=True)]
 
 
@@ -88,7 +89,7 @@ class Grid:
     header: tuple[str, ...]
     numbers: frozenset[int]
     lines: tuple[GridRow, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
 
     @property
     def width(self) -> int:
@@ -147,7 +148,7 @@ class Grid:
     def _only(self, columns: Sequence[int]) -> "Grid":
         named = sum(i < 2 for i in columns)
         lines = tuple(x.only(columns) for x in self.lines)
-        lines = tuple(x for x in lines if x.style == "plain" or any(x.cells[named:]))
+        lines = tuple(x for x in lines if not x.dim or any(x.cells[named:]))
         numbers = frozenset(n for n, i in enumerate(columns) if i in self.numbers)
         return replace(
             self, header=tuple(self.header[i] for i in columns), numbers=numbers, lines=lines
@@ -155,7 +156,7 @@ class Grid:
 
     def transposed(self, fixed: int) -> "Grid":
         """Return the columns from ``fixed`` on as rows, one row a column; dim rows are left out."""
-        kept = [line for line in self.lines if line.style == "plain"]
+        kept = [line for line in self.lines if not line.dim]
         names = tuple("\n".join(filter(None, line.cells[1:fixed])) for line in kept)
         lines = tuple(
             GridRow(
@@ -168,16 +169,15 @@ class Grid:
         return Grid(self.title, ("", *names), numbers, lines, self.notes)
 
 
-def render(grids: Sequence[Grid], words: Sequence[str], form: Format) -> str:
-    """Return the grids and closing remarks as Markdown or LaTeX."""
-    match form:
-        case "md":
-            return "\n".join([*map(_markdown, grids), *(f"{_md(w)}\n" for w in words)])
-        case "latex":
-            tables = [_latex(grid, place) for place, grid in enumerate(grids, start=1)]
-            return "\n".join([*tables, *(f"% {_tex(_flat(w))}\n" for w in words)])
-        case _:
-            raise ValueError(form)
+def markdown(grids: Sequence[Grid], words: Sequence[str]) -> str:
+    """Return the grids and closing remarks as Markdown."""
+    return "\n".join([*map(_markdown, grids), *(f"{_md(w)}\n" for w in words)])
+
+
+def latex(grids: Sequence[Grid], words: Sequence[str]) -> str:
+    """Return the grids and closing remarks as LaTeX."""
+    tables = [_latex(grid, place) for place, grid in enumerate(grids, start=1)]
+    return "\n".join([*tables, *(f"% {_tex(_flat(w))}\n" for w in words)])
 
 
 def as_csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -69,7 +69,9 @@ def build(
         metric=metric,
         by=by,
         tables=tuple(
-            _table(sheet, metric, by) for sheet in comparable_runs(ranking) if _has_result(sheet)
+            _table(sheet, metric, by)
+            for sheet in comparable_runs(ranking)
+            if any(entry.outcome for entry in sheet.runs)
         ),
         not_graded=tuple(
             NotGraded(e.path, e.state, e.problem) for e in ranking if e.outcome is None
@@ -77,10 +79,6 @@ def build(
         replays=tuple(Replay(e.path, e.asked.agent) for e in found if e.asked and e.is_replay),
         skipped={e.path: e.problem for e in found if e.asked is None},
     )
-
-
-def _has_result(sheet: ComparableRuns) -> bool:
-    return any(entry.outcome is not None for entry in sheet.runs)
 
 
 def _table(sheet: ComparableRuns, metric: BoardMetric, by: By) -> Table:
@@ -123,10 +121,11 @@ def _entrants(sheet: ComparableRuns, owner: Mapping[str, Contender]) -> list[Ent
 
 def _column(sheet: ComparableRuns, task: str) -> Column:
     profile = sheet.shared.get("profile", "")
-    entry = next(e for e in sheet.runs if e.asked and e.asked.task == task and e.outcome and e.lock)
-    outcome, lock = entry.outcome, entry.lock
-    assert outcome is not None  # noqa: S101
-    assert lock is not None  # noqa: S101
+    path, outcome, lock = next(
+        (e.path, e.outcome, e.lock)
+        for e in sheet.runs
+        if e.asked and e.asked.task == task and e.outcome and e.lock
+    )
     references: tuple[Reference, ...] = ()
     marks: ScoreScale | None = None
     with suppress(ConfigError):  # the task is not installed: its runs came from elsewhere
@@ -138,7 +137,7 @@ def _column(sheet: ComparableRuns, task: str) -> Column:
         direction=lock.direction,
         task_hash=sheet.tasks[task]["task"],
         data_hash=sheet.tasks[task]["data"],
-        baselines=baselines(Run(Path(entry.path))),
+        baselines=baselines(Run(Path(path))),
         references=tuple(r for r in references if r.profile == profile),
         marks=marks,
     )
@@ -189,14 +188,10 @@ def _row(
     player: Player | None,
     metric: BoardMetric,
 ) -> BoardRow:
-    own: dict[str, list[IndexEntry]] = defaultdict(list)
-    for entry in entrant.runs:
-        if entry.asked is not None:
-            own[entry.asked.task].append(entry)
-    cells = {
-        task: _cell(sample, tasks[task].marks, own[task])
-        for task, sample in entrant.samples.items()
-    }
+    cells = {}
+    for task, sample in entrant.samples.items():
+        runs = [entry for entry in entrant.runs if entry.asked and entry.asked.task == task]
+        cells[task] = _cell(sample, tasks[task].marks, runs)
     graded = sum(cell.graded for cell in cells.values())
     valid = sum(cell.valid for cell in cells.values())
     vsr, cost = _share(valid, graded), _cost(entrant.runs)

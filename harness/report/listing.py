@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.base.text import clean
+from harness.base.numbers import number
+from harness.base.text import clean, one_line
 from harness.report.terminal import name_column, stdout
 from harness.store.follower import Follower, LiveRun
 
@@ -37,6 +38,8 @@ def as_json(run: LiveRun) -> dict[str, Any]:
     }
 
 
+LONGEST = 1000
+"""The most characters of a name or of a problem that are shown."""
 HEADER = ("run", "status", "nodes", "search", "test")
 
 
@@ -48,20 +51,20 @@ def render(runs: list[LiveRun]) -> None:
     cells = [(clean(run.run), _cells(run)) for run in runs]
     for block in name_column(HEADER, cells, stdout().width, left=("status",)):
         print("\n".join(block))
-    for run in runs:
-        if run.state == "damaged":
-            print(f"damaged: {clean(run.run)}: {run.problem.splitlines()[0]}")
+    for line in damage(runs):
+        print(line)
     if any(run.state in ("interrupted", "killed", "failed") for run in runs):
         print("Unfinished runs go on with: harness resume RUN")
+
+
+def damage(runs: Iterable[LiveRun]) -> list[str]:
+    """Return a line for each damaged run: what is wrong with it."""
+    return [one_line(f"damaged: {r.run}: {r.problem}", LONGEST) for r in runs if r.problem]
 
 
 def _cells(run: LiveRun) -> list[str]:
     if run.state == "damaged":
         return ["damaged", "", "", ""]
-    test = _number(run.score) if run.valid is not False else "invalid"
+    test = number(run.score) if run.valid is not False else "invalid"
     nodes = f"{run.valid_nodes} valid of {run.step}"
-    return [run.state, nodes, _number(run.best), test]
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+    return [run.state, nodes, number(run.best), test]

@@ -7,7 +7,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
+from xml.sax.saxutils import escape
 
+from harness.base.numbers import short_count
 from tasks.lra.bench import BenchCell, Machine
 
 Quantity = Callable[[BenchCell], float | None]
@@ -27,11 +29,11 @@ def exponent(cells: Sequence[BenchCell], value: Quantity) -> float | None:
     Fitted over the upper half of the lengths: short rows show the fixed cost of a call. Cells
     without a value are left out. None if fewer than two remain.
     """
-    points: list[tuple[float, float]] = []
-    for cell in sorted(cells, key=lambda c: c.length):
-        found = value(cell)
-        if found:
-            points.append((math.log(cell.length), math.log(found / cell.rows)))
+    points = [
+        (math.log(cell.length), math.log(found / cell.rows))
+        for cell in sorted(cells, key=lambda c: c.length)
+        if (found := value(cell))
+    ]
     points = points[-max(2, math.ceil(len(points) / 2)) :]
     if len(points) < 2:
         return None
@@ -55,13 +57,7 @@ def as_json(machine: Machine, cells: Sequence[BenchCell], complete: bool) -> dic
         "machine": asdict(machine),
         "complete": complete,
         "cells": [{**asdict(c), "tokens_per_s": c.tokens_per_s} for c in cells],
-        "exponents": {
-            name: {
-                "time": exponent(group, lambda c: c.ms),
-                "memory": exponent(group, lambda c: c.peak_mb),
-            }
-            for name, group in by_mechanism(cells).items()
-        },
+        "exponents": {name: _exponents(group) for name, group in by_mechanism(cells).items()},
     }
 
 
@@ -83,7 +79,7 @@ def table(machine: Machine, cells: Sequence[BenchCell]) -> str:
                 continue
             peak = "" if cell.peak_mb is None else f"{cell.peak_mb:.0f}"
             line += f"{cell.forward_ms:>10.2f}{cell.backward_ms:>10.2f}"
-            line += f"{_short(cell.tokens_per_s or 0):>10}{peak:>9}"
+            line += f"{short_count(cell.tokens_per_s or 0):>10}{peak:>9}"
             if place == 0:
                 line += f"  {_growth(group)}"
             lines.append(line)
@@ -111,7 +107,7 @@ def plot(machine: Machine, cells: Sequence[BenchCell]) -> str:
         'font-family="sans-serif" font-size="11" fill="#222">'
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>'
         f'<text x="{LEFT}" y="20" font-size="13">What mechanisms cost by the length of the row '
-        f"({_escape(words)})</text>{''.join(drawn)}</svg>\n"
+        f"({escape(words)})</text>{''.join(drawn)}</svg>\n"
     )
 
 
@@ -119,7 +115,7 @@ def _panel(title: str, lines: dict[str, list[tuple[int, float]]]) -> str:
     width, height = PLOT
     points = [point for line in lines.values() for point in line]
     if not points:
-        return f'<text y="20">{_escape(title)}: nothing was measured</text>'
+        return f'<text y="20">{escape(title)}: nothing was measured</text>'
     lengths = sorted({length for length, _ in points})
     low, high = math.log(lengths[0] / 1.1), math.log(lengths[-1] * 1.1)
     values = [value for _, value in points]
@@ -130,7 +126,7 @@ def _panel(title: str, lines: dict[str, list[tuple[int, float]]]) -> str:
         y = height - math.log(value / bottom) / math.log(top / bottom) * height
         return round(x, 1), round(y, 1)
 
-    parts = [f'<text y="-10" font-weight="bold">{_escape(title)}</text>']
+    parts = [f'<text y="-10" font-weight="bold">{escape(title)}</text>']
     for length in lengths:
         x, _ = at(length, top)
         parts.append(f'<path d="M{x} 0V{height}" stroke="#eee"/>')
@@ -160,7 +156,7 @@ def _panel(title: str, lines: dict[str, list[tuple[int, float]]]) -> str:
             f'<path d="M{x + 4} {y}L{width + 10} {label}" stroke="{colour}" opacity=".4"/>'
         )
         parts.append(
-            f'<text x="{width + 13}" y="{label + 4}" fill="{colour}">{_escape(name)}</text>'
+            f'<text x="{width + 13}" y="{label + 4}" fill="{colour}">{escape(name)}</text>'
         )
     return "".join(parts)
 
@@ -187,17 +183,12 @@ def _decade(value: float, way: int) -> float:
     return next(step for step in reversed(steps) if step <= value * 1.001)
 
 
+def _exponents(group: Sequence[BenchCell]) -> dict[str, float | None]:
+    return {
+        "time": exponent(group, lambda c: c.ms),
+        "memory": exponent(group, lambda c: c.peak_mb),
+    }
+
+
 def _growth(group: Sequence[BenchCell]) -> str:
-    found = (exponent(group, lambda c: c.ms), exponent(group, lambda c: c.peak_mb))
-    return " ".join("-" if p is None else f"{p:.2f}" for p in found)
-
-
-def _short(count: float) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.1f}{letter}"
-    return f"{count:.0f}"
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return " ".join("-" if p is None else f"{p:.2f}" for p in _exponents(group).values())

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from harness.agents import AGENTS
 from harness.agents.catalogue import ModelEntry, TokenPrice
+from harness.base.numbers import short_count
 from harness.report.terminal import draw, min_width, stdout
 
 
@@ -102,7 +103,7 @@ def _cells(entry: ModelEntry, today: date) -> list[Text]:
         Text(entry.name, style="bold"),
         Text(entry.maker),
         Text(entry.model),
-        Text(f"{_tokens(entry.context_tokens)}/{_tokens(entry.max_output_tokens)}"),
+        Text(f"{short_count(entry.context_tokens)}/{short_count(entry.max_output_tokens)}"),
         Text(_prices(entry.prices)),
         Text(str(entry.price_date or "")),
         key,
@@ -114,12 +115,5 @@ def _prices(bands: Sequence[TokenPrice]) -> str:
     if not bands:
         return "unknown"
     first = (bands[0].input, bands[0].cached, bands[0].output)
-    return "/".join(_dollars(d) for d in first) + ("+" if len(bands) > 1 else "")
-
-
-def _dollars(value: float | None) -> str:
-    return "?" if value is None else f"{value:g}"
-
-
-def _tokens(count: int) -> str:
-    return f"{count / 1e6:.2g}M" if count >= 1_000_000 else f"{count // 1000}k"
+    shown = "/".join("?" if price is None else f"{price:g}" for price in first)
+    return shown + ("+" if len(bands) > 1 else "")

@@ -7,7 +7,7 @@ named by what differs: a run of 500 steps is not a second seed of a run of five.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal
@@ -31,6 +31,9 @@ SETUP = (
     "charge_waiting",
 )
 """Fields of ``run.toml`` that set up a search, besides ``settings`` and ``writing``."""
+
+ABSENT = object()
+"""Stands for a setting that a run does not have; None is a value that a setting may have."""
 
 PLACES = {name.removeprefix("writing.") for name, rule in ASKED.items() if rule == "as resolved"}
 """Fields of ``writing`` that name a place. What was found there is in the lock (server, settings,
@@ -73,9 +76,9 @@ class Sample:
         """1 if more is better, else -1."""
         return 1.0 if self.direction == "maximize" else -1.0
 
-    def differs(self, other: "Sample") -> tuple[str, ...]:
-        """Return the names of the conditions that differ."""
-        return differing(self.conditions, other.conditions)
+    def differs(self, other: "Sample", across: Collection[str] = ()) -> list[str]:
+        """Return the names of the conditions that differ, except those in ``across``."""
+        return [n for n in differing(self.conditions, other.conditions) if n not in across]
 
     @property
     def valid(self) -> list[float]:
@@ -113,35 +116,18 @@ class Sample:
 
 def contenders(entries: Iterable[IndexEntry], by: By = "agent") -> dict[str, Contender]:
     """Return the contender of each run, by the run's path."""
-    families: dict[tuple[str, str], list[IndexEntry]] = defaultdict(list)
+    families: dict[tuple[str, str], list[tuple[str, Asked, dict[str, object]]]] = defaultdict(list)
     for entry in entries:
-        if entry.asked is not None:
-            families[_family(entry.asked, by)].append(entry)
+        if entry.asked is not None and entry.lock is not None:
+            run = (entry.path, entry.asked, _setup(entry.asked, entry.lock))
+            families[_family(entry.asked, by)].append(run)
     found: dict[str, Contender] = {}
-    for (agent, policy), members in families.items():
-        if _alike(members):
-            found |= {entry.path: Contender(agent, policy) for entry in members}
-            continue
-        setups = [_setup(e.asked, e.lock) for e in members if e.asked and e.lock]
-        varied = _varied(members, setups)
-        for entry, setup in zip(members, setups, strict=True):
-            label = ", ".join(f"{name}={setup[name]}" for name in varied if name in setup)
-            found[entry.path] = Contender(agent, policy, label)
+    for (agent, policy), runs in families.items():
+        varied = _varied((asked, setup) for _, asked, setup in runs)
+        for path, _, setup in runs:
+            label = ", ".join(f"{n}={_word(n, setup[n])}" for n in varied if n in setup)
+            found[path] = Contender(agent, policy, label)
     return found
-
-
-def _alike(members: list[IndexEntry]) -> bool:
-    """Return whether all runs of each task, policy and agent have one set-up; a quick check."""
-    first: dict[tuple[str, str, str], tuple[object, ...]] = {}
-    for entry in members:
-        asked, lock = entry.asked, entry.lock
-        if asked is None or lock is None:
-            continue
-        mine = (*(getattr(asked, name) for name in SETUP), asked.settings, _resolved(asked, lock),
-                lock.policy, lock.agent)  # fmt: skip
-        if first.setdefault((asked.task, asked.policy, asked.agent), mine) != mine:
-            return False
-    return True
 
 
 def _family(asked: Asked, by: By) -> tuple[str, str]:
@@ -154,38 +140,36 @@ def _family(asked: Asked, by: By) -> tuple[str, str]:
             return asked.agent, asked.policy
 
 
-def _setup(asked: Asked, lock: Lockfile) -> dict[str, str]:
-    """Return all settings of a run as text, defaults included."""
-    flat = {name: str(getattr(asked, name)) for name in SETUP}
-    for prefix, values in ((f"{asked.policy}.", lock.policy), ("", lock.agent)):
-        flat |= {f"{prefix}{name}": _word(value) for name, value in values.items()}
-    return flat | {name: _word(value) for name, value in _resolved(asked, lock).items()}
+def _setup(asked: Asked, lock: Lockfile) -> dict[str, object]:
+    """Return all settings of a run, defaults included.
+
+    Settings of ``writing`` that name ``PLACES`` are left out if the lock has an agent's settings.
+    """
+    found = {name: getattr(asked, name) for name in SETUP}
+    found |= {f"{asked.policy}.{name}": value for name, value in lock.policy.items()}
+    found |= lock.agent
+    return found | {n: value for n, value in asked.writing if not (lock.agent and n in PLACES)}
 
 
-def _resolved(asked: Asked, lock: Lockfile) -> dict[str, object]:
-    """Return the ``writing`` settings, without ``PLACES`` if the lock has an agent's settings."""
-    return {name: v for name, v in asked.writing if not (lock.agent and name in PLACES)}
+def _word(name: str, value: object) -> str:
+    if name in SETUP or isinstance(value, str):
+        return str(value)
+    return json.dumps(value, sort_keys=True, default=str)
 
 
-def _word(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
-
-
-def _varied(members: list[IndexEntry], setups: list[dict[str, str]]) -> list[str]:
+def _varied(runs: Iterable[tuple[Asked, dict[str, object]]]) -> list[str]:
     """Return the names of settings that differ between runs of one task, policy and agent.
 
     Between tasks they may differ: each profile has its own number of steps. Pooled policies and
     models have their own settings, too.
     """
-    seen: dict[tuple[str, str, str], dict[str, str]] = {}
+    firsts: dict[tuple[str, str, str], dict[str, object]] = {}
     found: set[str] = set()
-    for entry, setup in zip(members, setups, strict=True):
-        if entry.asked is None:
-            continue
-        same = (entry.asked.task, entry.asked.policy, entry.asked.agent)
-        first = seen.setdefault(same, setup)
-        if first is not setup and first != setup:
-            found |= {k for k in first.keys() | setup.keys() if first.get(k) != setup.get(k)}
+    for asked, setup in runs:
+        first = firsts.setdefault((asked.task, asked.policy, asked.agent), setup)
+        if first != setup:
+            names = first.keys() | setup.keys()
+            found |= {n for n in names if first.get(n, ABSENT) != setup.get(n, ABSENT)}
     return sorted(found)
 
 
@@ -235,3 +219,10 @@ def _sample(
         rows,
         {seed: why for seed, why in missing.items() if seed not in scores},
     )
+
+
+def in_words(
+    names: Iterable[str], a: Mapping[str, str], b: Mapping[str, str], between: str
+) -> list[str]:
+    """Return these conditions of two sides as text, for example ``torch 2.9 → 2.10``."""
+    return [f"{n} {a.get(n) or '–'} {between} {b.get(n) or '–'}" for n in names]

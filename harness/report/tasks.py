@@ -13,12 +13,8 @@ from tasks.metrics import METRICS
 from tasks.spec import Broken, Task
 
 
-def listing(tasks: Iterable[Task]) -> list[dict[str, Any]]:
-    """Return one row for each task, as JSON values."""
-    return [_row(task) for task in tasks]
-
-
-def _row(task: Task) -> dict[str, Any]:
+def in_list(task: Task) -> dict[str, Any]:
+    """Return the row of a task in the list of all, as JSON values."""
     d = task.definition
     return {
         "name": task.name,
@@ -39,7 +35,7 @@ def describe(task: Task) -> dict[str, Any]:
     d = task.definition
     shown = {"about", "ranked", "device", "data", "settings", "limits"}
     return {
-        **_row(task),
+        **in_list(task),
         "files": list(d.files),
         "references": [reference.model_dump() for reference in d.references],
         "designs": [design.model_dump(include={"name", "summary"}) for design in task.designs()],
@@ -61,7 +57,7 @@ def as_json(broken: Broken) -> dict[str, str]:
     return {"folder": str(broken.folder), "message": error.message, "cause": error.cause}
 
 
-def render(tasks: Iterable[Task], broken: Iterable[Broken] = ()) -> None:
+def render(tasks: Iterable[Task], broken: Iterable[Broken]) -> None:
     """Print the listing on stdout, and below it what is wrong with folders of invalid tasks."""
     table = Table(box=None, pad_edge=False)
     table.add_column("task", no_wrap=True)

@@ -4,6 +4,7 @@ from typing import Any
 
 from harness.agents.calls import add_to_budget
 from harness.base.durations import short
+from harness.base.numbers import counted
 from harness.core.budget import TOKENS_IN, Budget
 from harness.core.tree import Tree
 from harness.store.journal import Event
@@ -37,14 +38,14 @@ def describe_spent(spent: dict[str, Any]) -> list[str]:
         cached = f" ({tally['cached_tokens']:,} cached)" if tally["cached_tokens"] else ""
         tokens_in = sum(tally[name] for name in TOKENS_IN)
         line = (
-            f"{kind}: {_calls(tally['calls'])}, {tokens_in:,} tokens in{cached}, "
+            f"{kind}: {counted(tally['calls'], 'call')}, {tokens_in:,} tokens in{cached}, "
             f"{tally['output_tokens']:,} out, "
         )
         if kind == "model":
             line += f"{_cost(tally)}, {tally['seconds']:.0f} s"
             line += f", waited {spent['waited_s']:.0f} s" if spent["waited_s"] >= 1 else ""
             if estimated := tally.get("estimated_calls"):  # older results lack it
-                line += f"; tokens of {_calls(estimated)} are an upper bound, by bytes"
+                line += f"; tokens of {counted(estimated, 'call')} are an upper bound, by bytes"
         elif kind == "replayed":
             line += f"$0 now, {_cost(tally)} when recorded"
         else:
@@ -63,8 +64,4 @@ def _cost(tally: dict[str, Any]) -> str:
         return f"${known:.4g}" if known < 1 else f"${known:,.2f}"
     if unpriced == tally["calls"]:
         return "price unknown"
-    return f"${known:,.2f} and {_calls(unpriced)} of unknown price"
-
-
-def _calls(count: int) -> str:
-    return f"{count:,} call" + ("" if count == 1 else "s")
+    return f"${known:,.2f} and {counted(unpriced, 'call')} of unknown price"

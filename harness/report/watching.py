@@ -13,7 +13,9 @@ from rich.cells import cell_len, set_cell_size
 
 from harness.base.durations import short
 from harness.base.errors import GpuUnavailableError
+from harness.base.numbers import money, number, short_count
 from harness.base.text import one_line
+from harness.report.listing import LONGEST, damage
 from harness.report.terminal import name_column
 from harness.store.follower import Follower, LiveRun
 from harness.store.places import scan
@@ -30,9 +32,6 @@ YIELDING = ("tokens", "gpu", "$", "time", "seed")
 """Columns that are left out, in this order, until the rest fits a narrow terminal."""
 LEAST = 6
 """Characters that the other columns leave for the name."""
-
-LONGEST = 1000
-"""The most characters of a name or of a problem that are shown."""
 
 
 class Watch:
@@ -81,10 +80,10 @@ def lines(standings: Sequence[LiveRun], *, width: int, height: int | None = None
     first, *blocks = name_column((head, *others), cells, width, left=("state",))
     for run, block in zip(standings, blocks, strict=True):
         block += [f"  {one_line(c.words(short), LONGEST)}" for c in run.training]
-    damage = [one_line(f"damaged: {s.run}: {s.problem}", LONGEST) for s in standings if s.problem]
+    below = damage(standings)
     if height is None:
-        return [*first, *chain.from_iterable(blocks), *damage]
-    return _cut(first, blocks, damage, max(2, height - 1))
+        return [*first, *chain.from_iterable(blocks), *below]
+    return _cut(first, blocks, below, max(2, height - 1))
 
 
 def _cut(first: list[str], blocks: list[list[str]], below: list[str], most: int) -> list[str]:
@@ -99,15 +98,12 @@ def _cut(first: list[str], blocks: list[list[str]], below: list[str], most: int)
 
 def _names(rows: Sequence[Mapping[str, str]], width: int) -> tuple[str, list[str]]:
     """Return the heading and ``NAMES`` of each row, aligned if they fit in half the width."""
-    sizes = [max(map(cell_len, (n, *(row[n] for row in rows)))) for n in NAMES]
+    who = [[row[name] for name in NAMES] for row in rows]
+    sizes = [max(map(cell_len, column)) for column in zip(NAMES, *who, strict=True)]
     if sum(sizes) > width // 2:
-        return "  ".join(NAMES), ["  ".join(filter(None, (row[n] for n in NAMES))) for row in rows]
-    aligned = ["  ".join(map(set_cell_size, t, sizes)) for t in (NAMES, *map(_who, rows))]
+        return "  ".join(NAMES), ["  ".join(filter(None, names)) for names in who]
+    aligned = ["  ".join(map(set_cell_size, names, sizes)) for names in (NAMES, *who)]
     return aligned[0], aligned[1:]
-
-
-def _who(row: Mapping[str, str]) -> list[str]:
-    return [row[name] for name in NAMES]
 
 
 def _cells(run: LiveRun) -> dict[str, str]:
@@ -122,29 +118,18 @@ def _cells(run: LiveRun) -> dict[str, str]:
         state = f"{state}, stopping"
     if run.state == "finished":
         state = "finished" if run.valid else "invalid"
+    spent = "?" if run.dollars is None else money(run.dollars)
     return {
         "agent": one_line(run.agent, LONGEST),
         "task": one_line(run.task, LONGEST),
         "policy": one_line(run.policy, LONGEST),
         "seed": "" if run.seed is None else str(run.seed),
-        "best": "–" if run.best is None else f"{run.best:.4f}",
-        "test": "" if run.score is None else f"{run.score:.4f}",
+        "best": number(run.best),
+        "test": "" if run.score is None else number(run.score),
         "step": "" if run.steps is None else f"{run.step}/{run.steps}",
         "time": "" if run.time_s is None else f"{short(run.seconds)}/{short(run.time_s)}",
-        "tokens": _thousands(run.tokens_in + run.tokens_out) if run.calls else "",
-        "$": _dollars(run.dollars) if run.calls else "",
+        "tokens": short_count(run.tokens_in + run.tokens_out) if run.calls else "",
+        "$": spent if run.calls else "",
         "gpu": run.gpu,
         "state": state,
     }
-
-
-def _thousands(count: int) -> str:
-    if count < 1000:
-        return str(count)
-    return f"{count / 1e3:.0f}k" if count < 1e6 else f"{count / 1e6:.1f}M"
-
-
-def _dollars(dollars: float | None) -> str:
-    if dollars is None:
-        return "?"
-    return "<0.01" if 0 < dollars < 0.01 else f"{dollars:.2f}"

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.base.errors import Cancelled, ConfigError, ProviderError
+from harness.base.numbers import number
 from harness.base.watching import unbreakable
 from harness.store.call_totals import totals_of
 from harness.store.follower import Follower, LiveRun
@@ -211,10 +212,8 @@ class Sweep:
                 _ = Run.open(slot.path).asked  # raises if run.toml was edited since
             if (outcome := Run(slot.path).outcome) is not None:
                 slot.state = "done" if outcome.valid else "invalid"
-                scores = (outcome.search_score, outcome.score)
-                slot.message = "search {}, test {}".format(
-                    *("–" if score is None else f"{score:.4f}" for score in scores)
-                )
+                search, test = number(outcome.search_score), number(outcome.score)
+                slot.message = f"search {search}, test {test}"
                 if outcome.spent is not None:
                     spent = totals_of(outcome.spent)
                     slot.spent, slot.unpriced = spent.dollars, spent.unpriced > 0

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.base.commands import command
 from harness.base.durations import short
+from harness.base.numbers import counted, money
 from harness.sweeps.estimate import Estimate, Total, wall_s
 from harness.sweeps.plan import Plan, by_count
 from harness.sweeps.sweep import Sweep, SweepRunState
@@ -155,7 +156,7 @@ def plan_table(plan: Plan, concurrent: int, gpus: int, max_dollars: float | None
 
 def _sum(value: float, least: bool) -> str:
     """Return a sum as text; ``least``: it is a lower bound. A small sum is not shown as 0."""
-    text = f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
+    text = f"{value:,.0f}" if value >= 100 else money(value)
     return f"≥ {text}" if least else text
 
 
@@ -178,7 +179,7 @@ def _cost(whole: Total) -> list[str]:
     if whole.unpriced:
         n = len(whole.unpriced)
         names = ", ".join(sorted(whole.unpriced))
-        text[0] += f"; {n} model{'s' * (n > 1)} of unknown price: {names}"
+        text[0] += f"; {counted(n, 'model')} of unknown price: {names}"
     if whole.unguessed:
         names = ", ".join(sorted(whole.unguessed))
         text.append(

@@ -1,23 +1,20 @@
 """Builds runs of any size with the real classes. Their texts are like those a model might write.
 
 Scores are random, and no code of a submission is run. made_runs.py builds small runs with given
-scores. As a script, it writes one run of NODES nodes (default 500) into DIR:
-
-python tests/report/made.py DIR [NODES]
+scores.
 """
 
 import json
 import os
 import random
 import re
-import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from harness.base.seeds import derive
-from harness.core.asked import Asked, Lockfile
+from harness.core.asked import Asked
 from harness.core.budget import Budget
 from harness.core.model import Prompt, Reply, Turn, Usage
 from harness.launch.result import compose
@@ -26,13 +23,14 @@ from harness.store.journal import Journal, _link
 from harness.store.rundir import Run
 from harness.store.state import how_far, rebuild
 from harness.store.tape import CallRecord, Tape, request_hash, system_hash
-from scorers.score import Audit, Conditions, Reason, Score
+from scorers.score import Audit, Score
+
+from .made_runs import judged, make_lock
 
 ROOT = Path(__file__).parents[2]
 BASE = (ROOT / "tasks/autoresearch/designs/best.py").read_text()
 HARDWARE: dict[str, str | int] = {"cpu": "AMD EPYC", "cores": 16, "gpu": "NVIDIA H200"}
-VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "numpy": "2.4.6"}
-WORDS = (*("gate", "scale", "mixer", "residual", "rotate", "embed", "window", "decay", "state"),)
+WORDS = ("gate", "scale", "mixer", "residual", "rotate", "embed", "window", "decay", "state")
 HOSTILE = (
     "</script><script>window.hit=1</script><img src=x onerror=window.hit=1>"
     "<svg onload=window.hit=1>{{7*7}}{% raw %}\x1b[31m\u202eevil\u2066'\"`&amp;]]>--><!--"
@@ -49,10 +47,9 @@ class Made:
         asked = Asked(task="autoresearch", profile="paper", agent=agent, policy="greedy",
                       steps=nodes, time_s=86_400.0, seed=seed, sandbox="auto",
                       data=data or {})  # fmt: skip
-        self.lock = Lockfile(
-            harness="0.1.0", task_hash="0123456789abcdef", data_hash="fedcba9876543210",
-            data="/nowhere", scorer="2+0123456789ab", sandbox="docker", policy={"num_drafts": 5},
-            versions=VERSIONS, hardware=HARDWARE, direction="minimize", audit_key="0" * 32,
+        self.lock = make_lock(
+            task_hash="0123456789abcdef", data_hash="fedcba9876543210", scorer="2+0123456789ab",
+            sandbox="docker", hardware=HARDWARE, direction="minimize",
         )  # fmt: skip
         self.run = Run.create(folder, asked, self.lock, name=name)
         self.journal = Journal(self.run.path / "events.jsonl")
@@ -150,21 +147,14 @@ class Made:
 
     def judged(self, score: float | None, split: str = "search") -> Score:
         """Return a Score as the judge writes it; with ``score`` None an invalid one."""
-        conditions = Conditions(
-            task_hash=self.lock.task_hash, data_hash=self.lock.data_hash, scorer=self.lock.scorer,
-            profile="paper", ranked=True, split=split, sandbox="docker", isolated=True,
-            unenforced=(), judge_uid=0, candidate_uid=10002, hardware=HARDWARE, versions=VERSIONS,
-            training_seed=1, audit_seed="0" * 16,
-        )  # fmt: skip
         audit = Audit(name="equality", passed=score is not None, value=0.0, threshold=0.02,
                       power=f"every row; {self.words}")  # fmt: skip
-        return Score(
-            valid=score is not None, metric="bits_per_byte", score=score,
+        return judged(
+            score, "bits_per_byte", "paper", self.lock, split, audits=(audit,),
             standard_error=None if score is None else 0.0008, rows=4096,
-            reason=None if score is not None else Reason.RUNTIME_ERROR,
-            message="" if score is not None else f"Traceback: {self.words}", audits=(audit,),
-            claim={"parameters": 1_000_000, self.words or "loss": self.words}, submission="0" * 64,
-            conditions=conditions, seconds={"train": 300.0, "total": 330.0}, peak_memory_mb=60_000,
+            message="" if score is not None else f"Traceback: {self.words}",
+            claim={"parameters": 1_000_000, self.words or "loss": self.words},
+            seconds={"train": 300.0, "total": 330.0}, peak_memory_mb=60_000,
         )  # fmt: skip
 
 
@@ -211,8 +201,3 @@ def rewrite_journal(run: Path, change: Callable[[dict[str, Any]], None]) -> None
         chain = _link(chain, body)
         lines.append(json.dumps({**body, "chain": chain}))
     file.write_text("\n".join(lines) + "\n")
-
-
-if __name__ == "__main__":
-    where = Path(sys.argv[1])
-    print(json.dumps(str(made_run(where, nodes=int((*sys.argv[2:], "500")[0])))))

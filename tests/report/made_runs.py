@@ -54,23 +54,7 @@ def make_run(
         task=task, profile=profile, agent=agent, policy=policy, steps=steps, time_s=60.0,
         seed=seed, sandbox="auto", writing=writing,
     )  # fmt: skip
-    lock = Lockfile(
-        **{
-            "harness": "0.1.0",
-            "task_hash": "t" * 16,
-            "data_hash": "d" * 16,
-            "data": "/nowhere",
-            "scorer": "2+abc",
-            "sandbox": "bubblewrap",
-            "policy": {"num_drafts": 5},
-            "versions": VERSIONS,
-            "hardware": HARDWARE,
-            "direction": direction,
-            "audit_key": "0" * 32,
-            "agent": described or {},
-            **locked,
-        }
-    )
+    lock = make_lock(direction=direction, agent=described or {}, **locked)
     run = Run.create(folder, asked, lock, name=name or f"{task}_{agent}_{policy}_{seed}_{score}")
     journal = Journal(run.path / "events.jsonl")
     journal.append("opened", pid=1, harness="0.1.0", queued_s=0.0)
@@ -92,7 +76,7 @@ def make_run(
         state = rebuild(journal.events, run.path / "nodes", maximize=direction == "maximize")
         budget = Budget(asked.limits, gpus=0)
         result = compose(
-            run, state, _judged(score, metric, profile, lock), metric=metric, elapsed_s=3.0,
+            run, state, judged(score, metric, profile, lock), metric=metric, elapsed_s=3.0,
             ended="steps", replay=replay,
             spent=budget.to_json(how_far(journal.events, state.tree, 3.0)),
         )  # fmt: skip
@@ -109,17 +93,31 @@ def make_runs(folder: Path, scores: dict[int, float | None], **same) -> None:
         make_run(folder, seed, score, **same)
 
 
-def _judged(score: float | None, metric: str, profile: str, lock: Lockfile) -> Score:
-    error = (score * (1 - score) / ROWS) ** 0.5 if score and metric == "accuracy" else None
+def make_lock(**changed) -> Lockfile:
+    """Return a lock like that of a real run, but for the fields in ``changed``."""
+    fields = {
+        "harness": "0.1.0", "task_hash": "t" * 16, "data_hash": "d" * 16, "data": "/nowhere",
+        "scorer": "2+abc", "sandbox": "bubblewrap", "policy": {"num_drafts": 5},
+        "versions": VERSIONS, "hardware": HARDWARE, "audit_key": "0" * 32,
+    }  # fmt: skip
+    return Lockfile(**fields | changed)
+
+
+def judged(
+    score: float | None, metric: str, profile: str, lock: Lockfile, split: str = "test", **changed
+) -> Score:
+    """Return a score as the judge writes it, but for the fields in ``changed``; None is invalid."""
     conditions = Conditions(
         task_hash=lock.task_hash, data_hash=lock.data_hash, scorer=lock.scorer, profile=profile,
-        ranked=profile != "test", split="test", sandbox=lock.sandbox,
+        ranked=profile != "test", split=split, sandbox=lock.sandbox,
         isolated=lock.sandbox != "process", unenforced=(), judge_uid=0, candidate_uid=None,
         hardware=lock.hardware, versions=lock.versions, training_seed=1, audit_seed="1",
     )  # fmt: skip
-    return Score(
-        valid=score is not None, metric=metric, score=score, standard_error=error, rows=ROWS,
-        reason=None if score is not None else "runtime_error", message="", audits=(), claim={},
-        submission="0" * 16, conditions=conditions,
-        seconds={"train": 1.0, "serve": 1.0, "judge": 1.0, "total": 3.0}, peak_memory_mb=None,
-    )  # fmt: skip
+    error = (score * (1 - score) / ROWS) ** 0.5 if score and metric == "accuracy" else None
+    fields = {
+        "valid": score is not None, "metric": metric, "score": score, "standard_error": error,
+        "rows": ROWS, "reason": None if score is not None else "runtime_error", "message": "",
+        "audits": (), "claim": {}, "submission": "0" * 16, "conditions": conditions,
+        "seconds": {"train": 1.0, "serve": 1.0, "judge": 1.0, "total": 3.0}, "peak_memory_mb": None,
+    }  # fmt: skip
+    return Score(**fields | changed)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from harness.agents import AGENTS
+from harness.base.numbers import counted
 from harness.report.baselines import baselines_of_entry
 from harness.report.drawing import curves, plots
 from harness.report.html.traces import Trace
@@ -89,7 +90,7 @@ def _task(name: str, group: Sequence[Trace]) -> TaskPlots:
         ("Lines are medians over seeds, bands the middle half of the runs. " if several else "")
         + ("Dotted on: it has ended, and keeps its best. " if len(rows) > 1 else "")
         + (f"The first {COLOURS} of {len(order)} are drawn. " if len(order) > COLOURS else "")
-        + (f"Not in them: {idle} run{'s' * (idle > 1)} without a judged node." if idle else ""),
+        + (f"Not in them: {counted(idle, 'run')} without a judged node." if idle else ""),
     )
 
 
