@@ -9,7 +9,6 @@ import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from json import dumps
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.cli.common import RUNS_DIR, AsJson, guarded
+from harness.cli.runs import Places
 from harness.report.terminal import stdout
 from harness.report.watching import Watch, lines
 
@@ -26,9 +26,7 @@ EVERY_S = 1.0
 
 @guarded
 def command(
-    places: Annotated[
-        list[Path] | None, typer.Argument(help="Runs, or folders of runs (default: runs).")
-    ] = None,
+    places: Places = None,
     once: Annotated[bool, typer.Option("--once", help="Look once and leave.")] = False,
     json: AsJson = False,
 ) -> int:
