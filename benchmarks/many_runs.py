@@ -21,9 +21,8 @@ from pathlib import Path
 from harness.base.seeds import derive
 from harness.core.asked import Asked, Lockfile
 from harness.core.budget import Budget
-from harness.launch.result import compose
+from harness.launch.result import write_result
 from harness.report.stats.normalized import scale_of
-from harness.store import rundir
 from harness.store.journal import Journal
 from harness.store.rundir import Run
 from harness.store.state import RunState, how_far, rebuild
@@ -78,7 +77,7 @@ def write_run(folder: Path, agent: int, task: str, seed: int, nodes: int) -> Run
                    seconds=100.0)  # fmt: skip
     state: RunState = rebuild(journal.events, run.path / "nodes", maximize=True)
     budget = Budget(asked.limits, gpus=1)
-    result = compose(
+    write_result(
         run,
         state,
         final,
@@ -88,7 +87,6 @@ def write_run(folder: Path, agent: int, task: str, seed: int, nodes: int) -> Run
         spent=budget.to_json(how_far(journal.events, state.tree, journal.elapsed_s)),
         replay=None,
     )
-    rundir.write_whole(run.path / "result.json", result.text)
     journal.append("closed", status="finished", message="")
     journal.close()
     return run

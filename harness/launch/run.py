@@ -19,7 +19,6 @@ from harness.agents.replay import ReplayAgent
 from harness.base.commands import command
 from harness.base.errors import Cancelled, HarnessError
 from harness.base.faults import explain
-from harness.base.files import write_whole
 from harness.base.registry import errors_of_packages
 from harness.base.watching import unbreakable
 from harness.core.agent import Agent
@@ -30,7 +29,7 @@ from harness.core.model import Endpoint
 from harness.core.policy import Policy
 from harness.launch.agents import make_agent
 from harness.launch.interruptible import interruptible
-from harness.launch.result import compose
+from harness.launch.result import write_result
 from harness.policies import POLICIES, make_policy
 from harness.search.evaluator import Evaluator
 from harness.search.executors import EXECUTORS
@@ -237,7 +236,7 @@ def _execute(
             search.search()
             score = search.finalize()
             metric = parts.task.definition.metric
-            result = compose(
+            result = write_result(
                 run,
                 search.state,
                 score,
@@ -247,10 +246,8 @@ def _execute(
                 spent=budget.to_json(search.progress),
                 replay=recording.to_json(search.state.tree) if recording else None,
             )
-            write_whole(run.path / "result.json", result.text)
             journal.append("closed", status="finished", message="")
         except (KeyboardInterrupt, Cancelled):
-            search.cancel()
             _close(journal, "interrupted", "stopped by the user")
             raise Cancelled(
                 "Interrupted; everything that was finished is kept.", remedy=_again(run, search)
@@ -262,7 +259,7 @@ def _execute(
             raise
         finally:
             search.cancel()
-        return result.values
+        return result
 
 
 def _again(run: Run, search: Search) -> str:
