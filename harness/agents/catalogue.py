@@ -209,7 +209,7 @@ def check_settings(entry: ModelEntry, settings: Settings) -> None:
             raise ConfigError(
                 f"Temperature {settings.temperature} is outside 0 to 2.", remedy="--temperature 1"
             )
-    wanted = settings.max_output_tokens
+    wanted = settings.max_answer_tokens
     if wanted is not None and not 0 < wanted <= entry.max_output_tokens:
         raise ConfigError(
             f"Agent {entry.name} answers with at most {entry.max_output_tokens:,} tokens, "

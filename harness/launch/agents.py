@@ -49,12 +49,12 @@ def _make_recorded(name: str, writing: Writing, live: bool) -> Agent:
 def _make_scribe(name: str, writing: Writing, *, live: bool) -> Agent:
     """Return an agent with a model; if it is not ``live``, it needs neither a key nor an SDK."""
     if not live:
-        return ModelAgent(name, writing.style)
+        return ModelAgent(name, writing)
     entry = find_agent(name, writing.agents_file)
     prices = tuple(band.model_dump() for band in entry.prices)
-    client = make_client(entry, writing.settings)
+    client = make_client(entry, writing)
     endpoint = Endpoint(client, entry.price, entry.worst_price, entry.fits, prices)
-    return ModelAgent(name, writing.style, endpoint)
+    return ModelAgent(name, writing, endpoint)
 
 
 def _refuse_settings(name: str, writing: Writing) -> None:

@@ -15,7 +15,7 @@ from harness.core.writing import Settings
 
 def test_the_bound_counts_bytes_and_the_frame_around_messages(provider, protocol):
     entry = model_on(provider, protocol, system_prefix="é" * 10)
-    client = make_client(entry, Settings(max_output_tokens=123))
+    client = make_client(entry, Settings(max_answer_tokens=123))
     short = client.worst_tokens(Prompt("S" * 100, (Turn("user", "ü" * 50),)))
     longer = client.worst_tokens(
         Prompt("S" * 100, (Turn("user", "ü" * 50), Turn("assistant", "🙂")))

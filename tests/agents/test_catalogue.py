@@ -171,8 +171,8 @@ def test_retirement_is_judged_by_the_day_and_only_a_shut_model_is_refused(monkey
         ("gpt-4o", Settings(temperature=3.0), "outside 0 to 2"),
         ("gpt-4o", Settings(effort="high"), "no effort"),
         ("opus-4.5", Settings(effort="hihg"), "'high'"),
-        ("gpt-4o", Settings(max_output_tokens=16_385), "16,384"),
-        ("gpt-4o", Settings(max_output_tokens=0), "16,384"),
+        ("gpt-4o", Settings(max_answer_tokens=16_385), "16,384"),
+        ("gpt-4o", Settings(max_answer_tokens=0), "16,384"),
     ],
 )
 def test_a_setting_that_the_model_does_not_take_is_refused(monkeypatch, agent, settings, named):

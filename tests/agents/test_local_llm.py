@@ -25,7 +25,7 @@ def send(client, prompt=PROMPT, cancel=None):
 
 
 def test_a_real_model_answers_the_same_over_both_protocols(local_llm):
-    settings = Settings(temperature=0.0, max_output_tokens=60)
+    settings = Settings(temperature=0.0, max_answer_tokens=60)
     replies = []
     for protocol in ("openai", "anthropic"):
         client = make_client(local_llm.entry(protocol), settings)
@@ -46,13 +46,13 @@ def test_a_real_model_answers_the_same_over_both_protocols(local_llm):
 
 
 def test_a_limit_of_length_is_told(local_llm, protocol):
-    client = make_client(local_llm.entry(protocol), Settings(max_output_tokens=5))
+    client = make_client(local_llm.entry(protocol), Settings(max_answer_tokens=5))
     reply = send(client)
     assert (reply.stop, reply.usage.output_tokens) == ("length", 5)
 
 
 def test_a_conversation_goes_on(local_llm, protocol):
-    client = make_client(local_llm.entry(protocol), Settings(max_output_tokens=20))
+    client = make_client(local_llm.entry(protocol), Settings(max_answer_tokens=20))
     reply = send(client)
     more = Prompt(
         PROMPT.system, (*PROMPT.turns, Turn("assistant", reply.text), Turn("user", "Go on."))
@@ -71,7 +71,7 @@ def test_cancelling_ends_the_generation(local_llm, protocol):
     # Reading the prompt alone takes seconds, so the call cannot end before it is cancelled, however
     # little the small model writes. Each protocol gets its own words, so that nothing is cached.
     words = " ".join(f"{protocol}{number}" for number in range(CONTEXT // 8))
-    client = make_client(local_llm.entry(protocol), Settings(max_output_tokens=512))
+    client = make_client(local_llm.entry(protocol), Settings(max_answer_tokens=512))
     cancel = threading.Event()
     threading.Timer(0.2, cancel.set).start()
     with pytest.raises(Cancelled):
@@ -81,4 +81,4 @@ def test_cancelling_ends_the_generation(local_llm, protocol):
     # The server noticed, and stopped before the end of the answer.
     assert local_llm.slot()["next_token"][0]["has_next_token"]
     # The only slot is free again.
-    assert send(make_client(local_llm.entry(protocol), Settings(max_output_tokens=3))).text
+    assert send(make_client(local_llm.entry(protocol), Settings(max_answer_tokens=3))).text

@@ -103,7 +103,7 @@ def test_what_is_sent_caches_the_constant_part_and_a_conversation_that_goes_on(p
 
 
 def test_the_quirks_of_a_model_are_obeyed(provider, ask):
-    settings = Settings(effort="on", temperature=0.6, max_output_tokens=77)
+    settings = Settings(effort="on", temperature=0.6, max_answer_tokens=77)
     entry = model_on(
         provider,
         "openai",

@@ -24,7 +24,7 @@ class Endpoint:
     """An agent's endpoint with a client that the lock describes, and that sends no requests."""
 
     def __init__(self, writing: Writing) -> None:
-        self.client = make_client(find_agent("gpt-oss-20b"), writing.settings)
+        self.client = make_client(find_agent("gpt-oss-20b"), writing)
 
 
 def rows(folder: Path, *writings: Writing, first: int = 0) -> list[str]:
@@ -33,7 +33,7 @@ def rows(folder: Path, *writings: Writing, first: int = 0) -> list[str]:
     Also assert that the gate's baseline has the same set-ups as the leaderboard.
     """
     for seed, writing in enumerate(writings, start=first):
-        agent = ModelAgent("gpt-oss-20b", writing.style, Endpoint(writing)).describe()
+        agent = ModelAgent("gpt-oss-20b", writing, Endpoint(writing)).describe()
         make_run(folder, seed, 0.5, agent="gpt-oss-20b", writing=writing, described=agent)
     found = entries([folder])
     (table,) = build(found).tables

@@ -357,7 +357,7 @@ def server(entry: ModelEntry, settings: Settings) -> str:
 
 def answer_tokens(entry: ModelEntry, settings: Settings) -> int:
     """Return how many tokens an answer may have."""
-    return settings.max_output_tokens or min(entry.answer_tokens, entry.max_output_tokens)
+    return settings.max_answer_tokens or min(entry.answer_tokens, entry.max_output_tokens)
 
 
 def options(entry: ModelEntry, settings: Settings) -> dict[str, Any]:
