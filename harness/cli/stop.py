@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.common import NO, AsJson, guarded, print_json, run_path
+from harness.cli.common import AsJson, guarded, print_json, run_path
 from harness.cli.edge import each
 from harness.launch.stopping import ask, await_end
 
@@ -35,7 +35,7 @@ def command(
         for path, result in results.items():
             typer.echo(f"{path}: {_outcome(result)}")
     invalid = any(result is not None and not result["valid"] for result in results.values())
-    return max((*failures, NO if invalid else 0))
+    return max((*failures, 1 if invalid else 0))
 
 
 def _outcome(result: dict[str, Any] | None) -> str:

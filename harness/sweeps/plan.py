@@ -4,7 +4,7 @@ Nothing is started here: ``harness.sweeps.sweep`` does that.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -89,18 +89,17 @@ def make_plan(file: Path, runs_dir: Path, offers: AgentLookup = offer) -> Plan:
     )
 
 
-def by_count(causes: Iterable[str]) -> list[tuple[str, int]]:
-    """Return each cause with its count, the most frequent first."""
-    return Counter(causes).most_common()
+def by_count(obstacles: Mapping[Planned, tuple[str, ...]]) -> list[tuple[str, int]]:
+    """Return each reason with the number of its runs, the most frequent first."""
+    return Counter(chain.from_iterable(obstacles.values())).most_common()
 
 
 def refuse_obstacles(obstacles: Mapping[Planned, tuple[str, ...]]) -> None:
     """Raise ConfigError if there are any obstacles, naming each with its number of runs."""
     if obstacles:
-        counts = by_count(chain.from_iterable(obstacles.values()))
         raise ConfigError(
             f"{len(obstacles)} runs of this suite cannot be made here; none was started.",
-            cause="\n".join(f"{n} x {why}" for why, n in counts),
+            cause="\n".join(f"{n} x {why}" for why, n in by_count(obstacles)),
             remedy="mend that, or --skip-missing leaves those runs out",
         )
 
