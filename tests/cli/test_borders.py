@@ -13,13 +13,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from shared import TOYS
 
 from harness.base import commands
 from harness.base.errors import ConfigError
 from harness.cli.app import COMMANDS, app, load
 from harness.cli.edge import run_and_report
 
-TOYS = Path(__file__).parent.parent / "toys"
 TOY = ("--task", "toy", "--profile", "test", "--sandbox", "process")
 NOBODY = 12_345
 

@@ -6,7 +6,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from held import PATIENCE_S, Held, kinds, under_way, until
+from held import Held, kinds, under_way
+from shared import PATIENCE_S, quiet, until
 
 from harness.base.errors import Cancelled
 from harness.cli.app import app
@@ -15,10 +16,6 @@ from harness.core.asked import Asked
 from harness.launch import stopping
 from harness.launch.run import start
 from harness.search import loop
-
-
-def quiet(*_: object) -> None:
-    pass
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from report.made_runs import make_run
+from shared import TOYS, until
 from typer.testing import CliRunner
 
 from harness.base.errors import ConfigError
@@ -26,7 +27,6 @@ from harness.sweeps.sweep import Sweep, SweepRetries
 from harness.sweeps.words import exit_code, summary
 
 HERE = Path(__file__).parent
-TOYS = HERE.parent / "toys"
 
 SIX = """
 format = 1
@@ -123,14 +123,6 @@ def journals(tmp_path):
 
 def evaluating(tmp_path):
     return sum(e.kind == "evaluating" for events in journals(tmp_path) for e in events)
-
-
-def until(condition, what):
-    """Wait until ``condition`` returns true; fail after two minutes, which is ample."""
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end, f"not within two minutes: {what}"
-        time.sleep(0.02)
 
 
 def processes_of(tmp_path):
