@@ -73,10 +73,7 @@ class Screen:
     def __enter__(self) -> Self:
         if self.console.is_terminal:
             self._live = Live(
-                get_renderable=self._render,
-                console=self.console,
-                refresh_per_second=4,
-                redirect_stdout=False,
+                get_renderable=self._render, console=self.console, redirect_stdout=False
             )
             self._live.__enter__()
         return self
@@ -106,14 +103,11 @@ class Screen:
         return self._rows.setdefault(label, _Row(label))
 
     def _on_run(self, label: str, details: dict[str, Any]) -> None:
-        self._run = details["run"]
-        self._steps = details["run"].asked.steps
-        self._slots = details["run"].asked.workers
-        self._pick = details["run"].lock.best
-        self._said = ""
-        sandbox = details["run"].lock.sandbox
-        walls = "" if isolates(sandbox) else " (no isolation: scores are not ranked)"
-        self._line(f"run {details['run'].path}, sandbox {sandbox}{walls}")
+        run: Run = details["run"]
+        self._run, self._said = run, ""
+        self._steps, self._slots, self._pick = run.asked.steps, run.asked.workers, run.lock.best
+        walls = "" if isolates(run.lock.sandbox) else " (no isolation: scores are not ranked)"
+        self._line(f"run {run.path}, sandbox {run.lock.sandbox}{walls}")
 
     def _on_warning(self, label: str, details: dict[str, Any]) -> None:
         self._say(f"warning: {details['message']}", style="yellow")

@@ -126,29 +126,25 @@ def _find_place(
     *,
     hardware: Mapping[str, str | int] | None = None,
 ) -> Place:
-    """Check limits, replay and model first, then find where evaluations run."""
-    _check(parts.asked, parts.agent)
-    return evaluator.get_ready(
-        parts.asked,
-        trusted=parts.agent.trusted and parts.agent.name not in AGENTS.added(),
-        hardware=hardware,
-        progress=progress,
-        observe=observe,
-    )
+    """Check limits, replay and model first, then find where evaluations run.
 
-
-def _check(asked: Asked, agent: Agent) -> None:
-    """Raise ConfigError if a limit cannot be enforced, or a replay asks other than its recording.
-
-    Raises also what ``Client.check`` raises.
+    Raises ConfigError if a limit cannot be enforced, or a replay asks other than its recording,
+    and what ``Client.check`` and ``Evaluator.get_ready`` raise.
     """
-    endpoint = _endpoint(agent)
+    asked, agent, endpoint = parts.asked, parts.agent, _endpoint(parts.agent)
     if endpoint is not None:
         refuse_unknown_price(asked.limits, endpoint.price, agent.name)
     if isinstance(agent, ReplayAgent):
         agent.recording.check(asked)
     if endpoint is not None:
         endpoint.client.check()  # last: it talks to the provider
+    return evaluator.get_ready(
+        asked,
+        trusted=agent.trusted and agent.name not in AGENTS.added(),
+        hardware=hardware,
+        progress=progress,
+        observe=observe,
+    )
 
 
 def _endpoint(agent: Agent) -> Endpoint | None:
