@@ -13,7 +13,7 @@ from harness.report import board_text, leaderboard
 @guarded
 def command(
     places: Places = None,
-    format: Annotated[  # noqa: A002 (the option's name)
+    format: Annotated[
         Literal["table", "md", "csv", "json", "latex", "html"], typer.Option(help="How to print.")
     ] = "table",
     metric: Annotated[

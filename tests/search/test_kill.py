@@ -237,7 +237,7 @@ class Shooter:
     def __init__(self, times: int) -> None:
         self.times, self.shot, self.retries = times, 0, 0
 
-    def __call__(self, what: str, label: str, details: dict) -> None:  # noqa: ARG002
+    def __call__(self, what: str, label: str, details: dict) -> None:
         self.retries += what == "retry"
         if what == "progress" and self.shot == self.retries < self.times:
             (outermost,) = [p for p in psutil.Process().children() if p.name() == "bwrap"]

@@ -109,7 +109,7 @@ def test_a_run_without_any_valid_node_ends_invalid(held, run, begun, stop):
 def test_of_a_dead_run_the_best_is_graded_when_it_is_resumed(held, run, stop, capsys):
     held.offer("half", "never", held="never")
 
-    def interrupt(what, label, details):  # noqa: ARG001
+    def interrupt(what, label, details):
         if (what, label) == ("evaluating", "1"):
             raise KeyboardInterrupt
 
