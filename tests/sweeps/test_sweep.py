@@ -13,12 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from calling import call
 from report.made_runs import make_run
 from shared import TOYS, until
-from typer.testing import CliRunner
 
 from harness.base.errors import ConfigError
-from harness.cli.app import app
 from harness.store.index import entries
 from harness.store.journal import read
 from harness.sweeps.agent_info import FREE, AgentInfo
@@ -112,8 +111,7 @@ def begin(tmp_path, text, runs):
 
 def sweep(tmp_path, text, code=0):
     """Sweep in this process; the runs are child processes as usual. Return JSON and stderr."""
-    done = CliRunner().invoke(app, argv(tmp_path, text))
-    assert done.exit_code == code, done.output
+    done = call(*argv(tmp_path, text), code=code)
     return json.loads(done.stdout), done.stderr
 
 
