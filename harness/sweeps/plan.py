@@ -4,7 +4,7 @@ Nothing is started here: ``harness.sweeps.sweep`` does that.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from harness.base.files import write_whole
 from harness.policies import make_policy
 from harness.store.places import find_runs
 from harness.store.rundir import LOCK, SWEEP
-from harness.sweeps.agent_info import AgentInfo, AgentLookup, offer
+from harness.sweeps.agent_info import AgentInfo, offer
 from harness.sweeps.estimate import Estimate, estimate, measure
 from harness.sweeps.suite import Planned, Suite, expand, load
 from sandboxes.gpu_pool import GpuPool
@@ -69,7 +69,7 @@ class Plan:
         return "" if offer.own_server and agent in self.suite.servers else offer.unready
 
 
-def make_plan(file: Path, runs_dir: Path, offers: AgentLookup = offer) -> Plan:
+def make_plan(file: Path, runs_dir: Path, offers: Callable[[str], AgentInfo] = offer) -> Plan:
     """Read a suite and estimate its runs. Raises ConfigError if a value of it is invalid."""
     suite = load(file)
     runs, tasks = list(expand(suite, file.parent)), all_tasks()

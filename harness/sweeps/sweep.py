@@ -50,8 +50,6 @@ HARNESS = (sys.executable, "-m", "harness")
 STOPPED = (Cancelled.exit_code, -signal.SIGINT, -signal.SIGTERM)
 CENT = 0.01
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True)
 class SweepRetries:
@@ -120,7 +118,7 @@ class Sweep:
         *,
         concurrent: int,
         max_dollars: float | None = None,
-        say: Say,
+        say: Callable[[str], None],
         show: Callable[["Sweep"], None] = lambda sweep: None,
         command: Sequence[str] = HARNESS,
         patience: SweepRetries = SweepRetries(),

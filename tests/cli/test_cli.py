@@ -118,6 +118,7 @@ def test_ls_and_leaderboard_list_the_run(finished):
     board = call("leaderboard", "runs", cwd=here).stdout
     assert "1 of 1" in board
     assert "reference" in board
+    assert call("leaderboard", Path(result["run"]).name, cwd=here).stdout == board
 
 
 def test_resuming_a_finished_run_gives_its_result_and_changes_nothing(finished):

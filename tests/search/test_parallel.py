@@ -240,7 +240,8 @@ def test_ctrl_c_stops_writers_that_listen_and_evaluations(world, judge, ctrl_c, 
 
 def test_ctrl_c_leaves_a_writer_behind_that_does_not_listen(world, judge, ctrl_c, monkeypatch):
     monkeypatch.setattr(loop, "GRACE_S", 0.05)
-    release = threading.Event()
+    waits, waiting, release = [], loop.wait, threading.Event()
+    monkeypatch.setattr(loop, "wait", lambda on, **how: waits.append(how) or waiting(on, **how))
 
     def script(ask):
         if ask.node == 2:
@@ -249,6 +250,7 @@ def test_ctrl_c_leaves_a_writer_behind_that_does_not_listen(world, judge, ctrl_c
 
     with pytest.raises(Cancelled):
         world.start(script)
+    assert waits.count({"timeout": 0.05}) == 1
     deaf = [t for t in threading.enumerate() if t.name.startswith("write-")]
     assert len(deaf) == SLOTS
     assert all(t.daemon for t in deaf)  # or the process could not end
