@@ -7,14 +7,14 @@ import typer
 
 from harness.base.errors import ConfigError
 from harness.cli.common import AsJson, guarded, print_json
-from harness.cli.runs import Places, entries_at
+from harness.cli.runs import RunPlaces, entries_at
 from harness.report.export.inspect_log import as_inspect
 from harness.report.export.rows import as_parquet
 
 
 @guarded
 def command(
-    places: Places = None,
+    places: RunPlaces = None,
     to: Annotated[
         Literal["inspect", "parquet"],
         typer.Option(help="A log a run for Inspect's viewer, or one table, a row a node."),

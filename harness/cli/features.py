@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 
 from harness.cli.common import AsJson, guarded, print_json
-from harness.cli.runs import Places, entries_at
+from harness.cli.runs import RunPlaces, entries_at
 from harness.report.features import report
 from harness.report.features.text import show
 
 
 @guarded
 def command(
-    places: Places = None,
+    places: RunPlaces = None,
     each: Annotated[
         bool, typer.Option("--each", help="A row for each constant and call, not each kind.")
     ] = False,

@@ -6,13 +6,13 @@ import typer
 
 from harness.base.errors import ConfigError
 from harness.cli.common import AsJson, guarded, print_json
-from harness.cli.runs import Places, entries_at
+from harness.cli.runs import RunPlaces, entries_at
 from harness.report import board_text, leaderboard
 
 
 @guarded
 def command(
-    places: Places = None,
+    places: RunPlaces = None,
     format: Annotated[
         Literal["table", "md", "csv", "json", "latex", "html"], typer.Option(help="How to print.")
     ] = "table",

@@ -6,13 +6,13 @@ from typing import Annotated
 import typer
 
 from harness.cli.common import AsJson, guarded, print_json
-from harness.cli.runs import Places, entries_at
+from harness.cli.runs import RunPlaces, entries_at
 from harness.report.html import page
 
 
 @guarded
 def command(
-    places: Places = None,
+    places: RunPlaces = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path(
         "report.html"
     ),

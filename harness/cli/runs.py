@@ -11,7 +11,7 @@ from harness.cli.common import RUNS_DIR, run_path
 from harness.store.index import IndexEntry, cache_file, entries
 from scorers.score import CONDITIONS
 
-Places = Annotated[
+RunPlaces = Annotated[
     list[Path] | None, typer.Argument(help="Runs, or folders of runs (default: runs).")
 ]
 Across = Annotated[

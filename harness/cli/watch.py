@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.cli.common import RUNS_DIR, AsJson, guarded
-from harness.cli.runs import Places
+from harness.cli.runs import RunPlaces
 from harness.report.terminal import stdout
 from harness.report.watching import Watch, lines
 
@@ -26,7 +26,7 @@ EVERY_S = 1.0
 
 @guarded
 def command(
-    places: Places = None,
+    places: RunPlaces = None,
     once: Annotated[bool, typer.Option("--once", help="Look once and leave.")] = False,
     json: AsJson = False,
 ) -> int:
