@@ -54,19 +54,15 @@ class Plan:
         """Return the runs that cannot be made here and now, each with the reasons."""
         found = {}
         for one in self.estimates:
-            why, unready = list(one.missing), self.unready(one.run.asked.agent)
-            if unready:
-                why.append(unready)
+            agent, why = one.run.asked.agent, list(one.missing)
+            offer = self.offers[agent]
+            if offer.unready and not (offer.own_server and agent in self.suite.servers):
+                why.append(offer.unready)
             if one.gpu_seconds and not gpus:
                 why.append(f"profile {one.run.asked.profile} needs a GPU, and there is none here")
             if why:
                 found[one.run] = tuple(why)
         return found
-
-    def unready(self, agent: str) -> str:
-        """Return what an agent lacks here: a key, or the address of its server."""
-        offer = self.offers[agent]
-        return "" if offer.own_server and agent in self.suite.servers else offer.unready
 
 
 def make_plan(file: Path, runs_dir: Path, offers: Callable[[str], AgentInfo] = offer) -> Plan:
