@@ -41,7 +41,8 @@ def command(
     agreed = not runs or yes or _asked(len(runs))
     removed = collect()
     deleted, failures = each(runs if agreed else [], delete)
-    return _say("removed", [*removed, *map(str, deleted)], max(failures, default=0), as_json=json)
+    code = failures[-1] if failures else 0
+    return _say("removed", [*removed, *map(str, deleted)], code, as_json=json)
 
 
 def _asked(count: int) -> bool:
