@@ -10,12 +10,11 @@ import pytest
 import typer.main
 import typer.testing
 from hypothesis import HealthCheck, settings
+from shared import TOYS
 
 from harness.cli import app
 from harness.report.diagnosis import REGISTRIES
 from sandboxes.registry import BACKENDS
-
-TOYS = Path(__file__).parent / "toys"
 
 # A shell makes its background processes ignore Ctrl-C, and child processes inherit that: undo it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

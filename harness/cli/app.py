@@ -86,7 +86,6 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="harness",
     cls=Commands,
-    help="Let agents write attention mechanisms; score them blind, in sandboxes.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     add_completion=False,

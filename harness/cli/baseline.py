@@ -8,8 +8,8 @@ import typer
 
 from harness import __version__
 from harness.cli.common import guarded
+from harness.cli.runs import entries_at
 from harness.report import gate
-from harness.store.index import cache_file, entries
 
 
 @guarded
@@ -17,7 +17,7 @@ def command(
     places: Annotated[list[Path], typer.Argument(help="Runs, or folders of runs.")],
 ) -> int:
     """Print what `harness check` compares to: the scores of finished runs, as JSON."""
-    baseline, said = gate.make_baseline(entries(places, cache=cache_file()), __version__)
+    baseline, said = gate.make_baseline(entries_at(places), __version__)
     sys.stdout.write(gate.baseline_text(baseline))
     for line in said:
         typer.echo(line, err=True)

@@ -14,12 +14,12 @@ from tasks.lra import bench
 from tasks.lra.bench import BenchCell, Machine
 from tasks.lra.gallery import NAMES, source_of
 
-app = typer.Typer(no_args_is_help=True, help="What attention mechanisms cost on this machine.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Measure what attention mechanisms cost on this machine."""
+    """What attention mechanisms cost on this machine."""
 
 
 @app.command("mechanisms")
@@ -59,7 +59,7 @@ def command(
     complete = False
     try:
         for found in bench.measure(chosen, wanted, device, _progress):
-            if isinstance(found, bench.Machine):
+            if isinstance(found, Machine):
                 machine = found
             else:
                 cells.append(found)

@@ -7,10 +7,9 @@ import typer
 
 from harness.base.errors import ConfigError
 from harness.base.files import write_whole
-from harness.cli.across import Across, checked_across
 from harness.cli.common import AsJson, guarded, print_json
+from harness.cli.runs import Across, checked_across, entries_at
 from harness.report import gate, gate_text
-from harness.store.index import cache_file, entries
 
 
 @guarded
@@ -34,7 +33,7 @@ def command(
     drop = gate.AllowedDrop.parse(max_drop)
     checked = gate.check(
         gate.load_baseline(baseline),
-        entries(places, cache=cache_file()),
+        entries_at(places),
         drop,
         level=level,
         across=checked_across(across),

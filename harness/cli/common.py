@@ -16,9 +16,6 @@ from tasks.spec import Task
 
 P = ParamSpec("P")
 
-NO = 1
-"""Exit code: the command ran, and the answer is no (e.g. no valid submission)."""
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 RunsDir = Annotated[Path, typer.Option(help="Where run directories are kept.")]
 Data = Annotated[

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.across import Across, checked_across
 from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json
+from harness.cli.runs import Across, checked_across
 from harness.report import comparison, comparison_text
 from harness.store.index import cache_file
 

@@ -5,12 +5,15 @@ import select
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TextIO
+from pathlib import Path
+from typing import TextIO, TypeVar
 
 from harness.base import faults
 from harness.base.errors import Cancelled, ConfigError, HarnessError, InfrastructureError
+
+T = TypeVar("T")
 
 INTERRUPTED, UNFORESEEN = 130, 70
 
@@ -21,7 +24,7 @@ def run_and_report(work: Callable[[], int | None]) -> int:
         code = work() or 0
         sys.stdout.flush()
     except HarnessError as error:
-        code = print_error(error)
+        code = _print_error(error)
     except KeyboardInterrupt:
         _say("\nInterrupted.\n")
         code = INTERRUPTED
@@ -34,10 +37,10 @@ def run_and_report(work: Callable[[], int | None]) -> int:
     except OSError as error:
         code = _refused(error)
     except MemoryError:
-        code = print_error(InfrastructureError("There is no memory left.", remedy="free some"))
+        code = _print_error(InfrastructureError("There is no memory left.", remedy="free some"))
     except Exception as error:  # noqa: BLE001 (the outermost layer)
         clear = _odd_text(error)
-        code = print_error(clear, details=True) if clear else _unforeseen(error)
+        code = _print_error(clear, details=True) if clear else _unforeseen(error)
     for stream in (sys.stdout, sys.stderr):
         if not _flushed(stream):  # else the interpreter flushes at exit and complains
             with suppress(OSError, ValueError):
@@ -49,7 +52,7 @@ def _refused(error: OSError) -> int:
     if isinstance(error, BrokenPipeError) and _reader_is_gone():
         return 0  # for example, head or less has ended
     # An error that its errno does not explain may be a bug.
-    return print_error(faults.explain(error), details=not faults.known(error))
+    return _print_error(faults.explain(error), details=not faults.known(error))
 
 
 def _odd_text(error: Exception) -> ConfigError | None:
@@ -87,7 +90,7 @@ def _flushed(stream: TextIO) -> bool:
     return True
 
 
-def print_error(error: HarnessError, *, details: bool = False) -> int:
+def _print_error(error: HarnessError, *, details: bool = False) -> int:
     """Print what happened, why, and what to do, on stderr; return the exit code."""
     said = f"{'' if isinstance(error, Cancelled) else 'error: '}{error.message}\n"
     if error.cause:
@@ -99,6 +102,23 @@ def print_error(error: HarnessError, *, details: bool = False) -> int:
         said += f"  The details are in {_crash_file()}\n"
     _say(said)
     return error.exit_code
+
+
+def each(paths: Iterable[Path], work: Callable[[Path], T]) -> tuple[dict[Path, T], list[int]]:
+    """Return the result of ``work`` for each path, and the exit codes of the failed paths.
+
+    A failure is printed and does not stop the others.
+    """
+    results: dict[Path, T] = {}
+    failures: list[int] = []
+    for path in paths:
+        try:
+            results[path] = work(path)
+        except HarnessError as error:
+            failures.append(_print_error(error))
+        except OSError as error:
+            failures.append(_print_error(faults.explain(error)))
+    return results, failures
 
 
 def _say(text: str) -> None:

@@ -6,17 +6,15 @@ from typing import Annotated, Literal
 import typer
 
 from harness.base.errors import ConfigError
-from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json, run_path
+from harness.cli.common import AsJson, guarded, print_json
+from harness.cli.runs import RunPlaces, entries_at
 from harness.report.export.inspect_log import as_inspect
 from harness.report.export.rows import as_parquet
-from harness.store.index import cache_file, entries
 
 
 @guarded
 def command(
-    places: Annotated[
-        list[Path] | None, typer.Argument(help="Runs, or folders of runs (default: runs).")
-    ] = None,
+    places: RunPlaces = None,
     to: Annotated[
         Literal["inspect", "parquet"],
         typer.Option(help="A log a run for Inspect's viewer, or one table, a row a node."),
@@ -28,7 +26,7 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Write runs in formats that other tools read."""
-    found = entries([run_path(place) for place in places or [RUNS_DIR]], cache=cache_file())
+    found = entries_at(places)
     paths = [Path(e.path) for e in found if e.asked is not None]
     skipped = {e.path: e.problem for e in found if e.asked is None}
     if not paths:

@@ -5,24 +5,21 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json, run_path
+from harness.cli.common import AsJson, guarded, print_json
+from harness.cli.runs import RunPlaces, entries_at
 from harness.report.features import report
-from harness.store.index import cache_file, entries
 
 
 @guarded
 def command(
-    places: Annotated[
-        list[Path] | None, typer.Argument(help="Runs, or folders of runs (default: runs).")
-    ] = None,
+    places: RunPlaces = None,
     each: Annotated[
         bool, typer.Option("--each", help="A row for each constant and call, not each kind.")
     ] = False,
     json: AsJson = False,
 ) -> int:
     """Tell which kinds of change made scores better, step by step."""
-    wanted = [run_path(place) for place in places or [RUNS_DIR]]
-    found = entries(wanted, cache=cache_file())
+    found = entries_at(places)
     tables, skipped = report.build(Path(e.path) for e in found if e.asked and not e.is_replay)
     skipped |= {e.path: e.problem for e in found if e.asked is None}
     if json:

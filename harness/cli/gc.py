@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from harness.base.errors import Cancelled, ConfigError, HarnessError
-from harness.base.faults import explain
+from harness.base.errors import Cancelled, ConfigError
 from harness.cli.common import RUNS_DIR, AsJson, RunsDir, guarded, print_json
-from harness.cli.edge import print_error
+from harness.cli.edge import each
 from harness.launch.garbage import beyond, delete
 from harness.search.leftovers import collect, stale_stages
 from harness.store.places import find_runs
@@ -41,8 +40,9 @@ def command(
         return _say("would remove", found, 0, as_json=json)
     agreed = not runs or yes or _asked(len(runs))
     removed = collect()
-    deleted, code = _delete(runs) if agreed else ([], 0)
-    return _say("removed", removed + deleted, code, as_json=json)
+    deleted, failures = each(runs if agreed else [], delete)
+    code = failures[-1] if failures else 0
+    return _say("removed", [*removed, *map(str, deleted)], code, as_json=json)
 
 
 def _asked(count: int) -> bool:
@@ -55,18 +55,6 @@ def _asked(count: int) -> bool:
         return typer.confirm(f"Delete these {count} runs?", err=True)
     except typer.Abort:
         raise Cancelled("Interrupted; nothing was removed.") from None
-
-
-def _delete(runs: list[Path]) -> tuple[list[str], int]:
-    """Return the deleted runs and the exit code. A failure does not stop the others."""
-    deleted, code = [], 0
-    for path in runs:
-        try:
-            delete(path)
-            deleted.append(str(path))
-        except (HarnessError, OSError) as error:
-            code = print_error(explain(error) if isinstance(error, OSError) else error)
-    return deleted, code
 
 
 def _say(verb: str, things: list[str], code: int, *, as_json: bool) -> int:

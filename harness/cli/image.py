@@ -8,12 +8,12 @@ from harness.base.errors import ConfigError
 from harness.cli.common import AsJson, guarded, print_json
 from sandboxes.image.build import build, with_dockerfile
 
-app = typer.Typer(no_args_is_help=True, help="The image of the sandbox docker.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Make the image that the sandbox docker runs submissions in."""
+    """The image of the sandbox docker."""
 
 
 @app.command("build")

@@ -1,24 +1,21 @@
 """``harness leaderboard``: compares finished runs. ``harness.report.leaderboard`` does the work."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from harness.base.errors import ConfigError
-from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json
+from harness.cli.common import AsJson, guarded, print_json
+from harness.cli.runs import RunPlaces, entries_at
 from harness.report import board_text, leaderboard
 from harness.report.board import BoardMetric
 from harness.report.samples import By
-from harness.store.index import cache_file, entries
 
 
 @guarded
 def command(
-    places: Annotated[
-        list[Path] | None, typer.Argument(help="Runs, or folders of runs (default: runs).")
-    ] = None,
-    format: Annotated[  # noqa: A002 (the option's name)
+    places: RunPlaces = None,
+    format: Annotated[
         Literal["table", "md", "csv", "json", "latex", "html"], typer.Option(help="How to print.")
     ] = "table",
     metric: Annotated[
@@ -39,7 +36,7 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Compare finished runs; different conditions never share a table."""
-    found = entries(places or [RUNS_DIR], cache=cache_file())
+    found = entries_at(places)
     board = leaderboard.build(found, metric=metric, by=by)
     chosen = [name.strip() for name in (columns or "").split(",") if name.strip()]
     if json or format == "json":

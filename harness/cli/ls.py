@@ -1,20 +1,14 @@
 """``harness ls``: lists runs. ``harness.report.listing`` does the work."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json
+from harness.cli.runs import RunPlaces
 from harness.report.listing import as_json, listing, render
 from harness.store.places import find_runs
 
 
 @guarded
 def command(
-    places: Annotated[
-        list[Path] | None, typer.Argument(help="Runs, or folders of runs (default: runs).")
-    ] = None,
+    places: RunPlaces = None,
     json: AsJson = False,
 ) -> int:
     """List runs: their state and their scores."""

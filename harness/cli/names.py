@@ -12,7 +12,7 @@ SANDBOXES = [AUTO, *BACKENDS.names()]
 EXECUTORS = KNOWN.names()
 
 
-def one_of(names: Sequence[str], *, help: str) -> Any:  # noqa: A002, ANN401 (as in typer)
+def one_of(names: Sequence[str], *, help: str) -> Any:  # noqa: ANN401 (as in typer)
     """Return a Typer option that accepts one of ``names``."""
 
     def chosen(name: str) -> str:

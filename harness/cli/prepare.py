@@ -82,5 +82,5 @@ def _facts(path: Path, manifest: Manifest) -> list[tuple[str, str]]:
         elif name not in manifest.shape and name not in manifest.rows:
             facts.append((name, str(value)))
     unit_of_score = " bits per byte" if "bos" in manifest.shape else ""
-    facts += [(f"{n}", f"{v:.4f}{unit_of_score}") for n, v in manifest.baselines.items()]
+    facts += [(n, f"{v:.4f}{unit_of_score}") for n, v in manifest.baselines.items()]
     return [*facts, ("hash", manifest.hash)]

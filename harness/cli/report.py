@@ -5,24 +5,21 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import RUNS_DIR, AsJson, guarded, print_json, run_path
+from harness.cli.common import AsJson, guarded, print_json
+from harness.cli.runs import RunPlaces, entries_at
 from harness.report.html import page
-from harness.store.index import cache_file, entries
 
 
 @guarded
 def command(
-    places: Annotated[
-        list[Path] | None, typer.Argument(help="Runs, or folders of runs (default: runs).")
-    ] = None,
+    places: RunPlaces = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path(
         "report.html"
     ),
     json: AsJson = False,
 ) -> int:
     """Write one HTML file that opens offline: curves, trees, sources, comparison, methods."""
-    wanted = [run_path(place) for place in places or [RUNS_DIR]]
-    said = page.write(entries(wanted, cache=cache_file()), out)
+    said = page.write(entries_at(places), out)
     if json:
         print_json(said)
         return 0

@@ -1,5 +1,6 @@
 """``harness run``: turns options into a request. ``harness.launch.run`` starts the run."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,7 +31,8 @@ from harness.report.summary import summarize
 from harness.store.reading import read_as
 from tasks.spec import Task, find_task
 
-BUDGETS, MODEL = "Budgets", "Agents with a model"
+budget = partial(typer.Option, rich_help_panel="Budgets")
+model = partial(typer.Option, rich_help_panel="Agents with a model")
 
 OPTIONS = {
     "time_s": "time",
@@ -60,8 +62,7 @@ def command(
     time: Annotated[str, typer.Option(help="Start no node after this long.")] = "24h",
     seed: Annotated[int, typer.Option(min=0, help="Decides everything random.")] = 0,
     parallel: Annotated[
-        int,
-        typer.Option(min=1, max=64, help="Nodes written and evaluated at once."),
+        int, typer.Option(min=1, max=64, help="Nodes written and evaluated at once.")
     ] = 1,
     sandbox: Annotated[
         str, one_of(SANDBOXES, help="Where submissions run; process does not isolate.")
@@ -73,88 +74,48 @@ def command(
         list[str] | None, typer.Option("--set", help="A policy parameter: greedy.num_drafts=3.")
     ] = None,
     max_dollars: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0001, help="Send no call that could cost more in all.", rich_help_panel=BUDGETS
-        ),
+        float | None, budget(min=0.0001, help="Send no call that could cost more in all.")
     ] = None,
     max_input_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="The same for tokens in, cached ones included.", rich_help_panel=BUDGETS
-        ),
+        int | None, budget(min=1, help="The same for tokens in, cached ones included.")
     ] = None,
     max_output_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="The same for tokens out, reasoning included.", rich_help_panel=BUDGETS
-        ),
+        int | None, budget(min=1, help="The same for tokens out, reasoning included.")
     ] = None,
     gpu_hours: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0001, help="Start no node after this much evaluation.", rich_help_panel=BUDGETS
-        ),
+        float | None, budget(min=0.0001, help="Start no node after this much evaluation.")
     ] = None,
     charge_waiting: Annotated[
-        bool,
-        typer.Option(
-            "--charge-waiting",
-            help="Waiting for GPUs and providers is time too.",
-            rich_help_panel=BUDGETS,
-        ),
+        bool, budget("--charge-waiting", help="Waiting for GPUs and providers is time too.")
     ] = False,
     on_divergence: Annotated[
         Literal["stop", "live"],
         typer.Option(help="Where a replay differs: stop, or ask the real model from there on."),
     ] = "stop",
     base_url: Annotated[
-        str | None,
-        typer.Option(help="A server of your own: http://127.0.0.1:8000/v1.", rich_help_panel=MODEL),
+        str | None, model(help="A server of your own: http://127.0.0.1:8000/v1.")
     ] = None,
-    effort: Annotated[
-        str | None,
-        typer.Option(help="How hard the model thinks (harness agents).", rich_help_panel=MODEL),
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Where the model takes one.", rich_help_panel=MODEL)
-    ] = None,
+    effort: Annotated[str | None, model(help="How hard the model thinks (harness agents).")] = None,
+    temperature: Annotated[float | None, model(help="Where the model takes one.")] = None,
     max_answer_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Tokens of one answer, reasoning included.", rich_help_panel=MODEL
-        ),
+        int | None, model(min=1, help="Tokens of one answer, reasoning included.")
     ] = None,
     agents_file: AgentsFile = None,
     prompts: Annotated[
-        Path | None,
-        typer.Option(help="A folder with prompt templates of your own.", rich_help_panel=MODEL),
+        Path | None, model(help="A folder with prompt templates of your own.")
     ] = None,
     literature: Annotated[
         str | None,
-        typer.Option(
-            metavar="DIR|shipped",
-            help="Notes on papers that the model may draw from.",
-            rich_help_panel=MODEL,
-        ),
+        model(metavar="DIR|shipped", help="Notes on papers that the model may draw from."),
     ] = None,
     answer_format: Annotated[
-        Literal["whole", "edits"],
-        typer.Option(help="How files are improved and debugged.", rich_help_panel=MODEL),
+        Literal["whole", "edits"], model(help="How files are improved and debugged.")
     ] = "whole",
     analyze: Annotated[
-        bool,
-        typer.Option(
-            "--analyze", help="One more short call a node: what it teaches.", rich_help_panel=MODEL
-        ),
+        bool, model("--analyze", help="One more short call a node: what it teaches.")
     ] = False,
     complexity: Annotated[
-        bool,
-        typer.Option(
-            "--complexity",
-            help="Ask for simple ideas first, then for richer ones.",
-            rich_help_panel=MODEL,
-        ),
+        bool, model("--complexity", help="Ask for simple ideas first, then for richer ones.")
     ] = False,
     data: Data = None,
     byte_counts: ByteCountsOption = None,

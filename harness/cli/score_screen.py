@@ -2,7 +2,6 @@
 
 import sys
 import time
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
@@ -45,12 +44,7 @@ class ScoreScreen:
         self._task = self._bar.add_task("preparing", total=None, note="")
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         unbreakable(self._bar.stop)()
 
     def say(self, text: str) -> None:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
@@ -57,8 +56,8 @@ class _Row:
 class Screen:
     """Watches one run through its ``observe`` and ``progress`` callbacks; thread-safe."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
         self._live: Live | None = None
         self._lock = threading.Lock()
         self._rows: dict[str, _Row] = {}
@@ -72,25 +71,17 @@ class Screen:
         self._percent: dict[str, int] = {}
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal and not self.console.quiet:
+        if self.console.is_terminal:
             self._live = Live(
-                get_renderable=self._render,
-                console=self.console,
-                refresh_per_second=4,
-                redirect_stdout=False,
+                get_renderable=self._render, console=self.console, redirect_stdout=False
             )
             self._live.__enter__()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended = True
         if self._live is not None:
-            unbreakable(self._live.__exit__)(exc_type, exc, tb)
+            unbreakable(self._live.stop)()
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Show how far the data preparation is."""
@@ -112,21 +103,18 @@ class Screen:
         return self._rows.setdefault(label, _Row(label))
 
     def _on_run(self, label: str, details: dict[str, Any]) -> None:
-        self._run = details["run"]
-        self._steps = details["run"].asked.steps
-        self._slots = details["run"].asked.workers
-        self._pick = details["run"].lock.best
-        self._said = ""
-        sandbox = details["run"].lock.sandbox
-        walls = "" if isolates(sandbox) else " (no isolation: scores are not ranked)"
-        self._line(f"run {details['run'].path}, sandbox {sandbox}{walls}")
+        run: Run = details["run"]
+        self._run, self._said = run, ""
+        self._steps, self._slots, self._pick = run.asked.steps, run.asked.workers, run.lock.best
+        walls = "" if isolates(run.lock.sandbox) else " (no isolation: scores are not ranked)"
+        self._line(f"run {run.path}, sandbox {run.lock.sandbox}{walls}")
 
     def _on_warning(self, label: str, details: dict[str, Any]) -> None:
-        self.console.print(Text(f"warning: {details['message']}", style="yellow"), soft_wrap=True)
+        self._say(f"warning: {details['message']}", style="yellow")
 
     def _on_waiting(self, label: str, details: dict[str, Any]) -> None:
         self._said = details["message"]
-        self.console.print(Text(self._said), soft_wrap=True)
+        self._say(self._said)
 
     def _on_writing(self, label: str, details: dict[str, Any]) -> None:
         row = self._row(label)
@@ -175,12 +163,9 @@ class Screen:
     def _on_failing(self, label: str, details: dict[str, Any]) -> None:
         self._rows.pop(label, None)
         others = ", ".join(row.label for row in self._rows.values() if row.seconds is None)
-        self.console.print(
-            Text(
-                f"node {label} failed: {clean(details['cause'], 300)}\n"
-                f"No other is begun; waiting for {others}, which Ctrl-C would stop."
-            ),
-            soft_wrap=True,
+        self._say(
+            f"node {label} failed: {clean(details['cause'], 300)}\n"
+            f"No other is begun; waiting for {others}, which Ctrl-C would stop."
         )
 
     def _on_exhausted(self, label: str, details: dict[str, Any]) -> None:
@@ -201,7 +186,7 @@ class Screen:
         so_far = f", best so far {best.score:.4f} (node {best.label})" if best else ""
         self._line(
             f"node {label}  {node.operator}  parent {row.parents}  {outcome}  "
-            f"{node.seconds:.1f} s{so_far}  [{_short(row.what)}]"
+            f"{node.seconds:.1f} s{so_far}  [{clean(row.what, 60, keep='head')}]"
         )
         if node.message and not node.valid:
             self._line(quoted(clean(node.message, 600), "    "))
@@ -209,8 +194,9 @@ class Screen:
     def _on_ungraded(self, label: str, details: dict[str, Any]) -> None:
         row = self._row(label)
         row.state, row.seconds = "not graded", _spent(row)
-        text = f"node {label}: the judge failed, it is not graded: {clean(details['cause'], 300)}"
-        self.console.print(Text(text), soft_wrap=True)
+        self._say(
+            f"node {label}: the judge failed, it is not graded: {clean(details['cause'], 300)}"
+        )
 
     def _on_final(self, label: str, details: dict[str, Any]) -> None:
         score: Score = details["score"]
@@ -226,8 +212,12 @@ class Screen:
         return best
 
     def _line(self, text: str) -> None:
+        """Print a line where there is no live table, which shows the same."""
         if self._live is None:
-            self.console.print(Text(text), soft_wrap=True)
+            self._say(text)
+
+    def _say(self, text: str, *, style: str = "") -> None:
+        self.console.print(Text(text, style=style), soft_wrap=True)
 
     def _render(self) -> RenderableType:
         try:
@@ -308,12 +298,7 @@ class Screen:
 
 
 def _training_line(row: _Row) -> str:
-    claim = row.training.claim(row.label) if row.training else None
-    return claim.words(show_duration) if claim else ""
-
-
-def _short(note: str) -> str:
-    return clean(note, 60, keep="head")
+    return row.training.claim(row.label).words(show_duration) if row.training else ""
 
 
 def _spent(row: _Row) -> float:

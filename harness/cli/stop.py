@@ -1,15 +1,12 @@
 """``harness stop``: ends live runs early. ``harness.launch.stopping`` does the work."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from harness.base.errors import HarnessError
-from harness.base.faults import explain
-from harness.cli.common import NO, AsJson, guarded, print_json, run_path
-from harness.cli.edge import print_error
+from harness.cli.common import AsJson, guarded, print_json, run_path
+from harness.cli.edge import each
 from harness.launch.stopping import ask, await_end
 
 
@@ -26,10 +23,10 @@ def command(
 ) -> int:
     """End live runs well: no new node, the best so far is graded, the result is written."""
     # All runs are asked before any wait; a run that cannot be asked does not stop the others.
-    results, failures = _each([run_path(r) for r in runs], lambda p: ask(p, now=now))
+    results, failures = each([run_path(r) for r in runs], lambda p: ask(p, now=now))
     if wait:
         live = [path for path, result in results.items() if result is None]
-        ended, more = _each(live, lambda p: await_end(p, lambda s: typer.echo(s, err=True)))
+        ended, more = each(live, lambda p: await_end(p, lambda s: typer.echo(s, err=True)))
         results, failures = {**results, **ended}, failures + more
     if json:
         rows = [{"run": str(path), "result": result} for path, result in results.items()]
@@ -38,23 +35,7 @@ def command(
         for path, result in results.items():
             typer.echo(f"{path}: {_outcome(result)}")
     invalid = any(result is not None and not result["valid"] for result in results.values())
-    return max((*failures, NO if invalid else 0))
-
-
-def _each(
-    paths: list[Path], work: Callable[[Path], dict[str, Any] | None]
-) -> tuple[dict[Path, dict[str, Any] | None], list[int]]:
-    """Return the result of ``work`` for each path, and the exit codes of the failed paths."""
-    results: dict[Path, dict[str, Any] | None] = {}
-    failures: list[int] = []
-    for path in paths:
-        try:
-            results[path] = work(path)
-        except HarnessError as error:
-            failures.append(print_error(error))
-        except OSError as error:
-            failures.append(print_error(explain(error)))
-    return results, failures
+    return max((*failures, 1 if invalid else 0))
 
 
 def _outcome(result: dict[str, Any] | None) -> str:

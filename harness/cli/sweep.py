@@ -1,7 +1,6 @@
 """``harness sweep``: runs a suite. ``harness.sweeps`` plans and runs it."""
 
 import os
-from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +55,7 @@ def command(
     concurrent = concurrent or 2 * gpus or 1
     obstacles = plan.missing if dry_run else plan.obstacles(gpus)
     if skip_missing:
-        for why, n in plans.by_count(chain.from_iterable(obstacles.values())):
+        for why, n in plans.by_count(obstacles):
             typer.echo(f"left out: {n} runs, {why}", err=True)
         plan = plan.without(obstacles)
     if dry_run:

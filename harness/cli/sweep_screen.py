@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -34,17 +33,12 @@ class SweepScreen:
     def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
-            self._live.__enter__()
+            self._live.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
-            unbreakable(self._live.__exit__)(exc_type, exc, tb)
+            unbreakable(self._live.stop)()
 
     def say(self, line: str) -> None:
         """Show one message."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from json import dumps
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.cli.common import RUNS_DIR, AsJson, guarded
+from harness.cli.runs import RunPlaces
 from harness.report.terminal import stdout
 from harness.report.watching import Watch, lines
 
@@ -27,9 +27,7 @@ EVERY_S = 1.0
 
 @guarded
 def command(
-    places: Annotated[
-        list[Path] | None, typer.Argument(help="Runs, or folders of runs (default: runs).")
-    ] = None,
+    places: RunPlaces = None,
     once: Annotated[bool, typer.Option("--once", help="Look once and leave.")] = False,
     json: AsJson = False,
 ) -> int:

@@ -19,7 +19,6 @@ from harness.agents.replay import ReplayAgent
 from harness.base.commands import command
 from harness.base.errors import Cancelled, HarnessError
 from harness.base.faults import explain
-from harness.base.files import write_whole
 from harness.base.registry import errors_of_packages
 from harness.base.watching import unbreakable
 from harness.core.agent import Agent
@@ -29,7 +28,7 @@ from harness.core.jobs import ObserveJobs, Place, waiting_reporter
 from harness.core.model import Endpoint
 from harness.launch.agents import make_agent
 from harness.launch.interruptible import interruptible
-from harness.launch.result import compose
+from harness.launch.result import write_result
 from harness.policies import POLICIES, make_policy
 from harness.policies.base import BasePolicy
 from harness.search.evaluator import Evaluator
@@ -127,29 +126,25 @@ def _find_place(
     *,
     hardware: Mapping[str, str | int] | None = None,
 ) -> Place:
-    """Check limits, replay and model first, then find where evaluations run."""
-    _check(parts.asked, parts.agent)
-    return evaluator.get_ready(
-        parts.asked,
-        trusted=parts.agent.trusted and parts.agent.name not in AGENTS.added(),
-        hardware=hardware,
-        progress=progress,
-        observe=observe,
-    )
+    """Check limits, replay and model first, then find where evaluations run.
 
-
-def _check(asked: Asked, agent: Agent) -> None:
-    """Raise ConfigError if a limit cannot be enforced, or a replay asks other than its recording.
-
-    Raises also what ``Client.check`` raises.
+    Raises ConfigError if a limit cannot be enforced, or a replay asks other than its recording,
+    and what ``Client.check`` and ``Evaluator.get_ready`` raise.
     """
-    endpoint = _endpoint(agent)
+    asked, agent, endpoint = parts.asked, parts.agent, _endpoint(parts.agent)
     if endpoint is not None:
         refuse_unknown_price(asked.limits, endpoint.price, agent.name)
     if isinstance(agent, ReplayAgent):
         agent.recording.check(asked)
     if endpoint is not None:
         endpoint.client.check()  # last: it talks to the provider
+    return evaluator.get_ready(
+        asked,
+        trusted=agent.trusted and agent.name not in AGENTS.added(),
+        hardware=hardware,
+        progress=progress,
+        observe=observe,
+    )
 
 
 def _endpoint(agent: Agent) -> Endpoint | None:
@@ -237,7 +232,7 @@ def _execute(
             search.search()
             score = search.finalize()
             metric = parts.task.definition.metric
-            result = compose(
+            result = write_result(
                 run,
                 search.state,
                 score,
@@ -247,10 +242,8 @@ def _execute(
                 spent=budget.to_json(search.progress),
                 replay=recording.to_json(search.state.tree) if recording else None,
             )
-            write_whole(run.path / "result.json", result.text)
             journal.append("closed", status="finished", message="")
         except (KeyboardInterrupt, Cancelled):
-            search.cancel()
             _close(journal, "interrupted", "stopped by the user")
             raise Cancelled(
                 "Interrupted; everything that was finished is kept.", remedy=_again(run, search)
@@ -262,7 +255,7 @@ def _execute(
             raise
         finally:
             search.cancel()
-        return result.values
+        return result
 
 
 def _again(run: Run, search: Search) -> str:

@@ -225,16 +225,14 @@ class LocalEvaluator:
 
     def _core_warning(self, host: Host) -> str | None:
         """Return a warning where evaluations would slow each other down."""
-        limits, here = (
-            host.template.task.profile(host.template.profile).limits,
-            os.sched_getaffinity(0),
-        )
+        limits = host.template.task.profile(host.template.profile).limits
         at_once = min(self._slots, len(host.gpus.gpus) if host.gpus else self._slots)
-        if at_once == 1 or at_once * limits.cpus <= len(here):
+        wanted, here = at_once * limits.cpus, len(os.sched_getaffinity(0))
+        if at_once == 1 or wanted <= here:
             return None
         return (
-            f"{at_once} evaluations at once may use {at_once * limits.cpus} cores and there are "
-            f"{len(here)}: each trains slower than alone, and time limits are by the clock."
+            f"{at_once} evaluations at once may use {wanted} cores and there are {here}: each "
+            "trains slower than alone, and time limits are by the clock."
         )
 
 

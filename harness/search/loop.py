@@ -13,6 +13,7 @@ cannot differ from one that was never killed.
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -54,38 +55,27 @@ GRACE_S = 1.0
 """Seconds to wait for a cancelled agent; then its thread is left to end with the process."""
 
 
+@dataclass(eq=False)
 class Search:
     """One run, continued from the state that its journal records up to its final score."""
 
-    def __init__(
-        self,
-        run: Run,
-        *,
-        task: Task,
-        agent: Agent,
-        policy: BasePolicy,
-        evaluator: Evaluator,
-        place: Place,
-        journal: Journal,
-        observe: ObserveJobs,
-        budget: Budget | None = None,
-        calls: Calls | None = None,
-        recording: Recording | None = None,
-    ) -> None:
-        self.run = run
-        self.task = task
-        self.agent = agent
-        self.policy = policy
-        self.evaluator = evaluator
-        self.place = place
-        self.journal = journal
-        self.observe = observe
-        self.asked = run.asked
-        self.budget = budget or Budget(self.asked.limits, workers=self.asked.workers)
-        self.calls = calls
-        self._recording = recording
-        self._audit_key = run.lock.audit_key
-        self.state = rebuild(journal.events, run.path / "nodes", maximize=run.lock.maximize)
+    run: Run
+    task: Task
+    agent: Agent
+    policy: BasePolicy
+    evaluator: Evaluator
+    place: Place
+    journal: Journal
+    observe: ObserveJobs
+    budget: Budget
+    calls: Calls | None = None
+    recording: Recording | None = None
+
+    def __post_init__(self) -> None:
+        self.asked = self.run.asked
+        self.state = rebuild(
+            self.journal.events, self.run.path / "nodes", maximize=self.run.lock.maximize
+        )
         # Nodes by future: the agent's answer while the node is "chosen", later an evaluation.
         self._running: dict[Future[Any], int] = {}
         self._failure: BaseException | None = None
@@ -193,7 +183,7 @@ class Search:
             return False
         number = len(self.state.tree)
         decision: Decision | None
-        recorded = self._recording.node(number) if self._recording is not None else None
+        recorded = self.recording.node(number) if self.recording is not None else None
         if recorded is not None:
             decision = Decision(recorded.operator, recorded.parents)
             left = dict(recorded.left)
@@ -318,7 +308,7 @@ class Search:
     def _job(
         self, label: str, files: Mapping[str, str], split: Literal["search", "test"], seed: int
     ) -> JobSpec:
-        audit_seed = digest(f"{self._audit_key}/{label}")
+        audit_seed = digest(f"{self.run.lock.audit_key}/{label}")
         return self.place.job(
             self.asked, label, files, split=split, training_seed=seed, audit_seed=audit_seed
         )

@@ -1,4 +1,4 @@
-"""How a run ended, read from ``result.json``. ``harness.launch.result`` composes that file."""
+"""How a run ended, read from ``result.json``. ``harness.launch.result`` writes that file."""
 
 from typing import Annotated
 

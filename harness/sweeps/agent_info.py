@@ -30,8 +30,6 @@ class AgentInfo:
 
 FREE = AgentInfo()
 
-AgentLookup = Callable[[str], AgentInfo]
-
 
 def offer(agent: str) -> AgentInfo:
     """Return what is known of an agent; an unknown agent has an ``obstacle``."""

@@ -4,7 +4,7 @@ Nothing is started here: ``harness.sweeps.sweep`` does that.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from harness.base.files import write_whole
 from harness.policies import make_policy
 from harness.store.places import find_runs
 from harness.store.rundir import LOCK, SWEEP
-from harness.sweeps.agent_info import AgentInfo, AgentLookup, offer
+from harness.sweeps.agent_info import AgentInfo, offer
 from harness.sweeps.estimate import Estimate, estimate, measure
 from harness.sweeps.suite import Planned, Suite, expand, load
 from sandboxes.gpu_pool import GpuPool
@@ -54,22 +54,18 @@ class Plan:
         """Return the runs that cannot be made here and now, each with the reasons."""
         found = {}
         for one in self.estimates:
-            why, unready = list(one.missing), self.unready(one.run.asked.agent)
-            if unready:
-                why.append(unready)
+            agent, why = one.run.asked.agent, list(one.missing)
+            offer = self.offers[agent]
+            if offer.unready and not (offer.own_server and agent in self.suite.servers):
+                why.append(offer.unready)
             if one.gpu_seconds and not gpus:
                 why.append(f"profile {one.run.asked.profile} needs a GPU, and there is none here")
             if why:
                 found[one.run] = tuple(why)
         return found
 
-    def unready(self, agent: str) -> str:
-        """Return what an agent lacks here: a key, or the address of its server."""
-        offer = self.offers[agent]
-        return "" if offer.own_server and agent in self.suite.servers else offer.unready
 
-
-def make_plan(file: Path, runs_dir: Path, offers: AgentLookup = offer) -> Plan:
+def make_plan(file: Path, runs_dir: Path, offers: Callable[[str], AgentInfo] = offer) -> Plan:
     """Read a suite and estimate its runs. Raises ConfigError if a value of it is invalid."""
     suite = load(file)
     runs, tasks = list(expand(suite, file.parent)), all_tasks()
@@ -89,18 +85,17 @@ def make_plan(file: Path, runs_dir: Path, offers: AgentLookup = offer) -> Plan:
     )
 
 
-def by_count(causes: Iterable[str]) -> list[tuple[str, int]]:
-    """Return each cause with its count, the most frequent first."""
-    return Counter(causes).most_common()
+def by_count(obstacles: Mapping[Planned, tuple[str, ...]]) -> list[tuple[str, int]]:
+    """Return each reason with the number of its runs, the most frequent first."""
+    return Counter(chain.from_iterable(obstacles.values())).most_common()
 
 
 def refuse_obstacles(obstacles: Mapping[Planned, tuple[str, ...]]) -> None:
     """Raise ConfigError if there are any obstacles, naming each with its number of runs."""
     if obstacles:
-        counts = by_count(chain.from_iterable(obstacles.values()))
         raise ConfigError(
             f"{len(obstacles)} runs of this suite cannot be made here; none was started.",
-            cause="\n".join(f"{n} x {why}" for why, n in counts),
+            cause="\n".join(f"{n} x {why}" for why, n in by_count(obstacles)),
             remedy="mend that, or --skip-missing leaves those runs out",
         )
 

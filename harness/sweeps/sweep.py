@@ -16,7 +16,7 @@ import shutil
 import signal
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +50,6 @@ SweepRunState = Literal[
 HARNESS = (sys.executable, "-m", "harness")
 STOPPED = (Cancelled.exit_code, -signal.SIGINT, -signal.SIGTERM)
 CENT = 0.01
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,20 +119,20 @@ class Sweep:
         *,
         concurrent: int,
         max_dollars: float | None = None,
-        say: Say,
+        say: Callable[[str], None],
         show: Callable[["Sweep"], None] = lambda sweep: None,
         command: Sequence[str] = HARNESS,
-        patience: SweepRetries = SweepRetries(),  # noqa: B008 (frozen)
+        patience: SweepRetries = SweepRetries(),
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.folder, self.concurrent, self.max_dollars = plan.folder, concurrent, max_dollars
         runs = [one.run for one in plan.estimates]
         self.slots = [SweepRun(r, plan.folder / r.name, plan.offers[r.asked.agent]) for r in runs]
-        self._plan, self._command, self._patience = plan, tuple(command), patience
+        self._command, self._patience = command, patience
         self._say, self._show = unbreakable(say), unbreakable(show)
         self._now, self._sleep = now, sleep
-        self._providers: dict[str, _Provider] = {}
+        self._providers = defaultdict[str, _Provider](_Provider)
         self._signals = 0
         for slot in self.slots:
             self._find(slot)
@@ -266,7 +264,7 @@ class Sweep:
                 return
             if slot.state != "waiting" or slot.not_before > now:
                 continue
-            provider = self._providers.get(slot.offer.provider, _Provider())
+            provider = self._providers[slot.offer.provider]
             if provider.strikes >= self._patience.strikes:
                 slot.state = "paused"
             elif provider.paused_until > now:
@@ -306,8 +304,8 @@ class Sweep:
                 if slot.state == "waiting":
                     slot.message = words
                     self._went_wrong(slot, code)
-                elif provider := self._providers.get(slot.offer.provider):
-                    provider.strikes = 0
+                else:
+                    self._providers[slot.offer.provider].strikes = 0
                 if slot.state != "waiting":
                     self._say(f"{slot.state}  {slot.path.name}  {slot.message}")
 
@@ -330,7 +328,7 @@ class Sweep:
 
     def _pause(self, slot: SweepRun) -> None:
         now, patience = self._now(), self._patience
-        provider = self._providers.setdefault(slot.offer.provider, _Provider())
+        provider = self._providers[slot.offer.provider]
         if provider.paused_until > now:
             return  # another of its runs has started the pause
         pause_s = min(patience.pause_s * 2**provider.strikes, patience.longest_pause_s)

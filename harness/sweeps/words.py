@@ -3,8 +3,8 @@
 Nothing is printed here: ``harness.cli.sweep`` does that.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 from harness.base.commands import command
@@ -14,17 +14,8 @@ from harness.sweeps.estimate import Estimate, Total, wall_s
 from harness.sweeps.plan import Plan, by_count
 from harness.sweeps.sweep import Sweep, SweepRunState
 
-NEXT: tuple[SweepRunState, ...] = (
-    "waiting",
-    "running",
-    "elsewhere",
-    "refused",
-    "failed",
-    "interrupted",
-    "paused",
-    "unaffordable",
-)
-"""The states of runs that another sweep of the same suite continues."""
+ENDED: tuple[SweepRunState, ...] = ("done", "invalid")
+"""The states of runs that another sweep of the same suite leaves as they are."""
 
 EXITS: tuple[tuple[int, tuple[SweepRunState, ...]], ...] = (
     (130, ("interrupted", "waiting", "running", "elsewhere")),
@@ -68,13 +59,13 @@ def summary(sweep: Sweep, again: str) -> list[str]:
     """Return lines on how a sweep ended; ``again`` is the command that continues it."""
     text = [status_line(sweep)]
     for state in ("refused", "failed", "interrupted", "paused", "unaffordable"):
-        causes = by_count(s.message for s in sweep.slots if s.state == state)
+        causes = Counter(s.message for s in sweep.slots if s.state == state).most_common()
         for message, n in causes[:5]:
             first = next(s for s in sweep.slots if (s.state, s.message) == (state, message))
             text.append(f"  {n} {state}: {message or 'no word'} (first: {first.path.name})")
         if len(causes) > 5:
             text.append(f"  … and {len(causes) - 5} more causes")
-    if any(sweep.counts[state] for state in NEXT):
+    if any(slot.state not in ENDED for slot in sweep.slots):
         text.append(f"What each run said: {sweep.folder / 'logs'}. Go on with: {again}")
     text.append(command("leaderboard", sweep.folder))
     return text
@@ -102,13 +93,14 @@ def as_json(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def totals(estimates: Sequence[Estimate]) -> tuple[dict[tuple[str, ...], Total], Total]:
+def totals(estimates: Sequence[Estimate]) -> tuple[dict[str, Total], Total]:
     """Return the sums by agent, policy and literature, and the sum of all."""
-    parts: dict[tuple[str, ...], Total] = {}
+    parts: dict[str, Total] = {}
     whole = Total()
     for one in estimates:
-        more = ("+ literature",) if one.run.asked.writing.literature else ()
-        parts.setdefault((one.run.asked.agent, one.run.asked.policy, *more), Total()).add(one)
+        asked = one.run.asked
+        name = f"{asked.agent} {asked.policy}{' + literature' if asked.writing.literature else ''}"
+        parts.setdefault(name, Total()).add(one)
         whole.add(one)
     return parts, whole
 
@@ -123,8 +115,8 @@ def plan_as_json(plan: Plan, concurrent: int, gpus: int) -> dict[str, Any]:
         "concurrent": concurrent,
         "wall_hours": wall_s(plan.estimates, concurrent, gpus) / 3600,
         "total": whole.as_json(),
-        "agents": [{"agent": " ".join(key), **part.as_json()} for key, part in parts.items()],
-        "missing": dict(by_count(chain.from_iterable(plan.missing.values()))),
+        "agents": [{"agent": name, **part.as_json()} for name, part in parts.items()],
+        "missing": dict(by_count(plan.missing)),
         "runs": [one.run.name for one in plan.estimates],
     }
 
@@ -132,15 +124,15 @@ def plan_as_json(plan: Plan, concurrent: int, gpus: int) -> dict[str, Any]:
 def plan_table(plan: Plan, concurrent: int, gpus: int, max_dollars: float | None) -> list[str]:
     """Return the table of ``--dry-run``: a line for each agent, the sum, and the basis of both."""
     parts, whole = totals(plan.estimates)
-    size = max(len(" ".join(key)) for key in parts)
+    size = max(map(len, parts))
     head = f"{'agent':{size}}  {'runs':>6} {'steps':>9} {'h/run':>6} {'hours':>8} {'GPU-h':>8}"
     text = [f"{head} {'Mtok in':>8} {'out':>7} {'dollars':>10}"]
-    for name, part in [*((" ".join(k), p) for k, p in parts.items()), ("all", whole)]:
+    for name, part in [*parts.items(), ("all", whole)]:
         hours, gpu_hours = part.seconds / 3600, part.gpu_seconds / 3600
         least = bool(part.at_least)
         text.append(
             f"{name:{size}}  {part.runs:>6,} {part.steps:>9,} {_sum(hours / part.runs, least):>6} "
-            f"{_sum(hours, least):>8} {_sum(gpu_hours, False):>8} "
+            f"{_sum(hours, least):>8} {_sum(gpu_hours):>8} "
             f"{_tokens(part, part.tokens_in):>8} {_tokens(part, part.tokens_out):>7} "
             f"{_dollars(part):>10}"
         )
@@ -154,7 +146,7 @@ def plan_table(plan: Plan, concurrent: int, gpus: int, max_dollars: float | None
     return text
 
 
-def _sum(value: float, least: bool) -> str:
+def _sum(value: float, least: bool = False) -> str:
     """Return a sum as text; ``least``: it is a lower bound. A small sum is not shown as 0."""
     text = f"{value:,.0f}" if value >= 100 else money(value)
     return f"≥ {text}" if least else text
@@ -174,8 +166,8 @@ def _dollars(total: Total) -> str:
 
 def _cost(whole: Total) -> list[str]:
     if not whole.partial:
-        return [f"about ${_sum(whole.dollars, False)}"]
-    text = [f"at least ${_sum(whole.dollars, False)}" if whole.dollars else "dollars: unknown"]
+        return [f"about ${_sum(whole.dollars)}"]
+    text = [f"at least ${_sum(whole.dollars)}" if whole.dollars else "dollars: unknown"]
     if whole.unpriced:
         n = len(whole.unpriced)
         names = ", ".join(sorted(whole.unpriced))
@@ -195,7 +187,7 @@ def _rests_on(plan: Plan, whole: Total) -> list[str]:
         text.append(f"seconds of {whole.measured:,} runs as measured in earlier runs")
     if whole.measured < whole.runs:
         text.append(f"the rest by what [assume] in {plan.file} says")
-    for why, n in by_count(chain.from_iterable(plan.missing.values())):
+    for why, n in by_count(plan.missing):
         text.append(f"{n:,} runs cannot be made: {why}")
     for agent, offer in plan.offers.items():
         if offer.retires and not offer.obstacle:

@@ -5,17 +5,15 @@ Tests must not change the finished run itself: the whole session shares it.
 
 import json
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from calling import call
 from judging import answering
+from shared import TOYS
 
 from harness.search import local
 from scorers.score import Score
-
-TOYS = Path(__file__).parent.parent / "toys"
 
 
 @pytest.fixture(scope="session")

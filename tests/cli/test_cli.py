@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from calling import call, start
+from shared import TOYS
 
 from harness.report import diagnosis
 from tasks.spec import find_task
@@ -43,7 +44,7 @@ def test_run_says_a_plain_line_a_node_where_there_is_no_terminal(tmp_path):
 
 
 def test_a_run_without_a_valid_node_exits_1_and_says_so(tmp_path, monkeypatch):
-    shutil.copytree(Path(__file__).parent.parent / "toys" / "toy", tmp_path / "tasks" / "toy")
+    shutil.copytree(TOYS / "toy", tmp_path / "tasks" / "toy")
     toml = tmp_path / "tasks" / "toy" / "task.toml"
     toml.write_text(
         toml.read_text().replace('["half", "constant", "whole", "broken"]', '["broken"]')
@@ -117,6 +118,7 @@ def test_ls_and_leaderboard_list_the_run(finished):
     board = call("leaderboard", "runs", cwd=here).stdout
     assert "1 of 1" in board
     assert "reference" in board
+    assert call("leaderboard", Path(result["run"]).name, cwd=here).stdout == board
 
 
 def test_resuming_a_finished_run_gives_its_result_and_changes_nothing(finished):
@@ -255,7 +257,7 @@ def test_a_run_that_another_process_holds_is_not_touched(finished, tmp_path):
 def test_a_task_changed_since_the_run_began_is_not_mixed_into_it(finished, tmp_path, monkeypatch):
     here, result = copied(finished, tmp_path)
     (here / result["run"] / "result.json").unlink()
-    shutil.copytree(Path(__file__).parent.parent / "toys", here / "toys")
+    shutil.copytree(TOYS, here / "toys")
     toml = here / "toys" / "toy" / "task.toml"
     toml.write_text(toml.read_text().replace("steps = 20", "steps = 21"))
     monkeypatch.setenv("HARNESS_TASKS_DIR", str(here / "toys"))

@@ -62,7 +62,8 @@ def shown(screen: Screen) -> list[str]:
 
 
 def test_on_a_low_terminal_all_that_runs_is_shown_and_in_the_end_everything():
-    screen = Screen(quiet=True)
+    screen = Screen()
+    screen.console.quiet = True
     for number in range(20):
         screen.observe("writing", str(number), {"operator": "draft", "parents": []})
     for number in (n for n in range(20) if n not in (1, 12, 19)):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from calling import call
+from shared import TOYS
 
 from harness.base.errors import InfrastructureError
 from harness.cli import run as run_command
@@ -20,7 +21,6 @@ from harness.sweeps import plan
 from sandboxes import registry
 from tasks.spec import find_task
 
-TOYS = Path(__file__).parents[1] / "toys"
 TOY = ("--task", "toy", "--profile", "test")
 
 

@@ -10,6 +10,7 @@ from judging import answering
 from harness.base.errors import ConfigError, ProviderError
 from harness.core.agent import Ask
 from harness.core.asked import Asked, Lockfile
+from harness.core.budget import Budget
 from harness.core.writing import Writing
 from harness.operators.model_agent import ModelAgent
 from harness.policies import make_policy
@@ -259,7 +260,7 @@ def run(path, agent, *, steps, isolating, new=True, final=True):
     opened = Run.create(path, asked, lock) if new else Run.open(path)
     journal = opened.journal()
     search = Search(opened, task=task, agent=agent, policy=policy, evaluator=worker, place=place,
-                    journal=journal, observe=quiet)  # fmt: skip
+                    journal=journal, observe=quiet, budget=Budget(opened.asked.limits))  # fmt: skip
     search.search()
     score = search.finalize() if final else None
     worker.close()

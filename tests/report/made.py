@@ -17,8 +17,7 @@ from harness.base.seeds import derive
 from harness.core.asked import Asked
 from harness.core.budget import Budget
 from harness.core.model import Prompt, Reply, Turn, Usage
-from harness.launch.result import compose
-from harness.store import rundir
+from harness.launch.result import write_result
 from harness.store.journal import Journal, _link
 from harness.store.rundir import Run
 from harness.store.state import how_far, rebuild
@@ -125,9 +124,8 @@ class Made:
         spent = Budget(self.run.asked.limits, gpus=1).to_json(
             how_far(self.journal.events, state.tree, self.journal.elapsed_s)
         )
-        result = compose(self.run, state, final, metric="bits_per_byte", elapsed_s=7.0,
-                         ended="all steps are used", spent=spent, replay=None)  # fmt: skip
-        rundir.write_whole(self.run.path / "result.json", result.text)
+        write_result(self.run, state, final, metric="bits_per_byte", elapsed_s=7.0,
+                     ended="all steps are used", spent=spent, replay=None)  # fmt: skip
         self.journal.append("closed", status="finished", message="")
         self.journal.close()
         return self.run.path

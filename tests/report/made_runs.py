@@ -10,8 +10,7 @@ from pathlib import Path
 from harness.core.asked import Asked, Lockfile
 from harness.core.budget import Budget
 from harness.core.writing import Writing
-from harness.launch.result import compose
-from harness.store import rundir
+from harness.launch.result import write_result
 from harness.store.journal import Journal
 from harness.store.rundir import Run
 from harness.store.state import how_far, rebuild
@@ -75,12 +74,11 @@ def make_run(
                        message="", seconds=1.0)  # fmt: skip
         state = rebuild(journal.events, run.path / "nodes", maximize=direction == "maximize")
         budget = Budget(asked.limits, gpus=0)
-        result = compose(
+        write_result(
             run, state, judged(score, metric, profile, lock), metric=metric, elapsed_s=3.0,
             ended="steps", replay=replay,
             spent=budget.to_json(how_far(journal.events, state.tree, 3.0)),
         )  # fmt: skip
-        rundir.write_whole(run.path / "result.json", result.text)
     if closed:
         journal.append("closed", status=closed, message=message)
     journal.close()

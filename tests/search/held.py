@@ -3,17 +3,14 @@
 import json
 import re
 import shutil
-import time
 import uuid
 from pathlib import Path
+
+from shared import TOYS, until
 
 from harness.base.paths import data_root
 from harness.store.journal import read
 from tasks.spec import find_task
-
-TOYS = Path(__file__).parent.parent / "toys"
-PATIENCE_S = 120.0
-"""Longer than anything here takes on the busiest machine: a wait this long is a failure."""
 
 DESIGN = '''"""Always right, once nobody holds it any more."""
 
@@ -61,18 +58,6 @@ class Held:
     def let_go(self, name: str = "*") -> None:
         for file in self._train.glob(self._own + name):
             file.unlink()
-
-
-def until(happened, what: str, patience_s: float = PATIENCE_S):
-    """Call ``happened`` until its result is true; fail if that takes longer than ``patience_s``.
-
-    Return that result: another call may return something else.
-    """
-    end = time.monotonic() + patience_s
-    while not (seen := happened()):
-        assert time.monotonic() < end, f"never: {what}"
-        time.sleep(0.02)
-    return seen
 
 
 def kinds(run: Path) -> list[str]:

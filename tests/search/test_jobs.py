@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from judging import answering
 from pydantic import ValidationError
+from shared import quiet
 
 from harness.base.errors import ConfigError, JudgeError
 from harness.core.asked import Asked
@@ -49,10 +50,6 @@ OTHER = {
     "expected": Expected(task_hash="t", data_hash="d", hidden_key="", scorer="s", image="i"),
 }
 """Another value for each field of a job."""
-
-
-def quiet(*_: object) -> None:
-    pass
 
 
 @pytest.fixture

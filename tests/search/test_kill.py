@@ -11,11 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from held import PATIENCE_S, Held, kinds, under_way, until
+from calling import call
+from held import Held, kinds, under_way
+from shared import PATIENCE_S, quiet, until
 
 from harness.base.errors import SandboxLostError
-from harness.cli.app import app
-from harness.cli.edge import run_and_report
 from harness.core.asked import Asked
 from harness.launch.run import resume, start
 from harness.report.tree_view import as_json
@@ -26,10 +26,6 @@ from harness.store.journal import read
 DRIVER = Path(__file__).parent / "kill_driver.py"
 
 pytestmark = pytest.mark.usefixtures("isolating")
-
-
-def quiet(*_: object) -> None:
-    pass
 
 
 def drive(where: Path, how: str, place: Path, phase: str, delay: float, slots: int = 1) -> int:
@@ -185,7 +181,7 @@ def held(tmp_path, monkeypatch):
         pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
     ],
 )
-def test_ctrl_c_ends_what_would_go_on_and_leaves_a_run_that_resumes(tmp_path, held, capsys, sent):
+def test_ctrl_c_ends_what_would_go_on_and_leaves_a_run_that_resumes(tmp_path, held, sent):
     held.offer("half", "held", held="held")
     run = tmp_path / "runs/a"
     process = start_cli(tmp_path / "runs", "--task", "held", "--profile", "test", "--steps", "2")
@@ -200,8 +196,7 @@ def test_ctrl_c_ends_what_would_go_on_and_leaves_a_run_that_resumes(tmp_path, he
     assert b"harness resume" in said
     assert [p for p in started if command_of(p)] == []
     held.let_go()
-    assert run_and_report(lambda: app(["resume", str(run), "--json"])) == 0
-    assert json.loads(capsys.readouterr().out)["score"] == 1.0
+    assert json.loads(call("resume", run, "--json").stdout)["score"] == 1.0
     check_journal(run)
 
 
@@ -240,7 +235,7 @@ class Shooter:
     def __init__(self, times: int) -> None:
         self.times, self.shot, self.retries = times, 0, 0
 
-    def __call__(self, what: str, label: str, details: dict) -> None:  # noqa: ARG002
+    def __call__(self, what: str, label: str, details: dict) -> None:
         self.retries += what == "retry"
         if what == "progress" and self.shot == self.retries < self.times:
             (outermost,) = [p for p in psutil.Process().children() if p.name() == "bwrap"]

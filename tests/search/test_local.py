@@ -12,8 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from held import PATIENCE_S, TOYS, until
 from judging import answering
+from shared import PATIENCE_S, TOYS, quiet, until
 from slow_agents import Scripted
 
 from harness.agents import AGENTS
@@ -38,10 +38,6 @@ from tasks.spec import find_task
 
 ASKED = Asked(task="toy", profile="test", sandbox="process")
 QUESTION = {"split": "search", "training_seed": 0, "audit_seed": "a"}
-
-
-def quiet(*_: object) -> None:
-    pass
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
-from held import PATIENCE_S
 from quick_judge import QuickJudge
+from shared import PATIENCE_S, quiet
 from slow_agents import Scripted, digest
 from test_kill import check_journal, drive
 
@@ -58,11 +58,11 @@ class World:
             task="toy", agent="scripted", policy=policy, profile="test",
             steps=steps, seed=3, workers=slots, sandbox="process", **more,
         )  # fmt: skip
-        return start(asked, self.folder / "runs", progress=lambda *_: None, observe=self.observe)
+        return start(asked, self.folder / "runs", progress=quiet, observe=self.observe)
 
     def resume(self, script=lambda ask: None):
         self.use(script)
-        return resume(self.run.path, progress=lambda *_: None, observe=self.observe)
+        return resume(self.run.path, progress=quiet, observe=self.observe)
 
     @property
     def run(self) -> Run:
@@ -240,7 +240,8 @@ def test_ctrl_c_stops_writers_that_listen_and_evaluations(world, judge, ctrl_c, 
 
 def test_ctrl_c_leaves_a_writer_behind_that_does_not_listen(world, judge, ctrl_c, monkeypatch):
     monkeypatch.setattr(loop, "GRACE_S", 0.05)
-    release = threading.Event()
+    waits, waiting, release = [], loop.wait, threading.Event()
+    monkeypatch.setattr(loop, "wait", lambda on, **how: waits.append(how) or waiting(on, **how))
 
     def script(ask):
         if ask.node == 2:
@@ -249,6 +250,7 @@ def test_ctrl_c_leaves_a_writer_behind_that_does_not_listen(world, judge, ctrl_c
 
     with pytest.raises(Cancelled):
         world.start(script)
+    assert waits.count({"timeout": 0.05}) == 1
     deaf = [t for t in threading.enumerate() if t.name.startswith("write-")]
     assert len(deaf) == SLOTS
     assert all(t.daemon for t in deaf)  # or the process could not end

@@ -6,19 +6,15 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from held import PATIENCE_S, Held, kinds, under_way, until
+from calling import call
+from held import Held, kinds, under_way
+from shared import PATIENCE_S, quiet, until
 
 from harness.base.errors import Cancelled
-from harness.cli.app import app
-from harness.cli.edge import run_and_report
 from harness.core.asked import Asked
 from harness.launch import stopping
 from harness.launch.run import start
 from harness.search import loop
-
-
-def quiet(*_: object) -> None:
-    pass
 
 
 @pytest.fixture
@@ -54,21 +50,13 @@ def begun(held, run):
         held.let_go()
 
 
-@pytest.fixture
-def stop(capsys):
-    def call(*words, code=0):
-        capsys.readouterr()
-        found = run_and_report(lambda: app(["stop", "--json", *map(str, words)]))
-        out, said = capsys.readouterr()
-        assert found == code, said
-        return json.loads(out)["runs"], said
-
-    return call
+def stop(*words, code=0):
+    """Call ``harness stop``; return the rows that it prints, and what it says."""
+    done = call("stop", "--json", *words, code=code)
+    return json.loads(done.stdout)["runs"], done.stderr
 
 
-def test_the_evaluation_under_way_is_finished_and_the_best_is_graded(
-    held, run, begun, stop, monkeypatch
-):
+def test_the_evaluation_under_way_is_finished_and_the_best_is_graded(held, run, begun, monkeypatch):
     held.offer("first", "second", "constant", held="first second")
     held.let_go("first")
     result, said = begun(2), []
@@ -87,9 +75,7 @@ def test_the_evaluation_under_way_is_finished_and_the_best_is_graded(
     assert kinds(run)[-5:] == ["scored", "stopped", "finalizing", "final", "closed"]
 
 
-def test_now_drops_the_evaluation_under_way_and_leaves_its_node_unscored(
-    held, run, begun, stop, capsys
-):
+def test_now_drops_the_evaluation_under_way_and_leaves_its_node_unscored(held, run, begun):
     held.offer("half", "never", "constant", held="never")
     result = begun(2)
     (row,), _ = stop(run, "--now")
@@ -97,11 +83,10 @@ def test_now_drops_the_evaluation_under_way_and_leaves_its_node_unscored(
     assert row["result"]["nodes"] == {"scored": 1, "valid": 1}
     assert (row["result"]["node"], row["result"]["valid"]) == (0, True)
     assert kinds(run)[-5:] == ["evaluating", "stopped", "finalizing", "final", "closed"]
-    assert run_and_report(lambda: app(["show", str(run)])) == 0
-    assert "1 draft" in capsys.readouterr().out
+    assert "1 draft" in call("show", run).stdout
 
 
-def test_a_run_without_any_valid_node_ends_invalid(held, run, begun, stop):
+def test_a_run_without_any_valid_node_ends_invalid(held, run, begun):
     held.offer("never", held="never")
     result = begun(1)
     (row,), _ = stop(run, "--now", code=1)
@@ -109,10 +94,10 @@ def test_a_run_without_any_valid_node_ends_invalid(held, run, begun, stop):
     assert result.result(PATIENCE_S)["valid"] is False
 
 
-def test_of_a_dead_run_the_best_is_graded_when_it_is_resumed(held, run, stop, capsys):
+def test_of_a_dead_run_the_best_is_graded_when_it_is_resumed(held, run):
     held.offer("half", "never", held="never")
 
-    def interrupt(what, label, details):  # noqa: ARG001
+    def interrupt(what, label, details):
         if (what, label) == ("evaluating", "1"):
             raise KeyboardInterrupt
 
@@ -126,14 +111,14 @@ def test_of_a_dead_run_the_best_is_graded_when_it_is_resumed(held, run, stop, ca
     assert rows == []
     assert "it was killed" in words
     assert f"harness resume {run}" in words
-    assert run_and_report(lambda: app(["resume", str(run), "--json"])) == 0
-    assert json.loads(capsys.readouterr().out)["nodes"] == {"scored": 1, "valid": 1}
+    resumed = json.loads(call("resume", run, "--json").stdout)
+    assert resumed["nodes"] == {"scored": 1, "valid": 1}
     assert kinds(run)[-5:] == ["opened", "stopped", "finalizing", "final", "closed"]
     (row,), words = stop(run)
     assert row["result"]["valid"] is True
 
 
-def test_no_wait_returns_at_once_and_one_bad_name_keeps_no_other(held, run, stop):
+def test_no_wait_returns_at_once_and_one_bad_name_keeps_no_other(held, run):
     """The run is a process of its own, which is the usual case."""
     held.offer("first", "whole", held="first")
     argv = [sys.executable, "-m", "harness", "run", "--task", "held", "--profile", "test"]

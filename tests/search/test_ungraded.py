@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from quick_judge import QuickJudge
+from shared import quiet
 from test_parallel import World
 
 from harness.base.errors import Cancelled, ConfigError, JudgeError
@@ -107,8 +108,8 @@ def test_ctrl_c_in_a_display_still_stops_the_run(world, judge):
     world.use(lambda ask: None)
     asked = Asked(task="toy", agent="scripted", profile="test", steps=2, seed=3, sandbox="process")
     with pytest.raises(Cancelled):
-        start(asked, world.folder / "runs", progress=lambda *_: None, observe=stop)
-    assert resume(world.run.path, progress=lambda *_: None, observe=lambda *_: None)["valid"]
+        start(asked, world.folder / "runs", progress=quiet, observe=stop)
+    assert resume(world.run.path, progress=quiet, observe=quiet)["valid"]
 
 
 def test_the_screen_shows_a_run_whose_folder_has_a_name_of_brackets(world, judge):

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from calling import call
 from report.made_runs import make_run
-from typer.testing import CliRunner
+from shared import TOYS, until
 
 from harness.base.errors import ConfigError
-from harness.cli.app import app
 from harness.store.index import entries
 from harness.store.journal import read
 from harness.sweeps.agent_info import FREE, AgentInfo
@@ -26,7 +26,6 @@ from harness.sweeps.sweep import Sweep, SweepRetries
 from harness.sweeps.words import exit_code, summary
 
 HERE = Path(__file__).parent
-TOYS = HERE.parent / "toys"
 
 SIX = """
 format = 1
@@ -112,8 +111,7 @@ def begin(tmp_path, text, runs):
 
 def sweep(tmp_path, text, code=0):
     """Sweep in this process; the runs are child processes as usual. Return JSON and stderr."""
-    done = CliRunner().invoke(app, argv(tmp_path, text))
-    assert done.exit_code == code, done.output
+    done = call(*argv(tmp_path, text), code=code)
     return json.loads(done.stdout), done.stderr
 
 
@@ -123,14 +121,6 @@ def journals(tmp_path):
 
 def evaluating(tmp_path):
     return sum(e.kind == "evaluating" for events in journals(tmp_path) for e in events)
-
-
-def until(condition, what):
-    """Wait until ``condition`` returns true; fail after two minutes, which is ample."""
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end, f"not within two minutes: {what}"
-        time.sleep(0.02)
 
 
 def processes_of(tmp_path):

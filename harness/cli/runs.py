@@ -1,17 +1,28 @@
-"""The option --across of the commands that compare scores."""
+"""What the commands that read runs share: where the runs are, and the option --across."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from harness.base.errors import ConfigError
 from harness.base.validation import did_you_mean
+from harness.cli.common import RUNS_DIR, run_path
+from harness.store.index import IndexEntry, cache_file, entries
 from scorers.score import CONDITIONS
 
+RunPlaces = Annotated[
+    list[Path] | None, typer.Argument(help="Runs, or folders of runs (default: runs).")
+]
 Across = Annotated[
     list[str] | None,
     typer.Option(help="A condition that may differ (hardware, torch, scorer …); repeatable."),
 ]
+
+
+def entries_at(places: list[Path] | None) -> list[IndexEntry]:
+    """Return what ``harness.store.index.entries`` does, for paths or bare names of runs."""
+    return entries([run_path(place) for place in places or [RUNS_DIR]], cache=cache_file())
 
 
 def checked_across(names: list[str] | None) -> frozenset[str]:
