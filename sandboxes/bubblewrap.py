@@ -122,7 +122,7 @@ class BubblewrapSandbox(LocalSandbox):
     def _launch(
         self, number: int, argv: Sequence[str], cwd: str, env: Mapping[str, str]
     ) -> BwrapProcess:
-        leaf = self._group.leaf(number) if self._group is not None else None
+        leaf = cgroup.Leaf(self._group, number) if self._group is not None else None
         try:
             return BwrapProcess(
                 self._tree,

@@ -43,8 +43,6 @@ from sandboxes.tree import gpu_nodes
 
 _KIND = "docker"
 _BUILD = "harness image build"
-_OWN_PIDS = 3
-"""Added to the limit, for the engine's init, the shell that waits for our end, a short runc."""
 _OPEN_FILES = 4096
 _UNLIMITED = 1 << 50
 _TRIAL_S = 60.0
@@ -244,7 +242,7 @@ class DockerSandbox(LocalSandbox):
             "restart_policy": {"Name": "no"},
         }
         if spec.pids is not None:
-            host["pids_limit"] = spec.pids + _OWN_PIDS
+            host["pids_limit"] = spec.pids + cgroup.OWN_PIDS
         if spec.memory_bytes is not None:
             host |= {"mem_limit": spec.memory_bytes, "memswap_limit": spec.memory_bytes}
         if spec.cpus is not None:

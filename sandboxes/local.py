@@ -11,7 +11,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from types import TracebackType
 from typing import Self
 
 from harness.base.errors import ConfigError, InfrastructureError, SandboxStartError
@@ -170,12 +169,7 @@ class LocalSandbox(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _environment(self) -> dict[str, str]:
@@ -224,15 +218,8 @@ def check_spec(spec: SandboxSpec) -> None:
     program makes the mount point and follows links: if ``/work/a`` were replaced by a link,
     mounting on ``/work/a/b`` would make folders wherever the link leads.
     """
-    limits = {
-        "memory_bytes": spec.memory_bytes,
-        "cpus": spec.cpus,
-        "pids": spec.pids,
-        "disk_bytes": spec.disk_bytes,
-        "shm_bytes": spec.shm_bytes,
-        "lifetime_s": spec.lifetime_s,
-    }
-    for name, value in limits.items():
+    for name in ("memory_bytes", "cpus", "pids", "disk_bytes", "shm_bytes", "lifetime_s"):
+        value = getattr(spec, name)
         if value is not None and value <= 0:
             raise ConfigError(f"{name} must be positive, not {value}")
     targets: list[PurePosixPath] = []

@@ -43,7 +43,6 @@ class Facts:
     power_cap_w: float | None = None
     throttle: tuple[str, ...] | None = None
     pids: tuple[int, ...] | None = None
-    memory_used_bytes: int | None = None
 
 
 class _Library:
@@ -160,7 +159,6 @@ def _facts_of(uuid: str, *, pids_only: bool = False) -> Facts:
     if pids_only:
         return Facts(uuid, pids=pids)
     mask = ask("nvmlDeviceGetCurrentClocksThrottleReasons")
-    memory = ask("nvmlDeviceGetMemoryInfo")
     return Facts(
         uuid,
         sm_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
@@ -169,7 +167,6 @@ def _facts_of(uuid: str, *, pids_only: bool = False) -> Facts:
         power_cap_w=_watts(ask("nvmlDeviceGetEnforcedPowerLimit")),
         throttle=None if mask is None else throttle_names(int(mask)),
         pids=pids,
-        memory_used_bytes=None if memory is None else int(memory.used),
     )
 
 
