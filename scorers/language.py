@@ -19,7 +19,7 @@ from scorers import audits, frozen, language_audits, serving_order, splice
 from scorers.gpu_reader import Readers
 from scorers.judge import Times, Verdict, ask, follow_training, send_goodbye
 from scorers.language_audits import Swapped, TwinAnswers
-from scorers.reading import ReadRequest, ReadResult
+from scorers.reading import ReadRequest, ReadResult, pairs
 from scorers.request import Observe, Request
 from scorers.score import Audit, Reason
 from scorers.wire import LogitsBuffer, ProtocolError, Wire
@@ -118,10 +118,11 @@ class Language:
             self._vocabulary, min(COLUMNS, self._vocabulary), replace=False
         )
         edges = np.searchsorted(places.row, np.arange(len(spliced.rows) + 1))
-        self._row_places = {
+        self._places_of = {
             self._scored + row: np.arange(edges[row], edges[row + 1])
             for row in range(len(spliced.rows))
         }
+        self._places_of |= {item: np.array([place]) for item, place in self._twin_place.items()}
         self._gpu, self._frozen_at, self.batch_size = gpu, strict, 0
         self.not_frozen = "" if strict is None else "the submission was not served"
         again = np.array(sorted(self._again), np.int64)
@@ -234,22 +235,20 @@ class Language:
                 continue
             met.add(item)
             new.add(row)
-            if item in self._twin_place:
-                places[row] = np.array([self._twin_place[item]])
-            elif item in self._row_places:
-                places[row] = self._row_places[item]
+            if item in self._places_of:
+                places[row] = self._places_of[item]
         lengths = [len(numbers) for numbers in places.values()]
         numbers = np.concatenate([np.empty(0, np.int64), *places.values()])
-        picks = np.empty((len(numbers), 2, 3), np.int64)  # own and other token of each place
-        picks[:, :, 0] = np.repeat([*places], lengths)[:, None]
-        picks[:, :, 1] = self._places.position[numbers, None]
-        picks[:, 0, 2] = self._places.own[numbers]
-        picks[:, 1, 2] = self._places.other[numbers]
         question = ReadRequest(
             targets=self._items[batch, 1:],
             columns=self._columns,
             sketched=np.array(sketched, np.int64),
-            picks=picks.reshape(-1, 3),
+            picks=pairs(
+                np.repeat(np.array([*places], np.int64), lengths),
+                self._places.position[numbers],
+                self._places.own[numbers],
+                self._places.other[numbers],
+            ),
         )
         tokens = self._items[batch, :-1].astype(np.int32)
         return _Asked(sequence, tokens, items, new, places, question)
@@ -268,9 +267,8 @@ class Language:
                 before = (seen.nats[item], seen.sketches[item])
                 pair = _pair(item, asked.sequence, before, (nats, sketch), self._length)
                 seen.repeats.append(pair)
-        own, other = reading.picks.reshape(-1, 2).T
-        preferences = own.astype(np.float64) - other
         start = 0
+        preferences = reading.preferences
         for row, numbers in asked.places.items():
             preference = preferences[start : start + len(numbers)]
             start += len(numbers)

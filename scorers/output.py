@@ -75,7 +75,7 @@ class Output:
                 }
         return None
 
-    def last_lines(self, count: int = 12) -> str:
-        """Return the last lines, cleaned."""
+    def last_lines(self) -> str:
+        """Return the last twelve lines, cleaned."""
         text = (bytes(self._tail) or bytes(self._head)).decode(errors="replace")
-        return clean("\n".join(text.splitlines()[-count:]))
+        return clean("\n".join(text.splitlines()[-12:]))
