@@ -2,7 +2,7 @@
 
 import io
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +76,18 @@ def grey(colours: Bytes) -> Bytes:
 
 
 def _contents(paths: list[Path], progress: Progress) -> Iterator[tuple[str, bytes]]:
-    known = {*BINARY, *PYTHON}
     if len(paths) == 1:
-        wanted: Callable[[str], bool] = lambda name: name.rpartition("/")[2] in known  # noqa: E731
-        for member, content in sources.members(paths[0], wanted, progress, len(BINARY)):
+        for member, content in sources.members(paths[0], _is_batch, progress, len(BINARY)):
             yield member.rpartition("/")[2], content
-    for path in paths if len(paths) > 1 else ():
+        return
+    for path in paths:
         with sources.naming(path):
             content = path.read_bytes()
         yield path.name, content
+
+
+def _is_batch(member: str) -> bool:
+    return member.rpartition("/")[2] in (*BINARY, *PYTHON)
 
 
 def _batch(name: str, content: bytes) -> tuple[Bytes, Bytes]:

@@ -221,7 +221,7 @@ def _different(
                 remedy="ask for fewer rows, or widen the lengths, the depth or the arguments",
             )
     # Short expressions run out first, so what is drawn late is longer: shuffle before the split.
-    order = np.argsort(RandomStream(seed, 1).uniform(count), kind="stable")
+    order = RandomStream(seed, 1).order(count)
     return tokens[order], labels[order]
 
 
