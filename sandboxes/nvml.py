@@ -5,9 +5,9 @@ No failure of NVML raises here: a value that the card or driver does not provide
 """
 
 import os
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -45,35 +45,22 @@ class Facts:
     pids: tuple[int, ...] | None = None
 
 
-class _Library:
-    """NVML, started once per process: starting it for each sample would cost tens of ms."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._module: ModuleType | None = None
-
-    def get(self) -> tuple[ModuleType | None, str, str]:
-        """Return the module ``pynvml``, or None with the reason and the remedy."""
-        with self._lock:
-            if self._module is not None:
-                return self._module, "", ""
-            try:
-                module = import_module("pynvml")
-            except ImportError:
-                return None, "NVML's Python binding is not installed", REMEDY
-            try:
-                module.nvmlInit()
-            except module.NVMLError as error:
-                return (
-                    None,
-                    f"NVML does not start: {error}",
-                    "a machine with an NVIDIA GPU and driver",
-                )
-            self._module = module
-            return module, "", ""
+def _library() -> tuple[ModuleType | None, str, str]:
+    """Return the module ``pynvml``, started, or None with the reason and the remedy."""
+    try:
+        module = import_module("pynvml")
+    except ImportError:
+        return None, "NVML's Python binding is not installed", REMEDY
+    try:
+        _start(module)
+    except module.NVMLError as error:
+        return None, f"NVML does not start: {error}", "a machine with an NVIDIA GPU and driver"
+    return module, "", ""
 
 
-_library = _Library()
+@cache  # once per process: starting NVML for each sample would cost tens of ms
+def _start(module: ModuleType) -> None:
+    module.nvmlInit()
 
 
 def list_gpus() -> Listing:
@@ -103,7 +90,7 @@ def _is_meant(gpu: Gpu, word: str) -> bool:
 
 
 def _all_gpus() -> Listing:
-    nvml, reason, remedy = _library.get()
+    nvml, reason, remedy = _library()
     if nvml is None:
         found = driver_gpus()
         if found:
@@ -142,11 +129,11 @@ def snapshot(uuids: Iterable[str]) -> tuple[Facts, ...]:
 
 def unavailable() -> str:
     """Return why NVML cannot be used here; empty if it can."""
-    return _library.get()[1]
+    return _library()[1]
 
 
 def _facts_of(uuid: str, *, pids_only: bool = False) -> Facts:
-    nvml, _, _ = _library.get()
+    nvml, _, _ = _library()
     if nvml is None:
         return Facts(uuid)
     handle = _ask(nvml, "nvmlDeviceGetHandleByUUID", uuid)
