@@ -93,8 +93,7 @@ class BubblewrapSandbox(LocalSandbox):
         super().__init__(spec, state.StateDir(_KIND, own_user=True), python)
         user = self.state.user
         self._group: cgroup.ControlGroup | None = None
-        try:
-            self._make_scratch()
+        with self._set_up():
             uid = CANDIDATE_UID if user is None else user
             write_etc(self.state.path / "etc", uid, network=spec.network)
             groups = cgroup.find()
@@ -106,10 +105,6 @@ class BubblewrapSandbox(LocalSandbox):
             if "pids" not in self._held and (user or _counts_processes_by_namespace()):
                 self._processes = spec.pids
             self._tree = tree_arguments(spec, self.state, binds=binds, nodes=nodes)
-        except BaseException:
-            self._release()
-            self.state.remove()
-            raise
 
     def inside(self, target: str) -> str:
         return target

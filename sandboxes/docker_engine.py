@@ -163,15 +163,10 @@ class DockerSandbox(LocalSandbox):
         self._uid = os.geteuid() if user is None else user
         self._group: cgroup.ControlGroup | None = None
         self._later = ThreadPoolExecutor(1, thread_name_prefix="remove-container")
-        try:
-            self._make_scratch()
+        with self._set_up():
             groups = cgroup.find()
             if user is not None and groups and groups.version == 1 and engine.drives_groups:
                 self._group = cgroup.ControlGroup(self.state.name, spec, groups)
-        except BaseException:
-            self._release()
-            self.state.remove()
-            raise
 
     def inside(self, target: str) -> str:
         return target

@@ -9,7 +9,8 @@ import re
 import shlex
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Self
 
@@ -64,19 +65,26 @@ class LocalSandbox(ABC):
         self._closing = False
         self._closed = False
 
-    def _make_scratch(self) -> None:
+    @contextmanager
+    def _set_up(self) -> Iterator[None]:
         """Make ``/work`` and ``/tmp`` for its user: two folders on one disk, limited if root.
 
         The submission does not own the folder above them, so it can never replace one of them
-        by a link before a backend mounts it.
+        by a link before a backend mounts it. If this or the block fails, nothing is left behind.
         """
         owner = self.state.user
-        if owner is not None and self.spec.disk_bytes is not None:
-            self.state.mount_disk(self.spec.disk_bytes)
-        for name in ("work", "tmp"):
-            (self.state.disk / name).mkdir(mode=0o755)
-            if owner is not None:
-                os.chown(self.state.disk / name, owner, owner)
+        try:
+            if owner is not None and self.spec.disk_bytes is not None:
+                self.state.mount_disk(self.spec.disk_bytes)
+            for name in ("work", "tmp"):
+                (self.state.disk / name).mkdir(mode=0o755)
+                if owner is not None:
+                    os.chown(self.state.disk / name, owner, owner)
+            yield
+        except BaseException:
+            self._release()
+            self.state.remove()
+            raise
 
     @abstractmethod
     def inside(self, target: str) -> str: ...

@@ -68,16 +68,11 @@ class ProcessSandbox(LocalSandbox):
 
     def __init__(self, spec: SandboxSpec) -> None:
         super().__init__(spec, state.StateDir(_KIND), sys.executable)
-        try:
-            for name in ("work", "tmp"):
-                (self.state.disk / name).mkdir()
+        with self._set_up():
             for mount in spec.mounts:
                 link = Path(self.inside(mount.target))
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(mount.source.absolute())
-        except BaseException:
-            self.state.remove()
-            raise
 
     def inside(self, target: str) -> str:
         return str(self.state.disk / PurePosixPath(target).relative_to("/"))
