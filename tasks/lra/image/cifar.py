@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.base.errors import ConfigError
 from tasks.definition import Progress
 from tasks.download import Remote
 from tasks.lra import sources
+from tasks.lra.stream import Bytes
 
 ARCHIVE = Remote(
     "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
@@ -35,8 +35,6 @@ WANTED = (
     f"it must hold {ARCHIVE.name}, {PYTHON_ARCHIVE}, or the files of one of them: "
     f"{BINARY[0]} … {BINARY[-1]}, or {PYTHON[0]} … {PYTHON[-1]}"
 )
-
-Bytes = NDArray[np.uint8]
 
 
 def files(folder: Path) -> list[Path]:
