@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from scorers import language_audits
 from scorers.gpu_reader import Readers
-from scorers.judge import Times, Verdict, ask, send_goodbye
+from scorers.judge import Check, Times, Verdict, ask, send_goodbye
 from scorers.judge import follow_training as follow_loading
 from scorers.language_audits import TwinAnswers
 from scorers.reading import LogitsReader, ReadRequest, pairs
 from scorers.request import Observe
-from scorers.score import Audit, Reason
+from scorers.score import Reason
 from scorers.splice import Spliced, TokenStream, one_a_row, twin
 from scorers.wire import LogitsBuffer, Wire
 
@@ -145,8 +145,8 @@ class HalvesPlan:
             Half(self.second, size, vocabulary, rng, gpu),
         )
 
-    def compare(self, first: Half, second: Half) -> tuple[list[tuple[Audit, Reason, str]], float]:
-        """Return (audit, reason, message) of each check, and the resolution in nats per token."""
+    def compare(self, first: Half, second: Half) -> tuple[list[Check], float]:
+        """Return the checks, and the resolution in nats per token."""
         audited = len(self.sign)
         twins, repeats = [], []
         for i in range(audited):

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from scorers import audits, frozen, language_audits, serving_order, splice
 from scorers.gpu_reader import Readers
-from scorers.judge import Times, Verdict, ask, follow_training, send_goodbye
+from scorers.judge import Check, Times, Verdict, ask, first_failure, follow_training, send_goodbye
 from scorers.language_audits import Swapped, TwinAnswers
 from scorers.reading import ReadRequest, ReadResult, pairs
 from scorers.request import Observe, Request
-from scorers.score import Audit, Reason
+from scorers.score import Reason
 from scorers.wire import LogitsBuffer, ProtocolError, Wire
 
 COLUMNS = 32
@@ -314,22 +314,17 @@ class Language:
     ) -> Verdict:
         began = time.monotonic()
         finite = audits.finiteness(seen.bad)
-        checked: list[Audit] = [finite]
-        failed: Reason | None = None
-        message, score, error, resolution = "", float("nan"), float("nan"), None
-        if not finite.passed:
-            failed, message = Reason.NOT_FINITE, f"{seen.bad:,} served logits are not finite."
-        else:
+        checks = [(finite, Reason.NOT_FINITE, f"{seen.bad:,} served logits are not finite.")]
+        score, error, resolution = float("nan"), float("nan"), None
+        if finite.passed:
             score, error, bytes_per_token = self._bits_per_byte(seen.nats[: self._scored])
-            checks, resolution = self._checks(seen, bytes_per_token)
-            for audit, reason, words in checks:
-                checked.append(audit)
-                if failed is None and not audit.passed:
-                    failed, message = reason, words
+            more, resolution = self._checks(seen, bytes_per_token)
+            checks += more
+        failed, message = first_failure(checks)
         return Verdict(
             score=score,
             standard_error=error,
-            audits=tuple(checked),
+            audits=tuple(audit for audit, _, _ in checks),
             failed=failed,
             message=message,
             claim=claim,
@@ -339,9 +334,7 @@ class Language:
             resolution=resolution,
         )
 
-    def _checks(
-        self, seen: _Seen, bytes_per_token: float
-    ) -> tuple[list[tuple[Audit, Reason, str]], float]:
+    def _checks(self, seen: _Seen, bytes_per_token: float) -> tuple[list[Check], float]:
         shown = Swapped(
             np.concatenate([np.empty(0, np.int64), *seen.places]),
             np.concatenate([np.empty(0), *seen.preferences]),
@@ -358,6 +351,7 @@ class Language:
         resolution = max(resolution, learned / np.log(2) / bytes_per_token)
         ahead = "Logits depend on tokens that come later: "
         state = "Logits depend on more than their row: "
+        cheaper = "Rows become cheaper while serving"
         # State that changes repeated answers also changes twins, so the first failure is the cause.
         return [
             (same, Reason.STATEFUL, f"{state}{moved}."),
@@ -365,11 +359,7 @@ class Language:
             (prefix, Reason.LOOKS_AHEAD, f"{ahead}{differs}."),
             (lean, Reason.LOOKS_AHEAD, f"{ahead}{leaning}."),
             (swap, Reason.LOOKS_AHEAD, f"{ahead}{at}."),
-            (
-                trend,
-                Reason.TREND,
-                f"Rows become cheaper while serving ({trend.value:.1f} standard deviations).",
-            ),
+            (trend, Reason.TREND, f"{cheaper} ({trend.value:.1f} standard deviations)."),
         ], resolution
 
     def halves(self) -> tuple[frozen.Half, frozen.Half]:
@@ -384,14 +374,14 @@ class Language:
             raise AssertionError("not asked to be strict")
         score, error, bytes_per_token = self._bits_per_byte(halves[0].nats[: self._scored])
         checks, nats = self._check.compare(*halves)
-        failed = next(((reason, words) for a, reason, words in checks if not a.passed), None)
+        failed, message = first_failure(checks)
         return replace(
             verdict,
             score=score,
             standard_error=error,
             audits=(*verdict.audits, *(audit for audit, _, _ in checks)),
-            failed=failed[0] if failed else None,
-            message=failed[1] if failed else "",
+            failed=failed,
+            message=message,
             resolution=nats / float(np.log(2)) / bytes_per_token,
             strict=frozen.HELD,
         )
