@@ -29,7 +29,7 @@ from collections.abc import Mapping, Sequence
 
 from sandboxes import cgroup, seccomp, state
 from sandboxes.base import Probe, SandboxSpec
-from sandboxes.local import LocalBackend, LocalSandbox, check_spec, shell
+from sandboxes.local import LocalBackend, LocalSandbox, check_spec, missing_without_root, shell
 from sandboxes.tree import CANDIDATE_UID, gpu_nodes, interpreter, tree_arguments, write_etc
 from sandboxes.wrapped import HANDSHAKE, BwrapProcess
 
@@ -48,11 +48,7 @@ class Bubblewrap(LocalBackend):
     def unenforced(self, spec: SandboxSpec) -> tuple[str, ...]:
         groups = cgroup.find()
         held = groups.bases if groups else {}
-        missing = set()
-        if not state.chooses_users():
-            missing |= {"separate-user", "user-quotas"}
-            if spec.disk_bytes is not None:
-                missing.add("disk")
+        missing = missing_without_root(spec)
         if spec.memory_bytes is not None and "memory" not in held:
             missing.add("memory:watchdog")
         if spec.pids is not None and "pids" not in held:

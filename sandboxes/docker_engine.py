@@ -38,7 +38,7 @@ from sandboxes.engine import (
     ulimit,
 )
 from sandboxes.image import recipe
-from sandboxes.local import LocalBackend, LocalSandbox, check_spec, shell
+from sandboxes.local import LocalBackend, LocalSandbox, check_spec, missing_without_root, shell
 from sandboxes.tree import gpu_nodes
 
 _KIND = "docker"
@@ -61,11 +61,7 @@ class Docker(LocalBackend):
 
     def unenforced(self, spec: SandboxSpec) -> tuple[str, ...]:
         info = self._connect().info
-        missing = set()
-        if not state.chooses_users():
-            missing |= {"separate-user", "user-quotas"}
-            if spec.disk_bytes is not None:
-                missing.add("disk")
+        missing = missing_without_root(spec)
         held = {
             "memory": (spec.memory_bytes, info.get("MemoryLimit")),
             "pids": (spec.pids, info.get("PidsLimit")),

@@ -17,7 +17,7 @@ from typing import Self
 from harness.base.errors import ConfigError, InfrastructureError, SandboxStartError
 from sandboxes.base import ExecResult, OnOutput, Probe, SandboxSpec
 from sandboxes.running import Child, Running
-from sandboxes.state import StateDir
+from sandboxes.state import StateDir, chooses_users
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TAKEN = (
@@ -50,6 +50,13 @@ class LocalBackend(ABC):
 
     @abstractmethod
     def _try(self) -> Probe: ...
+
+
+def missing_without_root(spec: SandboxSpec) -> set[str]:
+    """Return what is not enforced where sandboxes cannot have users and disks of their own."""
+    if chooses_users():
+        return set()
+    return {"separate-user", "user-quotas"} | ({"disk"} if spec.disk_bytes is not None else set())
 
 
 class LocalSandbox(ABC):
