@@ -29,7 +29,7 @@ from collections.abc import Mapping, Sequence
 
 from sandboxes import cgroup, seccomp, state
 from sandboxes.base import Probe, SandboxSpec
-from sandboxes.local import LocalBackend, LocalSandbox, check_spec, shell
+from sandboxes.local import LocalBackend, LocalSandbox, check_spec, missing_without_root, shell
 from sandboxes.tree import CANDIDATE_UID, gpu_nodes, interpreter, tree_arguments, write_etc
 from sandboxes.wrapped import HANDSHAKE, BwrapProcess
 
@@ -48,11 +48,7 @@ class Bubblewrap(LocalBackend):
     def unenforced(self, spec: SandboxSpec) -> tuple[str, ...]:
         groups = cgroup.find()
         held = groups.bases if groups else {}
-        missing = set()
-        if not state.chooses_users():
-            missing |= {"separate-user", "user-quotas"}
-            if spec.disk_bytes is not None:
-                missing.add("disk")
+        missing = missing_without_root(spec)
         if spec.memory_bytes is not None and "memory" not in held:
             missing.add("memory:watchdog")
         if spec.pids is not None and "pids" not in held:
@@ -93,8 +89,7 @@ class BubblewrapSandbox(LocalSandbox):
         super().__init__(spec, state.StateDir(_KIND, own_user=True), python)
         user = self.state.user
         self._group: cgroup.ControlGroup | None = None
-        try:
-            self._make_scratch()
+        with self._set_up():
             uid = CANDIDATE_UID if user is None else user
             write_etc(self.state.path / "etc", uid, network=spec.network)
             groups = cgroup.find()
@@ -106,10 +101,6 @@ class BubblewrapSandbox(LocalSandbox):
             if "pids" not in self._held and (user or _counts_processes_by_namespace()):
                 self._processes = spec.pids
             self._tree = tree_arguments(spec, self.state, binds=binds, nodes=nodes)
-        except BaseException:
-            self._release()
-            self.state.remove()
-            raise
 
     def inside(self, target: str) -> str:
         return target
@@ -122,7 +113,7 @@ class BubblewrapSandbox(LocalSandbox):
     def _launch(
         self, number: int, argv: Sequence[str], cwd: str, env: Mapping[str, str]
     ) -> BwrapProcess:
-        leaf = self._group.leaf(number) if self._group is not None else None
+        leaf = cgroup.Leaf(self._group, number) if self._group is not None else None
         try:
             return BwrapProcess(
                 self._tree,

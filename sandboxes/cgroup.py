@@ -29,8 +29,10 @@ from sandboxes.base import SandboxSpec
 
 _CONTROLLERS = ("memory", "pids", "cpu")
 _PERIOD_US = 100_000
-_OWN_PIDS = 3
-"""Added to the limit, for bubblewrap's monitor, its init and a short-lived shell."""
+OWN_PIDS = 3
+"""Added to the limit, for what is not the code's: bubblewrap's monitor, its init and a short-lived
+shell; in a container the engine's init, the shell that waits for our end, and a short runc."""
+_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ class ControlGroup:
                 with contextlib.suppress(FileNotFoundError):
                     (memory / "memory.swap.max").write_text("0")
         if pids and spec.pids is not None:
-            (pids / "pids.max").write_text(str(spec.pids + _OWN_PIDS))
+            (pids / "pids.max").write_text(str(spec.pids + OWN_PIDS))
         if cpu and spec.cpus is not None:
             quota = max(1000, round(spec.cpus * _PERIOD_US))
             if self.version == 1:
@@ -173,9 +175,6 @@ class ControlGroup:
                 (cpu / "cpu.cfs_quota_us").write_text(str(quota))
             else:
                 (cpu / "cpu.max").write_text(f"{quota} {_PERIOD_US}")
-
-    def leaf(self, number: int) -> "Leaf":
-        return Leaf(self, number)
 
     def remove(self) -> None:
         for folder in set(self.folders.values()):
@@ -271,17 +270,17 @@ def remove_named(name: str) -> bool:
     return there
 
 
-def _remove(folder: Path, *, patience_s: float = 10.0) -> None:
+def _remove(folder: Path) -> None:
     """Kill the processes of a group and its children, then remove it. Raises SandboxLostError.
 
     Children first. A group is EBUSY while a process in it lives or is just being reaped.
     """
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + _PATIENCE_S
     pause = 0.0005
     while True:
         with contextlib.suppress(FileNotFoundError):
             for child in [c for c in folder.iterdir() if c.is_dir()]:
-                _remove(child, patience_s=patience_s)
+                _remove(child)
         try:
             folder.rmdir()
         except FileNotFoundError:

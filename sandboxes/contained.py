@@ -29,7 +29,7 @@ from harness.base.errors import SandboxLostError, SandboxStartError
 from sandboxes import cgroup
 from sandboxes.base import StreamName
 from sandboxes.engine import Engine, bind
-from sandboxes.running import End
+from sandboxes.running import DEATH_S, End, exit_code, undying
 
 INIT_UID = 10003
 """The uid and gid of PID 1 in the container: not the code's, and of no user outside."""
@@ -48,7 +48,6 @@ HANDSHAKE = (
 _ENDED_BY_US = 3
 _WAIT = f"exec <{PIPES}/life && printf . >{PIPES}/up && read -r line; exit {_ENDED_BY_US}"
 _START_S = 60.0
-_DEATH_S = 30.0
 _PATIENCE_S = 2.0
 _OURS = {"life": os.O_RDWR, "go": os.O_RDWR, **dict.fromkeys(("up", "out", "err"), os.O_RDONLY)}
 """FIFO -> how the host opens it. O_RDWR, because the first two have no reader yet."""
@@ -62,7 +61,7 @@ class ContainerProcess:
     Raises SandboxStartError or SandboxLostError, and then leaves nothing behind.
     """
 
-    watches_memory = False
+    watched: tuple[int, int] | None = None  # the engine limits its memory
 
     def __init__(
         self,
@@ -118,9 +117,6 @@ class ContainerProcess:
 
     def pidfd(self) -> int:
         return os.dup(self._main)
-
-    def over_memory(self) -> bool:
-        return False
 
     def kill(self) -> None:
         with self._lock:
@@ -197,14 +193,12 @@ class ContainerProcess:
             raise SandboxStartError(f"The container did not stand after {_START_S:.0f} s")
 
     def _read_code(self) -> None:
-        deadline = time.monotonic() + _DEATH_S
+        deadline = time.monotonic() + DEATH_S
         try:
             while time.monotonic() < deadline:
                 code = self._engine.inspect_program(self._handle)[1]
                 if code is not None:
-                    # 128 + n means signal n, as in shells; a real exit code of 129 to 192
-                    # is read as a signal too. No exit code decides a score.
-                    self._code = 128 - code if 128 < code <= 192 else code
+                    self._code = exit_code(code)
                     return
                 time.sleep(0.005)
         except SandboxLostError as error:
@@ -222,12 +216,8 @@ class ContainerProcess:
             signal.pidfd_send_signal(self._init, signal.SIGKILL)
         if not _readable(self._init, _PATIENCE_S):
             self._engine.remove(self._container)
-        if not _readable(self._init, _DEATH_S):
-            raise SandboxLostError(
-                "A container could not be killed",
-                cause="it hangs in the kernel, in a device's driver as a rule",
-                remedy="look at the machine with `dmesg`; it may need a restart",
-            )
+        if not _readable(self._init, DEATH_S):
+            raise undying("A container could not be killed")
 
     def _clear(self) -> None:
         if self._life is not None:

@@ -38,13 +38,11 @@ from sandboxes.engine import (
     ulimit,
 )
 from sandboxes.image import recipe
-from sandboxes.local import LocalBackend, LocalSandbox, check_spec, shell
+from sandboxes.local import LocalBackend, LocalSandbox, check_spec, missing_without_root, shell
 from sandboxes.tree import gpu_nodes
 
 _KIND = "docker"
 _BUILD = "harness image build"
-_OWN_PIDS = 3
-"""Added to the limit, for the engine's init, the shell that waits for our end, a short runc."""
 _OPEN_FILES = 4096
 _UNLIMITED = 1 << 50
 _TRIAL_S = 60.0
@@ -63,11 +61,7 @@ class Docker(LocalBackend):
 
     def unenforced(self, spec: SandboxSpec) -> tuple[str, ...]:
         info = self._connect().info
-        missing = set()
-        if not state.chooses_users():
-            missing |= {"separate-user", "user-quotas"}
-            if spec.disk_bytes is not None:
-                missing.add("disk")
+        missing = missing_without_root(spec)
         held = {
             "memory": (spec.memory_bytes, info.get("MemoryLimit")),
             "pids": (spec.pids, info.get("PidsLimit")),
@@ -165,15 +159,10 @@ class DockerSandbox(LocalSandbox):
         self._uid = os.geteuid() if user is None else user
         self._group: cgroup.ControlGroup | None = None
         self._later = ThreadPoolExecutor(1, thread_name_prefix="remove-container")
-        try:
-            self._make_scratch()
+        with self._set_up():
             groups = cgroup.find()
             if user is not None and groups and groups.version == 1 and engine.drives_groups:
                 self._group = cgroup.ControlGroup(self.state.name, spec, groups)
-        except BaseException:
-            self._release()
-            self.state.remove()
-            raise
 
     def inside(self, target: str) -> str:
         return target
@@ -244,7 +233,7 @@ class DockerSandbox(LocalSandbox):
             "restart_policy": {"Name": "no"},
         }
         if spec.pids is not None:
-            host["pids_limit"] = spec.pids + _OWN_PIDS
+            host["pids_limit"] = spec.pids + cgroup.OWN_PIDS
         if spec.memory_bytes is not None:
             host |= {"mem_limit": spec.memory_bytes, "memswap_limit": spec.memory_bytes}
         if spec.cpus is not None:

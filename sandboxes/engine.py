@@ -21,6 +21,7 @@ _API = "1.41"
 _OLDEST = "20.10"
 """The first engine with that API, for cgroup version 2 and private cgroup namespaces."""
 _CALL_S = 60.0
+_REMOVE_S = 20.0
 _CONNECTIONS = 64
 """Connections kept open. With more sandboxes at once, further ones are opened for each call."""
 _START_REMEDY = (
@@ -56,8 +57,9 @@ class Engine:
                 remedy="pip install 'aira-harness[docker]'",
             ) from error
         try:
+            options = docker.utils.kwargs_from_env()
             # First without an API version: an engine too old for ours refuses even /version.
-            with contextlib.closing(docker.APIClient(**_by_environment(), timeout=10)) as first:
+            with contextlib.closing(docker.APIClient(**options, timeout=10)) as first:
                 answer = first.version(api_version=False)
             self.version: str = answer["Version"]
             if _numbers(answer["ApiVersion"]) < _numbers(_API):
@@ -67,7 +69,7 @@ class Engine:
                     remedy=f"install Docker {_OLDEST} or newer",
                 )
             self.api = docker.APIClient(
-                **_by_environment(), version=_API, timeout=patience_s, max_pool_size=_CONNECTIONS
+                **options, version=_API, timeout=patience_s, max_pool_size=_CONNECTIONS
             )
             self.info: Mapping[str, Any] = self.api.info()
         except (docker.errors.DockerException, OSError, ValueError) as error:
@@ -137,11 +139,11 @@ class Engine:
         with errors_translated("look at the container"):
             return int(self.api.wait(container, timeout=patience_s)["StatusCode"])
 
-    def remove(self, container: str, *, patience_s: float = 20.0) -> None:
+    def remove(self, container: str) -> None:
         """Kill and remove a container. It may be gone already, or on its way out."""
         import docker
 
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + _REMOVE_S
         with errors_translated(f"remove the container {container[:12]}"):
             while True:
                 try:
@@ -227,12 +229,6 @@ def _no_engine(where: str, error: Exception) -> SandboxStartError:
     return SandboxStartError(
         f"no Docker engine answers at {where}", cause=_words(error), remedy=_START_REMEDY
     )
-
-
-def _by_environment() -> dict[str, Any]:
-    from docker.utils import kwargs_from_env
-
-    return dict(kwargs_from_env())
 
 
 def _numbers(version: str) -> tuple[int, ...]:

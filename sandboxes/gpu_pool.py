@@ -16,7 +16,6 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from harness.base.errors import Cancelled, ConfigError, GpuUnavailableError
@@ -50,18 +49,12 @@ class Lease:
     def close(self) -> None:
         """Release the GPUs. Idempotent."""
         held, self._held = self._held, {}
-        for descriptor in held.values():
-            gpu_locks.unlock(descriptor)
+        _free(held)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -29,32 +29,23 @@ class Listing:
     remedy: str = ""
 
 
-def gpu_minors() -> dict[str, str]:
-    """Return UUID → number of its device node (``/dev/nvidia<number>``)."""
-    return {gpu.get("GPU UUID", ""): gpu.get("Device Minor", "") for gpu in _gpus()}
-
-
-def gpu_models() -> dict[str, str]:
-    """Return UUID → name of the model."""
-    return {gpu.get("GPU UUID", ""): gpu.get("Model", "unknown") for gpu in _gpus()}
-
-
-def gpu_uuids() -> tuple[str, ...]:
-    """Return the UUIDs of the GPUs whose device node exists; empty without a driver."""
-    here = [u for u, minor in gpu_minors().items() if Path(f"/dev/nvidia{minor}").exists()]
-    return tuple(here)
-
-
 def driver_gpus() -> tuple[Gpu, ...]:
     """Return the GPUs whose device node exists, as the driver's files describe them."""
-    minors, models = gpu_minors(), gpu_models()
-    found = [Gpu(uuid, int(minors[uuid]), models[uuid]) for uuid in gpu_uuids()]
+    found = []
+    for path in _DRIVER.glob("*/information"):
+        lines = [line.partition(":") for line in path.read_text().splitlines()]
+        told = {key.strip(): value.strip() for key, _, value in lines}
+        minor = told.get("Device Minor", "")
+        if Path(f"/dev/nvidia{minor}").exists():
+            found.append(Gpu(told.get("GPU UUID", ""), int(minor), told.get("Model", "unknown")))
     return tuple(sorted(found, key=lambda gpu: gpu.minor))
 
 
-def _gpus() -> list[dict[str, str]]:
-    found = []
-    for path in sorted(_DRIVER.glob("*/information")):
-        lines = [line.partition(":") for line in path.read_text().splitlines()]
-        found.append({key.strip(): value.strip() for key, _, value in lines})
-    return found
+def gpu_models() -> dict[str, str]:
+    """Return UUID → name of the model, of ``driver_gpus``."""
+    return {gpu.uuid: gpu.name for gpu in driver_gpus()}
+
+
+def gpu_uuids() -> tuple[str, ...]:
+    """Return the UUIDs of ``driver_gpus``; empty without a driver."""
+    return tuple(gpu.uuid for gpu in driver_gpus())

@@ -1,4 +1,4 @@
-"""What the backends share: probing, the scratch folder, starts, file transfers and closing.
+"""What the backends share: probing, the scratch folder, starts and closing.
 
 Each backend decides how a program is isolated and launched; ``running`` watches it.
 """
@@ -9,16 +9,15 @@ import re
 import shlex
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from types import TracebackType
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import Self
 
 from harness.base.errors import ConfigError, InfrastructureError, SandboxStartError
-from sandboxes import transfer
 from sandboxes.base import ExecResult, OnOutput, Probe, SandboxSpec
 from sandboxes.running import Child, Running
-from sandboxes.state import StateDir
+from sandboxes.state import StateDir, chooses_users
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TAKEN = (
@@ -53,33 +52,46 @@ class LocalBackend(ABC):
     def _try(self) -> Probe: ...
 
 
+def missing_without_root(spec: SandboxSpec) -> set[str]:
+    """Return what is not enforced where sandboxes cannot have users and disks of their own."""
+    if chooses_users():
+        return set()
+    return {"separate-user", "user-quotas"} | ({"disk"} if spec.disk_bytes is not None else set())
+
+
 class LocalSandbox(ABC):
-    """A sandbox's starts, transfers and end. A backend adds how one program is launched."""
+    """A sandbox's starts and end. A backend adds how one program is launched."""
 
     def __init__(self, spec: SandboxSpec, state: StateDir, python: str) -> None:
         self.spec = spec
         self.state = state
         self.python = python
-        self.work = state.disk / "work"
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._running: list[Running] = []
         self._closing = False
         self._closed = False
 
-    def _make_scratch(self) -> None:
+    @contextmanager
+    def _set_up(self) -> Iterator[None]:
         """Make ``/work`` and ``/tmp`` for its user: two folders on one disk, limited if root.
 
         The submission does not own the folder above them, so it can never replace one of them
-        by a link before a backend mounts it.
+        by a link before a backend mounts it. If this or the block fails, nothing is left behind.
         """
         owner = self.state.user
-        if owner is not None and self.spec.disk_bytes is not None:
-            self.state.mount_disk(self.spec.disk_bytes)
-        for name in ("work", "tmp"):
-            (self.state.disk / name).mkdir(mode=0o755)
-            if owner is not None:
-                os.chown(self.state.disk / name, owner, owner)
+        try:
+            if owner is not None and self.spec.disk_bytes is not None:
+                self.state.mount_disk(self.spec.disk_bytes)
+            for name in ("work", "tmp"):
+                (self.state.disk / name).mkdir(mode=0o755)
+                if owner is not None:
+                    os.chown(self.state.disk / name, owner, owner)
+            yield
+        except BaseException:
+            self._release()
+            self.state.remove()
+            raise
 
     @abstractmethod
     def inside(self, target: str) -> str: ...
@@ -149,12 +161,6 @@ class LocalSandbox(ABC):
             process.end()  # Ctrl-C while waiting: nobody else knows of this process
             raise
 
-    def put(self, src: Path, dst: str) -> None:
-        transfer.put(self.work, src, dst, self.state.user)
-
-    def get(self, src: str, dst: Path, *, max_bytes: int) -> None:
-        transfer.get(self.work, src, dst, max_bytes)
-
     def close(self) -> None:
         with self._lock:
             self._closing = True
@@ -178,12 +184,7 @@ class LocalSandbox(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _environment(self) -> dict[str, str]:
@@ -232,15 +233,8 @@ def check_spec(spec: SandboxSpec) -> None:
     program makes the mount point and follows links: if ``/work/a`` were replaced by a link,
     mounting on ``/work/a/b`` would make folders wherever the link leads.
     """
-    limits = {
-        "memory_bytes": spec.memory_bytes,
-        "cpus": spec.cpus,
-        "pids": spec.pids,
-        "disk_bytes": spec.disk_bytes,
-        "shm_bytes": spec.shm_bytes,
-        "lifetime_s": spec.lifetime_s,
-    }
-    for name, value in limits.items():
+    for name in ("memory_bytes", "cpus", "pids", "disk_bytes", "shm_bytes", "lifetime_s"):
+        value = getattr(spec, name)
         if value is not None and value <= 0:
             raise ConfigError(f"{name} must be positive, not {value}")
     targets: list[PurePosixPath] = []

@@ -5,9 +5,9 @@ No failure of NVML raises here: a value that the card or driver does not provide
 """
 
 import os
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -43,38 +43,24 @@ class Facts:
     power_cap_w: float | None = None
     throttle: tuple[str, ...] | None = None
     pids: tuple[int, ...] | None = None
-    memory_used_bytes: int | None = None
 
 
-class _Library:
-    """NVML, started once per process: starting it for each sample would cost tens of ms."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._module: ModuleType | None = None
-
-    def get(self) -> tuple[ModuleType | None, str, str]:
-        """Return the module ``pynvml``, or None with the reason and the remedy."""
-        with self._lock:
-            if self._module is not None:
-                return self._module, "", ""
-            try:
-                module = import_module("pynvml")
-            except ImportError:
-                return None, "NVML's Python binding is not installed", REMEDY
-            try:
-                module.nvmlInit()
-            except module.NVMLError as error:
-                return (
-                    None,
-                    f"NVML does not start: {error}",
-                    "a machine with an NVIDIA GPU and driver",
-                )
-            self._module = module
-            return module, "", ""
+def _library() -> tuple[ModuleType | None, str, str]:
+    """Return the module ``pynvml``, started, or None with the reason and the remedy."""
+    try:
+        module = import_module("pynvml")
+    except ImportError:
+        return None, "NVML's Python binding is not installed", REMEDY
+    try:
+        _start(module)
+    except module.NVMLError as error:
+        return None, f"NVML does not start: {error}", "a machine with an NVIDIA GPU and driver"
+    return module, "", ""
 
 
-_library = _Library()
+@cache  # once per process: starting NVML for each sample would cost tens of ms
+def _start(module: ModuleType) -> None:
+    module.nvmlInit()
 
 
 def list_gpus() -> Listing:
@@ -104,7 +90,7 @@ def _is_meant(gpu: Gpu, word: str) -> bool:
 
 
 def _all_gpus() -> Listing:
-    nvml, reason, remedy = _library.get()
+    nvml, reason, remedy = _library()
     if nvml is None:
         found = driver_gpus()
         if found:
@@ -143,11 +129,11 @@ def snapshot(uuids: Iterable[str]) -> tuple[Facts, ...]:
 
 def unavailable() -> str:
     """Return why NVML cannot be used here; empty if it can."""
-    return _library.get()[1]
+    return _library()[1]
 
 
 def _facts_of(uuid: str, *, pids_only: bool = False) -> Facts:
-    nvml, _, _ = _library.get()
+    nvml, _, _ = _library()
     if nvml is None:
         return Facts(uuid)
     handle = _ask(nvml, "nvmlDeviceGetHandleByUUID", uuid)
@@ -160,7 +146,6 @@ def _facts_of(uuid: str, *, pids_only: bool = False) -> Facts:
     if pids_only:
         return Facts(uuid, pids=pids)
     mask = ask("nvmlDeviceGetCurrentClocksThrottleReasons")
-    memory = ask("nvmlDeviceGetMemoryInfo")
     return Facts(
         uuid,
         sm_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
@@ -169,7 +154,6 @@ def _facts_of(uuid: str, *, pids_only: bool = False) -> Facts:
         power_cap_w=_watts(ask("nvmlDeviceGetEnforcedPowerLimit")),
         throttle=None if mask is None else throttle_names(int(mask)),
         pids=pids,
-        memory_used_bytes=None if memory is None else int(memory.used),
     )
 
 

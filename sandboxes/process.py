@@ -68,16 +68,11 @@ class ProcessSandbox(LocalSandbox):
 
     def __init__(self, spec: SandboxSpec) -> None:
         super().__init__(spec, state.StateDir(_KIND), sys.executable)
-        try:
-            for name in ("work", "tmp"):
-                (self.state.disk / name).mkdir()
+        with self._set_up():
             for mount in spec.mounts:
                 link = Path(self.inside(mount.target))
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(mount.source.absolute())
-        except BaseException:
-            self.state.remove()
-            raise
 
     def inside(self, target: str) -> str:
         return str(self.state.disk / PurePosixPath(target).relative_to("/"))
@@ -101,8 +96,6 @@ class _Plain:
 
     def __init__(self, spec: SandboxSpec, command: list[str]) -> None:
         self._lock = threading.Lock()
-        self._limit = spec.memory_bytes
-        self.watches_memory = spec.memory_bytes is not None
         tie = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
         try:
             self.popen = subprocess.Popen(
@@ -116,6 +109,8 @@ class _Plain:
         except OSError as error:
             raise SandboxStartError("A process could not be started", cause=str(error)) from error
         self.outputs = pipes(self.popen)
+        limit = spec.memory_bytes
+        self.watched = None if limit is None else (self.popen.pid, limit)
 
     def pidfd(self) -> int:
         return os.pidfd_open(self.popen.pid)
@@ -132,9 +127,6 @@ class _Plain:
             for pid in family:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
-
-    def over_memory(self) -> bool:
-        return self._limit is not None and watchdog.over(self.popen.pid, self._limit)
 
     def finish(self) -> End:
         with self._lock:

@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from harness.base.errors import SandboxLostError
+from sandboxes import watchdog
 from sandboxes.base import Ended, ExecResult, OnOutput, StreamName
 
 _CHUNK = 1 << 20
 _F_SETPIPE_SZ = 1031
 _GRACE_S = 1.0
 """How long to read the output of descendants that outlive the process (no isolation)."""
-_DEATH_S = 30.0
+DEATH_S = 30.0
 """How long a killed process may take to die: a stuck GPU driver holds it in the kernel."""
 _WATCH_S = 0.1
 
@@ -47,7 +48,8 @@ class End:
 class Child(Protocol):
     """A process as a backend started it, for ``Running`` to watch."""
 
-    watches_memory: bool
+    watched: tuple[int, int] | None
+    """A pid, and the resident bytes that it and its descendants may have; None: not watched."""
 
     @property
     def outputs(self) -> Mapping[int, StreamName]:
@@ -60,10 +62,6 @@ class Child(Protocol):
 
     def kill(self) -> None:
         """Kill it and all it started. Callable from any thread, at any time, more than once."""
-        ...
-
-    def over_memory(self) -> bool:
-        """Return whether it exceeds its memory limit. Called only if ``watches_memory``."""
         ...
 
     def finish(self) -> End:
@@ -175,12 +173,8 @@ class Running:
         self._thread.join()
 
     def _await_death(self) -> None:
-        if not self._done.wait(_DEATH_S):
-            raise SandboxLostError(
-                f"A sandbox's process could not be killed within {_DEATH_S:.0f} s",
-                cause="it hangs in the kernel, in a device's driver as a rule",
-                remedy="look at the machine with `dmesg`; it may need a restart",
-            )
+        if not self._done.wait(DEATH_S):
+            raise undying(f"A sandbox's process could not be killed within {DEATH_S:.0f} s")
 
     def _stop(self, reason: _Reason) -> None:
         with self._lock:
@@ -234,11 +228,11 @@ class Running:
                     if deadline is not None and dead_at is None and now > deadline:
                         deadline = None
                         self._stop("timeout")
-                    if child.watches_memory and dead_at is None and now >= look_again:
-                        if child.over_memory():
+                    if child.watched and dead_at is None and now >= look_again:
+                        if watchdog.over(*child.watched):
                             self._stop("oom")
                         look_again = time.monotonic() + _WATCH_S
-                    pause = [_WATCH_S] if child.watches_memory else []
+                    pause = [_WATCH_S] if child.watched else []
                     pause += [] if deadline is None else [deadline - now]
                     pause += [] if dead_at is None else [dead_at + _GRACE_S - now]
                     events = selector.select(max(0.0, min(pause)) if pause else None)
@@ -291,6 +285,23 @@ class Running:
             seconds=seconds,
             peak_memory_bytes=end.peak_memory_bytes,
         )
+
+
+def exit_code(status: int) -> int:
+    """Return 128 + n, by which bwrap, Docker and shells report signal n, as -n; others unchanged.
+
+    A real exit code of 129 to 192 is read as a signal too. No exit code decides a score.
+    """
+    return 128 - status if 128 < status <= 192 else status
+
+
+def undying(what: str) -> SandboxLostError:
+    """Return the error for what was killed and does not die; ``what`` is the whole sentence."""
+    return SandboxLostError(
+        what,
+        cause="it hangs in the kernel, in a device's driver as a rule",
+        remedy="look at the machine with `dmesg`; it may need a restart",
+    )
 
 
 def _ended(end: End, reason: _Reason | None) -> Ended:

@@ -117,9 +117,9 @@ _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _Instruction = tuple[int, int, int, int]
 
 
-def supported(machine: str | None = None) -> bool:
+def supported() -> bool:
     """Return whether there is a filter for this processor."""
-    return (machine or platform.machine()) in _AUDIT_ARCH
+    return platform.machine() in _AUDIT_ARCH
 
 
 @cache
@@ -149,10 +149,10 @@ def program(machine: str | None = None) -> bytes:
     )
     # These would type into the harness's terminal. --new-session already takes the controlling
     # terminal away; this is a second protection.
-    code += _when(_IOCTL[column], _none_of(1, (_TIOCSTI, _TIOCLINUX)))
+    code += _when(_IOCTL[column], _compared(1, (_TIOCSTI, _TIOCLINUX), _EPERM, _ALLOW))
     # 0 is plain Linux, 0xffffffff a query. Other values can turn off address randomisation.
-    code += _when(_PERSONALITY[column], _only(0, (0, 0xFFFFFFFF)))
-    code += _when(_SOCKETPAIR[column], _only(0, (_AF_UNIX,)))
+    code += _when(_PERSONALITY[column], _compared(0, (0, 0xFFFFFFFF), _ALLOW, _EPERM))
+    code += _when(_SOCKETPAIR[column], _compared(0, (_AF_UNIX,), _ALLOW, _EPERM))
     # Other families are old kernel code with a history of exploits (AF_ALG, AF_PACKET), or reach
     # a hypervisor (AF_VSOCK). Of netlink only NETLINK_ROUTE: getifaddrs needs it, and through
     # getifaddrs also gloo and NCCL, which a single-GPU script may well start.
@@ -160,7 +160,7 @@ def program(machine: str | None = None) -> bytes:
     code += _when(
         _SOCKET[column],
         [
-            *_only(0, (_AF_UNIX, _AF_INET, _AF_INET6))[:-1],
+            *_compared(0, (_AF_UNIX, _AF_INET, _AF_INET6), _ALLOW, _EPERM)[:-1],
             *netlink,
             (_RET, 0, 0, _EPERM),
         ],
@@ -180,15 +180,9 @@ def _when(number: int, body: list[_Instruction]) -> list[_Instruction]:
     return [(_JEQ, 0, len(body), number), *body]
 
 
-def _only(index: int, values: tuple[int, ...]) -> list[_Instruction]:
+def _compared(index: int, values: tuple[int, ...], found: int, other: int) -> list[_Instruction]:
+    """Answer ``found`` if the argument is one of ``values``, and ``other`` if it is none."""
     code = [_argument(index)]
     for value in values:
-        code += [(_JEQ, 0, 1, value), (_RET, 0, 0, _ALLOW)]
-    return [*code, (_RET, 0, 0, _EPERM)]
-
-
-def _none_of(index: int, values: tuple[int, ...]) -> list[_Instruction]:
-    code = [_argument(index)]
-    for value in values:
-        code += [(_JEQ, 0, 1, value), (_RET, 0, 0, _EPERM)]
-    return [*code, (_RET, 0, 0, _ALLOW)]
+        code += [(_JEQ, 0, 1, value), (_RET, 0, 0, found)]
+    return [*code, (_RET, 0, 0, other)]

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from harness.base.errors import GpuUnavailableError, SandboxStartError
 from sandboxes.base import SandboxSpec
-from sandboxes.gpus import gpu_minors
+from sandboxes.gpus import driver_gpus
 from sandboxes.state import StateDir
 
 CANDIDATE_UID = 10002
@@ -122,17 +122,16 @@ def gpu_nodes(uuids: Sequence[str]) -> list[str]:
     """Return the device nodes of these GPUs and of no other. Raises GpuUnavailableError."""
     if not uuids:
         return []
-    minors = gpu_minors()
+    minors = {gpu.uuid: gpu.minor for gpu in driver_gpus()}
     nodes = [f"/dev/{name}" for name in _NVIDIA_SHARED if Path("/dev", name).exists()]
     for uuid in uuids:
-        node = Path(f"/dev/nvidia{minors.get(uuid, '-absent')}")
-        if not node.exists():
+        if uuid not in minors:
             raise GpuUnavailableError(
                 f"GPU {uuid} is not on this machine",
                 cause=f"found: {', '.join(minors) or 'no NVIDIA GPU'}",
                 remedy="nvidia-smi -L lists them",
             )
-        nodes.append(str(node))
+        nodes.append(f"/dev/nvidia{minors[uuid]}")
     return nodes
 
 

@@ -18,10 +18,10 @@ import time
 from collections.abc import Mapping, Sequence
 
 from harness.base.errors import SandboxStartError
-from sandboxes import seccomp, watchdog
+from sandboxes import seccomp
 from sandboxes.base import StreamName
 from sandboxes.cgroup import Leaf
-from sandboxes.running import End, close_pipes, pipes
+from sandboxes.running import End, close_pipes, exit_code, pipes
 
 _START_S = 30.0
 # Only what bwrap and its shell need, no API key: code of our uid can read /proc/1/environ.
@@ -49,8 +49,6 @@ class BwrapProcess:
         watched_bytes: int | None,
     ) -> None:
         self._leaf = leaf
-        self._watched_bytes = watched_bytes
-        self.watches_memory = watched_bytes is not None
         self._lock = threading.Lock()
         self._init: int | None = None
         self._status = b""
@@ -68,7 +66,8 @@ class BwrapProcess:
                 given.callback(os.close, fds[2])
                 argv += ["--seccomp", str(fds[2])]
             argv += ["--", *_become(user), *command]
-            enter = "".join(f"echo 0 >{shlex.quote(path)} && " for path in _joins(leaf))
+            joins = leaf.joins if leaf is not None else []
+            enter = "".join(f"echo 0 >{shlex.quote(path)} && " for path in joins)
             try:
                 self.popen = subprocess.Popen(
                     ["/bin/sh", "-c", enter + 'exec "$@"', "sh", *argv],
@@ -94,6 +93,7 @@ class BwrapProcess:
                 self._abandon(error)
                 raise
         self.outputs: Mapping[int, StreamName] = pipes(self.popen)
+        self.watched = None if watched_bytes is None else (self.popen.pid, watched_bytes)
 
     def pidfd(self) -> int:
         return os.pidfd_open(self.popen.pid)
@@ -106,11 +106,6 @@ class BwrapProcess:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self._init, signal.SIGKILL)
 
-    def over_memory(self) -> bool:
-        return self._watched_bytes is not None and watchdog.over(
-            self.popen.pid, self._watched_bytes
-        )
-
     def finish(self) -> End:
         self.popen.wait()
         while self._read_status():
@@ -122,7 +117,8 @@ class BwrapProcess:
                 oom_killed, peak = memory.oom_kills() > 0, memory.peak_bytes()
             self._leaf.remove()
         close_pipes(self.popen)
-        return End(self._reported("exit-code"), oom_killed, peak)
+        status = self._reported("exit-code")
+        return End(None if status is None else exit_code(status), oom_killed, peak)
 
     def _shake_hands(self, ours: socket.socket) -> None:
         deadline = time.monotonic() + _START_S
@@ -135,7 +131,7 @@ class BwrapProcess:
         except OSError as error:
             raise SandboxStartError("The sandbox could not be set up") from error
         # bwrap wrote this before it let its child continue.
-        while (pid := self._reported("child-pid", init=True)) is None:
+        while (pid := self._reported("child-pid")) is None:
             left = max(0.0, deadline - time.monotonic())
             if not select.select([self._status_fd], [], [], left)[0] or not self._read_status():
                 raise SandboxStartError("bubblewrap did not name its child")
@@ -185,14 +181,12 @@ class BwrapProcess:
         self._status += chunk
         return bool(chunk)
 
-    def _reported(self, key: str, *, init: bool = False) -> int | None:
+    def _reported(self, key: str) -> int | None:
         for line in self._status.splitlines(keepends=True):
             if line.endswith(b"\n"):
                 value = json.loads(line).get(key)
                 if isinstance(value, int):
-                    # bwrap reports 128 + n for signal n, as shells do; a real exit code of
-                    # 129 to 192 is read as a signal too. No exit code decides a score.
-                    return 128 - value if not init and 128 < value <= 192 else value
+                    return value
         return None
 
 
@@ -201,10 +195,6 @@ def _become(user: int | None) -> list[str]:
         return []
     words = ["/usr/bin/setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     return [*words, "--inh-caps=-all", "--bounding-set=-all", "--"]
-
-
-def _joins(leaf: Leaf | None) -> list[str]:
-    return leaf.joins if leaf is not None else []
 
 
 def _memfd(data: bytes) -> int:

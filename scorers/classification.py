@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scorers import audits
-from scorers.judge import Times, Verdict, ask, follow_training, send_goodbye
+from scorers.judge import Check, Times, Verdict, ask, first_failure, follow_training, send_goodbye
 from scorers.request import Observe, Request
-from scorers.score import Audit, Reason
+from scorers.score import Reason
 from scorers.wire import LogitsBuffer, Wire
 
 SERVE_ROWS = 64
@@ -63,19 +63,18 @@ class Classification:
         served = time.monotonic()
         send_goodbye(wire, None, served)
 
-        checks, failed, message = audit(batches, answers, first)
+        checks = audit(batches, answers, first)
         order = np.concatenate([b.rows for b in batches if b.first])
         given = audits.answers(first)
         score, error = self.measure(given)
         trend = audits.trend((given == self.labels)[order])
-        checks.append(trend)
-        if failed is None and not trend.passed:
-            failed = Reason.TREND
-            message = f"Accuracy rises while serving ({trend.value:.1f} standard deviations)."
+        rising = f"Accuracy rises while serving ({trend.value:.1f} standard deviations)."
+        checks.append((trend, Reason.TREND, rising))
+        failed, message = first_failure(checks)
         return Verdict(
             score=score,
             standard_error=error,
-            audits=tuple(checks),
+            audits=tuple(audit for audit, _, _ in checks),
             failed=failed,
             message=message,
             claim=claim,
@@ -94,18 +93,14 @@ class Classification:
 
 
 def audit(
-    batches: list[audits.Batch],
-    answers: list[audits.Logits],
-    first: audits.Logits,
-) -> tuple[list[Audit], Reason | None, str]:
-    """Return finiteness, statelessness and near-ties audits, and reason and text of a failure."""
+    batches: list[audits.Batch], answers: list[audits.Logits], first: audits.Logits
+) -> list[Check]:
+    """Return the audit of finiteness and, if it passes, those of statelessness and near-ties."""
     finite = audits.finiteness(sum(int(a.size - np.isfinite(a).sum()) for a in answers))
-    if not finite.passed:
-        return [finite], Reason.NOT_FINITE, f"{finite.value:.0f} served logits are not finite."
-    stateless, where = audits.statelessness(batches, answers, first)
-    ties, turned = audits.near_ties(batches, answers, first)
-    checks = [finite, stateless, ties]
-    for check, words in ((stateless, where), (ties, turned)):
-        if not check.passed:
-            return checks, Reason.STATEFUL, f"Logits depend on more than their row: {words}."
-    return checks, None, ""
+    checks = [(finite, Reason.NOT_FINITE, f"{finite.value:.0f} served logits are not finite.")]
+    if finite.passed:
+        for compare in (audits.statelessness, audits.near_ties):
+            check, where = compare(batches, answers, first)
+            message = f"Logits depend on more than their row: {where}."
+            checks.append((check, Reason.STATEFUL, message))
+    return checks

@@ -95,17 +95,18 @@ def scorer() -> str:
     """Return the scorer's version and a hash of its source, with the kind and submission tables."""
     files = sorted(Path(__file__).parent.rglob("*.py"))
     files += [Path(kinds.__file__), Path(submissions.__file__)]
-    return f"{SCORER_VERSION}+{_hash_of(files)}"
+    return f"{SCORER_VERSION}+{hash_of(files)}"
 
 
 @cache
 def _source_of(module: str) -> str:
     """Return a hash of the package that contains a module, or of the module if it is in none."""
     found = places(module)
-    return _hash_of(f for p in found for f in (sorted(p.rglob("*.py")) if p.is_dir() else [p]))
+    return hash_of(f for p in found for f in (sorted(p.rglob("*.py")) if p.is_dir() else [p]))
 
 
-def _hash_of(files: Iterable[Path]) -> str:
+def hash_of(files: Iterable[Path]) -> str:
+    """Return the first 12 hex digits of the SHA-256 of the files' contents, in their order."""
     source = hashlib.sha256()
     for file in files:
         source.update(file.read_bytes())

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from harness.base.paths import STAGE_PREFIX
 from harness.base.registry import load
 from harness.base.text import clean
 from harness.base.watching import unbreakable
-from sandboxes.base import ExecResult, Mount, Process, SandboxSpec, StreamName
+from sandboxes.base import ExecResult, Mount, Process, SandboxSpec
 from scorers import claims, conditions
 from scorers.candidate import candidate
 from scorers.gpu_monitor import GpuMonitor
@@ -114,12 +114,7 @@ class _Attempt:
         return SUBMISSIONS.find(self.request.task.definition.writes)
 
     def run(
-        self,
-        stage: Path,
-        examiner: Examiner,
-        extra: dict[str, Any],
-        *,
-        frozen: bool = False,
+        self, stage: Path, examiner: Examiner, extra: dict[str, Any], *, frozen: bool = False
     ) -> _Outcome:
         """Start a candidate and examine it. ``extra`` is added to its config file.
 
@@ -147,30 +142,22 @@ class _Attempt:
                     "exported model" if frozen else "training", {"limit_s": limits.train_s}
                 )
                 env = {"OMP_NUM_THREADS": str(limits.cpus)}
-                process = sandbox.start(argv, env=env, on_output=self._listen)
+                process = sandbox.start(argv, env=env, on_output=self.output.feed)
                 try:
                     return self._converse(listener, buffer, process, examiner, times)
                 finally:
                     process.kill()
                     self.result = self.result or process.wait()
 
-    def _listen(self, stream: StreamName, chunk: bytes) -> None:
-        self.output.feed(stream, chunk)
-
     def _alive(self, process: Process) -> bool:
         if self.output.total > OUTPUT_LIMIT:
             raise _TooMuchOutput
-        if self.submission.prints:
-            self._look_at_output()
-        return not process.poll()
-
-    def _look_at_output(self) -> None:
-        """Report the training progress that a script prints, for it sends no PROGRESS frames."""
-        if time.monotonic() >= self.looked + POLL_S:
+        # A script sends no PROGRESS frames: its training progress is in what it prints.
+        if self.submission.prints and time.monotonic() >= self.looked + POLL_S:
             self.looked = time.monotonic()
-            printed = self.output.progress()
-            if printed is not None:
+            if (printed := self.output.progress()) is not None:
                 self.observe("progress", printed)
+        return not process.poll()
 
     def _converse(
         self,
@@ -180,20 +167,13 @@ class _Attempt:
         examiner: Examiner,
         times: Times,
     ) -> _Outcome:
-        def alive() -> bool:
-            return self._alive(process)
-
         wire: Wire | None = None
         try:
+            alive = partial(self._alive, process)
             wire = listener.accept(alive, self.cancel, times.spawned + times.train_s)
             self.peer_uid = wire.peer_uid
             wire.greet(buffer)
-            verdict = examiner.examine(
-                wire,
-                buffer,
-                times=times,
-                observe=self.observe,
-            )
+            verdict = examiner.examine(wire, buffer, times=times, observe=self.observe)
             self._let_finish(process)
             return _Outcome(verdict, verdict.failed, verdict.message)
         except Refused as refused:

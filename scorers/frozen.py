@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from scorers import language_audits
 from scorers.gpu_reader import Readers
-from scorers.judge import Times, Verdict, ask, send_goodbye
+from scorers.judge import Check, Times, Verdict, ask, send_goodbye
 from scorers.judge import follow_training as follow_loading
 from scorers.language_audits import TwinAnswers
-from scorers.reading import LogitsReader, ReadRequest
+from scorers.reading import LogitsReader, ReadRequest, pairs
 from scorers.request import Observe
-from scorers.score import Audit, Reason
+from scorers.score import Reason
 from scorers.splice import Spliced, TokenStream, one_a_row, twin
 from scorers.wire import LogitsBuffer, Wire
 
@@ -111,17 +111,14 @@ class Half:
     def _read(self, reader: LogitsReader, batch: Ints) -> int:
         rows = np.flatnonzero(self._rows.position[batch] != NONE)
         items = batch[rows]
-        picks = np.empty((len(rows), 2, 3), np.int64)
-        picks[:, :, 0] = rows[:, None]
-        picks[:, :, 1] = self._rows.position[items][:, None]
-        picks[:, 0, 2], picks[:, 1, 2] = self._rows.own[items], self._rows.other[items]
+        own, other = self._rows.own[items], self._rows.other[items]
+        picks = pairs(rows, self._rows.position[items], own, other)
         none = np.empty(0, np.int64)
-        reader.begin(ReadRequest(self._rows.tokens[batch, 1:], none, none, picks.reshape(-1, 3)))
+        reader.begin(ReadRequest(self._rows.tokens[batch, 1:], none, none, picks))
         bad = reader.copied()
         reading = reader.reading()
         self.nats[batch] = reading.nats
-        own, other = reading.picks.reshape(-1, 2).T
-        self.preference[items] = own.astype(np.float64) - other
+        self.preference[items] = reading.preferences
         return bad
 
 
@@ -148,8 +145,8 @@ class HalvesPlan:
             Half(self.second, size, vocabulary, rng, gpu),
         )
 
-    def compare(self, first: Half, second: Half) -> tuple[list[tuple[Audit, Reason, str]], float]:
-        """Return (audit, reason, message) of each check, and the resolution in nats per token."""
+    def compare(self, first: Half, second: Half) -> tuple[list[Check], float]:
+        """Return the checks, and the resolution in nats per token."""
         audited = len(self.sign)
         twins, repeats = [], []
         for i in range(audited):

@@ -7,7 +7,6 @@ score. What must agree before scores compare (model and power cap) is in ``condi
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
-from types import TracebackType
 from typing import Self
 
 from sandboxes import nvml
@@ -44,12 +43,7 @@ class GpuMonitor:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         if self._uuids:
             self._thread.join(_STUCK_S)

@@ -138,11 +138,6 @@ class GpuReader:
         self._board = None
 
     @property
-    def worker_pid(self) -> int | None:
-        """Process id of the worker, None after ``close``."""
-        return None if self._worker is None else self._worker.pid
-
-    @property
     def _running(self) -> "_Worker":
         if self._worker is None:
             raise AssertionError("asked after close")

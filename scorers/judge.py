@@ -10,6 +10,7 @@ import contextlib
 import json
 import struct
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -71,6 +72,18 @@ class Verdict:
     judge_s: float
     resolution: float | None = None
     strict: str | None = None
+
+
+Check = tuple[Audit, Reason, str]
+"""An audit, and what a verdict says if it is the first to fail: a reason and a message."""
+
+
+def first_failure(checks: Iterable[Check]) -> tuple[Reason | None, str]:
+    """Return reason and message of the first audit that did not pass; None and "" if all did."""
+    for audit, reason, message in checks:
+        if not audit.passed:
+            return reason, message
+    return None, ""
 
 
 class Examiner(Protocol):

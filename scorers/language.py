@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from scorers import audits, frozen, language_audits, serving_order, splice
 from scorers.gpu_reader import Readers
-from scorers.judge import Times, Verdict, ask, follow_training, send_goodbye
+from scorers.judge import Check, Times, Verdict, ask, first_failure, follow_training, send_goodbye
 from scorers.language_audits import Swapped, TwinAnswers
-from scorers.reading import ReadRequest, ReadResult
+from scorers.reading import ReadRequest, ReadResult, pairs
 from scorers.request import Observe, Request
-from scorers.score import Audit, Reason
+from scorers.score import Reason
 from scorers.wire import LogitsBuffer, ProtocolError, Wire
 
 COLUMNS = 32
@@ -118,10 +118,11 @@ class Language:
             self._vocabulary, min(COLUMNS, self._vocabulary), replace=False
         )
         edges = np.searchsorted(places.row, np.arange(len(spliced.rows) + 1))
-        self._row_places = {
+        self._places_of = {
             self._scored + row: np.arange(edges[row], edges[row + 1])
             for row in range(len(spliced.rows))
         }
+        self._places_of |= {item: np.array([place]) for item, place in self._twin_place.items()}
         self._gpu, self._frozen_at, self.batch_size = gpu, strict, 0
         self.not_frozen = "" if strict is None else "the submission was not served"
         again = np.array(sorted(self._again), np.int64)
@@ -234,22 +235,20 @@ class Language:
                 continue
             met.add(item)
             new.add(row)
-            if item in self._twin_place:
-                places[row] = np.array([self._twin_place[item]])
-            elif item in self._row_places:
-                places[row] = self._row_places[item]
+            if item in self._places_of:
+                places[row] = self._places_of[item]
         lengths = [len(numbers) for numbers in places.values()]
         numbers = np.concatenate([np.empty(0, np.int64), *places.values()])
-        picks = np.empty((len(numbers), 2, 3), np.int64)  # own and other token of each place
-        picks[:, :, 0] = np.repeat([*places], lengths)[:, None]
-        picks[:, :, 1] = self._places.position[numbers, None]
-        picks[:, 0, 2] = self._places.own[numbers]
-        picks[:, 1, 2] = self._places.other[numbers]
         question = ReadRequest(
             targets=self._items[batch, 1:],
             columns=self._columns,
             sketched=np.array(sketched, np.int64),
-            picks=picks.reshape(-1, 3),
+            picks=pairs(
+                np.repeat(np.array([*places], np.int64), lengths),
+                self._places.position[numbers],
+                self._places.own[numbers],
+                self._places.other[numbers],
+            ),
         )
         tokens = self._items[batch, :-1].astype(np.int32)
         return _Asked(sequence, tokens, items, new, places, question)
@@ -268,9 +267,8 @@ class Language:
                 before = (seen.nats[item], seen.sketches[item])
                 pair = _pair(item, asked.sequence, before, (nats, sketch), self._length)
                 seen.repeats.append(pair)
-        own, other = reading.picks.reshape(-1, 2).T
-        preferences = own.astype(np.float64) - other
         start = 0
+        preferences = reading.preferences
         for row, numbers in asked.places.items():
             preference = preferences[start : start + len(numbers)]
             start += len(numbers)
@@ -316,22 +314,17 @@ class Language:
     ) -> Verdict:
         began = time.monotonic()
         finite = audits.finiteness(seen.bad)
-        checked: list[Audit] = [finite]
-        failed: Reason | None = None
-        message, score, error, resolution = "", float("nan"), float("nan"), None
-        if not finite.passed:
-            failed, message = Reason.NOT_FINITE, f"{seen.bad:,} served logits are not finite."
-        else:
+        checks = [(finite, Reason.NOT_FINITE, f"{seen.bad:,} served logits are not finite.")]
+        score, error, resolution = float("nan"), float("nan"), None
+        if finite.passed:
             score, error, bytes_per_token = self._bits_per_byte(seen.nats[: self._scored])
-            checks, resolution = self._checks(seen, bytes_per_token)
-            for audit, reason, words in checks:
-                checked.append(audit)
-                if failed is None and not audit.passed:
-                    failed, message = reason, words
+            more, resolution = self._checks(seen, bytes_per_token)
+            checks += more
+        failed, message = first_failure(checks)
         return Verdict(
             score=score,
             standard_error=error,
-            audits=tuple(checked),
+            audits=tuple(audit for audit, _, _ in checks),
             failed=failed,
             message=message,
             claim=claim,
@@ -341,9 +334,7 @@ class Language:
             resolution=resolution,
         )
 
-    def _checks(
-        self, seen: _Seen, bytes_per_token: float
-    ) -> tuple[list[tuple[Audit, Reason, str]], float]:
+    def _checks(self, seen: _Seen, bytes_per_token: float) -> tuple[list[Check], float]:
         shown = Swapped(
             np.concatenate([np.empty(0, np.int64), *seen.places]),
             np.concatenate([np.empty(0), *seen.preferences]),
@@ -360,6 +351,7 @@ class Language:
         resolution = max(resolution, learned / np.log(2) / bytes_per_token)
         ahead = "Logits depend on tokens that come later: "
         state = "Logits depend on more than their row: "
+        cheaper = "Rows become cheaper while serving"
         # State that changes repeated answers also changes twins, so the first failure is the cause.
         return [
             (same, Reason.STATEFUL, f"{state}{moved}."),
@@ -367,11 +359,7 @@ class Language:
             (prefix, Reason.LOOKS_AHEAD, f"{ahead}{differs}."),
             (lean, Reason.LOOKS_AHEAD, f"{ahead}{leaning}."),
             (swap, Reason.LOOKS_AHEAD, f"{ahead}{at}."),
-            (
-                trend,
-                Reason.TREND,
-                f"Rows become cheaper while serving ({trend.value:.1f} standard deviations).",
-            ),
+            (trend, Reason.TREND, f"{cheaper} ({trend.value:.1f} standard deviations)."),
         ], resolution
 
     def halves(self) -> tuple[frozen.Half, frozen.Half]:
@@ -386,14 +374,14 @@ class Language:
             raise AssertionError("not asked to be strict")
         score, error, bytes_per_token = self._bits_per_byte(halves[0].nats[: self._scored])
         checks, nats = self._check.compare(*halves)
-        failed = next(((reason, words) for a, reason, words in checks if not a.passed), None)
+        failed, message = first_failure(checks)
         return replace(
             verdict,
             score=score,
             standard_error=error,
             audits=(*verdict.audits, *(audit for audit, _, _ in checks)),
-            failed=failed[0] if failed else None,
-            message=failed[1] if failed else "",
+            failed=failed,
+            message=message,
             resolution=nats / float(np.log(2)) / bytes_per_token,
             strict=frozen.HELD,
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.base.text import clean
 from sandboxes.base import StreamName
+from sandboxes.running import Tail
 
 LOG_BYTES = 1 << 20
 """Bytes of a submission's output that are kept from its beginning, and as many from its end."""
@@ -27,7 +28,7 @@ class Output:
     def __init__(self) -> None:
         self.total = 0
         self._head = bytearray()
-        self._tail = bytearray()
+        self._tail = Tail(LOG_BYTES)
         self._lock = threading.Lock()
 
     def feed(self, _stream: StreamName, chunk: bytes) -> None:
@@ -36,20 +37,17 @@ class Output:
             self.total += len(chunk)
             room = LOG_BYTES - len(self._head)
             self._head += chunk[:room]
-            self._tail += chunk[max(room, 0) :][-LOG_BYTES:]
-            if len(self._tail) > 2 * LOG_BYTES:
-                del self._tail[:-LOG_BYTES]
+            self._tail.add(chunk[room:])
 
     def text(self) -> bytes:
         """Return head and tail, with a line that says how many bytes are missing between them."""
-        tail = bytes(self._tail[-LOG_BYTES:])
-        cut = self.total - len(self._head) - len(tail)
+        cut = self._tail.dropped()
         middle = f"\n… {cut:,} bytes left out …\n".encode() if cut else b""
-        return bytes(self._head) + middle + tail
+        return bytes(self._head) + middle + self._tail.kept()
 
     def summary(self) -> dict[str, str]:
         """Return the ``name: value`` lines after the last ``---``, which Autoresearch prints."""
-        text = bytes(self._tail[-LOG_BYTES:] or self._head).decode(errors="replace")
+        text = self._end().decode(errors="replace")
         _, mark, rest = f"\n{text}".rpartition("\n---\n")
         pairs = (line.partition(":") for line in rest.splitlines()[:32]) if mark else ()
         return {name.strip(): value.strip() for name, colon, value in pairs if colon}
@@ -61,7 +59,7 @@ class Output:
         the share that is done. None without such a line. It is a claim and is only displayed.
         """
         with self._lock:
-            end = bytes((self._tail or self._head)[-LINE_BYTES:])
+            end = self._end()[-LINE_BYTES:]
         for line in reversed(re.split(r"[\r\n]+", end.decode(errors="replace"))):
             if match := STEP.search(line):
                 step, total = int(match[1]), int(match[2] or 0)
@@ -75,7 +73,10 @@ class Output:
                 }
         return None
 
-    def last_lines(self, count: int = 12) -> str:
-        """Return the last lines, cleaned."""
-        text = (bytes(self._tail) or bytes(self._head)).decode(errors="replace")
-        return clean("\n".join(text.splitlines()[-count:]))
+    def last_lines(self) -> str:
+        """Return the last twelve lines, cleaned."""
+        text = self._end().decode(errors="replace")
+        return clean("\n".join(text.splitlines()[-12:]))
+
+    def _end(self) -> bytes:
+        return self._tail.kept() or bytes(self._head)

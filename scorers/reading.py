@@ -49,6 +49,20 @@ class ReadResult:
     sketch: Floats
     picks: Floats
 
+    @property
+    def preferences(self) -> NDArray[np.float64]:
+        """Log p(own) - log p(other) in nats, float64 (n,), if the picks are ``pairs``."""
+        first, second = self.picks.reshape(-1, 2).T
+        return first.astype(np.float64) - second
+
+
+def pairs(row: Ints, position: Ints, own: Ints, other: Ints) -> Ints:
+    """Return picks (2n, 3) of two tokens at each of n places; all arguments are (n,)."""
+    picks = np.empty((len(row), 2, 3), np.int64)
+    picks[:, :, 0], picks[:, :, 1] = row[:, None], position[:, None]
+    picks[:, 0, 2], picks[:, 1, 2] = own, other
+    return picks.reshape(-1, 3)
+
 
 class LogitsReader(Protocol):
     """Reads the logits of batches. For each batch call ``begin``, ``copied``, then ``reading``."""
@@ -66,10 +80,6 @@ class LogitsReader(Protocol):
 
     def reading(self) -> ReadResult:
         """Wait for the numbers and return them. They are valid until the next call."""
-        ...
-
-    def close(self) -> None:
-        """Release the buffer. Idempotent."""
         ...
 
 
@@ -113,9 +123,6 @@ class HostReader:
     def reading(self) -> ReadResult:
         """Return the numbers that ``begin`` has read."""
         return self._done[1]
-
-    def close(self) -> None:
-        """Do nothing: this reader holds no resources."""
 
     @property
     def _done(self) -> tuple[int, ReadResult]:

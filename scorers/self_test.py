@@ -301,7 +301,4 @@ def _modified(place: str) -> int:
 @cache
 def _sources() -> str:
     """Return a hash of the source of the ``sandboxes`` package."""
-    source = sha256()
-    for file in sorted(Path(next(iter(sandboxes.__path__))).glob("*.py")):
-        source.update(file.read_bytes())
-    return source.hexdigest()
+    return conditions.hash_of(sorted(Path(next(iter(sandboxes.__path__))).glob("*.py")))

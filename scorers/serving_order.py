@@ -6,6 +6,7 @@ late. If there are enough rows, none shares a batch with its repeat or its twin,
 looks across the batch would see the answer. ``audits.plan`` makes the order for classifiers.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -30,30 +31,17 @@ def batches(
     place = np.empty(items)
     place[rng.permutation(items)] = np.arange(items)
     again = [(float(rng.uniform(max(place[i] + 1, items / 2), items + 1)), i) for i in repeats]
-    queue = [item for _, item in sorted([*((float(p), i) for i, p in enumerate(place)), *again])]
+    queue = deque(i for _, i in sorted([*((float(p), i) for i, p in enumerate(place)), *again]))
     done: list[Ints] = []
-    waiting: list[int] = []
-    batch: list[int] = []
-
-    def fits(item: int) -> bool:
-        return item not in batch and twins.get(item) not in batch
-
-    for item in queue:
-        waiting.append(item)
-        for candidate in list(waiting):
-            if len(batch) < size and fits(candidate):
-                batch.append(candidate)
-                waiting.remove(candidate)
-        if len(batch) == size:
-            done.append(np.array(batch))
-            batch = []
-    while waiting or batch:
-        for candidate in list(waiting):
-            if len(batch) < size and fits(candidate):
-                batch.append(candidate)
-                waiting.remove(candidate)
+    while queue:
+        batch: list[int] = []
+        later: list[int] = []
+        while queue and len(batch) < size:
+            item = queue.popleft()
+            fits = item not in batch and twins.get(item) not in batch
+            (batch if fits else later).append(item)
+        queue.extendleft(reversed(later))
         done.append(np.array(_filled(batch, items, twins, size, rng)))
-        batch = []
     return done
 
 
@@ -61,6 +49,8 @@ def _filled(
     batch: list[int], items: int, twins: Mapping[int, int], size: int, rng: np.random.Generator
 ) -> list[int]:
     """Fill a batch with items that are neither in it nor twins of it; if too few, with any."""
+    if len(batch) == size:
+        return batch
     taken = {*batch, *(twins[i] for i in batch if i in twins)}
     rest: list[int] = []
     for item in rng.permutation(items):

@@ -300,22 +300,24 @@ def _real(node: ast.expr, scope: Scope) -> list[str]:
 
     The first is empty if it is not a library.
     """
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    first = scope.real(node) if isinstance(node, ast.Name) else ""
-    return [*(first or "").split("."), *parts[::-1]]
+    owner, attributes = _taken_apart(node)
+    first = scope.real(owner) if isinstance(owner, ast.Name) else ""
+    return [*(first or "").split("."), *attributes]
 
 
 def _chain(node: ast.expr) -> list[str]:
     """Return the names of a dotted expression; the first is … if it is not a plain name."""
-    parts: list[str] = []
+    owner, attributes = _taken_apart(node)
+    return [owner.id if isinstance(owner, ast.Name) else "…", *attributes]
+
+
+def _taken_apart(node: ast.expr) -> tuple[ast.expr, list[str]]:
+    """Return what a dotted expression begins with, and the names of its attributes, in order."""
+    attributes: list[str] = []
     while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
+        attributes.append(node.attr)
         node = node.value
-    parts.append(node.id if isinstance(node, ast.Name) else "…")
-    return parts[::-1]
+    return node, attributes[::-1]
 
 
 def constant_bytes(tree: ast.AST) -> int:

@@ -195,7 +195,7 @@ class Wire:
         self._alive = alive
         self._cancel = cancel
         self._received = bytearray()
-        self.peer_pid, self.peer_uid, _ = struct.unpack(
+        _, self.peer_uid, _ = struct.unpack(
             "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         )
 

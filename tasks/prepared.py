@@ -13,13 +13,31 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
 
 from harness.base.errors import ConfigError
-from tasks.definition import Manifest, Progress
+from harness.base.strict import Strict
+from harness.base.validation import problems
+from tasks.definition import Manifest, Progress, Value
 from tasks.shared import cause_and_remedy, make_folder, open_lock, set_modes
 
 CHECKSUM_ON_REUSE_BYTES = 100_000_000
 """Checksums of data below this size are checked before reuse: that takes under a second."""
+
+
+P = TypeVar("P", bound=Strict)
+
+
+def check(kind: type[P], task: str, profile: str, data: Mapping[str, Value]) -> P:
+    """Return a profile's ``data`` table as parameters. Raises ConfigError."""
+    try:
+        return kind.model_validate(dict(data))
+    except ValidationError as error:
+        raise ConfigError(
+            f"The data table of {task}, profile {profile}, is wrong.", cause=problems(error, kind)
+        ) from error
 
 
 class PreparationLock:

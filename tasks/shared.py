@@ -13,6 +13,7 @@ import pwd
 import stat
 from pathlib import Path
 
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 DIRECTORIES, FILES, LOCKS = 0o070, 0o040, 0o060
 HIDDEN = ("search", "test")
 SPLITS = ("train", *HIDDEN)
@@ -77,7 +78,7 @@ def cause_and_remedy(error: OSError, root: Path) -> tuple[str, str]:
     """Return cause and remedy for an error with a file below the data folder ``root``."""
     path = Path(str(error.filename or root))
     cause = str(error)
-    if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno not in FORBIDDEN:
         return cause, f"free some space, or make {root} writable, or choose another data folder"
     for around in (path, *path.parents):  # the nearest one that can be examined
         with contextlib.suppress(OSError):
@@ -127,7 +128,7 @@ def open_lock(path: Path) -> int | None:
     try:
         made = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno not in FORBIDDEN:
             raise
         with contextlib.suppress(OSError):
             return os.open(path, os.O_RDONLY | flags)

@@ -22,13 +22,7 @@ from harness.base.registry import installed, package, places
 from harness.base.strict import Strict as Strict
 from harness.base.validation import did_you_mean
 from tasks import module
-from tasks.definition import TASKS_DIR
-from tasks.definition import Definition as Definition
-from tasks.definition import Knob as Knob
-from tasks.definition import Manifest as Manifest
-from tasks.definition import Profile as Profile
-from tasks.definition import Progress as Progress
-from tasks.definition import Value as Value
+from tasks.definition import TASKS_DIR, Definition, Knob, Manifest, Profile, Progress, Value
 from tasks.kinds import KINDS
 from tasks.reading import OURS, located, place_in, read_definition, read_text
 from tasks.runner import parse, settings_read

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from harness.base.digests import digest
 from harness.base.errors import ConfigError
 from harness.base.strict import Strict
-from harness.base.validation import problems
+from tasks.arrays import find_fault
 from tasks.autoresearch import reference, sources, splits, tokenizer
 from tasks.autoresearch.overlap import Overlap, runs, without_near_duplicates
 from tasks.autoresearch.tokenizer import ByteCounts, Tokenizer, Tokens
 from tasks.definition import Manifest, Progress, Value
-from tasks.prepared import PreparationLock, altered, checksum, prepared, write_manifest
+from tasks.prepared import PreparationLock, check, checksum, prepared, write_manifest
 
 GENERATOR = "autoresearch-1"
 """Raise the number whenever the same parameters and text would give other data."""
@@ -85,40 +85,22 @@ def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progr
         root,
         f"autoresearch-{profile}-{digest(GENERATOR + p.model_dump_json() + source)}",
         task="autoresearch",
-        fault=lambda folder: find_fault(folder, p),
+        fault=lambda folder: find_fault(folder, p.model_dump(), _size_fault),
         build=lambda folder: _build(folder, profile, p, _open(p, root, progress), source, progress),
         progress=progress,
     )
 
 
-def find_fault(folder: Path, p: AutoresearchParameters) -> str:
-    """Return why ``folder`` does not hold the complete data of ``p``, or "" if it does.
-
-    Sizes and headers are always checked; contents where that takes under a second.
-    """
-    try:
-        manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
-        wanted = p.model_dump()
-        if {name: manifest.parameters.get(name) for name in wanted} != wanted:
-            return "manifest.json speaks of other parameters"
-        for name in manifest.files:
-            if name.endswith(".npy"):
-                np.load(folder / name, mmap_mode="r")
-        return altered(folder, manifest.files)
-    except PermissionError:  # another user's folder, which may be complete
-        raise
-    except (OSError, ValueError, EOFError) as error:  # pydantic's errors are ValueErrors
-        return f"it cannot be read ({error})"
+def _size_fault(folder: Path, manifest: Manifest) -> str:
+    """Open all arrays: numpy raises ValueError if a file is shorter than its header says."""
+    for name in manifest.files:
+        if name.endswith(".npy"):
+            np.load(folder / name, mmap_mode="r")
+    return ""
 
 
 def _parameters(profile: str, data: Mapping[str, Value]) -> AutoresearchParameters:
-    try:
-        p = AutoresearchParameters.model_validate(dict(data))
-    except ValidationError as error:
-        raise ConfigError(
-            f"The data table of autoresearch, profile {profile}, is wrong.",
-            cause=problems(error, AutoresearchParameters),
-        ) from error
+    p = check(AutoresearchParameters, "autoresearch", profile, data)
     if p.source == "climbmix":
         return p.model_copy(update={"max_document": 0, "near_duplicates": 1.0})
     changes: dict[str, Value] = {"shards": 0}
@@ -197,7 +179,19 @@ def _build(
         "duplicates_dropped": source.duplicates,
         **{f"overlap_{split}": round(overlaps[split].share, 6) for split in ("search", "test")},
     }
-    _write_manifest(folder, profile, p, facts, encoder, len(tokens), baselines, progress)
+    progress("checksums", 0, 1)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest = Manifest(
+        task="autoresearch",
+        profile=profile,
+        generator=GENERATOR,
+        parameters={**p.model_dump(), **facts},
+        shape={"length": p.length, "vocabulary": encoder.vocabulary, "bos": encoder.bos},
+        rows={"train": len(tokens), "search": p.rows, "test": p.rows},
+        files={path.relative_to(folder).as_posix(): checksum(path) for path in paths},
+        baselines=baselines,
+    )
+    write_manifest(folder, manifest)
 
 
 def _draw(
@@ -275,31 +269,3 @@ def _write_hidden(
         f"{name}_{split}": round(reference.bits_per_byte(log_p, rows[:, 1:], token_bytes), 6)
         for name, log_p in (("unigram", by_order[0]), ("ngram", by_order[-1]))
     }
-
-
-def _write_manifest(
-    folder: Path,
-    profile: str,
-    p: AutoresearchParameters,
-    facts: Mapping[str, Value],
-    encoder: Tokenizer,
-    train_tokens: int,
-    baselines: dict[str, float],
-    progress: Progress,
-) -> None:
-    files = {}
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    progress("checksums", 0, 1)
-    for path in paths:
-        files[path.relative_to(folder).as_posix()] = checksum(path)
-    manifest = Manifest(
-        task="autoresearch",
-        profile=profile,
-        generator=GENERATOR,
-        parameters={**p.model_dump(), **facts},
-        shape={"length": p.length, "vocabulary": encoder.vocabulary, "bos": encoder.bos},
-        rows={"train": train_tokens, "search": p.rows, "test": p.rows},
-        files=files,
-        baselines=baselines,
-    )
-    write_manifest(folder, manifest)

@@ -104,10 +104,6 @@ class Tokenizer:
             while batch := list(islice(source, ENCODE_AT_ONCE)):
                 yield from zip(batch, pool.map(self._encode, batch), strict=True)
 
-    def decode(self, tokens: Iterable[int]) -> str:
-        """Return the text of ``tokens``; bytes that are not UTF-8 become U+FFFD."""
-        return self.encoding.decode([int(token) for token in tokens])
-
     def token_bytes(self, kind: ByteCounts) -> NDArray[np.int32]:
         """Return how many bytes each token counts for as a target, int32 (vocabulary,).
 

@@ -6,10 +6,9 @@ name in the task's own ``designs/`` takes precedence.
 
 import importlib.util
 import sys
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 
 from harness.base.errors import ConfigError
 from harness.base.validation import did_you_mean
@@ -30,16 +29,14 @@ NAMES = (
 )
 """From attention through its approximations to recurrences; all tables have this order."""
 
-GALLERY: Mapping[str, Path] = MappingProxyType({name: FOLDER / f"{name}.py" for name in NAMES})
-
 
 def source_of(name: str) -> Path:
     """Return the file of that mechanism. Raises ConfigError naming the most similar one."""
-    if name not in GALLERY:
+    if name not in NAMES:
         raise ConfigError(
-            f"The gallery has no mechanism {name!r}.", remedy=did_you_mean(name, list(NAMES))
+            f"The gallery has no mechanism {name!r}.", remedy=did_you_mean(name, NAMES)
         )
-    return GALLERY[name]
+    return FOLDER / f"{name}.py"
 
 
 @cache

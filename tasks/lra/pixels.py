@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from tasks.definition import Value
 from tasks.lra.rows import DataRows, SplitRows, by_split, majority
+from tasks.lra.stream import Bytes
 
 LEVELS = 256
-Bytes = NDArray[np.uint8]
 
 
 def pixel_rows(

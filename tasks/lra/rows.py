@@ -7,25 +7,22 @@ vocabulary allows it, else int16; they keep this type on a GPU.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from harness.base.digests import digest
-from harness.base.errors import ConfigError
 from harness.base.strict import Strict
-from harness.base.validation import problems
 from tasks.arrays import Arrays, prepare_arrays
 from tasks.definition import Manifest, Progress, Value
 from tasks.hidden import PARAMETER, HiddenKey
+from tasks.prepared import check as check
 from tasks.shared import SPLITS
 
 TokenRows = NDArray[Any]
 Labels = NDArray[np.uint8]
 SplitRows = tuple[TokenRows, Labels]
-P = TypeVar("P", bound=Strict)
 
 
 @dataclass(frozen=True)
@@ -46,16 +43,6 @@ class DataRows:
 def id_type(vocabulary: int) -> type[np.uint8] | type[np.int16]:
     """Return the smallest type that holds every id and that torch can compute with."""
     return np.uint8 if vocabulary <= 256 else np.int16
-
-
-def check(kind: type[P], task: str, profile: str, data: Mapping[str, Value]) -> P:
-    """Return a profile's ``data`` table as parameters. Raises ConfigError."""
-    try:
-        return kind.model_validate(dict(data))
-    except ValidationError as error:
-        raise ConfigError(
-            f"The data table of {task}, profile {profile}, is wrong.", cause=problems(error, kind)
-        ) from error
 
 
 def prepare_rows(

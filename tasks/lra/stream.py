@@ -7,6 +7,7 @@ its Generator.
 import numpy as np
 from numpy.typing import NDArray
 
+Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 

@@ -287,15 +287,15 @@ def test_a_worker_that_dies_of_the_buffer_is_the_submissions_fault(memory, quick
     quick(not real)
     asked = question(np.random.default_rng(4), ROWS, POSITIONS, VOCABULARY)
     with closing(opened(claim(memory.size), VOCABULARY, "", stand_in=memory.fd)) as reader:
-        os.kill(reader.worker_pid, signal.SIGSTOP)
+        os.kill(reader._worker.pid, signal.SIGSTOP)
         reader.begin(asked)
-        os.kill(reader.worker_pid, signal.SIGKILL)
+        os.kill(reader._worker.pid, signal.SIGKILL)
         with pytest.raises(ProtocolError, match=r"the device buffer cannot be read: .*died \(-9\)"):
             reader.copied()
 
 
 def test_a_worker_that_hangs_is_ended_and_if_none_works_the_judge_is_at_fault(reader, no_torch):
-    pid, reader._read_s = reader.worker_pid, 0.1
+    pid, reader._read_s = reader._worker.pid, 0.1
     os.kill(pid, signal.SIGSTOP)
     no_torch()
     with pytest.raises(JudgeError, match="The judge cannot compute on the GPU") as raised:
@@ -311,31 +311,31 @@ def await_start(reader) -> None:
 
 def test_the_worker_starts_before_anything_is_claimed_and_goes_if_nothing_is(quick):
     with closing(GpuReader(VOCABULARY, "")) as reader:
-        pid = reader.worker_pid
+        pid = reader._worker.pid
         assert Path(f"/proc/{pid}").exists()
     assert not Path(f"/proc/{pid}").exists()
 
 
 def test_the_worker_that_started_early_is_the_one_that_reads(memory, quick):
     with closing(GpuReader(VOCABULARY, "", stand_in=memory.fd)) as reader:
-        pid = reader.worker_pid
+        pid = reader._worker.pid
         await_start(reader)
         reader.open(claim(memory.size))
         read(reader, question(np.random.default_rng(7), ROWS, POSITIONS, VOCABULARY))
-        assert (reader.worker_pid, reader.way) == (pid, "quick")
+        assert (reader._worker.pid, reader.way) == (pid, "quick")
 
 
 @pytest.mark.parametrize("ready", [False, True])
 def test_a_worker_killed_before_it_is_needed_is_started_again(memory, quick, ready):
     """Nobody is blamed: the worker has not touched the candidate's memory yet."""
     with closing(GpuReader(VOCABULARY, "", stand_in=memory.fd)) as reader:
-        pid = reader.worker_pid
+        pid = reader._worker.pid
         if ready:
             await_start(reader)
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         reader.open(claim(memory.size))
-        assert reader.worker_pid != pid
+        assert reader._worker.pid != pid
         read(reader, question(np.random.default_rng(8), ROWS, POSITIONS, VOCABULARY))
 
 
@@ -346,12 +346,12 @@ def test_a_worker_that_cannot_start_is_tried_again_before_the_judge_is_at_fault(
     path = os.environ["PYTHONPATH"]
     no_torch()
     with closing(GpuReader(VOCABULARY, "", stand_in=memory.fd)) as reader:
-        pid = reader.worker_pid
+        pid = reader._worker.pid
         if not again:
             quick()
             monkeypatch.setenv("PYTHONPATH", path)
             reader.open(claim(memory.size))
-            assert reader.worker_pid != pid
+            assert reader._worker.pid != pid
             return
         with pytest.raises(JudgeError) as raised:
             reader.open(claim(memory.size))
@@ -398,7 +398,7 @@ def test_a_language_is_judged_alike_wherever_its_logits_lie(split, monkeypatch, 
 
         def early(*given):
             made.append(GpuReader(*given, stand_in=memory.fd))
-            pids.append(made[0].worker_pid)
+            pids.append(made[0]._worker.pid)
             return made[0]
 
         pids = []
@@ -417,11 +417,11 @@ def test_a_language_is_judged_alike_wherever_its_logits_lie(split, monkeypatch, 
 
 
 def test_closing_ends_the_worker_and_may_be_done_twice(reader):
-    pid = reader.worker_pid
+    pid = reader._worker.pid
     reader.close()
     reader.close()
     assert not Path(f"/proc/{pid}").exists()
-    assert reader.worker_pid is None
+    assert reader._worker is None
 
 
 def test_on_a_cpu_logits_are_handed_over_as_an_array():
@@ -555,7 +555,7 @@ def test_a_candidate_that_dies_between_requests_harms_nobody(tmp_path, gpu):
         # CUDA does not define whether the memory outlives its owner; the judge accepts either.
         with contextlib.suppress(ProtocolError):
             read(reader, asked)
-        pid = reader.worker_pid
+        pid = reader._worker.pid
     assert pid is None or not Path(f"/proc/{pid}").exists()
     with (
         closing(Candidate(tmp_path, gpu)) as candidate,

@@ -313,7 +313,7 @@ def test_shards_are_downloaded_at_the_same_time(server, tmp_path):
 def texts_in(folder: Path, split: str, name: str) -> list[str]:
     read = tokenizer.Tokenizer.from_json((folder / "train" / "tokenizer.json").read_text())
     tokens = np.load(folder / split / f"{name}.npy").reshape(-1).tolist()
-    return read.decode(tokens).split("<|reserved_0|>")[1:]
+    return read.encoding.decode(tokens).split("<|reserved_0|>")[1:]
 
 
 def test_every_split_comes_from_its_own_shards(server, tmp_path):

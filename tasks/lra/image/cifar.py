@@ -2,17 +2,17 @@
 
 import io
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.base.errors import ConfigError
 from tasks.definition import Progress
 from tasks.download import Remote
 from tasks.lra import sources
+from tasks.lra.stream import Bytes
 
 ARCHIVE = Remote(
     "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
@@ -35,8 +35,6 @@ WANTED = (
     f"it must hold {ARCHIVE.name}, {PYTHON_ARCHIVE}, or the files of one of them: "
     f"{BINARY[0]} … {BINARY[-1]}, or {PYTHON[0]} … {PYTHON[-1]}"
 )
-
-Bytes = NDArray[np.uint8]
 
 
 def files(folder: Path) -> list[Path]:
@@ -76,15 +74,18 @@ def grey(colours: Bytes) -> Bytes:
 
 
 def _contents(paths: list[Path], progress: Progress) -> Iterator[tuple[str, bytes]]:
-    known = {*BINARY, *PYTHON}
     if len(paths) == 1:
-        wanted: Callable[[str], bool] = lambda name: name.rpartition("/")[2] in known  # noqa: E731
-        for member, content in sources.members(paths[0], wanted, progress, len(BINARY)):
+        for member, content in sources.members(paths[0], _is_batch, progress, len(BINARY)):
             yield member.rpartition("/")[2], content
-    for path in paths if len(paths) > 1 else ():
+        return
+    for path in paths:
         with sources.naming(path):
             content = path.read_bytes()
         yield path.name, content
+
+
+def _is_batch(member: str) -> bool:
+    return member.rpartition("/")[2] in (*BINARY, *PYTHON)
 
 
 def _batch(name: str, content: bytes) -> tuple[Bytes, Bytes]:

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from harness.base.strict import Strict
@@ -22,6 +21,7 @@ from tasks.lra import sources
 from tasks.lra.image import cifar, fashion, made
 from tasks.lra.pixels import pixel_rows, shrink
 from tasks.lra.rows import DataRows, check, prepare_rows
+from tasks.lra.stream import Bytes
 from tasks.prepared import PreparationLock
 from tasks.shared import SPLITS
 
@@ -31,7 +31,6 @@ CLASSES = 10
 TEST_ROWS = 10_000
 """Of both sources: the last rows are the published test images."""
 
-Bytes = NDArray[np.uint8]
 ReadImages = Callable[[], tuple[Bytes, Bytes]]
 
 

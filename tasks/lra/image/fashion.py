@@ -9,12 +9,12 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.base.errors import ConfigError
 from tasks.definition import Progress
 from tasks.download import Remote
 from tasks.lra import sources
+from tasks.lra.stream import Bytes
 
 PACKAGE = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package puts them."""
@@ -43,8 +43,6 @@ The latter was taken from Debian's package, which compresses the same content an
 SIDE, CLASSES = 28, 10
 ROWS = (60_000, 60_000, 10_000, 10_000)
 WANTED = "it must hold the four IDX files, e.g. train-images-idx3-ubyte.gz, compressed or not"
-
-Bytes = NDArray[np.uint8]
 
 
 def files(folder: Path) -> list[Path]:

@@ -5,11 +5,9 @@ and contrast are drawn. A score on them says nothing about CIFAR-10.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tasks.lra.stream import RandomStream
+from tasks.lra.stream import Bytes, RandomStream
 
-Bytes = NDArray[np.uint8]
 CLASSES = 10
 NOISE = 0.25
 

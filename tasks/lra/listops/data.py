@@ -27,7 +27,7 @@ from harness.base.strict import Strict
 from tasks.definition import Progress, Value
 from tasks.hidden import hidden_key
 from tasks.lra.rows import DataRows, by_split, check, majority, prepare_rows
-from tasks.lra.stream import Ints, RandomStream
+from tasks.lra.stream import Bytes, Ints, RandomStream
 from tasks.shared import SPLITS
 
 TASK = "lra/listops"
@@ -42,8 +42,6 @@ OPERATOR_SHARE = 0.25
 
 NODES_AT_ONCE = 1_000_000
 BARREN_ROUNDS = 50
-
-Bytes = NDArray[np.uint8]
 
 
 class ListopsParameters(Strict):
@@ -221,7 +219,7 @@ def _different(
                 remedy="ask for fewer rows, or widen the lengths, the depth or the arguments",
             )
     # Short expressions run out first, so what is drawn late is longer: shuffle before the split.
-    order = np.argsort(RandomStream(seed, 1).uniform(count), kind="stable")
+    order = RandomStream(seed, 1).order(count)
     return tokens[order], labels[order]
 
 

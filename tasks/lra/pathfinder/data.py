@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from harness.base.errors import ConfigError, InfrastructureError
@@ -25,7 +24,7 @@ from tasks.lra import sources
 from tasks.lra.pathfinder import release, snakes
 from tasks.lra.pixels import pixel_rows
 from tasks.lra.rows import DataRows, check, prepare_rows
-from tasks.lra.stream import RandomStream
+from tasks.lra.stream import Bytes, RandomStream
 from tasks.shared import SPLITS
 
 GENERATOR = "pathfinder-2"
@@ -35,7 +34,6 @@ PIXELS_FOR_MORE_PROCESSES = 20_000_000
 """From this many pixels on, drawing takes much longer than starting a process for each core."""
 RELEASED = "lra"
 
-Bytes = NDArray[np.uint8]
 
 EASY_16 = snakes.ImageStyle(
     side=16, paddles=4, distractors=1, distractor_paddles=2, paddle_length=2.0, thickness=0.7,

@@ -9,13 +9,11 @@ import re
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.base.errors import ConfigError
 from tasks.definition import Progress
 from tasks.lra import sources
-
-Bytes = NDArray[np.uint8]
+from tasks.lra.stream import Bytes
 
 SET = "curv_contour_length_14"
 """The hard set: what Long Range Arena uses for Pathfinder and Path-X (its issue 11)."""

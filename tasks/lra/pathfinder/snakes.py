@@ -23,10 +23,9 @@ from threading import Thread
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.lra.stream import Doubles, Ints, RandomStream
+from tasks.lra.stream import Bytes, Doubles, Ints, RandomStream
 
 Flags = NDArray[np.bool_]
-Bytes = NDArray[np.uint8]
 
 CANDIDATES = 8
 """Directions tried for the next paddle before a snake is given up."""
