@@ -1,9 +1,9 @@
 """The interface of sandboxes: Backend, Sandbox, Process. Only bytes come out of a sandbox.
 
 A time-out, running out of memory and a non-zero exit are results, not errors. So is a missing
-program or working folder (exit codes 127 and 126). Only SandboxStartError, SandboxLostError and
-GpuUnavailableError are raised, and ConfigError for an invalid spec or command. The backends are in
-modules of their own; ``registry`` lists them.
+program or working folder (exit codes 127 and 126). Only SandboxStartError, SandboxLostError,
+TransferError and GpuUnavailableError are raised, and ConfigError for an invalid spec or
+command. The backends are in modules of their own; ``registry`` lists them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -135,6 +135,17 @@ class Sandbox(Protocol):
         on_output: OnOutput | None = None,
         max_output: int = 1 << 20,
     ) -> ExecResult: ...
+
+    def put(self, src: Path, dst: str) -> None:
+        """Copy a host file or folder to ``dst`` under ``/work``. Raises TransferError."""
+        ...
+
+    def get(self, src: str, dst: Path, *, max_bytes: int) -> None:
+        """Copy a file or folder from under ``/work`` to the host. Raises TransferError.
+
+        Links and special files are refused: only plain bytes leave a sandbox.
+        """
+        ...
 
     def close(self) -> None:
         """End the sandbox; return when its processes and files are gone. Idempotent."""

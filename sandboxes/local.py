@@ -1,4 +1,4 @@
-"""What the backends share: probing, the scratch folder, starts and closing.
+"""What the backends share: probing, the scratch folder, starts, file transfers and closing.
 
 Each backend decides how a program is isolated and launched; ``running`` watches it.
 """
@@ -11,10 +11,11 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Self
 
 from harness.base.errors import ConfigError, InfrastructureError, SandboxStartError
+from sandboxes import transfer
 from sandboxes.base import ExecResult, OnOutput, Probe, SandboxSpec
 from sandboxes.running import Child, Running
 from sandboxes.state import StateDir, chooses_users
@@ -60,12 +61,13 @@ def missing_without_root(spec: SandboxSpec) -> set[str]:
 
 
 class LocalSandbox(ABC):
-    """A sandbox's starts and end. A backend adds how one program is launched."""
+    """A sandbox's starts, transfers and end. A backend adds how one program is launched."""
 
     def __init__(self, spec: SandboxSpec, state: StateDir, python: str) -> None:
         self.spec = spec
         self.state = state
         self.python = python
+        self.work = state.disk / "work"
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._running: list[Running] = []
@@ -160,6 +162,12 @@ class LocalSandbox(ABC):
         except BaseException:
             process.end()  # Ctrl-C while waiting: nobody else knows of this process
             raise
+
+    def put(self, src: Path, dst: str) -> None:
+        transfer.put(self.work, src, dst, self.state.user)
+
+    def get(self, src: str, dst: Path, *, max_bytes: int) -> None:
+        transfer.get(self.work, src, dst, max_bytes)
 
     def close(self) -> None:
         with self._lock:

@@ -195,7 +195,7 @@ def _delete(path: Path) -> None:
     disk = path / "disk"
     if disk.is_mount():
         libc = ctypes.CDLL(None, use_errno=True)
-        # Detached, so that no open file can block it. The disk's memory is freed.
+        # Detached, so that a transfer's open file cannot block it. The disk's memory is freed.
         if libc.umount2(bytes(disk), _MNT_DETACH):
             raise SandboxLostError(
                 f"The sandbox's disk {disk} could not be unmounted",

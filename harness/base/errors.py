@@ -5,6 +5,7 @@
     ├── InfrastructureError    harness or machine failed: retried, no score    exit 3
     │   ├── SandboxStartError
     │   ├── SandboxLostError
+    │   ├── TransferError
     │   └── GpuUnavailableError
     ├── JudgeError             the judge failed: score again; no score yet     exit 3
     ├── ProviderError          a model's API failed, after back-off, retries   exit 4
@@ -58,6 +59,10 @@ class SandboxStartError(InfrastructureError):
 
 class SandboxLostError(InfrastructureError):
     """A sandbox was lost, and the submission did not cause it."""
+
+
+class TransferError(InfrastructureError):
+    """A file could not be moved into or out of a sandbox."""
 
 
 class GpuUnavailableError(InfrastructureError):

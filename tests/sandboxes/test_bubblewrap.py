@@ -336,9 +336,9 @@ def test_torch_runs(backend, run_python):
 
 
 NOBODY = """
-    import json, os
+    import json, os, sys, time
     from pathlib import Path
-    from sandboxes.base import SandboxSpec
+    from sandboxes.base import SandboxSpec, Mount
     from sandboxes.bubblewrap import Bubblewrap
     b = Bubblewrap()
     told = {"probe": list(map(str, (b.probe().available, b.probe().detail)))}
@@ -353,7 +353,8 @@ NOBODY = """
             told["dev"] = run("open('/dev/x', 'w')").exit_code
             told["host"] = run("import os; print(os.path.exists('/etc/shadow'))").stdout.decode()
             told["work"] = run("open('f', 'w').write('hello')").exit_code
-            told["got"] = run("print(end=open('f').read())").stdout.decode()
+            box.get("/work/f", Path(sys.argv[1], "f"), max_bytes=10)
+            told["got"] = Path(sys.argv[1], "f").read_text()
             told["file"] = run("open('g', 'wb').write(b'x' * (9 << 20))").exit_code
             told["hog"] = run("x = b'x' * (300 << 20); import time; time.sleep(300)").ended
             bomb = "import os, time\\nfor i in range(100):\\n  if not os.fork(): time.sleep(300)\\n"
@@ -383,11 +384,14 @@ def test_without_root_the_rest_still_holds(backend):
         state = place / "state"
         state.mkdir(mode=0o700)
         os.chown(state, 65534, 65534)
+        out = place / "out"
+        out.mkdir()
+        os.chown(out, 65534, 65534)
         (place / "driver.py").write_text(textwrap.dedent(NOBODY))
         subprocess.run(["chmod", "-R", "a+rX", place / "code", place / "driver.py"], check=True)
         done = subprocess.run(
             ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", python, "-B"]
-            + [place / "driver.py"],
+            + [place / "driver.py", out],
             env={
                 "PATH": "/usr/bin:/bin",
                 "PYTHONPATH": str(place / "code"),

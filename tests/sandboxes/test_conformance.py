@@ -9,17 +9,19 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import textwrap
 import threading
 import uuid
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from hostview import PATIENCE_S, gone, living, python, speaking, until, usable
 
-from harness.base.errors import ConfigError, SandboxStartError
+from harness.base.errors import ConfigError, SandboxStartError, TransferError
 from sandboxes import running
 from sandboxes.base import Mount, SandboxSpec
 from sandboxes.registry import BACKENDS
@@ -688,6 +690,131 @@ class TestConformance:
             assert process.wait(PATIENCE_S).exit_code == 0
         told = int.from_bytes(raw[4:8], sys.byteorder)
         return (b"question", answer), told, box
+
+    # ---- transfers
+
+    def test_files_go_in_and_out(self, box, tmp_path):
+        tree = tmp_path / "in"
+        (tree / "sub").mkdir(parents=True)
+        (tree / "sub" / "a").write_bytes(b"\0" * 3 * MIB)
+        (tree / "run").write_text("#!/bin/sh\necho ran > made\n")
+        (tree / "run").chmod(0o755)
+        box.put(tree, "/work/tree")
+        box.put(tree / "run", "/work/other/place/run")
+        where = box.inside("/work/tree")
+        assert box.exec(["./run"], timeout=PATIENCE_S, cwd=where).exit_code == 0
+        box.get("/work/tree", tmp_path / "out", max_bytes=4 * MIB)
+        assert (tmp_path / "out/sub/a").read_bytes() == b"\0" * 3 * MIB
+        assert (tmp_path / "out/made").read_text() == "ran\n"
+        assert stat.S_IMODE((tmp_path / "out/run").stat().st_mode) & 0o111 == 0
+        box.get("/work/tree/made", tmp_path / "made", max_bytes=4)
+        box.get("/work/tree/made", tmp_path / "made", max_bytes=4)  # replaces
+        box.get("/work", tmp_path / "all", max_bytes=8 * MIB)
+        assert (tmp_path / "all/other/place/run").exists()
+        box.put(tree / "run", "/work/tree/made")  # replaces too
+        assert box.exec(["/bin/cat", "made"], timeout=PATIENCE_S, cwd=where).stdout.startswith(
+            b"#!"
+        )
+
+    @pytest.mark.parametrize("path", ["/etc/passwd", "/work/../etc", "work/a", "/workx", "/tmp/a"])
+    def test_transfers_stay_under_work(self, box, tmp_path, path):
+        (tmp_path / "a").write_text("a")
+        with pytest.raises(TransferError):
+            box.get(path, tmp_path / "x", max_bytes=100)
+        with pytest.raises(TransferError):
+            box.put(tmp_path / "a", path)
+
+    @pytest.mark.parametrize(
+        ("script", "why"),
+        [
+            ("ln -s /etc/passwd x", "a link or a file stands"),
+            pytest.param("ln -s . x", "a link or a file stands", marks=elsewhere),
+            pytest.param("mkfifo x", "'x' is not a plain file", marks=elsewhere),
+            pytest.param("mkdir x; ln -s /etc x/y", "a link or a file stands", marks=elsewhere),
+            pytest.param("mkdir x; mkfifo x/y", "'y' is not a plain file", marks=elsewhere),
+            pytest.param("head -c 2000000 /dev/zero > x", "larger than", marks=elsewhere),
+            pytest.param("truncate -s 900G x || truncate -s 2M x", "larger than", marks=elsewhere),
+            pytest.param(
+                "mkdir x; head -c 600000 /dev/zero > x/a; ln x/a x/b",
+                "larger than",
+                marks=elsewhere,
+            ),
+            pytest.param(
+                "mkdir x; cd x; for i in $(seq 80); do mkdir d; cd d; done",
+                "more than 64 folders deep",
+                marks=elsewhere,
+            ),
+            pytest.param(": nothing", "No such file", marks=elsewhere),
+        ],
+    )
+    def test_what_must_not_come_out_does_not(self, box, tmp_path, script, why):
+        made = box.exec(["/bin/sh", "-ec", script], timeout=PATIENCE_S)
+        assert made.exit_code == 0, made.stderr
+        with pytest.raises(TransferError, match=why):
+            box.get("/work/x", tmp_path / "x", max_bytes=MIB)
+        assert list(tmp_path.iterdir()) == []
+
+    @elsewhere
+    def test_a_link_on_the_way_is_not_followed(self, box, tmp_path):
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (outside / "file").write_text("host")
+        script = f"ln -s {outside} way; ln -s {outside}/file file"
+        box.exec(["/bin/sh", "-c", script], timeout=PATIENCE_S)
+        with pytest.raises(TransferError):
+            box.get("/work/way/file", tmp_path / "x", max_bytes=100)
+        (tmp_path / "new").write_text("new")
+        with pytest.raises(TransferError):
+            box.put(tmp_path / "new", "/work/way/file")
+        box.put(tmp_path / "new", "/work/file")  # replaces the link, not what it names
+        assert (outside / "file").read_text() == "host"
+
+    def test_links_do_not_go_in_either(self, box, tmp_path):
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "link").symlink_to("/etc/passwd")
+        with pytest.raises(TransferError):
+            box.put(tmp_path / "in", "/work/in")
+        with pytest.raises(TransferError):
+            box.put(tmp_path / "none", "/work/none")
+
+    @elsewhere
+    def test_a_racing_process_cannot_redirect_a_transfer(self, box, tmp_path):
+        secret = tmp_path / "secret"
+        secret.mkdir()
+        (secret / "f").write_text("secret")
+        # x always exists, as a folder or a link: if it were missing at times, put would make it.
+        source = f"""
+            import ctypes, os
+            os.mkdir("x"); open("x/f", "w").write("mine")
+            os.symlink({str(secret)!r}, "y")
+            print("ready", flush=True)
+            swap = ctypes.CDLL(None).renameat2
+            while swap(-100, b"x", -100, b"y", 2) == 0:  # RENAME_EXCHANGE
+                pass
+        """
+        process = speaking(box, python(box, source))
+        (tmp_path / "put").write_text("put")
+        tried = Counter()
+
+        def attempt(what, transfer):
+            try:
+                transfer()
+                tried[what, "done"] += 1
+            except TransferError:
+                tried[what, "refused"] += 1
+
+        def get():
+            box.get("/work/x/f", tmp_path / "out", max_bytes=100)
+            assert (tmp_path / "out").read_text() == "mine"
+
+        def often():
+            attempt("get", get)
+            attempt("put", lambda: box.put(tmp_path / "put", "/work/x/g"))
+            return len(tried) == 4 and min(tried.values()) >= 20
+
+        assert until(often), tried
+        assert not process.poll()
+        assert [p.name for p in secret.iterdir()] == ["f"]
 
     # ---- start and end of sandboxes
 

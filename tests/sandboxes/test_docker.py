@@ -412,7 +412,7 @@ def _lose_an_engine(how, fresh, tmp_path, monkeypatch):
 
 
 NOBODY = """
-    import json, os
+    import json, os, sys
     from pathlib import Path
     from sandboxes.base import SandboxSpec
     from sandboxes.docker_engine import Docker
@@ -427,7 +427,8 @@ NOBODY = """
             told["uid"] = run(f"import os; print(os.getuid()); {made}").stdout.decode()
             shot = "kill -9 1; kill -9 -1; echo x 2>/dev/null >/run/harness/life; echo alive"
             told["init"] = box.exec(["/bin/sh", "-c", shot], timeout=60).stdout.decode()
-            told["got"] = run("print(end=open('f').read())").stdout.decode()
+            box.get("/work/f", Path(sys.argv[1], "f"), max_bytes=10)
+            told["got"] = Path(sys.argv[1], "f").read_text()
             told["hog"] = run("x = b'x' * (300 << 20)").ended
             told["code"] = run("import os; os.kill(os.getpid(), 9)").exit_code
             told["late"] = run("import time; time.sleep(300)", 0.2).ended
@@ -456,18 +457,18 @@ def test_without_root_the_rest_still_holds(backend):
             found = Path(importlib.import_module(name).__file__).parent
             shutil.copytree(found, code / name)
         (place / "driver.py").write_text(textwrap.dedent(NOBODY))
-        state = place / "state"
-        state.mkdir(mode=0o700)
-        os.chown(state, 65534, 65534)
+        for name in "state", "out":
+            (place / name).mkdir(mode=0o700)
+            os.chown(place / name, 65534, 65534)
         subprocess.run(["chmod", "-R", "a+rX", code, place / "driver.py"], check=True)
         group = socket_file.stat().st_gid
         done = subprocess.run(
             ["setpriv", "--reuid=65534", "--regid=65534", f"--groups={group}", python, "-B"]
-            + [place / "driver.py"],
+            + [place / "driver.py", place / "out"],
             env={
                 "PATH": "/usr/bin:/bin",
                 "PYTHONPATH": str(code),
-                "HARNESS_STATE": str(state),
+                "HARNESS_STATE": str(place / "state"),
                 "HARNESS_IMAGE": recipe.name(),
                 "DOCKER_HOST": host,
             },
@@ -592,11 +593,11 @@ def test_the_image_holds_what_submissions_import(box, run_python):
 
 def test_triton_compiles_inside_as_the_unprivileged_user(backend):
     """Needs the image of ``harness image build --gpu``: 5.5 GB, not built in CI."""
-    given = Mount(Path(__file__).parent / "triton_inside.py", "/given/triton_inside.py")
-    with backend.open(SandboxSpec(memory_bytes=2 << 30, mounts=(given,))) as box:
+    with backend.open(SandboxSpec(memory_bytes=2 << 30)) as box:
         if box.exec([box.python, "-c", "import triton"], timeout=PATIENCE_S).exit_code != 0:
             pytest.skip("the image has no Triton")
-        result = box.exec([box.python, "/given/triton_inside.py"], timeout=120)
+        box.put(Path(__file__).parent / "triton_inside.py", "/work/triton_inside.py")
+        result = box.exec([box.python, "/work/triton_inside.py"], timeout=120)
     assert (result.stdout, result.exit_code) == (b"%d True\n" % box.state.user, 0), result.stderr
 
 
