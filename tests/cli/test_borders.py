@@ -8,19 +8,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from calling import call
+from toy_task import TOY, TOYS
 
 from harness.base import commands
 from harness.base.errors import ConfigError
 from harness.cli.app import COMMANDS, app, load
 from harness.cli.edge import run_and_report
 
-TOYS = Path(__file__).parent.parent / "toys"
-TOY = ("--task", "toy", "--profile", "test", "--sandbox", "process")
+UNWALLED = (*TOY, "--sandbox", "process")
 NOBODY = 12_345
 
 DRIVER = """
@@ -77,15 +76,6 @@ for stream, line in asked:
 Its stdout is a pipe without a reader ("gone") or a full disk; with "full, both", stderr is, too."""
 
 
-def call(*arguments: object, code: int):
-    """Call a command in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        found = run_and_report(lambda: app([str(a) for a in arguments]))
-    assert found == code, out.getvalue() + err.getvalue()
-    return SimpleNamespace(stdout=out.getvalue(), said=out.getvalue() + err.getvalue())
-
-
 def drive(*lines: str, first: str = "", **options: object) -> tuple[dict[str, int], str]:
     """Run DRIVER, after the Python code ``first``; return exit codes by line, and all output."""
     done = subprocess.run(
@@ -128,7 +118,7 @@ def made():
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HARNESS_TASKS_DIR", str(TOYS))
             patch.setenv("HARNESS_DATA", str(here / "data"))
-            call("run", *TOY, "--steps", "2", "--runs-dir", here / "runs", "--name", "a", code=0)
+            call("run", *UNWALLED, "--steps", "2", "--runs-dir", here / "runs", "--name", "a")
         shutil.copytree(here / "runs/a", here / "runs/u")
         (here / "runs/u/result.json").unlink()
         yield here
@@ -198,7 +188,7 @@ def test_files_are_utf8_whatever_the_locale(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     here = {k: v for k, v in os.environ.items() if k not in ("PYTHONUTF8", "PYTHONIOENCODING")}
     drive("new idea --task lra/listops", env={**here, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"})
-    call("new", "same", "--task", "lra/listops", code=0)
+    call("new", "same", "--task", "lra/listops")
     assert not Path("same/TASK.md").read_bytes().isascii()
     assert Path("idea/TASK.md").read_bytes() == Path("same/TASK.md").read_bytes()
 
@@ -288,12 +278,12 @@ def test_a_disk_that_fills_in_the_middle_of_a_run_ends_it_and_resume_goes_on(run
 @pytest.mark.parametrize("name", ["v1 (copy)", "café + 2", "-x", "...", "a\nb"])
 def test_a_run_of_any_name_is_bundled_shown_and_verified(runs, name):
     (runs / "a").rename(runs / name)
-    packed = call("bundle", f"runs/{name}", "-o", "my run.tar.gz", code=0).said
+    packed = call("bundle", f"runs/{name}", "-o", "my run.tar.gz").said
     line = packed.splitlines()[-1].partition(": ")[2]
     assert line == "harness verify 'my run.tar.gz'"
-    assert "2 nodes" in call("verify", "my run.tar.gz", "--no-rescore", code=0).said
-    call("show", f"runs/{name}", code=0)
-    call("stop", f"runs/{name}", code=0)
+    assert "2 nodes" in call("verify", "my run.tar.gz", "--no-rescore").said
+    call("show", f"runs/{name}")
+    call("stop", f"runs/{name}")
 
 
 @pytest.mark.parametrize(
@@ -329,16 +319,16 @@ def test_gc_asks_only_at_a_terminal_and_spares_what_is_unfinished(runs, tmp_path
     assert "--yes" in told
     assert "--dry-run" in told
     monkeypatch.setattr(stdin, "isatty", lambda: True)
-    assert "Delete these" in call(*every, code=0).said
-    listed = json.loads(call(*every, "--dry-run", "--json", code=0).stdout)
+    assert "Delete these" in call(*every).said
+    listed = call(*every, "--dry-run", "--json").json
     assert listed["would_remove"] == ["runs/a"]
-    both = call(*every, "--dry-run", "--unfinished", code=0).said
+    both = call(*every, "--dry-run", "--unfinished").said
     assert "would remove runs/u" in both
     assert sorted(p.name for p in runs.iterdir()) == ["a", "u"]
-    removed = json.loads(call(*every, "--yes", "--json", code=0).stdout)["removed"]
+    removed = call(*every, "--yes", "--json").json["removed"]
     assert "runs/a" in removed
     assert [p.name for p in runs.iterdir()] == ["u"]
-    call(*every, "--yes", "--unfinished", code=0)
+    call(*every, "--yes", "--unfinished")
     assert not list(runs.iterdir())
 
 
@@ -349,7 +339,7 @@ def test_what_others_put_into_the_folder_for_scratch_stops_no_command(tmp_path, 
     for path in odd:
         path.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    call("gc", code=0)
+    call("gc")
     assert all(path.exists() for path in odd)
 
 
@@ -382,8 +372,8 @@ def test_paths_that_lead_nowhere_are_told(runs):
     Path("loop").symlink_to("loop")
     long = "x" * 5000
     for line in (
-        ("run", *TOY, "--agent", "replay:loop"), 
-        ("run", *TOY, "--runs-dir", "loop"), ("run", *TOY, "--name", long),
+        ("run", *UNWALLED, "--agent", "replay:loop"), 
+        ("run", *UNWALLED, "--runs-dir", "loop"), ("run", *UNWALLED, "--name", long),
         ("agents", "--agents-file", "~nobody-here/x"), ("show", long), ("ls", "loop"),
         ("show", "runs/a/result.json/x"), ("gc", "--runs-beyond", "9" * 400 + "TB"),
     ):  # fmt: skip
@@ -394,18 +384,14 @@ def test_paths_that_lead_nowhere_are_told(runs):
 def test_every_command_that_is_printed_can_be_pasted(runs, tmp_path, monkeypatch):
     shutil.copytree(TOYS, "my tasks")
     monkeypatch.delenv("HARNESS_TASKS_DIR")
-    line = ("run", *TOY, "--steps", "1", "--runs-dir", "my runs", "--tasks-dir", "my tasks")
-    try:
-        said = call(*line, code=0).stdout
-        told = [found.strip() for found in said.splitlines() if found.startswith("  harness ")]
-        assert [line.split()[1] for line in told] == ["show", "leaderboard", "rescore", "new"]
-        assert told[2].endswith("--tasks-dir 'my tasks'")
-        for pasted in (told[0], told[1], told[3]):
-            monkeypatch.delenv("HARNESS_TASKS_DIR", raising=False)
-            call(*shlex.split(pasted)[1:], code=0)
-        assert Path("my-idea/model.py").exists()
-    finally:
-        commands.remember_tasks_dir(None)
+    line = ("run", *UNWALLED, "--steps", "1", "--runs-dir", "my runs", "--tasks-dir", "my tasks")
+    said = call(*line).stdout
+    told = [found.strip() for found in said.splitlines() if found.startswith("  harness ")]
+    assert [line.split()[1] for line in told] == ["show", "leaderboard", "rescore", "new"]
+    assert told[2].endswith("--tasks-dir 'my tasks'")
+    for pasted in (told[0], told[1], told[3]):
+        call(*shlex.split(pasted)[1:])
+    assert Path("my-idea/model.py").exists()
 
 
 def test_a_printed_command_repeats_the_folder_of_tasks_and_takes_any_path():
@@ -459,7 +445,7 @@ def test_the_commands_that_repeat_it_are_those_that_take_it():
     assert taking == commands.WITH_TASKS
 
 
-def test_a_suite_takes_the_users_own_agents(runs, tmp_path, monkeypatch):
+def test_a_suite_takes_the_users_own_agents(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("HARNESS_AGENTS", raising=False)
     Path("own.toml").write_text(
         'format = 1\n[agents.mine]\ntitle = "Mine"\nprovider = "openai"\nmodel = "m"\n'
@@ -469,13 +455,13 @@ def test_a_suite_takes_the_users_own_agents(runs, tmp_path, monkeypatch):
         'format = 1\nname = "s"\n[[groups]]\nagents = ["mine"]\ntasks = ["toy"]\nprofile = "test"\n'
     )
     line = ("sweep", "suite.toml", "--dry-run")
-    assert "agent mine is not known" in call(*line, code=0).said
+    assert "agent mine is not known" in call(*line).said
     try:
-        said = call(*line, "--agents-file", "own.toml", code=0).said
-        assert "not known" not in said
+        assert run_and_report(lambda: app([*line, "--agents-file", "own.toml"])) == 0
         assert os.environ["HARNESS_AGENTS"] == str(tmp_path / "own.toml")  # its runs inherit this
     finally:
         os.environ.pop("HARNESS_AGENTS", None)
+    assert "not known" not in "".join(capsys.readouterr())
 
 
 def test_a_run_that_is_refused_before_its_first_node_leaves_no_folder(runs, monkeypatch):
@@ -483,12 +469,12 @@ def test_a_run_that_is_refused_before_its_first_node_leaves_no_folder(runs, monk
         raise ConfigError("no")
 
     monkeypatch.setattr("harness.launch.run.Budget", refuse)
-    call("run", *TOY, "--runs-dir", "new", "--name", "x", code=2)
+    call("run", *UNWALLED, "--runs-dir", "new", "--name", "x", code=2)
     assert not list(Path("new").iterdir())
 
 
 def test_a_log_that_cannot_be_written_is_told_before_the_training(runs):
-    line = ("score", "runs/a/nodes/0000/model.py", *TOY, "--log", "none/x.log")
+    line = ("score", "runs/a/nodes/0000/model.py", *UNWALLED, "--log", "none/x.log")
     told = call(*line, code=2).said
     assert "none/x.log cannot be read or written" in told
     assert "training" not in told

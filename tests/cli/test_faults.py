@@ -16,6 +16,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import pytest
+from toy_task import TOY, TOYS
 
 from harness.cli.app import COMMANDS, app, load
 from harness.cli.edge import run_and_report
@@ -40,7 +41,6 @@ steps = 1
 sandbox = "process"
 """
 
-TOY = ("--task", "toy", "--profile", "test")
 QUICK = {
     "agents": (),
     "baseline": ("runs",),
@@ -81,7 +81,6 @@ base_url = "http://127.0.0.1:9/v1"
 context_tokens = 1000
 max_output_tokens = 500
 """
-TOYS = Path(__file__).parent.parent / "toys"
 TRAINING = {
     "run": (*TOY, "--steps", "1", "--sandbox", "process", "--name", "new"),
     "resume": ("runs/u",),

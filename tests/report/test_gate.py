@@ -182,17 +182,14 @@ def run_toy(place, seed):
 
 
 @pytest.mark.slow
-def test_real_runs_pass_the_gate_until_their_design_is_made_worse(tmp_path, monkeypatch):
-    tasks = tmp_path / "tasks"
-    shutil.copytree(ROOT / "tests" / "toys" / "toy", tasks / "toy")
-    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tasks))
-    half = tasks / "toy/designs/half.py"
+def test_real_runs_pass_the_gate_until_their_design_is_made_worse(tmp_path, changed_toy):
+    half = changed_toy() / "designs/half.py"
     half.write_text(half.read_text().replace("STEP_S = 0.01", "STEP_S = 0"))
     for seed in (0, 1):
         run_toy(tmp_path / "before", seed)
     (tmp_path / "b.json").write_text(invoke("baseline", tmp_path / "before").stdout)
     assert "identical" in check(tmp_path / "b.json", tmp_path / "before").stdout
-    shutil.copy(tasks / "toy/designs/constant.py", half)
+    shutil.copy(half.with_name("constant.py"), half)
     for seed in (0, 1):
         run_toy(tmp_path / "worse", seed)
     check(tmp_path / "b.json", tmp_path / "worse", "--max-drop", "2%", code=1)

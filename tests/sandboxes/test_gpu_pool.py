@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from hostview import PATIENCE_S
+from observing import quiet
 
 from harness.base.errors import Cancelled, ConfigError, GpuUnavailableError
 from harness.cli import main
@@ -368,13 +368,9 @@ def test_a_plain_process_sees_the_leased_gpus_and_without_a_lease_none(run_pytho
 
 
 def test_a_run_waits_for_a_gpu_when_it_has_something_to_evaluate_and_gives_it_back(
-    tmp_path, monkeypatch
+    tmp_path, changed_toy, monkeypatch
 ):
-    toy = tmp_path / "tasks" / "toy"
-    shutil.copytree(ROOT / "tests" / "toys" / "toy", toy)
-    toml = toy / "task.toml"
-    toml.write_text(toml.read_text().replace('device = "cpu"', 'device = "any"'))
-    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path / "tasks"))
+    changed_toy(('device = "cpu"', 'device = "any"'))
     # Fake what the pool would ask the hardware: the GPUs and the processes on them.
     monkeypatch.setattr(host, "GpuPool", pool)
     others, seen = [], []
@@ -389,7 +385,7 @@ def test_a_run_waits_for_a_gpu_when_it_has_something_to_evaluate_and_gives_it_ba
 
     asked = Asked(task="toy", policy="one_shot", profile="test", sandbox="process")
     try:
-        result = launch.start(asked, tmp_path / "runs", progress=lambda *_: None, observe=observe)
+        result = launch.start(asked, tmp_path / "runs", progress=quiet, observe=observe)
     finally:
         for other in others:
             end(other)

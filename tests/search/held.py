@@ -3,17 +3,15 @@
 import json
 import re
 import shutil
-import time
 import uuid
 from pathlib import Path
+
+from observing import until
+from toy_task import copy_toy
 
 from harness.base.paths import data_root
 from harness.store.journal import read
 from tasks.spec import find_task
-
-TOYS = Path(__file__).parent.parent / "toys"
-PATIENCE_S = 120.0
-"""Longer than anything here takes on the busiest machine: a wait this long is a failure."""
 
 DESIGN = '''"""Always right, once nobody holds it any more."""
 
@@ -35,12 +33,11 @@ class Held:
     """The task ``held``: the toy's own designs, and designs that train while a test holds them."""
 
     def __init__(self, folder: Path, monkeypatch) -> None:
-        task = Path(shutil.copytree(TOYS / "toy", folder / "held"))
+        # Long limits: no test here is about them.
+        limits = ("train_s = 20, serve_s = 20,", "train_s = 600, serve_s = 600,")
+        task = copy_toy(folder / "held", ('name = "toy"', 'name = "held"'), limits)
         shutil.copy(task / "designs/whole.py", task / "designs/self_test.py")
         self._toml = task / "task.toml"
-        text = self._toml.read_text().replace('name = "toy"', 'name = "held"')
-        # Long limits: no test here is about them.
-        self._toml.write_text(re.sub(r"(train|serve)_s = 20\b", r"\1_s = 600", text))
         monkeypatch.setenv("HARNESS_TASKS_DIR", str(folder))
         data, _ = find_task("held").prepare("test", data_root(), lambda *_: None)
         # Sandboxes mount this folder, and see files come and go in it while they run.
@@ -61,18 +58,6 @@ class Held:
     def let_go(self, name: str = "*") -> None:
         for file in self._train.glob(self._own + name):
             file.unlink()
-
-
-def until(happened, what: str, patience_s: float = PATIENCE_S):
-    """Call ``happened`` until its result is true; fail if that takes longer than ``patience_s``.
-
-    Return that result: another call may return something else.
-    """
-    end = time.monotonic() + patience_s
-    while not (seen := happened()):
-        assert time.monotonic() < end, f"never: {what}"
-        time.sleep(0.02)
-    return seen
 
 
 def kinds(run: Path) -> list[str]:

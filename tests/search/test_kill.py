@@ -11,7 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from held import PATIENCE_S, Held, kinds, under_way, until
+from held import Held, kinds, under_way
+from observing import PATIENCE_S, quiet, until
 
 from harness.base.errors import SandboxLostError
 from harness.cli.app import app
@@ -26,10 +27,6 @@ from harness.store.journal import read
 DRIVER = Path(__file__).parent / "kill_driver.py"
 
 pytestmark = pytest.mark.usefixtures("isolating")
-
-
-def quiet(*_: object) -> None:
-    pass
 
 
 def drive(where: Path, how: str, place: Path, phase: str, delay: float, slots: int = 1) -> int:

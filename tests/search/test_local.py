@@ -12,8 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from held import PATIENCE_S, TOYS, until
 from judging import answering
+from observing import PATIENCE_S, interrupting, quiet, until
 from slow_agents import Scripted
 
 from harness.agents import AGENTS
@@ -40,17 +40,10 @@ ASKED = Asked(task="toy", profile="test", sandbox="process")
 QUESTION = {"split": "search", "training_seed": 0, "audit_seed": "a"}
 
 
-def quiet(*_: object) -> None:
-    pass
-
-
 @pytest.fixture(autouse=True)
-def world(tmp_path, monkeypatch):
+def world(tmp_path, changed_toy, monkeypatch):
     """A fake judge and fake GPUs, none until ``gpus`` is set; the toy uses one if there is one."""
-    task = shutil.copytree(TOYS / "toy", tmp_path / "tasks" / "toy")
-    toml = Path(task) / "task.toml"
-    toml.write_text(toml.read_text().replace('device = "cpu"', 'device = "any"'))
-    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path / "tasks"))
+    toml = changed_toy(('device = "cpu"', 'device = "any"')) / "task.toml"
     monkeypatch.setenv(gpu_locks.ENVIRONMENT, str(tmp_path / "locks"))
     found = SimpleNamespace(gpus=(), toml=toml, folder=tmp_path, judged=[])
     monkeypatch.setattr(host, "GpuPool", lambda: pool(found.gpus))
@@ -298,15 +291,8 @@ def test_of_two_runs_the_one_with_many_slots_does_not_keep_the_other_waiting(wor
 def test_gpus_of_one_model_serve_a_run_and_it_goes_on_with_those_it_began_with(world):
     odd = (Gpu("GPU-odd", 9, "Fake A100"),)
     world.gpus = (*odd, *some(2))
-    interrupted = []
-
-    def observe(what, label, details):
-        if what == "scored" and not interrupted:
-            interrupted.append(label)
-            raise KeyboardInterrupt
-
     with pytest.raises(Cancelled):
-        run(world, "a", quiet, observe=observe, agent="reference")
+        run(world, "a", quiet, observe=interrupting("scored", "0"), agent="reference")
     assert {taken for _, taken in world.judged} == {("GPU-fake-0",)}
     world.judged.clear()
     # Another machine, or the same with new GPUs: now most are of the other model.
@@ -317,13 +303,8 @@ def test_gpus_of_one_model_serve_a_run_and_it_goes_on_with_those_it_began_with(w
 
 def test_a_score_of_another_node_that_lies_in_ones_folder_is_not_taken_over(world):
     """After a kill, a score in a node's folder is taken over only if it is that node's own."""
-
-    def observe(what, label, details):
-        if (what, label) == ("evaluating", "1"):
-            raise KeyboardInterrupt
-
     with pytest.raises(Cancelled):
-        run(world, "a", quiet, observe=observe, agent="reference")
+        run(world, "a", quiet, observe=interrupting("evaluating", "1"), agent="reference")
     nodes = world.folder / "runs" / "a" / "nodes"
     shutil.copy(nodes / "0000" / "score.json", nodes / "0001" / "score.json")
     assert resume(nodes.parent, progress=quiet, observe=quiet)["nodes"]["scored"] == 3

@@ -9,7 +9,7 @@ from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
-from held import PATIENCE_S
+from observing import PATIENCE_S, quiet
 from quick_judge import QuickJudge
 from slow_agents import Scripted, digest
 from test_kill import check_journal, drive
@@ -58,11 +58,11 @@ class World:
             task="toy", agent="scripted", policy=policy, profile="test",
             steps=steps, seed=3, workers=slots, sandbox="process", **more,
         )  # fmt: skip
-        return start(asked, self.folder / "runs", progress=lambda *_: None, observe=self.observe)
+        return start(asked, self.folder / "runs", progress=quiet, observe=self.observe)
 
     def resume(self, script=lambda ask: None):
         self.use(script)
-        return resume(self.run.path, progress=lambda *_: None, observe=self.observe)
+        return resume(self.run.path, progress=quiet, observe=self.observe)
 
     @property
     def run(self) -> Run:

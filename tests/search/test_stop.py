@@ -6,7 +6,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from held import PATIENCE_S, Held, kinds, under_way, until
+from held import Held, kinds, under_way
+from observing import PATIENCE_S, interrupting, quiet, until
 
 from harness.base.errors import Cancelled
 from harness.cli.app import app
@@ -15,10 +16,6 @@ from harness.core.asked import Asked
 from harness.launch import stopping
 from harness.launch.run import start
 from harness.search import loop
-
-
-def quiet(*_: object) -> None:
-    pass
 
 
 @pytest.fixture
@@ -111,13 +108,8 @@ def test_a_run_without_any_valid_node_ends_invalid(held, run, begun, stop):
 
 def test_of_a_dead_run_the_best_is_graded_when_it_is_resumed(held, run, stop, capsys):
     held.offer("half", "never", held="never")
-
-    def interrupt(what, label, details):  # noqa: ARG001
-        if (what, label) == ("evaluating", "1"):
-            raise KeyboardInterrupt
-
     with pytest.raises(Cancelled):
-        work(run, interrupt)
+        work(run, interrupting("evaluating", "1"))
     journal = run / "events.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     assert b'"closed"' in lines[-1]

@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from observing import interrupting, quiet
 from quick_judge import QuickJudge
 from test_parallel import World
 
@@ -100,15 +101,11 @@ def test_a_display_that_always_fails_changes_nothing_and_says_so_once(
 
 
 def test_ctrl_c_in_a_display_still_stops_the_run(world, judge):
-    def stop(what, *told):
-        if what == "evaluating":
-            raise KeyboardInterrupt
-
     world.use(lambda ask: None)
     asked = Asked(task="toy", agent="scripted", profile="test", steps=2, seed=3, sandbox="process")
     with pytest.raises(Cancelled):
-        start(asked, world.folder / "runs", progress=lambda *_: None, observe=stop)
-    assert resume(world.run.path, progress=lambda *_: None, observe=lambda *_: None)["valid"]
+        start(asked, world.folder / "runs", progress=quiet, observe=interrupting("evaluating"))
+    assert resume(world.run.path, progress=quiet, observe=quiet)["valid"]
 
 
 def test_the_screen_shows_a_run_whose_folder_has_a_name_of_brackets(world, judge):

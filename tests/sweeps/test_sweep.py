@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from calling import HARNESS, call
+from observing import until
 from report.made_runs import make_run
-from typer.testing import CliRunner
 
 from harness.base.errors import ConfigError
-from harness.cli.app import app
 from harness.store.index import entries
 from harness.store.journal import read
 from harness.sweeps.agent_info import FREE, AgentInfo
@@ -26,7 +25,6 @@ from harness.sweeps.sweep import Sweep, SweepRetries
 from harness.sweeps.words import exit_code, summary
 
 HERE = Path(__file__).parent
-TOYS = HERE.parent / "toys"
 
 SIX = """
 format = 1
@@ -57,16 +55,11 @@ ONE = TWO.replace('"toy", "broken-toy"', '"toy"')
 
 
 @pytest.fixture
-def toys(tmp_path, monkeypatch):
+def toys(changed_toy):
     """The folder with the toy task, and with a copy of it that has no valid design."""
-    place = tmp_path / "tasks"
-    shutil.copytree(TOYS / "toy", place / "toy")
-    shutil.copytree(TOYS / "toy", place / "broken")
-    toml = place / "broken" / "task.toml"
-    text = toml.read_text().replace('"half", "constant", "whole", "broken"', '"broken"')
-    toml.write_text(text.replace('name = "toy"', 'name = "broken-toy"'))
-    monkeypatch.setenv("HARNESS_TASKS_DIR", str(place))
-    return place
+    designs = ('"half", "constant", "whole", "broken"', '"broken"')
+    changed_toy(('name = "toy"', 'name = "broken-toy"'), designs, name="broken")
+    return changed_toy().parent
 
 
 @pytest.fixture
@@ -101,7 +94,7 @@ def argv(tmp_path, text):
 def begin(tmp_path, text, runs):
     """Start a sweep; return its process when all its ``runs`` are in an evaluation."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness", *argv(tmp_path, text)],
+        [*HARNESS, *argv(tmp_path, text)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -112,9 +105,8 @@ def begin(tmp_path, text, runs):
 
 def sweep(tmp_path, text, code=0):
     """Sweep in this process; the runs are child processes as usual. Return JSON and stderr."""
-    done = CliRunner().invoke(app, argv(tmp_path, text))
-    assert done.exit_code == code, done.output
-    return json.loads(done.stdout), done.stderr
+    done = call(*argv(tmp_path, text), code=code)
+    return done.json, done.stderr
 
 
 def journals(tmp_path):
@@ -123,14 +115,6 @@ def journals(tmp_path):
 
 def evaluating(tmp_path):
     return sum(e.kind == "evaluating" for events in journals(tmp_path) for e in events)
-
-
-def until(condition, what):
-    """Wait until ``condition`` returns true; fail after two minutes, which is ample."""
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end, f"not within two minutes: {what}"
-        time.sleep(0.02)
 
 
 def processes_of(tmp_path):

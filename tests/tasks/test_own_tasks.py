@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,17 +16,13 @@ from tasks.definition import TASKS_DIR
 from tasks.runner import settings_read
 from tasks.spec import all_tasks, find_task
 
-TOY = Path(__file__).parents[1] / "toys" / "toy"
-
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def mine(changed_toy: Callable[..., Path]) -> Path:
     """A folder of tasks with one good task, ``mine``, in it."""
-    shutil.copytree(TOY, tmp_path / "tasks" / "mine")
-    edit(tmp_path / "tasks" / "mine" / "task.toml", 'name = "toy"', 'name = "mine"')
-    edit(tmp_path / "tasks" / "mine" / "toy_data.py", 'task="toy"', 'task="mine"')
-    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path / "tasks"))
-    return tmp_path / "tasks" / "mine"
+    task = changed_toy(('name = "toy"', 'name = "mine"'), name="mine")
+    edit(task / "toy_data.py", 'task="toy"', 'task="mine"')
+    return task
 
 
 def edit(file: Path, old: str, new: str) -> None:
