@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from harness.report.html import page as pages
+
 CHROMIUM = (
     os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 )
@@ -14,6 +16,12 @@ CHROMIUM = (
 def _spare(monkeypatch):
     """Switch fsync off, which saves time: no test here simulates a power failure."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Skip the features of the sources: reading them takes most of the time of a report."""
+    monkeypatch.setattr(pages.features, "build", lambda runs: ([], {}))
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,10 @@ from hashlib import sha256
 
 import pytest
 import zstandard
-from typer.testing import CliRunner
+from calling import call
+from toy_task import TOY
 
 from harness.base.errors import ConfigError
-from harness.cli.app import app
 from harness.report.bundle import pack, unpack, verify
 from harness.report.bundle.manifest import NAME
 from harness.report.bundle.verify import describe
@@ -101,16 +101,7 @@ def written(archive, files, extra=()):
         "run": "run", "harness": "0", "task": "autoresearch", "profile": "paper",
         "metric": "bits_per_byte", "score": 1.0, "files": listed,
     }  # fmt: skip
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for name, content in ((NAME, json.dumps(manifest).encode()), *files.items()):
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-        for info, content in extra:
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    archive.write_bytes(gzip.compress(buffer.getvalue()))
+    _rewrite(archive, json.dumps(manifest).encode(), files, extra)
     return archive
 
 
@@ -212,11 +203,12 @@ def _fresh(tmp_path):
     return folder
 
 
-def _rewrite(archive, manifest, files):
+def _rewrite(archive, manifest, files, extra=()):
+    """Write a bundle of a manifest and files, whether they fit or not, and of members ``extra``."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, content in ((NAME, manifest), *files.items()):
-            info = tarfile.TarInfo(name)
+    named = ((tarfile.TarInfo(n), c) for n, c in ((NAME, manifest), *files.items()))
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for info, content in (*named, *extra):
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     archive.write_bytes(gzip.compress(buffer.getvalue()))
@@ -281,28 +273,18 @@ def test_a_score_is_judged_by_its_own_error_and_other_conditions_are_no_proof(ma
 
 
 def test_a_real_run_is_scored_again_by_one_command(isolating, tmp_path):
-    runner = CliRunner()
-    ran = runner.invoke(
-        app,
-        ["run", "--task", "toy", "--profile", "test", "--agent", "reference", "--policy", "greedy",
-         "--steps", "1", "--runs-dir", str(tmp_path / "runs")],
-    )  # fmt: skip
-    assert ran.exit_code == 0, ran.output
+    call("run", *TOY, "--steps", 1, "--runs-dir", tmp_path / "runs")
     (run,) = (tmp_path / "runs").iterdir()
     archive = tmp_path / "run.tar.zst"
-    packed = runner.invoke(app, ["bundle", str(run), "-o", str(archive)])
-    assert packed.exit_code == 0, packed.output
+    packed = call("bundle", run, "-o", archive)
     assert sha256(archive.read_bytes()).hexdigest() in packed.stdout
-    done = runner.invoke(app, ["verify", str(archive), "--json"])
-    assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
+    said = call("verify", archive, "--json").json
     assert (said["verdict"], said["hashes"], said["nodes"]) == ("agrees", "agree", 1)
     assert said["then"] == said["now"]
     # Forge the score; the submission stays the same.
     for file in (run / "result.json", run / "final/score.json"):
         text = file.read_text().replace(f'"score": {said["then"]}', '"score": 0.123')
         file.write_text(text)
-    lied = runner.invoke(app, ["bundle", str(run), "-o", str(tmp_path / "lie.tar.zst")])
-    assert lied.exit_code == 2
+    lied = call("bundle", run, "-o", tmp_path / "lie.tar.zst", code=2)
     assert "contradicts itself: events.jsonl" in lied.stderr
     assert not (tmp_path / "lie.tar.zst").exists()

@@ -1,12 +1,8 @@
 """``harness compare``: two sets of runs, paired where they share a seed, and the verdict."""
 
-import json
-
 import pytest
 import scipy.stats
-from typer.testing import CliRunner
-
-from harness.cli.app import app
+from calling import call
 
 from .made_runs import make_run, make_runs
 
@@ -15,13 +11,11 @@ B = {0: 0.64, 1: 0.66, 2: 0.64, 3: 0.65}
 
 
 def compare(runs, a, b, *more, code=0):
-    done = CliRunner().invoke(app, ["compare", str(a), str(b), "--runs", str(runs), *more])
-    assert done.exit_code == code, done.output
-    return done
+    return call("compare", a, b, "--runs", runs, *more, code=code)
 
 
 def as_json(*args, **how):
-    return json.loads(compare(*args, "--json", **how).stdout)
+    return compare(*args, "--json", **how).json
 
 
 def test_agents_are_paired_by_seed(tmp_path):

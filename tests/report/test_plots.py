@@ -38,10 +38,7 @@ RAGGED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Skip the separate process that reads features of sources: it is not tested here."""
-    monkeypatch.setattr(pages.features, "build", lambda runs: ([], {}))
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def drawn(folder):
