@@ -25,13 +25,6 @@ from harness.store.tape import Divergence, Tape
 
 
 @pytest.fixture
-def server():
-    served = scripted.Server()
-    yield served
-    served.close()
-
-
-@pytest.fixture
 def agent(server, monkeypatch):
     """The scripted agent, registered under its name; the server is its provider."""
     monkeypatch.setitem(AGENTS.ours, "scripted", scripted.Scripted)

@@ -16,6 +16,7 @@ import textwrap
 import threading
 import uuid
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -879,20 +880,15 @@ class TestConformance:
 
     @elsewhere
     def test_eight_at_once(self, backend, run_python):
-        results = {}
-
         def one(number):
             with backend.open(SandboxSpec(memory_bytes=256 * MIB, pids=32)) as box:
                 first = box.start(["/bin/sh", "-c", f"echo {number} > mine; sleep 0.2; cat mine"])
                 second = run_python(box, "print('x' * 100_000)")
-                results[number] = (first.wait(PATIENCE_S).stdout, len(second.stdout))
+                return first.wait(PATIENCE_S).stdout, len(second.stdout)
 
-        threads = [threading.Thread(target=one, args=(i,)) for i in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert results == {i: (f"{i}\n".encode(), 100_001) for i in range(8)}
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(one, range(8)))
+        assert found == [(f"{i}\n".encode(), 100_001) for i in range(8)]
 
     def test_no_descriptors_are_lost(self, backend):
         def descriptors():

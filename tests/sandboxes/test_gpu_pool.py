@@ -8,14 +8,15 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from calling import call
 from hostview import PATIENCE_S
 from observing import quiet
 
 from harness.base.errors import Cancelled, ConfigError, GpuUnavailableError
-from harness.cli import main
 from harness.core.asked import Asked
 from harness.launch import run as launch
 from harness.search import host
@@ -102,11 +103,9 @@ def test_two_who_want_more_than_half_both_get_it_in_turn():
             with pool().lease(5, wait=PATIENCE_S) as lease:
                 got.append(len(lease.uuids))
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(3) as threads:
+        for turn in [threads.submit(work) for _ in range(3)]:
+            turn.result()
     assert got == [5] * 9
 
 
@@ -343,12 +342,9 @@ def test_without_a_gpu_the_pool_is_empty_and_says_why(monkeypatch):
 
 
 @no_gpu_here
-def test_a_profile_that_needs_a_gpu_ends_with_2_a_cause_and_a_remedy(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        main(["run", "--task", "autoresearch", "--profile", "short"])
-    said = capsys.readouterr().err
-    assert ended.value.code == 2, said
+def test_a_profile_that_needs_a_gpu_ends_with_2_a_cause_and_a_remedy(tmp_path):
+    told = ("--task", "autoresearch", "--profile", "short")
+    said = call("run", *told, cwd=tmp_path, code=2).stderr
     assert "needs a GPU, and there is none here" in said
     assert "cause: NVML" in said
     assert "try:   --profile smoke" in said

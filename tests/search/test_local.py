@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -149,19 +149,13 @@ def test_two_runs_share_a_gpu_one_writes_while_the_other_trains(world):
         return work
 
     seeds = {name: {derive(s, "node", n) for n in range(3)} for name, s in (("a", 1), ("b", 2))}
-    world.meanwhile, results = meanwhile, {}
-
-    def go(name, other, node, seed):
-        results[name] = run(world, name, script(name, other, node), seed=seed)
-
-    threads = [
-        threading.Thread(target=go, args=args) for args in (("a", "b", 1, 1), ("b", "a", 0, 2))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE_S)
-    assert {name: result["nodes"]["scored"] for name, result in results.items()} == {"a": 3, "b": 3}
+    world.meanwhile = meanwhile
+    with ThreadPoolExecutor(2) as threads:
+        results = [
+            threads.submit(run, world, name, script(name, other, node), seed=seed)
+            for name, other, node, seed in (("a", "b", 1, 1), ("b", "a", 0, 2))
+        ]
+    assert [result.result()["nodes"]["scored"] for result in results] == [3, 3]
 
 
 @pytest.mark.parametrize(("slots", "gpus"), [(3, 3), (3, 2), (1, 4)])
