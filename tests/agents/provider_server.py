@@ -65,6 +65,16 @@ def model_on(provider: "Provider", protocol: str, **more: Any) -> ModelEntry:
     return ModelEntry(**{**values, **more})
 
 
+def agents_file(place: Path, **agents: dict[str, Any]) -> Path:
+    """Write a table of agents, each with its values, to ``place``; return that path."""
+    tables = ["format = 1"]
+    for name, values in agents.items():
+        tables.append(f"[agents.{name}]")
+        tables += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    place.write_text("\n".join(tables) + "\n")
+    return place
+
+
 @dataclass(frozen=True)
 class Request:
     """One request that the provider received."""

@@ -12,7 +12,7 @@ import pytest
 from toy_task import TOY
 
 from agents.local_llm import MISSING, serving, weights
-from agents.provider_server import answer, recorded, status
+from agents.provider_server import agents_file, answer, recorded, status
 from agents.proxy_server import no_proxy
 from harness.core.model import Prompt, Turn
 
@@ -31,15 +31,6 @@ def predict(tokens):
     return np.eye(4, dtype=np.float32)[tokens[:, 0] - 1]
 ```
 """
-
-
-def agents_file(place: Path, **agents: dict) -> Path:
-    tables = ["format = 1"]
-    for name, values in agents.items():
-        tables.append(f"[agents.{name}]")
-        tables += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-    place.write_text("\n".join(tables) + "\n")
-    return place
 
 
 def entry(protocol: str, url: str, **more) -> dict:

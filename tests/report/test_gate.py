@@ -12,7 +12,7 @@ import pytest
 from calling import call
 from toy_task import TOY
 
-from .made_runs import make_run, make_runs
+from .made_runs import BITS, make_run, make_runs
 
 ROOT = Path(__file__).parents[2]
 BEFORE = {0: 0.600, 1: 0.620, 2: 0.610, 3: 0.605}
@@ -67,11 +67,10 @@ def test_drop_is_relative_or_absolute_and_the_verdict_says_which(baseline, tmp_p
 
 
 def test_lower_is_better_where_the_task_says_so(tmp_path):
-    how = {"task": "autoresearch", "metric": "bits_per_byte", "direction": "minimize"}
-    make_runs(tmp_path / "before", {0: 1.00, 1: 1.01, 2: 1.005}, **how)
+    make_runs(tmp_path / "before", {0: 1.00, 1: 1.01, 2: 1.005}, **BITS)
     (tmp_path / "b.json").write_text(call("baseline", tmp_path / "before").stdout)
-    make_runs(tmp_path / "worse", {0: 1.10, 1: 1.12, 2: 1.11}, **how)
-    make_runs(tmp_path / "better", {0: 0.90, 1: 0.92, 2: 0.91}, **how)
+    make_runs(tmp_path / "worse", {0: 1.10, 1: 1.12, 2: 1.11}, **BITS)
+    make_runs(tmp_path / "better", {0: 0.90, 1: 0.92, 2: 0.91}, **BITS)
     check(tmp_path / "b.json", tmp_path / "worse", "--max-drop", "1%", code=1)
     check(tmp_path / "b.json", tmp_path / "better", "--max-drop", "1%")
 

@@ -20,7 +20,7 @@ from harness.report.leaderboard import HUMAN, build
 from harness.store.index import entries
 from tasks.spec import find_task
 
-from .made_runs import HARDWARE, make_run, make_runs
+from .made_runs import BITS, HARDWARE, make_run, make_runs
 
 GOOD = {0: 0.60, 1: 0.62, 2: 0.61}
 BAD = {0: 0.30, 1: 0.33, 2: 0.31}
@@ -131,10 +131,9 @@ def test_elo_has_the_human_reference_as_a_player(tmp_path):
 
 
 def test_lower_is_better_where_the_task_says_so(tmp_path):
-    how = {"task": "autoresearch", "metric": "bits_per_byte", "direction": "minimize"}
-    make_runs(tmp_path, {0: 1.00, 1: 1.01}, agent="good", **how)
-    make_runs(tmp_path, {0: 1.20, 1: 1.21}, agent="bad", **how)
-    make_runs(tmp_path, {0: None, 1: 0.99}, agent="half", **how)
+    make_runs(tmp_path, {0: 1.00, 1: 1.01}, agent="good", **BITS)
+    make_runs(tmp_path, {0: 1.20, 1: 1.21}, agent="bad", **BITS)
+    make_runs(tmp_path, {0: None, 1: 0.99}, agent="half", **BITS)
     (table,) = board(tmp_path)["tables"]
     assert [r["agent"] for r in table["rows"]] == ["good", "bad", "half"]  # invalid: 8 bits
     assert table["rows"][0]["cells"]["autoresearch"]["best"] == 1.00
@@ -345,9 +344,8 @@ def test_latex_has_label_caption_the_best_in_bold_and_no_empty_column(tmp_path):
 
 
 def test_the_best_is_the_least_where_less_is_better(tmp_path):
-    how = {"metric": "bits_per_byte", "direction": "minimize", "task": "autoresearch"}
-    make_runs(tmp_path, {0: 1.1, 1: 1.2}, agent="worse", **how)
-    make_runs(tmp_path, {0: 1.0, 1: 1.05}, agent="better", **how)
+    make_runs(tmp_path, {0: 1.1, 1: 1.2}, agent="worse", **BITS)
+    make_runs(tmp_path, {0: 1.0, 1: 1.05}, agent="better", **BITS)
     text = latex(tmp_path, columns="agent,median")
     assert r"better & \textbf{1.0250} \\" in text
     assert r"worse & 1.1500 \\" in text

@@ -4,10 +4,7 @@ What all backends share is in test_conformance.py.
 """
 
 import gc
-import importlib
-import json
 import os
-import shutil
 import signal
 import subprocess
 import textwrap
@@ -17,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from calling import HARNESS, call, start
-from hostview import PATIENCE_S, gone, living, python, speaking, until, usable
+from hostview import PATIENCE_S, REPO, as_nobody, gone, living, python, sh, speaking, until, usable
 from private_engine import PrivateEngine
 from toy_task import TOY
 
@@ -36,7 +33,6 @@ from sandboxes.image import recipe
 
 pytestmark = pytest.mark.docker
 
-REPO = Path(__file__).parents[2]
 MIB = 1 << 20
 
 
@@ -232,7 +228,7 @@ def test_a_setuid_program_gains_without_the_wall(backend, tmp_path):
 
 
 def test_everything_killed_by_the_code_leaves_the_sandbox_usable(box):
-    killed = box.exec(["/bin/sh", "-c", "sleep 300 & kill -9 -1; echo alive"], timeout=PATIENCE_S)
+    killed = sh(box, "sleep 300 & kill -9 -1; echo alive")
     assert killed.ended == "exited"
     assert box.exec(["/bin/echo", "x"], timeout=PATIENCE_S).stdout == b"x\n"
 
@@ -391,7 +387,7 @@ def _lose_an_engine(how, fresh, tmp_path, monkeypatch):
         monkeypatch.setenv("DOCKER_HOST", private.host)
         monkeypatch.setenv("HARNESS_IMAGE", private.image())
         with fresh.open(SandboxSpec(mounts=(Mount(go, "/go"),))) as box:
-            assert box.exec(["/bin/sh", "-c", "exit 3"], timeout=PATIENCE_S).exit_code == 3
+            assert sh(box, "exit 3").exit_code == 3
             wait = "until [ -e /go/now ]; do sleep 0.1; done"
             short = box.start(["/bin/sh", "-c", f"{wait}; : {word}"])
             long = box.start(["/bin/sh", "-c", f"sleep 600; : {word}"])
@@ -438,45 +434,12 @@ NOBODY = """
 def test_without_root_the_rest_still_holds(backend):
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     socket_file = Path(host.removeprefix("unix://"))
-    python = shutil.which("python3", path="/usr/bin")
-    if python is None or not host.startswith("unix://") or not socket_file.parent.exists():
-        pytest.skip("needs an interpreter that everybody may run, and a socket with a group")
-    place = Path("/tmp", f"harness-nobody-{uuid.uuid4().hex[:8]}")  # only root may enter tmp_path
-    place.mkdir(mode=0o755)
-    try:
-        code = place / "code"
-        shutil.copytree(REPO / "sandboxes", code / "sandboxes")
-        (code / "harness").mkdir()
-        (code / "harness" / "__init__.py").write_text("")
-        shutil.copytree(REPO / "harness" / "base", code / "harness" / "base")
-        for name in "docker", "requests", "urllib3", "idna", "certifi", "charset_normalizer":
-            found = Path(importlib.import_module(name).__file__).parent
-            shutil.copytree(found, code / name)
-        (place / "driver.py").write_text(textwrap.dedent(NOBODY))
-        for name in "state", "out":
-            (place / name).mkdir(mode=0o700)
-            os.chown(place / name, 65534, 65534)
-        subprocess.run(["chmod", "-R", "a+rX", code, place / "driver.py"], check=True)
-        group = socket_file.stat().st_gid
-        done = subprocess.run(
-            ["setpriv", "--reuid=65534", "--regid=65534", f"--groups={group}", python, "-B"]
-            + [place / "driver.py", place / "out"],
-            env={
-                "PATH": "/usr/bin:/bin",
-                "PYTHONPATH": str(code),
-                "HARNESS_STATE": str(place / "state"),
-                "HARNESS_IMAGE": recipe.name(),
-                "DOCKER_HOST": host,
-            },
-            cwd="/",
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
-        told = json.loads(done.stdout)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    if not host.startswith("unix://") or not socket_file.parent.exists():
+        pytest.skip("needs a socket with a group")
+    group = socket_file.stat().st_gid
+    packages = ("docker", "requests", "urllib3", "idna", "certifi", "charset_normalizer")
+    environ = {"HARNESS_IMAGE": recipe.name(), "DOCKER_HOST": host}
+    told = as_nobody(NOBODY, *packages, group=group, **environ)
     assert told["probe"][0], told["probe"][1]
     assert told["unenforced"] == ["disk", "separate-user", "user-quotas"]
     assert (told["uid"], told["init"]) == ("65534\n", "alive\n")
