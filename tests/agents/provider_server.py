@@ -178,9 +178,9 @@ def recorded(protocol: str) -> Response:
     return Response(send)
 
 
-def error_in_stream(kind: str, message: str = "no") -> Response:
+def error_in_stream(kind: str) -> Response:
     """Return a response with status 200 that is an error event, as overloaded providers send it."""
-    inner = {"type": kind, "message": message, "code": kind}
+    inner = {"type": kind, "message": "no", "code": kind}
     data = json.dumps({"type": "error", "error": inner}).encode()
     return raw(b"event: error\ndata: " + data + b"\n\n")
 

@@ -22,9 +22,9 @@ def said(text: str = TEXT, finish: str | None = None, **more) -> dict:
     return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish} | more]}
 
 
-def anthropic(finish: str | None = None, text: str = TEXT, *, stopped: bool = True) -> bytes:
+def anthropic(finish: str | None = None, *, stopped: bool = True) -> bytes:
     start = {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 9}}}
-    piece = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}}
+    piece = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": TEXT}}
     last = {
         "type": "message_delta",
         "delta": {"stop_reason": finish},

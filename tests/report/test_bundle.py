@@ -87,6 +87,15 @@ def test_a_run_with_a_link_or_without_a_result_is_not_packed(tmp_path):
     assert not list(tmp_path.glob("*a.*"))
 
 
+@pytest.fixture
+def packed(made, tmp_path):
+    """A bundle of the run, its files but for the manifest, and the manifest's bytes."""
+    archive = tmp_path / "a.tar.gz"
+    pack(made, archive)
+    files = contents(archive)
+    return archive, files, files.pop(NAME)
+
+
 def contents(archive):
     with gzip.open(archive) as stream, tarfile.open(fileobj=stream) as tar:
         return {m.name: tar.extractfile(m).read() for m in tar}
@@ -175,15 +184,11 @@ def test_a_file_that_says_it_is_huge_is_refused(tmp_path):
         checked(archive, tmp_path)
 
 
-def test_every_changed_missing_or_cut_file_is_seen(made, tmp_path):
-    whole = tmp_path / "a.tar.gz"
-    pack(made, whole)
-    files = contents(whole)
-    files.pop(NAME)
+def test_every_changed_missing_or_cut_file_is_seen(packed, tmp_path):
+    whole, files, manifest = packed
     for name in ("events.jsonl", "nodes/0003/train.py", "result.json"):
         changed = {**files, name: files[name].replace(b"0", b"1", 1)}
         archive = tmp_path / "changed.tar.gz"
-        manifest = contents(whole)[NAME]
         _rewrite(archive, manifest, changed)
         with pytest.raises(ConfigError, match=f"{re.escape(name)} in .* SHA-256 differs"):
             checked(archive, tmp_path / _fresh(tmp_path))
@@ -214,11 +219,9 @@ def _rewrite(archive, manifest, files, extra=()):
     archive.write_bytes(gzip.compress(buffer.getvalue()))
 
 
-def test_a_manifest_that_fits_a_forged_file_does_not_fit_the_journal(made, tmp_path):
-    whole = tmp_path / "a.tar.gz"
-    pack(made, whole)
-    files = contents(whole)
-    manifest = json.loads(files.pop(NAME))
+def test_a_manifest_that_fits_a_forged_file_does_not_fit_the_journal(packed, tmp_path):
+    _, files, manifest = packed
+    manifest = json.loads(manifest)
     forged = {**files, "nodes/0003/train.py": files["nodes/0003/train.py"] + b"# better\n"}
     for entry in manifest["files"]:
         content = forged[entry["path"]]
@@ -229,13 +232,10 @@ def test_a_manifest_that_fits_a_forged_file_does_not_fit_the_journal(made, tmp_p
         checked(archive, tmp_path)
 
 
-def test_a_claim_that_the_run_does_not_hold_is_seen(made, tmp_path):
-    whole = tmp_path / "a.tar.gz"
-    pack(made, whole)
-    files = contents(whole)
-    manifest = json.loads(files.pop(NAME))
+def test_a_claim_that_the_run_does_not_hold_is_seen(packed, tmp_path):
+    _, files, manifest = packed
     archive = tmp_path / "claim.tar.gz"
-    _rewrite(archive, json.dumps({**manifest, "score": 0.9}).encode(), files)
+    _rewrite(archive, json.dumps({**json.loads(manifest), "score": 0.9}).encode(), files)
     with pytest.raises(ConfigError, match="contradicts itself: result.json"):
         checked(archive, tmp_path)
 

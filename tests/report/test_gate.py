@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 BEFORE = {0: 0.600, 1: 0.620, 2: 0.610, 3: 0.605}
 
 
-def moved(by, jitter=0.001):
-    return {s: v + by + jitter * (-1) ** s for s, v in BEFORE.items()}
+def moved(by):
+    return {s: v + by + 0.001 * (-1) ** s for s, v in BEFORE.items()}
 
 
 @pytest.fixture
