@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from calling import call
+from test_faults import AGENTS
 from toy_task import TOY, TOYS
 
 from harness.base import commands
@@ -447,10 +448,7 @@ def test_the_commands_that_repeat_it_are_those_that_take_it():
 
 def test_a_suite_takes_the_users_own_agents(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("HARNESS_AGENTS", raising=False)
-    Path("own.toml").write_text(
-        'format = 1\n[agents.mine]\ntitle = "Mine"\nprovider = "openai"\nmodel = "m"\n'
-        'base_url = "http://127.0.0.1:9/v1"\ncontext_tokens = 1000\nmax_output_tokens = 500\n'
-    )
+    Path("own.toml").write_text(AGENTS)
     Path("suite.toml").write_text(
         'format = 1\nname = "s"\n[[groups]]\nagents = ["mine"]\ntasks = ["toy"]\nprofile = "test"\n'
     )

@@ -39,6 +39,19 @@ def breaks(judged, monkeypatch):
 
 
 @pytest.fixture
+def asked(judged, monkeypatch):
+    """What the judge was asked so far, in order."""
+    requests, judge = [], local.judge
+
+    def noting(evaluation, request):
+        requests.append(request)
+        return judge(evaluation, request)
+
+    monkeypatch.setattr(local, "judge", noting)
+    return requests
+
+
+@pytest.fixture
 def mine(tmp_path):
     (tmp_path / "mine").mkdir()
     text = find_task("toy").render({"known": 3, "style": "plain"})["model.py"]
@@ -151,44 +164,31 @@ def test_a_rescore_is_tried_again_too(copied, breaks):
 
 
 def test_what_a_run_recorded_does_not_decide_that_its_code_runs_without_isolation(
-    tmp_path, judged, monkeypatch
+    tmp_path, asked, monkeypatch
 ):
     told = ("run", *TOY, "--steps", 1, "--sandbox", "process", "--json")
     run = call(*told, cwd=tmp_path).json["run"]
-    used, judge = [], local.judge
-
-    def noting(evaluation, request):
-        used.append(request.backend.name)
-        return judge(evaluation, request)
-
-    monkeypatch.setattr(local, "judge", noting)
     call("rescore", run, cwd=tmp_path)
     call("rescore", run, "--sandbox", "process", cwd=tmp_path)
-    assert (registry.isolates(used[0]), used[1]) == (True, "process")
+    *_, first, second = (request.backend.name for request in asked)
+    assert (registry.isolates(first), second) == (True, "process")
     monkeypatch.setattr(registry.BACKENDS, "ours", {"process": registry.BACKENDS.ours["process"]})
     refused = call("rescore", run, cwd=tmp_path, code=2).stderr
     assert "this code did not ship with the harness" in refused
     assert "--sandbox process, if you trust the code" in refused
 
 
-def test_strict_reaches_the_judge_of_a_task_that_has_such_a_check(mine, judged, monkeypatch):
+def test_strict_reaches_the_judge_of_a_task_that_has_such_a_check(mine, asked):
     entry = 'entry = "runner.py"'
     copy_toy(
         mine / "tasks" / "strictly",
         ('name = "toy"', 'name = "strictly"'),
         (entry, f"{entry}\nfrozen_{entry}"),
     )
-    asked, judge = [], local.judge
-
-    def judged(evaluation, request):
-        asked.append(request.strict)
-        return judge(evaluation, request)
-
-    monkeypatch.setattr(local, "judge", judged)
     told = ("score", "mine", "--task", "strictly", "--profile", "test", "--tasks-dir", "tasks")
     for more in ((), ("--strict",)):
         call(*told, *more, cwd=mine)
-    assert asked == [False, True]
+    assert [request.strict for request in asked] == [False, True]
 
 
 def test_without_walls_ones_own_file_is_trained_and_what_a_stranger_sent_is_not(

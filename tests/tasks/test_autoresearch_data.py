@@ -60,8 +60,8 @@ def words_of(count: int, seed: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
-    return prepare(tmp_path_factory.mktemp("autoresearch"))
+def prepared(data_folder) -> Path:
+    return prepare(data_folder)
 
 
 @pytest.fixture(scope="module")

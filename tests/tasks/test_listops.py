@@ -308,8 +308,8 @@ def test_designs_have_summaries() -> None:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare(tmp_path_factory.mktemp("data"))
+def small(data_folder: Path) -> Path:
+    return prepare(data_folder)
 
 
 @pytest.mark.usefixtures("_one_thread")
