@@ -10,7 +10,7 @@ import pytest
 import typer.main
 import typer.testing
 from hypothesis import HealthCheck, settings
-from shared import TOYS
+from toy_task import TOYS, copy_toy
 
 from harness.cli import app
 from harness.report.diagnosis import REGISTRIES
@@ -65,6 +65,20 @@ def _own_world(_same_tables, monkeypatch, tmp_path_factory):
     monkeypatch.setenv("HARNESS_TASKS_DIR", str(TOYS))
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+@pytest.fixture
+def changed_toy(tmp_path, monkeypatch):
+    """A function that hides the toy task behind a copy with changes; it returns the copy's folder.
+
+    Several copies, with other names, stand side by side in tmp_path/tasks.
+    """
+
+    def change(*changes, name="toy"):
+        monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path / "tasks"))
+        return copy_toy(tmp_path / "tasks" / name, *changes)
+
+    return change
 
 
 @pytest.fixture

@@ -13,6 +13,10 @@ from test_arrows import OURS, ROOT, SOURCES
 
 from tasks.spec import all_tasks
 
+BY_PACKAGE = [
+    pytest.param([file for file in SOURCES if file.is_relative_to(ROOT / top)], id=top)
+    for top in OURS
+]
 GUESTS = {file for task in all_tasks().values() for file in task.runner_files().values()}
 """Files that enter the sandbox. They cannot import the harness, so they may reuse its names."""
 
@@ -58,13 +62,12 @@ def test_what_shares_a_name_is_found() -> None:
     assert not shared([("a", "Ints = list[int]"), ("b", "Ints = list[int]\nclass _Limits: pass")])
 
 
-@pytest.mark.parametrize("top", OURS)
-def test_each_module_says_what_it_does(top: str) -> None:
+@pytest.mark.parametrize("sources", BY_PACKAGE)
+def test_each_module_says_what_it_does(sources: list[Path]) -> None:
     silent = [
         file.relative_to(ROOT)
-        for file in SOURCES
-        if file.is_relative_to(ROOT / top)
-        and file.read_text().strip()
+        for file in sources
+        if file.read_text().strip()
         and len((ast.get_docstring(ast.parse(file.read_text())) or "").split()) < 3
     ]
     assert not silent
@@ -90,24 +93,22 @@ def is_there(dotted: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("top", OURS)
-def test_what_a_comment_refers_to_is_there(top: str) -> None:
+@pytest.mark.parametrize("sources", BY_PACKAGE)
+def test_what_a_comment_refers_to_is_there(sources: list[Path]) -> None:
     gone = [
         f"{file.relative_to(ROOT)}: {dotted}"
-        for file in SOURCES
-        if file.is_relative_to(ROOT / top)
+        for file in sources
         for dotted in REFERENCE.findall(file.read_text())
         if dotted.split(".")[1] != "toml" and not is_there(dotted)
     ]
     assert not gone
 
 
-@pytest.mark.parametrize("top", OURS)
-def test_each_page_that_is_named_is_there(top: str) -> None:
+@pytest.mark.parametrize("sources", BY_PACKAGE)
+def test_each_page_that_is_named_is_there(sources: list[Path]) -> None:
     gone = [
         f"{file.relative_to(ROOT)}: {page}"
-        for file in SOURCES
-        if file.is_relative_to(ROOT / top)
+        for file in sources
         for page in re.findall(r"\bdocs/[\w/.-]+\.md", file.read_text())
         if not (ROOT / page).is_file()
     ]
@@ -127,13 +128,13 @@ def prose(file: Path) -> Iterator[str]:
                 yield token.string
 
 
-@pytest.mark.parametrize("top", OURS)
-def test_each_file_that_a_comment_names_is_there(top: str) -> None:
+@pytest.mark.parametrize("sources", BY_PACKAGE)
+def test_each_file_that_a_comment_names_is_there(sources: list[Path]) -> None:
     known = {f"/{file.relative_to(ROOT)}" for file in SOURCES}
     gone = [
         f"{file.relative_to(ROOT)}: {name}"
-        for file in SOURCES
-        if file.is_relative_to(ROOT / top) and not is_guest(file)
+        for file in sources
+        if not is_guest(file)
         for text in prose(file)
         for name in FILE.findall(text)
         if name not in ELSEWHERE and not any(one.endswith(f"/{name}") for one in known)

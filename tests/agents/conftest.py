@@ -8,10 +8,11 @@ import threading
 import pytest
 
 from agents.provider_server import QUICK, model_on, provider
+from agents.scripted import server
 from harness.agents.clients import make_client
 from harness.core.model import Prompt, Turn
 
-__all__ = ["provider"]
+__all__ = ["provider", "server"]
 
 KEY = "QX7-0123456789abcdef-DO-NOT-LEAK"  # looks like no provider's key: only its value shows it
 PROMPT = Prompt("Write models.", (Turn("user", "Improve this."),))

@@ -73,7 +73,7 @@ def weights() -> Path | None:
 
 
 @contextmanager
-def serving(ready_s: float = 60.0) -> Iterator[LocalLlm]:
+def serving() -> Iterator[LocalLlm]:
     """Serve the model in a process of its own until the block ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -83,7 +83,7 @@ def serving(ready_s: float = 60.0) -> Iterator[LocalLlm]:
     )
     origin = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + ready_s
+        deadline = time.monotonic() + 60
         while not _is_healthy(origin):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the local model did not start (exit {process.poll()})")

@@ -65,6 +65,16 @@ def model_on(provider: "Provider", protocol: str, **more: Any) -> ModelEntry:
     return ModelEntry(**{**values, **more})
 
 
+def agents_file(place: Path, **agents: dict[str, Any]) -> Path:
+    """Write a table of agents, each with its values, to ``place``; return that path."""
+    tables = ["format = 1"]
+    for name, values in agents.items():
+        tables.append(f"[agents.{name}]")
+        tables += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    place.write_text("\n".join(tables) + "\n")
+    return place
+
+
 @dataclass(frozen=True)
 class Request:
     """One request that the provider received."""
@@ -168,9 +178,9 @@ def recorded(protocol: str) -> Response:
     return Response(send)
 
 
-def error_in_stream(kind: str, message: str = "no") -> Response:
+def error_in_stream(kind: str) -> Response:
     """Return a response with status 200 that is an error event, as overloaded providers send it."""
-    inner = {"type": kind, "message": message, "code": kind}
+    inner = {"type": kind, "message": "no", "code": kind}
     data = json.dumps({"type": "error", "error": inner}).encode()
     return raw(b"event: error\ndata: " + data + b"\n\n")
 
@@ -381,29 +391,29 @@ def _anthropic(text: str, stop: str, counts: Counts, thinking: str, usage: bool)
         "stop_reason": None,
         "stop_sequence": None,
     } | ({"usage": before} if usage else {})
-    yield _event({"type": "message_start", "message": message})
+    yield event({"type": "message_start", "message": message})
     place = 0
     if thinking:
         block = {"type": "thinking", "thinking": "", "signature": ""}
-        yield _event({"type": "content_block_start", "index": 0, "content_block": block})
+        yield event({"type": "content_block_start", "index": 0, "content_block": block})
         delta = {"type": "thinking_delta", "thinking": thinking}
-        yield _event({"type": "content_block_delta", "index": 0, "delta": delta})
+        yield event({"type": "content_block_delta", "index": 0, "delta": delta})
         delta = {"type": "signature_delta", "signature": "EqQBCgIYAhIM1gbcDa9GJwZA2b3h"}
-        yield _event({"type": "content_block_delta", "index": 0, "delta": delta})
-        yield _event({"type": "content_block_stop", "index": 0})
+        yield event({"type": "content_block_delta", "index": 0, "delta": delta})
+        yield event({"type": "content_block_stop", "index": 0})
         place = 1
-    yield _event({"type": "ping"})
+    yield event({"type": "ping"})
     if text:
         block = {"type": "text", "text": ""}
-        yield _event({"type": "content_block_start", "index": place, "content_block": block})
+        yield event({"type": "content_block_start", "index": place, "content_block": block})
         for piece in _pieces(text):
             yield _delta("anthropic", piece, place)
-        yield _event({"type": "content_block_stop", "index": place})
+        yield event({"type": "content_block_stop", "index": place})
     reason = {"end": "end_turn", "length": "max_tokens", "refusal": "refusal"}.get(stop, stop)
     delta = {"stop_reason": reason, "stop_sequence": None}
     after = {"output_tokens": output, "output_tokens_details": {"thinking_tokens": thought}}
-    yield _event({"type": "message_delta", "delta": delta} | ({"usage": after} if usage else {}))
-    yield _event({"type": "message_stop"})
+    yield event({"type": "message_delta", "delta": delta} | ({"usage": after} if usage else {}))
+    yield event({"type": "message_stop"})
 
 
 def _openai(text: str, stop: str, counts: Counts, thinking: str, usage: bool) -> Iterator[bytes]:
@@ -433,7 +443,7 @@ def _openai(text: str, stop: str, counts: Counts, thinking: str, usage: bool) ->
 def _delta(protocol: str, text: str, place: int = 0) -> bytes:
     if protocol == "anthropic":
         delta = {"type": "text_delta", "text": text}
-        return _event({"type": "content_block_delta", "index": place, "delta": delta})
+        return event({"type": "content_block_delta", "index": place, "delta": delta})
     return _chunk([{"index": 0, "delta": {"content": text}}])
 
 
@@ -441,7 +451,8 @@ def _pieces(text: str) -> list[str]:
     return [text[i : i + 7] for i in range(0, len(text), 7)]
 
 
-def _event(data: dict[str, Any]) -> bytes:
+def event(data: dict[str, Any]) -> bytes:
+    """Return an event of a stream in Anthropic's format."""
     return f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode()
 
 

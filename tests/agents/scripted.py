@@ -13,17 +13,20 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import pytest
 from judging import answering
 
 from agents.loopback import Loopback
+from harness.agents.calls import Calls
 from harness.base.errors import Cancelled, ProviderError
 from harness.core.agent import Answer
+from harness.core.budget import RunProgress
 from harness.core.jobs import Evaluation
 from harness.core.model import Endpoint, Prompt, Reply, Turn, Usage
 from scorers.request import Evaluated
@@ -33,6 +36,7 @@ from scorers.submission import hash_files
 KEY = "sk-a-key-that-must-never-be-written"
 WORST_OUT = 100
 TOKENS_OUT = 10
+NOWHERE = RunProgress(steps=0, active_s=0.0, evaluated_s=0.0)
 PATIENCE_S = 120
 """Seconds after which a wait has failed."""
 
@@ -127,6 +131,13 @@ class Server:
         request.wfile.write(json.dumps({} if failing else value).encode())
 
 
+@pytest.fixture
+def server() -> Iterator[Server]:
+    served = Server()
+    yield served
+    served.close()
+
+
 class HttpClient:
     """Tries eight times; the waits add up to an eighth of a second."""
 
@@ -176,6 +187,11 @@ def price(usage: Usage) -> float:
 
 def unknown(usage: Usage) -> None:
     return None
+
+
+def spent(calls: Calls) -> dict:
+    """Return what calls have used of the budget of a run that has only just begun."""
+    return calls.budget.to_json(NOWHERE)
 
 
 class Scripted:

@@ -1,12 +1,11 @@
 """Addresses of APIs: an invalid one is refused at once, a wrong one before a run is made."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from agents.conftest import KEY
-from agents.provider_server import QUICK, Response, model_on, raw, status
+from agents.provider_server import QUICK, Response, agents_file, model_on, raw, status
 from harness.agents.addresses import server_of
 from harness.agents.catalogue import check_settings, find_agent
 from harness.agents.clients import make_client
@@ -122,12 +121,10 @@ def test_a_server_without_any_api_is_told_with_the_likely_address(provider, clie
 def test_a_wrong_address_leaves_no_folder_of_a_run(provider, tmp_path, monkeypatch):
     monkeypatch.setenv("TEST_KEY", KEY)
     provider.models = only_at("/v1")
-    file = tmp_path / "agents.toml"
     values = model_on(provider, "openai").model_dump(
         include={"title", "provider", "model", "key", "context_tokens", "max_output_tokens"}
     )
-    table = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
-    file.write_text("\n".join(["format = 1", "[agents.mine]", *table]) + "\n")
+    file = agents_file(tmp_path / "agents.toml", mine=values)
     for url, told in ((provider.origin, "there is no API at"), (f" {provider.origin}", "cannot")):
         writing = Writing(base_url=url, agents_file=file)
         asked = Asked(task="toy", agent="mine", profile="test", writing=writing)

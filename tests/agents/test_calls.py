@@ -12,28 +12,21 @@ import pytest
 from agents.lives import Lives
 from agents.scripted import (
     KEY,
+    NOWHERE,
     TOKENS_OUT,
     WORST_OUT,
     HttpClient,
     Server,
     endpoint,
     price,
+    spent,
     unknown,
 )
 from harness.agents.calls import Calls
 from harness.base.errors import Cancelled, ConfigError, ProviderError
-from harness.core.budget import Budget, BudgetLimits, RunProgress
+from harness.core.budget import Budget, BudgetLimits
 from harness.core.model import BudgetSpent, Prompt, Turn
 from harness.store.tape import Tape
-
-NOWHERE = RunProgress(steps=0, active_s=0.0, evaluated_s=0.0)
-
-
-@pytest.fixture
-def server():
-    served = Server()
-    yield served
-    served.close()
 
 
 def ask(text: str, system: str = "You write code.") -> Prompt:
@@ -44,10 +37,6 @@ def calls_of(run: Path, server: Server, *, price=price, say=lambda _: None, **li
     client = HttpClient(server.port)
     known = endpoint(client, price, lambda tokens_in, _: tokens_in < 1000)
     return Calls(run, budget=Budget(BudgetLimits(**limits)), endpoint=known, say=say)
-
-
-def spent(calls: Calls) -> dict:
-    return calls.budget.to_json(NOWHERE)
 
 
 def test_an_answer_is_recorded_whole_and_a_resumed_run_neither_sends_nor_pays_it_again(

@@ -17,6 +17,12 @@ OPEN = date(2026, 1, 1)
 """A day on which no provider had shut a model of the table."""
 
 
+@pytest.fixture(autouse=True)
+def _keys(monkeypatch):
+    for provider in ("OPENAI", "ANTHROPIC"):
+        monkeypatch.setenv(f"{provider}_API_KEY", "sk-x")
+
+
 def table(path, text):
     path.write_text("format = 1\n" + text)
     return path
@@ -139,8 +145,7 @@ def test_a_table_that_is_absent_is_said(tmp_path):
         load_agents(tmp_path / "none.toml")
 
 
-def test_a_model_that_was_shut_names_the_day_the_successor_and_replay(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+def test_a_model_that_was_shut_names_the_day_the_successor_and_replay():
     with pytest.raises(ConfigError) as caught:
         make_client(find_agent("o3-mini"), on=date(2026, 10, 23))
     text = str(caught.value)
@@ -149,9 +154,7 @@ def test_a_model_that_was_shut_names_the_day_the_successor_and_replay(monkeypatc
     assert "replay:RUN" in text
 
 
-def test_retirement_is_judged_by_the_day_and_only_a_shut_model_is_refused(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-x")
+def test_retirement_is_judged_by_the_day_and_only_a_shut_model_is_refused():
     assert make_client(find_agent("gpt-5"), on=date(2026, 12, 10))
     with pytest.raises(ConfigError, match="2026-12-11"):
         make_client(find_agent("gpt-5"), on=date(2026, 12, 11))
@@ -175,16 +178,14 @@ def test_retirement_is_judged_by_the_day_and_only_a_shut_model_is_refused(monkey
         ("gpt-4o", Writing(max_answer_tokens=0), "16,384"),
     ],
 )
-def test_a_setting_that_the_model_does_not_take_is_refused(monkeypatch, agent, settings, named):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-x")
+def test_a_setting_that_the_model_does_not_take_is_refused(agent, settings, named):
     with pytest.raises(ConfigError) as caught:
         make_client(find_agent(agent), settings)
     assert named in str(caught.value)
 
 
 def test_a_key_is_needed_at_the_provider_and_not_on_ones_own_server(monkeypatch):
-    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
     with pytest.raises(ConfigError, match="ANTHROPIC_API_KEY is not set"):
         make_client(find_agent("opus-4.5"))
@@ -208,7 +209,6 @@ def test_entries_cannot_be_changed():
 
 
 def test_a_missing_sdk_names_the_extra(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ConfigError) as caught:
         make_client(find_agent("gpt-4o"), on=OPEN)

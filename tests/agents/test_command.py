@@ -1,14 +1,11 @@
 """``harness agents``: the table, and what it must not show."""
 
-import json
 import subprocess
 import sys
 from datetime import date
 
 import pytest
-from typer.testing import CliRunner
-
-from harness.cli.app import app
+from calling import call
 
 
 @pytest.fixture
@@ -16,13 +13,12 @@ def run(monkeypatch):
     for variable in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "VLLM_API_KEY"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr("harness.cli.agents.today", lambda: date(2026, 10, 23))
-    return lambda *args: CliRunner().invoke(app, ["agents", *args])
+    return lambda *args, code=0: call("agents", *args, code=code)
 
 
 def test_the_table_shows_models_prices_keys_and_retirements(run, monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-secret-value")
     result = run()
-    assert result.exit_code == 0
     lines = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
     assert "5/0.5/25" in lines["opus-4.5"]
     assert " set " in lines["opus-4.5"]
@@ -35,7 +31,7 @@ def test_the_table_shows_models_prices_keys_and_retirements(run, monkeypatch):
 
 
 def test_json_has_no_zero_for_what_is_unknown(run):
-    rows = {r["agent"]: r for r in json.loads(run("--json").stdout)["agents"]}
+    rows = {r["agent"]: r for r in run("--json").json["agents"]}
     assert rows["cwm"]["dollars_per_million"] is None
     assert rows["gpt-4o"]["dollars_per_million"][0]["cache_write"] is None
     assert rows["gemini-3.1-pro"]["dollars_per_million"][1]["above_prompt_tokens"] == 200_000
@@ -47,10 +43,10 @@ def test_json_has_no_zero_for_what_is_unknown(run):
 def test_a_table_of_ones_own_is_shown_and_named(run, tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text("format = 1\n[agents.gpt-oss-20b]\nprices = [{ input = 0.5, output = 1 }]\n")
-    result = run("--agents-file", str(file))
+    result = run("--agents-file", file)
     assert "0.5/?/1" in result.stdout
     assert "mine.toml" in result.stdout.replace("\n", "")
-    assert run("--agents-file", str(tmp_path / "none.toml")).exit_code == 2
+    run("--agents-file", tmp_path / "none.toml", code=2)
 
 
 def test_listing_imports_no_sdk():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from agents.conftest import PROMPT
-from agents.provider_server import QUICK, Response, answer, model_on, raw
+from agents.provider_server import QUICK, Response, answer, event, model_on, raw
 from harness.agents.clients import make_client
 from harness.base.errors import ProviderError
 from harness.core.model import Usage
@@ -22,16 +22,16 @@ def said(text: str = TEXT, finish: str | None = None, **more) -> dict:
     return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish} | more]}
 
 
-def anthropic(finish: str | None = None, text: str = TEXT, *, stopped: bool = True) -> bytes:
+def anthropic(finish: str | None = None, *, stopped: bool = True) -> bytes:
     start = {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 9}}}
-    piece = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}}
+    piece = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": TEXT}}
     last = {
         "type": "message_delta",
         "delta": {"stop_reason": finish},
         "usage": {"output_tokens": 8},
     }
     events = [start, piece, last, *([{"type": "message_stop"}] if stopped else [])]
-    return b"".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n".encode() for e in events)
+    return b"".join(map(event, events))
 
 
 COUNTED = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 8}}
@@ -141,11 +141,10 @@ def test_reasoning_counts_where_the_server_counts_nothing(provider, protocol, cl
     counts = {"input_tokens": 10, "output_tokens": 3} if told == "too few" else {}
     counts = {"input_tokens": 0, "output_tokens": 0} if told == "zeros" else counts
     provider.script(answer(TEXT, thinking=THOUGHT, usage=told != "nothing", **counts))
-    reply = ask(client)
     times = {"anthropic": 1, "openai": 2}[protocol]  # sent twice, under two names
-    assert reply.usage.output_tokens == len(TEXT) + times * len(THOUGHT)
-    assert reply.usage.input_tokens == (10 if told == "too few" else client.worst_tokens(PROMPT)[0])
-    assert reply.usage.estimated
+    wrote = len(TEXT) + times * len(THOUGHT)
+    read = 10 if told == "too few" else client.worst_tokens(PROMPT)[0]
+    assert ask(client).usage == Usage(read, 0, 0, wrote, 0, estimated=True)
     assert "bytes are counted instead" in ask.said[0]
 
 
@@ -160,9 +159,7 @@ def test_the_first_count_of_anthropics_is_not_the_last(provider, ask):
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 1}}}
     piece = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "x" * 900}}
     last = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
-    events = [start, piece, last, {"type": "message_stop"}]
-    body = "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in events)
-    provider.script(raw(body.encode()))
+    provider.script(raw(b"".join(map(event, [start, piece, last, {"type": "message_stop"}]))))
     usage = ask(make_client(model_on(provider, "anthropic"), patience=QUICK)).usage
     assert usage == Usage(9, 0, 0, 900, 0, estimated=True)
 

@@ -7,15 +7,15 @@ import pytest
 
 from agents.conftest import PROMPT
 from agents.provider_server import QUICK, answer, model_on, raw, silent, status
+from agents.scripted import NOWHERE, spent
 from harness.agents.calls import Calls
 from harness.agents.clients import make_client
 from harness.base.errors import Cancelled, ProviderError
-from harness.core.budget import Budget, BudgetLimits, RunProgress
+from harness.core.budget import Budget, BudgetLimits
 from harness.core.model import BudgetSpent, Endpoint
 from harness.store.call_totals import CallFollower
 from harness.store.tape import Tape
 
-NOWHERE = RunProgress(steps=0, active_s=0.0, evaluated_s=0.0)
 PRICES = [{"input": 1.0, "output": 10.0}]
 
 
@@ -33,10 +33,6 @@ def calls(provider, protocol, tmp_path):
     make.worst = client.worst_tokens(PROMPT)
     make.worst_dollars = entry.worst_price(*make.worst)
     return make
-
-
-def spent(calls: Calls) -> dict:
-    return calls.budget.to_json(NOWHERE)
 
 
 def test_lost_tries_stand_in_the_budget_on_disk_and_after_a_resume(provider, calls, tmp_path):

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from observing import interrupting, quiet
 
 from agents import scripted
 from agents.lives import Lives
@@ -21,13 +22,6 @@ from harness.report.tree_view import as_json, show_tree
 from harness.store.journal import read
 from harness.store.loading import load
 from harness.store.tape import Divergence, Tape
-
-
-@pytest.fixture
-def server():
-    served = scripted.Server()
-    yield served
-    served.close()
 
 
 @pytest.fixture
@@ -59,10 +53,6 @@ def first(tmp_path, tmp_path_factory, server, agent, isolating, recorded):
     server.asked.clear()
     own = shutil.copytree(recorded[0]["run"], tmp_path / "first")
     return {**recorded[0], "run": str(own)}
-
-
-def quiet(*_: object) -> None:
-    pass
 
 
 def run(runs: Path, agent: str = "scripted", **more) -> dict:
@@ -246,12 +236,8 @@ def test_a_replay_of_nodes_evaluated_at_once_holds_whatever_finishes_first(
 
 
 def test_a_replay_goes_on_after_a_kill(tmp_path, server, first, judged):
-    def observe(what: str, label: str, details: dict) -> None:
-        if (what, label) == ("scored", "2"):
-            raise KeyboardInterrupt
-
     with pytest.raises(Cancelled):
-        run(tmp_path / "again", f"replay:{first['run']}", observe=observe)
+        run(tmp_path / "again", f"replay:{first['run']}", observe=interrupting("scored", "2"))
     (path,) = (tmp_path / "again").iterdir()
     again = resume(path, progress=quiet, observe=quiet)
     assert submissions(again) == submissions(first)

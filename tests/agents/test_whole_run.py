@@ -1,23 +1,19 @@
 """Whole runs of ``harness run`` with a model behind real HTTP: both protocols, real SDKs."""
 
-import io
 import json
 import os
 import shutil
-import subprocess
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from datetime import date
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
+import calling
 import pytest
+from toy_task import TOY
 
 from agents.local_llm import MISSING, serving, weights
-from agents.provider_server import answer, recorded, status
+from agents.provider_server import agents_file, answer, recorded, status
 from agents.proxy_server import no_proxy
-from harness.cli.app import app
-from harness.cli.edge import run_and_report
 from harness.core.model import Prompt, Turn
 
 __all__ = ["no_proxy"]
@@ -37,15 +33,6 @@ def predict(tokens):
 """
 
 
-def agents_file(place: Path, **agents: dict) -> Path:
-    tables = ["format = 1"]
-    for name, values in agents.items():
-        tables.append(f"[agents.{name}]")
-        tables += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-    place.write_text("\n".join(tables) + "\n")
-    return place
-
-
 def entry(protocol: str, url: str, **more) -> dict:
     return {
         "title": "A model for tests", "provider": protocol, "model": "the-model", "base_url": url,
@@ -53,29 +40,10 @@ def entry(protocol: str, url: str, **more) -> dict:
     }  # fmt: skip
 
 
-def harness(*args, cwd: Path, **env):
-    """Run a harness command in its own process."""
-    return subprocess.run(
-        [sys.executable, "-m", "harness", *map(str, args)],
-        capture_output=True, text=True, cwd=cwd, timeout=200,
-        env={**os.environ, **env},
-    )  # fmt: skip
-
-
 @pytest.fixture
-def call(tmp_path, monkeypatch):
+def call(tmp_path):
     """A function that runs a harness command in this process, which has imported the SDKs."""
-
-    def here(*args, **env):
-        out, err = io.StringIO(), io.StringIO()
-        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-            patch.chdir(tmp_path)
-            for name, value in env.items():
-                patch.setenv(name, value)
-            code = run_and_report(lambda: app([str(a) for a in args]))
-        return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
-
-    return here
+    return partial(calling.call, cwd=tmp_path)
 
 
 @pytest.fixture
@@ -91,7 +59,7 @@ def toy(provider, tmp_path):
         prices = "{ input = 3.0, cached = 0.3, cache_write = 3.75, output = 15.0 }"
         file.write_text(file.read_text() + f"prices = [{prices}]\n")
         model = ("--agent", "toy", "--agents-file", file)
-        return ("run", "--task", "toy", "--profile", "test", *model, *args, "--json")
+        return ("run", *TOY, *model, *args, "--json")
 
     return command
 
@@ -102,11 +70,10 @@ def test_a_model_writes_a_valid_submission_and_the_key_is_nowhere(
     provider.otherwise = answer(MODEL, input_tokens=1000, cached=500, output_tokens=200)
     command = toy(protocol, "--policy", "one_shot", "--max-dollars", "1")
     if protocol == "openai":  # one protocol in its own process, as a user runs it
-        done = harness(*command, cwd=tmp_path, TOY_KEY=SECRET)
+        done = calling.start(*command, cwd=tmp_path, TOY_KEY=SECRET)
     else:
         done = call(*command, TOY_KEY=SECRET)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = done.json
     assert result["score"] == 1.0
     spent = result["spent"]["model"]
     assert (spent["calls"], spent["cached_tokens"], spent["output_tokens"]) == (1, 500, 200)
@@ -122,12 +89,10 @@ def test_a_model_writes_a_valid_submission_and_the_key_is_nowhere(
 
 def test_a_wrong_key_is_said_before_anything_is_spent(call, toy, provider, protocol, tmp_path):
     provider.models = status(401)
-    done = call(*toy(protocol, "--policy", "one_shot"), TOY_KEY=SECRET)
-    assert done.returncode == 2, done.stderr
+    done = call(*toy(protocol, "--policy", "one_shot"), code=2, TOY_KEY=SECRET)
     assert "TOY_KEY" in done.stderr
     assert SECRET not in done.stderr
-    refused = call("run", "--task", "toy", "--agent", "opus-4.6", ANTHROPIC_API_KEY="")
-    assert refused.returncode == 2
+    refused = call("run", "--task", "toy", "--agent", "opus-4.6", code=2, ANTHROPIC_API_KEY="")
     assert "ANTHROPIC_API_KEY is not set" in refused.stderr
     assert not (tmp_path / "runs").exists()
     assert provider.requests == []
@@ -136,9 +101,7 @@ def test_a_wrong_key_is_said_before_anything_is_spent(call, toy, provider, proto
 def test_a_dollar_limit_stops_before_the_call_that_could_exceed_it(call, toy, provider, protocol):
     provider.otherwise = answer(MODEL, input_tokens=100, output_tokens=3_000)
     # A call costs 4.53 cents. At worst it could cost 7: 4,000 output tokens, and the prompt.
-    done = call(*toy(protocol, "--steps", "9", "--max-dollars", "0.11"), TOY_KEY=SECRET)
-    result = json.loads(done.stdout)
-    assert done.returncode == 0, done.stderr
+    result = call(*toy(protocol, "--steps", "9", "--max-dollars", "0.11"), TOY_KEY=SECRET).json
     assert result["valid"]
     assert "dollars, and 0.0647 of 0.11 are left" in result["ended"]
     assert result["spent"]["model"]["dollars_known"] == pytest.approx(0.0453)
@@ -152,7 +115,7 @@ def test_a_run_says_what_stands_in_its_way_and_leaves_no_folder(call, no_proxy, 
         ({"SSL_CERT_FILE": str(tmp_path / "gone.pem")}, "SSL_CERT_FILE names no certificates"),
         ({"https_proxy": "http://127.0.0.1:9"}, "http://127.0.0.1:9 (https_proxy)"),
     ):
-        done = call("run", "--task", "toy", "--agent", "gpt-oss-20b", *far, **env)
+        done = call("run", "--task", "toy", "--agent", "gpt-oss-20b", *far, code=None, **env)
         assert done.returncode in (2, 4), done.stderr
         assert words in " ".join(done.stderr.split())
         assert "Traceback" not in done.stderr
@@ -163,26 +126,21 @@ def test_an_answer_that_is_all_reasoning_is_told_in_the_run_with_its_option(call
     thought = answer("", thinking="hm " * 400, stop="length", usage=False)
     provider.script(thought, thought)
     command = toy("openai", "--policy", "one_shot")
-    done = call(*command, TOY_KEY=SECRET, all_proxy="socks://127.0.0.1:7890/")
+    done = call(*command, code=1, TOY_KEY=SECRET, all_proxy="socks://127.0.0.1:7890/")
     assert len(provider.requests) == 2
-    assert done.returncode == 1, done.stderr
-    result = json.loads(done.stdout)
-    assert result["spent"]["model"]["estimated_calls"] == 2
-    assert result["spent"]["model"]["output_tokens"] == 2 * 2400
+    spent = done.json["spent"]["model"]
+    assert (spent["estimated_calls"], spent["output_tokens"]) == (2, 2 * 2400)
     assert "--max-answer-tokens raises that limit" in done.stderr
 
 
 def test_an_absent_and_a_retired_model_are_named_with_a_remedy(call, monkeypatch):
     monkeypatch.setattr("harness.agents.clients.today", lambda: date(2026, 10, 23))
-    absent = call("run", "--task", "toy", "--agent", "opus-4.55")
-    assert absent.returncode == 2
-    assert "opus-4.5" in absent.stderr
-    gone = call("run", "--task", "toy", "--agent", "o3-mini", OPENAI_API_KEY="k")
-    assert gone.returncode == 2
+    run = ("run", "--task", "toy", "--agent")
+    assert "opus-4.5" in call(*run, "opus-4.55", code=2).stderr
+    gone = call(*run, "o3-mini", code=2, OPENAI_API_KEY="k")
     assert "2026-10-23" in gone.stderr
     assert "replay:RUN" in gone.stderr
-    odd = call("run", "--task", "toy", "--agent", "reference", "--effort", "high")
-    assert odd.returncode == 2
+    odd = call(*run, "reference", "--effort", "high", code=2)
     assert "--effort means nothing to agent reference" in odd.stderr
 
 
@@ -200,9 +158,7 @@ def test_the_recorded_run_of_the_real_local_model_is_repeated_token_for_token(ca
     shutil.copytree(RECORDED, there)
     toml = there / "run.toml"
     toml.write_text(toml.read_text().replace("PROMPTS", str(SMALL)))
-    done = call(*_replay(there))
-    assert done.returncode == 1, done.stderr  # the recorded code is bad: no score is valid
-    result = json.loads(done.stdout)
+    result = call(*_replay(there), code=1).json  # the recorded code is bad: no score is valid
     assert result["spent"]["replayed"]["calls"] >= 3
     assert result["spent"]["model"]["calls"] == 0
     assert result["replay"]["diverged"] == ""
@@ -216,16 +172,15 @@ def test_the_recorded_run_of_the_real_local_model_is_repeated_token_for_token(ca
     shutil.copytree(SMALL, changed)
     (changed / "draft.md").write_text((changed / "draft.md").read_text() + "Be brief.\n")
     toml.write_text(toml.read_text().replace(str(SMALL), str(changed)))
-    differs = call(*_replay(there))
-    assert differs.returncode == 2
+    differs = call(*_replay(there), code=2)
     assert "differs at node 0, call 0 (draft)" in differs.stderr
     assert "Be brief." in differs.stderr
 
 
 def _replay(run: Path) -> tuple[object, ...]:
     return (
-        "run", "--task", "toy", "--profile", "test", "--policy", "greedy", "--steps", "4",
-        "--set", "greedy.num_drafts=2", "--agent", f"replay:{run}", "--json",
+        "run", *TOY, "--steps", "4", "--set", "greedy.num_drafts=2", "--agent", f"replay:{run}",
+        "--json",
     )  # fmt: skip
 
 
@@ -241,21 +196,20 @@ def test_a_real_local_model_drives_the_whole_loop(protocol, tmp_path):
             answer_tokens=300, concurrency=1,
         ) | {"model": "smollm2-135m"}  # fmt: skip
         file = agents_file(tmp_path / "agents.toml", smollm=known)
-        done = harness(
-            "run", "--task", "toy", "--profile", "test", "--policy", "greedy", "--steps", "4",
-            "--set", "greedy.num_drafts=2", "--agent", "smollm", "--agents-file", file,
-            "--prompts", SMALL, "--temperature", "0", "--json", cwd=tmp_path,
+        done = calling.start(
+            "run", *TOY, "--steps", "4", "--set", "greedy.num_drafts=2", "--agent", "smollm",
+            "--agents-file", file, "--prompts", SMALL, "--temperature", "0", "--json",
+            cwd=tmp_path, code=None,
         )  # fmt: skip
     assert done.returncode in (0, 1), done.stderr
-    result = json.loads(done.stdout)
+    result = done.json
     assert result["spent"]["model"]["calls"] >= 4
     assert result["spent"]["model"]["output_tokens"] > 20
     (run,) = (tmp_path / "runs").iterdir()
     assert list(run.glob("nodes/*/score.json")), "nothing of it was judged"
     assert list(run.glob("nodes/*/model.py")), "nothing of it was code"
-    again = harness(*_replay(run), cwd=tmp_path)
-    assert again.returncode == done.returncode, again.stderr
-    assert json.loads(again.stdout)["replay"]["diverged"] == ""
+    again = calling.start(*_replay(run), cwd=tmp_path, code=done.returncode)
+    assert again.json["replay"]["diverged"] == ""
     keep = os.environ.get("HARNESS_KEEP_RECORDED")
     if keep and protocol == "openai":
         shutil.copytree(run, keep, dirs_exist_ok=True)

@@ -78,13 +78,6 @@ def test_thoughts_that_gemini_leaves_out_of_the_completion_are_counted(provider,
     assert ask(client).usage == Usage(20, 0, 0, 105, 0)
 
 
-def test_a_server_that_counts_no_tokens_is_charged_by_the_byte(provider, client, ask):
-    provider.script(answer("twelve bytes", usage=False))
-    reply = ask(client)
-    assert reply.usage == Usage(client.worst_tokens(PROMPT)[0], 0, 0, 12, 0, estimated=True)
-    assert "bytes are counted" in ask.said[0]
-
-
 def test_what_is_sent_caches_the_constant_part_and_a_conversation_that_goes_on(provider, ask):
     client = make_client(model_on(provider, "anthropic"), patience=QUICK)
     ask(client)

@@ -26,10 +26,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from judging import limited
+
 from scorers.evaluate import evaluate
 from scorers.request import Request
 from scorers.score import Score
-from tasks.spec import Task, find_task
+from tasks.spec import find_task
 
 HERE = Path(__file__).parent
 LINE = re.compile(r"^# (HOOK|TWIN): (\w+)\n", re.MULTILINE)
@@ -182,7 +184,8 @@ class Bench:
         if key in self._known:
             return self._known[key]
         limits = PATIENCE | (limits or {})
-        task = limited(self.task, self.profile, limits, self.settings, ruled=ruled)
+        without_rules = {} if ruled else {"writes": "program"}
+        task = limited(self.task, self.profile, limits, self.settings, **without_rules)
         request = Request(
             task=task,
             profile=self.profile,
@@ -284,26 +287,3 @@ class Outcome:
 def failed(score: Score) -> list[str]:
     """Return the names of the audits that failed."""
     return [audit.name for audit in score.audits if not audit.passed]
-
-
-def limited(
-    task: Task,
-    profile: str,
-    limits: dict[str, float],
-    settings: dict[str, float],
-    *,
-    ruled: bool = True,
-) -> Task:
-    """Return the task with changes to one profile; not ``ruled``: without rules on the text."""
-    chosen = task.profile(profile)
-    changed = chosen.model_copy(
-        update={
-            "limits": chosen.limits.model_copy(update=limits),
-            "settings": {**chosen.settings, **settings},
-        }
-    )
-    definition = task.definition
-    profiles = {**definition.profiles, profile: changed}
-    writes = definition.writes if ruled else "program"
-    changed_task = definition.model_copy(update={"profiles": profiles, "writes": writes})
-    return Task(task.folder, changed_task, task.variant)

@@ -3,14 +3,14 @@
 Tests must not change the finished run itself: the whole session shares it.
 """
 
-import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import pytest
 from calling import call
 from judging import answering
-from shared import TOYS
+from toy_task import TOY, TOYS
 
 from harness.search import local
 from scorers.score import Score
@@ -23,8 +23,16 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HARNESS_TASKS_DIR", str(TOYS))
         patch.setenv("HARNESS_DATA", str(tmp_path_factory.getbasetemp() / "data"))
-        argv = ("run", "--task", "toy", "--profile", "test", "--steps", 4, "--json")
-        return here, json.loads(call(*argv, cwd=here).stdout)
+        argv = ("run", *TOY, "--steps", 4, "--json")
+        return here, call(*argv, cwd=here).json
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of that folder, which the test may change, and the same JSON."""
+    here, result = finished
+    shutil.copytree(here / "runs", tmp_path / "runs")
+    return tmp_path, result
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ DESIGNS = Path(__file__).parents[2] / "tasks" / "autoresearch" / "designs"
 @pytest.mark.timeout(900)
 def test_a_run_ends_with_bits_per_byte_on_the_test_split_and_its_resolution(tmp_path):
     told = ("--profile", "test", "--agent", "reference", "--policy", "greedy", "--steps", 1)
-    done = call("run", "--task", "autoresearch", *told, "--json", cwd=tmp_path)
-    result = json.loads(done.stdout)
+    result = call("run", "--task", "autoresearch", *told, "--json", cwd=tmp_path).json
     assert result["metric"] == "bits_per_byte"
     assert result["valid"] is True
     assert 0.5 < result["score"] < 8
@@ -27,7 +26,7 @@ def test_a_run_ends_with_bits_per_byte_on_the_test_split_and_its_resolution(tmp_
     assert result["search_score"] == node["score"]
     # On the search split the script gets the number, and its own summary line repeats it.
     assert math.isclose(float(node["claim"]["val_bpb"]), node["score"], abs_tol=1e-5)
-    (table,) = json.loads(call("leaderboard", "--json", cwd=tmp_path).stdout)["tables"]
+    (table,) = call("leaderboard", "--json", cwd=tmp_path).json["tables"]
     (board,) = table["tasks"]
     assert board["direction"] == "minimize"
     assert set(board["baselines"]) == {"unigram", "ngram"}
@@ -40,7 +39,7 @@ def test_a_run_ends_with_bits_per_byte_on_the_test_split_and_its_resolution(tmp_
 def test_byte_counts_of_the_public_task_make_another_score_of_other_data(tmp_path):
     told = ("--task", "autoresearch", "--profile", "test", "--json")
     exact, public = (
-        json.loads(call("score", DESIGNS / "ngram.py", *told, *more, cwd=tmp_path).stdout)
+        call("score", DESIGNS / "ngram.py", *told, *more, cwd=tmp_path).json
         for more in ((), ("--byte-counts", "public"))
     )
     assert public["score"] < exact["score"]  # "public": a piece of a character is 3 bytes
@@ -52,7 +51,7 @@ def test_byte_counts_of_the_public_task_make_another_score_of_other_data(tmp_pat
 def test_scores_repeat_and_stand_beside_the_baseline(tmp_path):
     script = DESIGNS / "ngram.py"
     told = ("--task", "autoresearch", "--profile", "test", "--repeat", 2, "--baseline", "--json")
-    result = json.loads(call("score", script, *told, cwd=tmp_path).stdout)
+    result = call("score", script, *told, cwd=tmp_path).json
     assert result["repeats"]["n"] == result["repeats"]["valid"] == 2
     assert result["repeats"]["scores"][0] == result["score"]
     assert result["repeats"]["stdev"] < 0.01  # the script counts n-grams: the seed changes nothing
@@ -76,7 +75,7 @@ def test_a_folder_of_ones_own_text_is_another_data_set(tmp_path):
 @pytest.mark.parametrize("count", ["exact", "public"])
 def test_prepare_says_what_is_in_the_data(tmp_path, count):
     told = ("--profile", "test", "--byte-counts", count, "--json")
-    made = json.loads(call("prepare", "autoresearch", *told, cwd=tmp_path).stdout)
+    made = call("prepare", "autoresearch", *told, cwd=tmp_path).json
     manifest = made["manifest"]
     assert manifest["parameters"]["byte_counts"] == count
     assert 0 < manifest["parameters"]["overlap_test"] < 0.2
@@ -88,11 +87,11 @@ def test_prepare_says_what_is_in_the_data(tmp_path, count):
 @pytest.mark.timeout(900)
 def test_a_strict_score_is_of_the_exported_model_or_says_why_not(tmp_path):
     told = ("--task", "autoresearch", "--profile", "test", "--strict", "--json")
-    held = json.loads(call("score", DESIGNS / "baseline.py", *told, cwd=tmp_path).stdout)
+    held = call("score", DESIGNS / "baseline.py", *told, cwd=tmp_path).json
     assert held["strict"].startswith("held")
     assert {a["name"] for a in held["audits"]} >= {"swap", "frozen twins", "frozen repeats"}
     assert held["resolution"] < 0.05
     assert "frozen" not in held["claim"]
-    counted = json.loads(call("score", DESIGNS / "ngram.py", *told, cwd=tmp_path).stdout)
+    counted = call("score", DESIGNS / "ngram.py", *told, cwd=tmp_path).json
     assert counted["valid"] is True
     assert counted["strict"].startswith("unavailable: ")

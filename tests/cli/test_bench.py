@@ -1,6 +1,5 @@
 """Tests of ``harness bench mechanisms`` as users call it, and of what its report computes."""
 
-import json
 import os
 import re
 import signal
@@ -96,7 +95,7 @@ def test_bench_measures_prints_and_plots(tmp_path: Path, monkeypatch: pytest.Mon
     names = ["softmax", "linear_attention"]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     done = call(*BENCH, *names, "--lengths", "32,64", "--plot", "p.svg", "--json", cwd=tmp_path)
-    found = json.loads(done.stdout)
+    found = done.json
     assert (found["format"], found["complete"], found["machine"]["device"]) == (1, True, "cpu")
     places = [(c["mechanism"], c["length"], c["rows"]) for c in found["cells"]]
     assert places == [(m, n, 4096 // n) for m in names for n in (32, 64)]

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 from calling import call
-from shared import TOYS
+from test_faults import AGENTS
+from toy_task import TOY, TOYS
 
 from harness.base import commands
 from harness.base.errors import ConfigError
 from harness.cli.app import COMMANDS, app, load
 from harness.cli.edge import run_and_report
 
-TOY = ("--task", "toy", "--profile", "test", "--sandbox", "process")
+UNWALLED = (*TOY, "--sandbox", "process")
 NOBODY = 12_345
 
 DRIVER = """
@@ -118,7 +119,7 @@ def made():
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HARNESS_TASKS_DIR", str(TOYS))
             patch.setenv("HARNESS_DATA", str(here / "data"))
-            call("run", *TOY, "--steps", "2", "--runs-dir", here / "runs", "--name", "a")
+            call("run", *UNWALLED, "--steps", "2", "--runs-dir", here / "runs", "--name", "a")
         shutil.copytree(here / "runs/a", here / "runs/u")
         (here / "runs/u/result.json").unlink()
         yield here
@@ -279,10 +280,10 @@ def test_a_disk_that_fills_in_the_middle_of_a_run_ends_it_and_resume_goes_on(run
 @pytest.mark.parametrize("name", ["v1 (copy)", "café + 2", "-x", "...", "a\nb"])
 def test_a_run_of_any_name_is_bundled_shown_and_verified(runs, name):
     (runs / "a").rename(runs / name)
-    packed = call("bundle", f"runs/{name}", "-o", "my run.tar.gz").stdout
+    packed = call("bundle", f"runs/{name}", "-o", "my run.tar.gz").said
     line = packed.splitlines()[-1].partition(": ")[2]
     assert line == "harness verify 'my run.tar.gz'"
-    assert "2 nodes" in call("verify", "my run.tar.gz", "--no-rescore").stdout
+    assert "2 nodes" in call("verify", "my run.tar.gz", "--no-rescore").said
     call("show", f"runs/{name}")
     call("stop", f"runs/{name}")
 
@@ -320,13 +321,13 @@ def test_gc_asks_only_at_a_terminal_and_spares_what_is_unfinished(runs, tmp_path
     assert "--yes" in told
     assert "--dry-run" in told
     monkeypatch.setattr(stdin, "isatty", lambda: True)
-    assert "Delete these" in call(*every).stderr
-    listed = json.loads(call(*every, "--dry-run", "--json").stdout)
+    assert "Delete these" in call(*every).said
+    listed = call(*every, "--dry-run", "--json").json
     assert listed["would_remove"] == ["runs/a"]
-    both = call(*every, "--dry-run", "--unfinished").stdout
+    both = call(*every, "--dry-run", "--unfinished").said
     assert "would remove runs/u" in both
     assert sorted(p.name for p in runs.iterdir()) == ["a", "u"]
-    removed = json.loads(call(*every, "--yes", "--json").stdout)["removed"]
+    removed = call(*every, "--yes", "--json").json["removed"]
     assert "runs/a" in removed
     assert [p.name for p in runs.iterdir()] == ["u"]
     call(*every, "--yes", "--unfinished")
@@ -373,8 +374,8 @@ def test_paths_that_lead_nowhere_are_told(runs):
     Path("loop").symlink_to("loop")
     long = "x" * 5000
     for line in (
-        ("run", *TOY, "--agent", "replay:loop"), 
-        ("run", *TOY, "--runs-dir", "loop"), ("run", *TOY, "--name", long),
+        ("run", *UNWALLED, "--agent", "replay:loop"), 
+        ("run", *UNWALLED, "--runs-dir", "loop"), ("run", *UNWALLED, "--name", long),
         ("agents", "--agents-file", "~nobody-here/x"), ("show", long), ("ls", "loop"),
         ("show", "runs/a/result.json/x"), ("gc", "--runs-beyond", "9" * 400 + "TB"),
     ):  # fmt: skip
@@ -385,7 +386,7 @@ def test_paths_that_lead_nowhere_are_told(runs):
 def test_every_command_that_is_printed_can_be_pasted(runs, tmp_path, monkeypatch):
     shutil.copytree(TOYS, "my tasks")
     monkeypatch.delenv("HARNESS_TASKS_DIR")
-    line = ("run", *TOY, "--steps", "1", "--runs-dir", "my runs", "--tasks-dir", "my tasks")
+    line = ("run", *UNWALLED, "--steps", "1", "--runs-dir", "my runs", "--tasks-dir", "my tasks")
     said = call(*line).stdout
     told = [found.strip() for found in said.splitlines() if found.startswith("  harness ")]
     assert [line.split()[1] for line in told] == ["show", "leaderboard", "rescore", "new"]
@@ -447,20 +448,19 @@ def test_the_commands_that_repeat_it_are_those_that_take_it():
 
 
 def test_a_suite_takes_the_users_own_agents(runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("HARNESS_AGENTS", "")  # so that it is as before after the test
-    monkeypatch.delenv("HARNESS_AGENTS")
-    Path("own.toml").write_text(
-        'format = 1\n[agents.mine]\ntitle = "Mine"\nprovider = "openai"\nmodel = "m"\n'
-        'base_url = "http://127.0.0.1:9/v1"\ncontext_tokens = 1000\nmax_output_tokens = 500\n'
-    )
+    monkeypatch.delenv("HARNESS_AGENTS", raising=False)
+    Path("own.toml").write_text(AGENTS)
     Path("suite.toml").write_text(
         'format = 1\nname = "s"\n[[groups]]\nagents = ["mine"]\ntasks = ["toy"]\nprofile = "test"\n'
     )
     line = ("sweep", "suite.toml", "--dry-run")
-    assert "agent mine is not known" in call(*line).stdout
-    assert run_and_report(lambda: app([*line, "--agents-file", "own.toml"])) == 0
+    assert "agent mine is not known" in call(*line).said
+    try:
+        assert run_and_report(lambda: app([*line, "--agents-file", "own.toml"])) == 0
+        assert os.environ["HARNESS_AGENTS"] == str(tmp_path / "own.toml")  # its runs inherit this
+    finally:
+        os.environ.pop("HARNESS_AGENTS", None)
     assert "not known" not in "".join(capsys.readouterr())
-    assert os.environ["HARNESS_AGENTS"] == str(tmp_path / "own.toml")  # its runs inherit this
 
 
 def test_a_run_that_is_refused_before_its_first_node_leaves_no_folder(runs, monkeypatch):
@@ -468,12 +468,12 @@ def test_a_run_that_is_refused_before_its_first_node_leaves_no_folder(runs, monk
         raise ConfigError("no")
 
     monkeypatch.setattr("harness.launch.run.Budget", refuse)
-    call("run", *TOY, "--runs-dir", "new", "--name", "x", code=2)
+    call("run", *UNWALLED, "--runs-dir", "new", "--name", "x", code=2)
     assert not list(Path("new").iterdir())
 
 
 def test_a_log_that_cannot_be_written_is_told_before_the_training(runs):
-    line = ("score", "runs/a/nodes/0000/model.py", *TOY, "--log", "none/x.log")
-    told = call(*line, code=2).stderr
+    line = ("score", "runs/a/nodes/0000/model.py", *UNWALLED, "--log", "none/x.log")
+    told = call(*line, code=2).said
     assert "none/x.log cannot be read or written" in told
     assert "training" not in told

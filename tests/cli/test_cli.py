@@ -1,13 +1,12 @@
 """Tests of commands as users call them: results on stdout, messages on stderr, exit codes."""
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
 from calling import call, start
-from shared import TOYS
+from toy_task import TOY
 
 from harness.report import diagnosis
 from tasks.spec import find_task
@@ -17,12 +16,6 @@ TOP = {
     "search_score", "reason", "audits", "conditions", "seconds",
 }  # fmt: skip
 """Keys of ``run --json`` and ``score --json`` that scripts rely on."""
-
-
-def copied(finished, tmp_path) -> tuple[Path, dict]:
-    here, result = finished
-    shutil.copytree(here / "runs", tmp_path / "runs")
-    return tmp_path, result
 
 
 def test_run_ends_with_one_json_object_that_scripts_can_rely_on(finished):
@@ -35,7 +28,7 @@ def test_run_ends_with_one_json_object_that_scripts_can_rely_on(finished):
 
 
 def test_run_says_a_plain_line_a_node_where_there_is_no_terminal(tmp_path):
-    done = start("run", "--task", "toy", "--profile", "test", "--steps", "1", cwd=tmp_path)
+    done = start("run", *TOY, "--steps", "1", cwd=tmp_path)
     assert "node 0  draft" in done.stderr
     assert "best so far" in done.stderr
     assert "on the hidden test split" in done.stdout
@@ -43,39 +36,32 @@ def test_run_says_a_plain_line_a_node_where_there_is_no_terminal(tmp_path):
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_a_run_without_a_valid_node_exits_1_and_says_so(tmp_path, monkeypatch):
-    shutil.copytree(TOYS / "toy", tmp_path / "tasks" / "toy")
-    toml = tmp_path / "tasks" / "toy" / "task.toml"
-    toml.write_text(
-        toml.read_text().replace('["half", "constant", "whole", "broken"]', '["broken"]')
-        .replace('name = "toy"', 'name = "broken-toy"')
-    )  # fmt: skip
-    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path / "tasks"))
+def test_a_run_without_a_valid_node_exits_1_and_says_so(tmp_path, changed_toy):
+    designs = ('["half", "constant", "whole", "broken"]', '["broken"]')
+    changed_toy(('name = "toy"', 'name = "broken-toy"'), designs)
     argv = ("run", "--task", "broken-toy", "--profile", "test", "--steps", 1, "--json")
     done = call(*argv, cwd=tmp_path, code=1)
-    result = json.loads(done.stdout)
+    result = done.json
     assert (result["valid"], result["score"], result["reason"]) == (False, None, "no_valid_node")
     assert "broken on purpose" in done.stderr
-    board = call("leaderboard", "runs", "--json", cwd=tmp_path)
-    (table,) = json.loads(board.stdout)["tables"]
+    (table,) = call("leaderboard", "runs", "--json", cwd=tmp_path).json["tables"]
     assert (table["rows"][0]["valid"], table["rows"][0]["planned"]) == (0, 1)
 
 
 def test_score_by_hand_agrees_with_the_run_and_names_each_audit(tmp_path):
     call("new", "--task", "toy", "mine", "--profile", "test", cwd=tmp_path)
     assert "Training lasts 20 steps" in (tmp_path / "mine" / "TASK.md").read_text()
-    done = call("score", "mine", "--task", "toy", "--profile", "test", "--json", cwd=tmp_path)
-    score = json.loads(done.stdout)
+    score = call("score", "mine", *TOY, "--json", cwd=tmp_path).json
     assert set(score) >= TOP
     assert score["search_score"] == score["score"]
-    text = call("score", "mine/model.py", "--task", "toy", "--profile", "test", cwd=tmp_path)
+    text = call("score", "mine/model.py", *TOY, cwd=tmp_path)
     assert "statelessness: passed" in text.stdout
     assert f"accuracy {score['score']:.4f}" in text.stdout
 
 
 def test_score_of_a_broken_file_exits_1_with_the_reason_and_the_authors_line(tmp_path):
     (tmp_path / "model.py").write_text("def predict(tokens)\n    pass\n")
-    done = call("score", "model.py", "--task", "toy", "--profile", "test", cwd=tmp_path, code=1)
+    done = call("score", "model.py", *TOY, cwd=tmp_path, code=1)
     assert "syntax_error" in done.stdout
     assert "line 1" in done.stdout
 
@@ -84,8 +70,8 @@ def test_repeats_have_seeds_of_their_own_and_the_baseline_has_the_same(tmp_path,
     (tmp_path / "model.py").write_text(
         find_task("toy").render({"known": 3, "style": "plain"})["model.py"]
     )
-    told = ("score", "model.py", "--task", "toy", "--profile", "test", "--seed", 5, "--repeat", 3)
-    result = json.loads(call(*told, "--baseline", "--json", cwd=tmp_path).stdout)
+    told = ("score", "model.py", *TOY, "--seed", 5, "--repeat", 3)
+    result = call(*told, "--baseline", "--json", cwd=tmp_path).json
     assert result["repeats"]["scores"] == pytest.approx([0.70, 0.69, 0.68])
     assert result["repeats"]["mean"] == pytest.approx(0.69)
     assert result["repeats"]["stdev"] == pytest.approx(0.01)
@@ -106,13 +92,13 @@ def test_show_draws_the_tree_and_one_node(finished):
     node = call("show", result["run"], "--node", "2", cwd=here).stdout
     assert "Reads the first token" in node
     assert "statelessness: passed" in node
-    shown = json.loads(call("show", result["run"], "--node", "3", "--json", cwd=here).stdout)
+    shown = call("show", result["run"], "--node", "3", "--json", cwd=here).json
     assert shown["score_record"]["reason"] == "runtime_error"
 
 
 def test_ls_and_leaderboard_list_the_run(finished):
     here, result = finished
-    (row,) = json.loads(call("ls", "--json", cwd=here).stdout)["runs"]
+    (row,) = call("ls", "--json", cwd=here).json["runs"]
     assert (row["status"], row["score"], row["valid_nodes"]) == ("finished", 1.0, 3)
     assert "finished" in call("ls", cwd=here).stdout
     board = call("leaderboard", "runs", cwd=here).stdout
@@ -125,14 +111,14 @@ def test_resuming_a_finished_run_gives_its_result_and_changes_nothing(finished):
     here, result = finished
     before = (Path(here) / result["run"] / "events.jsonl").read_bytes()
     done = call("resume", result["run"], "--json", cwd=here)
-    assert json.loads(done.stdout) == result
+    assert done.json == result
     assert (Path(here) / result["run"] / "events.jsonl").read_bytes() == before
 
 
-def test_rescore_stands_beside_the_old_score(finished, tmp_path):
-    here, result = copied(finished, tmp_path)
+def test_rescore_stands_beside_the_old_score(copied):
+    here, result = copied
     before = (here / result["run"] / "final" / "score.json").read_bytes()
-    done = json.loads(call("rescore", result["run"], "--json", cwd=here).stdout)
+    done = call("rescore", result["run"], "--json", cwd=here).json
     assert done["new"]["score"] == done["old"]["score"] == 1.0
     assert done["same_conditions"] is True
     assert (here / result["run"] / "final" / "score.json").read_bytes() == before
@@ -141,8 +127,7 @@ def test_rescore_stands_beside_the_old_score(finished, tmp_path):
 
 @pytest.mark.parametrize("agent", ["random", "tpe"])
 def test_baselines_repeat_exactly_and_resume_to_the_same_knobs(tmp_path, agent, judged):
-    args = ("run", "--task", "toy", "--profile", "test", "--agent", agent, "--steps", 7,
-            "--seed", 3, "--name")  # fmt: skip
+    args = ("run", *TOY, "--agent", agent, "--steps", 7, "--seed", 3, "--name")
 
     def interrupt(node):
         if node == "6":
@@ -155,7 +140,7 @@ def test_baselines_repeat_exactly_and_resume_to_the_same_knobs(tmp_path, agent, 
     judged.first = lambda node: None
     call("resume", "resumed", cwd=tmp_path)
     trees = [
-        json.loads(call("show", f"runs/{name}", "--json", cwd=tmp_path).stdout)["nodes"]
+        call("show", f"runs/{name}", "--json", cwd=tmp_path).json["nodes"]
         for name in ("once", "again", "resumed")
     ]
     once, again, resumed = ([(n["knobs"], n["score"]) for n in tree] for tree in trees)
@@ -170,33 +155,18 @@ BAD = {
     "unknown agent": (("run", "--task", "toy", "--agent", "referense"), "'reference'"),
     "unknown policy": (("run", "--task", "toy", "--policy", "greedi"), "'greedy'"),
     "unknown profile": (("run", "--task", "toy", "--profile", "tset"), "'test'"),
-    "unknown parameter": (
-        ("run", "--task", "toy", "--profile", "test", "--set", "greedy.drafts=1"),
-        "num_drafts",
-    ),
-    "bad duration": (
-        ("run", "--task", "toy", "--profile", "test", "--time", "soon"),
-        "24h",
-    ),
-    "unwritable runs": (
-        ("run", "--task", "toy", "--profile", "test", "--runs-dir", "/dev/null/x"),
-        "--runs-dir",
-    ),
+    "unknown parameter": (("run", *TOY, "--set", "greedy.drafts=1"), "num_drafts"),
+    "bad duration": (("run", *TOY, "--time", "soon"), "24h"),
+    "unwritable runs": (("run", *TOY, "--runs-dir", "/dev/null/x"), "--runs-dir"),
     "unknown option": (("run", "--taks", "toy"), "--task"),
-    "missing submission": (("score", "no.py", "--task", "toy", "--profile", "test"), "harness new"),
-    "binary submission": (("score", "binary.py", "--task", "toy", "--profile", "test"), "utf-8"),
+    "missing submission": (("score", "no.py", *TOY), "harness new"),
+    "binary submission": (("score", "binary.py", *TOY), "utf-8"),
     "no such run": (("show", "runs/none"), "harness ls"),
     "not a run": (("show", "."), "run.toml"),
     "no such folder": (("leaderboard", "nowhere"), "nowhere"),
-    "sandbox without its engine": (
-        ("run", "--task", "toy", "--profile", "test", "--sandbox", "docker"),
-        "try:   start Docker",
-    ),
+    "sandbox without its engine": (("run", *TOY, "--sandbox", "docker"), "try:   start Docker"),
     "bad size": (("gc", "--runs-beyond", "much"), "10GB"),
-    "new into a full folder": (
-        ("new", "--task", "toy", "--profile", "test", "full"),
-        "another name",
-    ),
+    "new into a full folder": (("new", *TOY, "full"), "another name"),
 }
 
 
@@ -215,10 +185,8 @@ def test_bad_input_exits_2_with_one_clear_sentence_and_a_remedy(tmp_path, name, 
 
 
 @pytest.mark.parametrize("what", ["journal", "newer", "submission", "toml", "lock"])
-def test_a_damaged_or_newer_run_is_refused_and_nothing_in_it_is_overwritten(
-    finished, tmp_path, what
-):
-    here, result = copied(finished, tmp_path)
+def test_a_damaged_or_newer_run_is_refused_and_nothing_in_it_is_overwritten(copied, what):
+    here, result = copied
     run = here / result["run"]
     (run / "result.json").unlink()
     if what == "journal":
@@ -238,58 +206,55 @@ def test_a_damaged_or_newer_run_is_refused_and_nothing_in_it_is_overwritten(
     done = call("resume", run, cwd=here, code=2)
     assert "\nerror: " in "\n" + done.stderr
     assert {p: p.read_bytes() for p in before} == before
-    listed = json.loads(call("ls", "--json", cwd=here).stdout)["runs"]
+    listed = call("ls", "--json", cwd=here).json["runs"]
     assert len(listed) == 1
 
 
-def test_a_run_that_another_process_holds_is_not_touched(finished, tmp_path):
+def test_a_run_that_another_process_holds_is_not_touched(copied):
     from filelock import FileLock
 
-    here, result = copied(finished, tmp_path)
+    here, result = copied
     (here / result["run"] / "result.json").unlink()
     with FileLock(here / result["run"] / ".lock"):
         done = call("resume", result["run"], cwd=here, code=2)
-        (row,) = json.loads(call("ls", "--json", cwd=here).stdout)["runs"]
+        (row,) = call("ls", "--json", cwd=here).json["runs"]
     assert "Another process" in done.stderr
     assert row["status"] == "running"
 
 
-def test_a_task_changed_since_the_run_began_is_not_mixed_into_it(finished, tmp_path, monkeypatch):
-    here, result = copied(finished, tmp_path)
+def test_a_task_changed_since_the_run_began_is_not_mixed_into_it(copied, changed_toy):
+    here, result = copied
     (here / result["run"] / "result.json").unlink()
-    shutil.copytree(TOYS, here / "toys")
-    toml = here / "toys" / "toy" / "task.toml"
-    toml.write_text(toml.read_text().replace("steps = 20", "steps = 21"))
-    monkeypatch.setenv("HARNESS_TASKS_DIR", str(here / "toys"))
+    changed_toy(("steps = 20", "steps = 21"))
     done = call("resume", result["run"], cwd=here, code=2)
     assert "task_hash" in done.stderr
 
 
-def test_without_isolation_a_score_is_marked_and_stands_in_a_table_of_its_own(finished, tmp_path):
-    here, _ = copied(finished, tmp_path)
-    argv = ("run", "--task", "toy", "--profile", "test", "--steps", 1, "--sandbox", "process")
+def test_without_isolation_a_score_is_marked_and_stands_in_a_table_of_its_own(copied):
+    here, _ = copied
+    argv = ("run", *TOY, "--steps", 1, "--sandbox", "process")
     done = call(*argv, cwd=here)
     assert "warning" in done.stderr
     assert "NOT ISOLATED" in done.stdout
-    board = json.loads(call("leaderboard", "runs", "--json", cwd=here).stdout)
+    board = call("leaderboard", "runs", "--json", cwd=here).json
     assert {t["conditions"]["isolation"] for t in board["tables"]} == {"isolated", "NOT ISOLATED"}
 
 
-def test_gc_deletes_the_oldest_runs_beyond_a_size_only_when_told(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    here, _ = copied(finished, tmp_path)
+def test_gc_deletes_the_oldest_runs_beyond_a_size_only_when_told(copied, monkeypatch):
+    here, _ = copied
+    monkeypatch.setattr(tempfile, "tempdir", str(here))
     assert len(list((here / "runs").iterdir())) == 1
     call("gc", cwd=here)
     assert len(list((here / "runs").iterdir())) == 1
     done = call("gc", "--runs-beyond", "1KB", "--yes", "--json", cwd=here)
-    assert len(json.loads(done.stdout)["removed"]) >= 1
+    assert len(done.json["removed"]) >= 1
     assert list((here / "runs").iterdir()) == []
 
 
 def test_doctor_has_a_remedy_for_every_lack(tmp_path, monkeypatch):
     monkeypatch.setattr(diagnosis, "PACKAGES", ("numpy",))  # torch takes long in a sandbox
     done = call("doctor", "--json", cwd=tmp_path, code=None)
-    findings = json.loads(done.stdout)["findings"]
+    findings = done.json["findings"]
     assert {"python", "torch", "sandbox bubblewrap", "gpu", "data"} <= {f["what"] for f in findings}
     assert all(f["good"] or f["remedy"] for f in findings)
     assert done.returncode == (2 if any(f["blocks"] for f in findings) else 0)

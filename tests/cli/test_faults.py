@@ -16,7 +16,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import pytest
-from shared import TOYS
+from toy_task import TOY, TOYS
 
 from harness.cli.app import COMMANDS, app, load
 from harness.cli.edge import run_and_report
@@ -41,7 +41,6 @@ steps = 1
 sandbox = "process"
 """
 
-TOY = ("--task", "toy", "--profile", "test")
 QUICK = {
     "agents": (),
     "baseline": ("runs",),

@@ -1,7 +1,6 @@
 """Tests of `harness policies`, of `--parallel`, and of the live table of a run with many nodes."""
 
 import io
-import json
 import threading
 from itertools import accumulate
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 from calling import call
 from rich.console import Console
+from toy_task import TOY
 
 from harness.cli.screen import OTHER_LINES, Screen
 from harness.core.tree import Node
@@ -19,7 +19,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "policies"
 
 
 def test_policies_lists_every_parameter_and_each_default_can_be_set(tmp_path):
-    listed = json.loads(call("policies", "--json", cwd=tmp_path).stdout)["policies"]
+    listed = call("policies", "--json", cwd=tmp_path).json["policies"]
     assert [p["name"] for p in listed] == POLICIES.names()
     text = call("policies", cwd=tmp_path).stdout
     for policy in listed:
@@ -37,11 +37,10 @@ def test_each_policy_has_a_page_that_names_its_parameters_with_their_defaults(na
 
 
 def test_parallel_runs_as_many_at_once_and_refuses_nonsense(tmp_path, judged):
-    args = ("run", "--task", "toy", "--profile", "test", "--agent", "random")
+    args = ("run", *TOY, "--agent", "random")
     together = threading.Barrier(3, timeout=100)
     judged.first = lambda node: node == "final" or together.wait()
-    done = call(*args, "--steps", 6, "--parallel", 3, "--json", cwd=tmp_path)
-    result = json.loads(done.stdout)
+    result = call(*args, "--steps", 6, "--parallel", 3, "--json", cwd=tmp_path).json
     assert result["nodes"] == {"scored": 6, "valid": 6}
     assert "workers = 3" in (tmp_path / result["run"] / "run.toml").read_text()
     kinds = [event.kind for event in read(tmp_path / result["run"] / "events.jsonl")]

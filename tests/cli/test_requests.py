@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from calling import call
-from shared import TOYS
+from toy_task import TOY, copy_toy
 
 from harness.base.errors import InfrastructureError
 from harness.cli import run as run_command
@@ -20,8 +20,6 @@ from harness.store.rundir import Run, write_asked
 from harness.sweeps import plan
 from sandboxes import registry
 from tasks.spec import find_task
-
-TOY = ("--task", "toy", "--profile", "test")
 
 
 @pytest.fixture
@@ -38,6 +36,19 @@ def breaks(judged, monkeypatch):
 
     monkeypatch.setattr(local, "judge", breaks)
     return times
+
+
+@pytest.fixture
+def asked(judged, monkeypatch):
+    """What the judge was asked so far, in order."""
+    requests, judge = [], local.judge
+
+    def noting(evaluation, request):
+        requests.append(request)
+        return judge(evaluation, request)
+
+    monkeypatch.setattr(local, "judge", noting)
+    return requests
 
 
 @pytest.fixture
@@ -59,7 +70,7 @@ def test_what_run_toml_asked_is_asked_again_and_what_is_typed_beside_it_goes_bef
     assert "--effort means nothing to agent reference" in told.stderr
     done = call("run", "--asked", file, "--seed", 7, "--set", "greedy.num_drafts=2", "--json",
                 cwd=tmp_path)  # fmt: skip
-    again = Run.open(tmp_path / json.loads(done.stdout)["run"]).asked
+    again = Run.open(tmp_path / done.json["run"]).asked
     assert again == first.model_copy(update={"seed": 7, "settings": ("greedy.num_drafts=2",)})
 
 
@@ -69,7 +80,7 @@ def test_a_request_with_the_defaults_typed_is_the_one_with_them_left_out(tmp_pat
         call("run", "--asked", "few.toml", "--name", "file", "--json", cwd=tmp_path),
         call("run", *TOY, "--steps", 1, "--name", "typed", "--json", cwd=tmp_path),
     ]
-    one, other = (Run.open(tmp_path / json.loads(done.stdout)["run"]).asked for done in runs)
+    one, other = (Run.open(tmp_path / done.json["run"]).asked for done in runs)
     assert one == other
     (tmp_path / "least.toml").write_text('format = 1\ntask = "toy"\nprofile = "test"\n')
     assert read_as(Asked, tmp_path / "least.toml") == Asked(task="toy", profile="test")
@@ -106,7 +117,7 @@ def test_a_folder_that_a_request_names_is_relative_to_its_file(tmp_path):
 
 def test_a_score_by_hand_is_kept_with_all_that_made_it(mine, judged):
     told = ("score", "mine", *TOY, "--seed", 5, "--repeat", 2, "--json")
-    result = json.loads(call(*told, cwd=mine).stdout)
+    result = call(*told, cwd=mine).json
     assert len(result["kept"]) == 2
     for seed, folder in zip((5, 6), result["kept"], strict=True):
         place = mine / folder
@@ -116,8 +127,8 @@ def test_a_score_by_hand_is_kept_with_all_that_made_it(mine, judged):
         assert (place / "model.py").read_text() == (mine / "mine" / "model.py").read_text()
         score = json.loads((place / "score.json").read_text())
         assert score["score"] == pytest.approx(0.75 - seed % 8 / 100)
-    assert json.loads(call("ls", "--json", cwd=mine).stdout)["runs"] == []
-    assert json.loads(call("leaderboard", "runs", "--json", cwd=mine).stdout)["skipped"] == {}
+    assert call("ls", "--json", cwd=mine).json["runs"] == []
+    assert call("leaderboard", "runs", "--json", cwd=mine).json["skipped"] == {}
     told = call("run", *TOY, "--name", "scores", cwd=mine, code=2).stderr
     assert "No run can be called scores" in told
     text = call("score", "mine/model.py", *TOY, cwd=mine).stdout
@@ -128,7 +139,7 @@ def test_a_score_by_hand_is_kept_with_all_that_made_it(mine, judged):
 def test_a_log_is_kept_where_it_is_wanted_too(mine):
     design = mine / "mine" / "model.py"
     design.write_text('print("MARK", flush=True)\n' + design.read_text())
-    result = json.loads(call("score", design, *TOY, "--log", "said.txt", "--json", cwd=mine).stdout)
+    result = call("score", design, *TOY, "--log", "said.txt", "--json", cwd=mine).json
     (kept,) = result["kept"]
     assert "MARK" in (mine / "said.txt").read_text()
     assert (mine / kept / "stdout.log").read_bytes() == (mine / "said.txt").read_bytes()
@@ -137,61 +148,47 @@ def test_a_log_is_kept_where_it_is_wanted_too(mine):
 def test_where_our_side_breaks_a_score_by_hand_is_tried_again_as_a_run_would(mine, breaks):
     breaks[0] = 2
     done = call("score", "mine", *TOY, "--json", cwd=mine)
-    assert json.loads(done.stdout)["score"] == pytest.approx(0.75)
+    assert done.json["score"] == pytest.approx(0.75)
     assert done.stderr.count("our side broke, trying again: The sandbox is lost.") == 2
     breaks[0] = 9
     call("score", "mine", *TOY, cwd=mine, code=3)
     assert len(list((mine / "runs" / "scores").iterdir())) == 1, "no score, no record"
 
 
-def test_a_rescore_is_tried_again_too(finished, tmp_path, breaks):
-    here, result = finished
-    shutil.copytree(here / "runs", tmp_path / "runs")
+def test_a_rescore_is_tried_again_too(copied, breaks):
+    here, result = copied
     breaks[0] = 1
-    done = call("rescore", result["run"], "--json", cwd=tmp_path)
+    done = call("rescore", result["run"], "--json", cwd=here)
     assert "our side broke, trying again" in done.stderr
-    assert json.loads(done.stdout)["new"]["valid"]
+    assert done.json["new"]["valid"]
 
 
 def test_what_a_run_recorded_does_not_decide_that_its_code_runs_without_isolation(
-    tmp_path, judged, monkeypatch
+    tmp_path, asked, monkeypatch
 ):
-    run = json.loads(
-        call("run", *TOY, "--steps", 1, "--sandbox", "process", "--json", cwd=tmp_path).stdout
-    )["run"]
-    used, judge = [], local.judge
-
-    def noting(evaluation, request):
-        used.append(request.backend.name)
-        return judge(evaluation, request)
-
-    monkeypatch.setattr(local, "judge", noting)
+    told = ("run", *TOY, "--steps", 1, "--sandbox", "process", "--json")
+    run = call(*told, cwd=tmp_path).json["run"]
     call("rescore", run, cwd=tmp_path)
     call("rescore", run, "--sandbox", "process", cwd=tmp_path)
-    assert (registry.isolates(used[0]), used[1]) == (True, "process")
+    *_, first, second = (request.backend.name for request in asked)
+    assert (registry.isolates(first), second) == (True, "process")
     monkeypatch.setattr(registry.BACKENDS, "ours", {"process": registry.BACKENDS.ours["process"]})
     refused = call("rescore", run, cwd=tmp_path, code=2).stderr
     assert "this code did not ship with the harness" in refused
     assert "--sandbox process, if you trust the code" in refused
 
 
-def test_strict_reaches_the_judge_of_a_task_that_has_such_a_check(mine, judged, monkeypatch):
-    text = (TOYS / "toy" / "task.toml").read_text().replace('name = "toy"', 'name = "strictly"')
-    task = Path(shutil.copytree(TOYS / "toy", mine / "tasks" / "strictly"))
-    (task / "task.toml").write_text(
-        text.replace('entry = "runner.py"', 'entry = "runner.py"\nfrozen_entry = "runner.py"')
+def test_strict_reaches_the_judge_of_a_task_that_has_such_a_check(mine, asked):
+    entry = 'entry = "runner.py"'
+    copy_toy(
+        mine / "tasks" / "strictly",
+        ('name = "toy"', 'name = "strictly"'),
+        (entry, f"{entry}\nfrozen_{entry}"),
     )
-    asked, judge = [], local.judge
-
-    def judged(evaluation, request):
-        asked.append(request.strict)
-        return judge(evaluation, request)
-
-    monkeypatch.setattr(local, "judge", judged)
     told = ("score", "mine", "--task", "strictly", "--profile", "test", "--tasks-dir", "tasks")
     for more in ((), ("--strict",)):
         call(*told, *more, cwd=mine)
-    assert asked == [False, True]
+    assert [request.strict for request in asked] == [False, True]
 
 
 def test_without_walls_ones_own_file_is_trained_and_what_a_stranger_sent_is_not(
@@ -209,11 +206,11 @@ def test_without_walls_ones_own_file_is_trained_and_what_a_stranger_sent_is_not(
 def test_the_list_of_runs_checks_the_journal_of_one_that_has_ended(finished, tmp_path):
     here, result = finished
     run = Path(shutil.copytree(here / result["run"], tmp_path / "runs" / "a"))
-    listed = json.loads(call("ls", "--json", cwd=tmp_path).stdout)["runs"]
+    listed = call("ls", "--json", cwd=tmp_path).json["runs"]
     assert [row["status"] for row in listed] == ["finished"]
     journal = run / "events.jsonl"
     journal.write_text(journal.read_text().replace('"event": "chosen"', '"event": "chasen"', 1))
-    (row,) = json.loads(call("ls", "--json", cwd=tmp_path).stdout)["runs"]
+    (row,) = call("ls", "--json", cwd=tmp_path).json["runs"]
     assert row["status"] == "damaged"
     assert "events.jsonl, line 2 is damaged" in row["problem"]
 
@@ -254,7 +251,7 @@ def test_a_sweep_makes_two_runs_a_gpu_at_once(tmp_path, monkeypatch, gpus, at_on
     monkeypatch.setattr(plan, "gpus_here", lambda: gpus)
     group = '[[groups]]\nagents = ["reference"]\ntasks = ["toy"]\nprofile = "test"\n'
     (tmp_path / "s.toml").write_text(f'format = 1\nname = "s"\n{group}')
-    told = json.loads(call("sweep", "s.toml", "--dry-run", "--json", cwd=tmp_path).stdout)
+    told = call("sweep", "s.toml", "--dry-run", "--json", cwd=tmp_path).json
     assert told["concurrent"] == at_once
     asked = ("sweep", "s.toml", "--dry-run", "--json", "--concurrent", 3)
-    assert json.loads(call(*asked, cwd=tmp_path).stdout)["concurrent"] == 3
+    assert call(*asked, cwd=tmp_path).json["concurrent"] == 3

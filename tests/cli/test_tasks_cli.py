@@ -1,6 +1,5 @@
 """Tests of ``harness tasks``, and of a task outside the repository: that of docs/tasks-own.md."""
 
-import json
 import re
 from pathlib import Path
 
@@ -23,7 +22,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_twelve_and_their_stand_ins_are_listed_with_chance_and_shortcut(tmp_path: Path) -> None:
-    rows = json.loads(call("tasks", "--json", cwd=tmp_path).stdout)["tasks"]
+    rows = call("tasks", "--json", cwd=tmp_path).json["tasks"]
     found = {row["name"]: row for row in rows}
     six = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
     for name in six:
@@ -46,7 +45,7 @@ def test_show_says_what_a_guess_scores_and_what_an_agent_is_told(tmp_path: Path)
     told = call("tasks", "show", "lra/text-configurable", "--profile", "smoke", cwd=tmp_path)
     assert "class CustomEncoder(torch.nn.Module)" in told.stdout
     assert "HYPERPARAMETERS" in told.stdout
-    whole = json.loads(call("tasks", "show", "lra/pathx", "--json", cwd=tmp_path).stdout)
+    whole = call("tasks", "show", "lra/pathx", "--json", cwd=tmp_path).json
     assert whole["profiles"]["paper"]["limits"]["max_parameters"] == 595_000
 
 

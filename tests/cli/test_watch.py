@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from calling import HARNESS, call
 from filelock import FileLock
+from toy_task import TOY
 
 from harness.base.errors import ConfigError
 from harness.core.model import Prompt, Reply, Usage
@@ -79,7 +80,7 @@ def made_by(run: Path, agent: str) -> None:
 
 def test_every_state_is_named_and_damage_is_a_row_not_a_traceback(runs):
     done = call("watch", runs, "--once", "--json", cwd=runs)
-    rows = {Path(row["run"]).name: row for row in json.loads(done.stdout)["runs"]}
+    rows = {Path(row["run"]).name: row for row in done.json["runs"]}
     assert {name: row["state"] for name, row in rows.items()} == {
         "live": "running",
         "torn": "damaged",
@@ -295,7 +296,7 @@ def test_on_a_terminal_it_stays_until_q_and_leaves_the_terminal_as_it_was(runs):
 @pytest.mark.usefixtures("isolating")
 def test_a_name_that_is_taken_is_refused_and_that_run_is_left_alone(runs):
     before = (runs / "killed" / "events.jsonl").read_bytes()
-    argv = ("run", "--task", "toy", "--profile", "test", "--name", "killed", "--runs-dir", runs)
+    argv = ("run", *TOY, "--name", "killed", "--runs-dir", runs)
     done = call(*argv, cwd=runs, code=2)
     assert f"harness resume {runs}/killed" in done.stderr
     assert (runs / "killed" / "events.jsonl").read_bytes() == before

@@ -10,10 +10,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from agents.provider_server import answer, provider
+from agents.provider_server import agents_file, answer, provider
+from calling import Done
+from toy_task import TOYS, copy_toy
 
 __all__ = ["provider"]
 
@@ -42,7 +43,7 @@ class Stranger:
     def read(self, name: str) -> str:
         return (self.folder / name).read_text()
 
-    def call(self, command: str, code: int = 0, **env: str) -> SimpleNamespace:
+    def call(self, command: str, code: int = 0, **env: str) -> Done:
         """Run a command of the page; pip installs into ``self.site``, without a package index."""
         words = command.split()
         if words[0] == "pip":
@@ -50,17 +51,13 @@ class Stranger:
             words += ["--target", str(self.site)]
             shutil.rmtree(self.site, ignore_errors=True)
         words = [sys.executable, "-m", *words]
-        env = {
-            **os.environ,
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{self.site}",
-            "COLUMNS": "200",
-            **env,
-        }
+        path = f"{ROOT}{os.pathsep}{self.site}"
+        env = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200", **env}
         done = subprocess.run(
             words, capture_output=True, text=True, cwd=self.folder, env=env, timeout=300
         )
         assert done.returncode == code, f"{command}: {done.stdout}\n{done.stderr}"
-        return SimpleNamespace(out=done.stdout, err=done.stderr, said=done.stdout + done.stderr)
+        return Done(words, code, done.stdout, done.stderr)
 
     def follow(self, task: str = "lra/listops") -> list[str]:
         """Run the commands of the page; return the output of each.
@@ -126,7 +123,7 @@ def test_a_policy(stranger) -> None:
 
 def test_an_agent(stranger) -> None:
     own = stranger("an-agent")
-    own.write("designs/bag.py", (ROOT / "tests/toys/toy/designs/half.py").read_text())
+    own.write("designs/bag.py", (TOYS / "toy/designs/half.py").read_text())
     _, listed, ran = own.follow("toy")
     assert "reference, random, tpe, folder" in " ".join(listed.split())
     assert "on the hidden test split" in ran
@@ -158,14 +155,14 @@ def test_a_sandbox(stranger) -> None:
     assert (own.folder / "sandboxes.log").read_text().count("\n") >= 2
     assert own.lock()["sandbox"] == "noted"
     assert own.scores()[0]["conditions"]["isolated"] is True
-    told = own.call("harness run --help").out
+    told = own.call("harness run --help").stdout
     assert "<auto|docker|bubblewrap|process|noted>" in "".join(told.split())
     typo = own.call("harness run --task toy --sandbox note", code=2).said
     assert "'noted'" in typo
     # Without the package, its runs can still be read.
     shutil.rmtree(own.site)
-    assert "final: node 0 retrained" in own.call(f"harness show {own.run()}").out
-    assert "NOT ISOLATED" not in own.call("harness leaderboard runs").out
+    assert "final: node 0 retrained" in own.call(f"harness show {own.run()}").stdout
+    assert "NOT ISOLATED" not in own.call("harness leaderboard runs").stdout
 
 
 def test_an_executor(stranger) -> None:
@@ -184,7 +181,7 @@ def test_an_executor(stranger) -> None:
     assert [score["score"] for score in apart] == [score["score"] for score in here]
     log = "nodes/0000/stdout.log"
     assert (run / log).read_bytes() == (own.folder / "here" / "here" / log).read_bytes()
-    assert "<local|apart>" in "".join(own.call("harness run --help").out.split())
+    assert "<local|apart>" in "".join(own.call("harness run --help").stdout.split())
     assert "'apart'" in own.call("harness run --task toy --executor aprt", code=2).said
     # A result that belongs to another job is rejected.
     file, right = "harness_apart.py", own.read("harness_apart.py")
@@ -199,8 +196,8 @@ def test_an_executor(stranger) -> None:
     assert "What came back for submission is the answer to another question" in said.said
     # Without the package, its run can be read and rescored on this machine, but not resumed.
     shutil.rmtree(own.site)
-    assert "final: node" in own.call(f"harness show {run}").out
-    assert "now:  accuracy" in own.call(f"harness rescore {run}").out
+    assert "final: node" in own.call(f"harness show {run}").stdout
+    assert "now:  accuracy" in own.call(f"harness rescore {run}").stdout
     (run / "result.json").unlink()
     assert "There is no executor 'apart'" in own.call(f"harness resume {run}", code=2).said
 
@@ -220,12 +217,11 @@ def test_a_family_of_tasks(stranger) -> None:
 def test_a_metric(stranger) -> None:
     own = stranger("a-metric")
     # This task replaces the page's task, which trains longer.
-    shutil.copytree(ROOT / "tests" / "toys" / "toy", own.folder / "last-mark")
-    own.write(
-        "last-mark/toy_data.py", own.read("last-mark/toy_data.py").replace("toy", "last-mark")
-    )
-    toml = own.read("last-mark/task.toml").replace('name = "toy"', 'name = "last-mark"')
-    toml = toml.replace('"accuracy"', '"balanced_accuracy"')
+    name, metric = ('"toy"', '"last-mark"'), ('"accuracy"', '"balanced_accuracy"')
+    task = copy_toy(own.folder / "last-mark", name, metric)
+    data = task / "toy_data.py"
+    data.write_text(data.read_text().replace("toy", "last-mark"))
+    toml = own.read("last-mark/task.toml")
     balanced = toml.replace('"classification"', '"balanced_classification"')
     own.write("last-mark/task.toml", balanced)
     _, shown, ran, table = own.follow()
@@ -280,19 +276,12 @@ def test_a_sort_of_submission(stranger, provider) -> None:
     assert "Eight letters A or M are wanted." in said
     # The package parses a model's answer, and the model is told what is wrong with an answer.
     provider.script(answer("I would take attention first."), answer("So: MMMMMMMM or AMAMAMAM."))
-    own.write(
-        "agents.toml",
-        f"""format = 1
-[agents.mine]
-title = "A model for tests"
-provider = "openai"
-model = "the-model"
-base_url = "{provider.base_url("openai")}"
-context_tokens = 100000
-max_output_tokens = 4000
-answer_tokens = 4000
-""",
-    )
+    mine = {
+        "title": "A model for tests", "provider": "openai", "model": "the-model",
+        "base_url": provider.base_url("openai"), "context_tokens": 100_000,
+        "max_output_tokens": 4_000, "answer_tokens": 4_000,
+    }  # fmt: skip
+    agents_file(own.folder / "agents.toml", mine=mine)
     own.call(
         "harness run --task letters --profile test --tasks-dir . --policy one_shot "
         "--agent mine --agents-file agents.toml"

@@ -115,36 +115,22 @@ def test_best_is_the_earlier_node_on_a_tie_and_obeys_the_direction():
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("policy", "setting", "words"),
     [
-        (["greedy.num_draft=3"], "num_drafts"),
-        (["greedy.num_drafts=many"], "not an integer"),
-        (["greedy.num_drafts"], "not of the form"),
-        (["one_shot.num_drafts=3"], "the policy is 'greedy'"),
-        (["greedy.debug_prob=2"], "between 0 and 1"),
+        ("greedy", "greedy.num_draft=3", "num_drafts"),
+        ("greedy", "greedy.num_drafts=many", "not an integer"),
+        ("greedy", "greedy.num_drafts", "not of the form"),
+        ("greedy", "one_shot.num_drafts=3", "the policy is 'greedy'"),
+        ("greedy", "greedy.debug_prob=2", "between 0 and 1"),
+        ("evolve", "evolve.selection=rnk", "'rank'"),
+        ("evolve", "evolve.temperature=0", "between 0.01 and"),
+        ("evolve", "evolve.temperature=nan", "between 0.01 and"),
+        ("evolve", "evolve.population=0", "at least 1"),
+        ("evolve", "evolve.population=1e3", "not an integer"),
+        ("mcts", "mcts.uct_c=inf", "uct_c must be at least 0"),  # lock.json could not hold it
     ],
 )
-def test_wrong_settings_name_what_is_wrong(settings, words):
-    with pytest.raises(ConfigError, match=words):
-        make_policy("greedy", settings)
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        (["evolve.selection=rnk"], "'rank'"),
-        (["evolve.temperature=0"], "between 0.01 and"),
-        (["evolve.temperature=nan"], "between 0.01 and"),
-        (["evolve.population=0"], "at least 1"),
-        (["evolve.population=1e3"], "not an integer"),
-    ],
-)
-def test_wrong_choices_and_ranges_are_named(settings, words):
+def test_wrong_settings_name_what_is_wrong(policy, setting, words):
     with pytest.raises(ConfigError) as caught:
-        make_policy("evolve", settings)
+        make_policy(policy, [setting])
     assert words in str(caught.value)
-
-
-def test_an_infinite_parameter_is_refused_as_lock_json_could_not_hold_it():
-    with pytest.raises(ConfigError, match="uct_c must be at least 0"):
-        make_policy("mcts", ["mcts.uct_c=inf"])

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from harness.report.html import page as pages
+
 CHROMIUM = (
     os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 )
@@ -19,7 +21,7 @@ def _spare(monkeypatch):
 @pytest.fixture
 def quick(monkeypatch):
     """Skip the features of the sources: reading them takes most of the time of a report."""
-    monkeypatch.setattr("harness.report.html.page.features.build", lambda runs: ([], {}))
+    monkeypatch.setattr(pages.features, "build", lambda runs: ([], {}))
 
 
 @pytest.fixture(scope="session")

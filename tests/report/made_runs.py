@@ -20,6 +20,8 @@ SOURCE = "x = 1\n"
 HARDWARE = {"cpu": "EPYC", "cores": 2}
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "numpy": "2.4.6"}
 ROWS = 1000
+BITS = {"task": "autoresearch", "metric": "bits_per_byte", "direction": "minimize"}
+"""What is different about runs of a task where less is better."""
 
 
 def make_run(

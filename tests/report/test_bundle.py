@@ -13,10 +13,10 @@ from hashlib import sha256
 
 import pytest
 import zstandard
-from typer.testing import CliRunner
+from calling import call
+from toy_task import TOY
 
 from harness.base.errors import ConfigError
-from harness.cli.app import app
 from harness.report.bundle import unpack
 from harness.report.bundle.manifest import NAME
 from harness.report.bundle.pack import pack
@@ -88,6 +88,15 @@ def test_a_run_with_a_link_or_without_a_result_is_not_packed(tmp_path):
     assert not list(tmp_path.glob("*a.*"))
 
 
+@pytest.fixture
+def packed(made, tmp_path):
+    """A bundle of the run, its files but for the manifest, and the manifest's bytes."""
+    archive = tmp_path / "a.tar.gz"
+    pack(made, archive)
+    files = contents(archive)
+    return archive, files, files.pop(NAME)
+
+
 def contents(archive):
     with gzip.open(archive) as stream, tarfile.open(fileobj=stream) as tar:
         return {m.name: tar.extractfile(m).read() for m in tar}
@@ -102,7 +111,7 @@ def written(archive, files, extra=()):
         "run": "run", "harness": "0", "task": "autoresearch", "profile": "paper",
         "metric": "bits_per_byte", "score": 1.0, "files": listed,
     }  # fmt: skip
-    _rewrite(archive, json.dumps(manifest).encode(), files, extra, tarfile.GNU_FORMAT)
+    _rewrite(archive, json.dumps(manifest).encode(), files, extra)
     return archive
 
 
@@ -176,15 +185,11 @@ def test_a_file_that_says_it_is_huge_is_refused(tmp_path):
         checked(archive, tmp_path)
 
 
-def test_every_changed_missing_or_cut_file_is_seen(made, tmp_path):
-    whole = tmp_path / "a.tar.gz"
-    pack(made, whole)
-    files = contents(whole)
-    files.pop(NAME)
+def test_every_changed_missing_or_cut_file_is_seen(packed, tmp_path):
+    whole, files, manifest = packed
     for name in ("events.jsonl", "nodes/0003/train.py", "result.json"):
         changed = {**files, name: files[name].replace(b"0", b"1", 1)}
         archive = tmp_path / "changed.tar.gz"
-        manifest = contents(whole)[NAME]
         _rewrite(archive, manifest, changed)
         with pytest.raises(ConfigError, match=f"{re.escape(name)} in .* SHA-256 differs"):
             checked(archive, tmp_path / _fresh(tmp_path))
@@ -204,21 +209,20 @@ def _fresh(tmp_path):
     return folder
 
 
-def _rewrite(archive, manifest, files, extra=(), form=tarfile.USTAR_FORMAT):
-    plain = [(tarfile.TarInfo(name), content) for name, content in files.items()]
+def _rewrite(archive, manifest, files, extra=()):
+    """Write a bundle of a manifest and files, whether they fit or not, and of members ``extra``."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
-        for info, content in ((tarfile.TarInfo(NAME), manifest), *plain, *extra):
+    named = ((tarfile.TarInfo(n), c) for n, c in ((NAME, manifest), *files.items()))
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for info, content in (*named, *extra):
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     archive.write_bytes(gzip.compress(buffer.getvalue()))
 
 
-def test_a_manifest_that_fits_a_forged_file_does_not_fit_the_journal(made, tmp_path):
-    whole = tmp_path / "a.tar.gz"
-    pack(made, whole)
-    files = contents(whole)
-    manifest = json.loads(files.pop(NAME))
+def test_a_manifest_that_fits_a_forged_file_does_not_fit_the_journal(packed, tmp_path):
+    _, files, manifest = packed
+    manifest = json.loads(manifest)
     forged = {**files, "nodes/0003/train.py": files["nodes/0003/train.py"] + b"# better\n"}
     for entry in manifest["files"]:
         content = forged[entry["path"]]
@@ -229,13 +233,10 @@ def test_a_manifest_that_fits_a_forged_file_does_not_fit_the_journal(made, tmp_p
         checked(archive, tmp_path)
 
 
-def test_a_claim_that_the_run_does_not_hold_is_seen(made, tmp_path):
-    whole = tmp_path / "a.tar.gz"
-    pack(made, whole)
-    files = contents(whole)
-    manifest = json.loads(files.pop(NAME))
+def test_a_claim_that_the_run_does_not_hold_is_seen(packed, tmp_path):
+    _, files, manifest = packed
     archive = tmp_path / "claim.tar.gz"
-    _rewrite(archive, json.dumps({**manifest, "score": 0.9}).encode(), files)
+    _rewrite(archive, json.dumps({**json.loads(manifest), "score": 0.9}).encode(), files)
     with pytest.raises(ConfigError, match="contradicts itself: result.json"):
         checked(archive, tmp_path)
 
@@ -273,28 +274,18 @@ def test_a_score_is_judged_by_its_own_error_and_other_conditions_are_no_proof(ma
 
 
 def test_a_real_run_is_scored_again_by_one_command(isolating, tmp_path):
-    runner = CliRunner()
-    ran = runner.invoke(
-        app,
-        ["run", "--task", "toy", "--profile", "test", "--agent", "reference", "--policy", "greedy",
-         "--steps", "1", "--runs-dir", str(tmp_path / "runs")],
-    )  # fmt: skip
-    assert ran.exit_code == 0, ran.output
+    call("run", *TOY, "--steps", 1, "--runs-dir", tmp_path / "runs")
     (run,) = (tmp_path / "runs").iterdir()
     archive = tmp_path / "run.tar.zst"
-    packed = runner.invoke(app, ["bundle", str(run), "-o", str(archive)])
-    assert packed.exit_code == 0, packed.output
+    packed = call("bundle", run, "-o", archive)
     assert sha256(archive.read_bytes()).hexdigest() in packed.stdout
-    done = runner.invoke(app, ["verify", str(archive), "--json"])
-    assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
+    said = call("verify", archive, "--json").json
     assert (said["verdict"], said["hashes"], said["nodes"]) == ("agrees", "agree", 1)
     assert said["then"] == said["now"]
     # Forge the score; the submission stays the same.
     for file in (run / "result.json", run / "final/score.json"):
         text = file.read_text().replace(f'"score": {said["then"]}', '"score": 0.123')
         file.write_text(text)
-    lied = runner.invoke(app, ["bundle", str(run), "-o", str(tmp_path / "lie.tar.zst")])
-    assert lied.exit_code == 2
+    lied = call("bundle", run, "-o", tmp_path / "lie.tar.zst", code=2)
     assert "contradicts itself: events.jsonl" in lied.stderr
     assert not (tmp_path / "lie.tar.zst").exists()

@@ -1,27 +1,21 @@
 """``harness compare``: two sets of runs, paired where they share a seed, and the verdict."""
 
-import json
-
 import pytest
 import scipy.stats
-from typer.testing import CliRunner
+from calling import call
 
-from harness.cli.app import app
-
-from .made_runs import make_run, make_runs
+from .made_runs import BITS, make_run, make_runs
 
 A = {0: 0.60, 1: 0.62, 2: 0.61, 3: 0.60}
 B = {0: 0.64, 1: 0.66, 2: 0.64, 3: 0.65}
 
 
 def compare(runs, a, b, *more, code=0):
-    done = CliRunner().invoke(app, ["compare", str(a), str(b), "--runs", str(runs), *more])
-    assert done.exit_code == code, done.output
-    return done
+    return call("compare", a, b, "--runs", runs, *more, code=code)
 
 
 def as_json(*args, **how):
-    return json.loads(compare(*args, "--json", **how).stdout)
+    return compare(*args, "--json", **how).json
 
 
 def test_agents_are_paired_by_seed(tmp_path):
@@ -49,10 +43,9 @@ def test_only_seeds_that_both_have_are_paired_and_without_any_it_is_said(tmp_pat
 
 
 def test_better_is_positive_whatever_the_direction(tmp_path):
-    how = {"task": "autoresearch", "metric": "bits_per_byte", "direction": "minimize"}
-    make_runs(tmp_path, {0: 1.00, 1: 1.01, 2: 1.00}, agent="a", **how)
-    make_runs(tmp_path, {0: 0.97, 1: 0.99, 2: 0.98}, agent="b", **how)
-    make_runs(tmp_path, {5: 0.97, 6: 0.99, 7: 0.98}, agent="c", **how)
+    make_runs(tmp_path, {0: 1.00, 1: 1.01, 2: 1.00}, agent="a", **BITS)
+    make_runs(tmp_path, {0: 0.97, 1: 0.99, 2: 0.98}, agent="b", **BITS)
+    make_runs(tmp_path, {5: 0.97, 6: 0.99, 7: 0.98}, agent="c", **BITS)
     for other in "bc":
         found = as_json(tmp_path, "a", other)["tasks"][0]["difference"]
         assert found["low"] < found["mean"] < found["high"]

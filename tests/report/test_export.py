@@ -4,9 +4,8 @@ import json
 import shutil
 
 import pytest
-from typer.testing import CliRunner
+from calling import call
 
-from harness.cli.app import app
 from harness.report.export.inspect_log import as_inspect, log_of
 from harness.report.export.rows import COLUMNS, as_parquet
 from report.made import HOSTILE, made_run
@@ -85,20 +84,12 @@ def test_inspects_own_reader_reads_it(run, tmp_path):
 
 
 def test_the_command_writes_both_and_names_what_it_skipped(run, tmp_path):
-    runner = CliRunner()
     run = shutil.copytree(run, tmp_path / "runs" / "run")
     (run.parent / "foreign").mkdir()
     out = tmp_path / "logs"
-    done = runner.invoke(
-        app, ["export", str(run.parent), "--to", "inspect", "-o", str(out), "--json"]
-    )
-    assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
+    said = call("export", run.parent, "--to", "inspect", "-o", out, "--json").json
     assert [str(p) for p in out.iterdir()] == said["files"]
     assert said["skipped"] == {str(run.parent / "foreign"): "no run directory"}
     table = tmp_path / "n.parquet"
-    done = runner.invoke(app, ["export", str(run), "--to", "parquet", "-o", str(table)])
-    assert done.exit_code == 0, done.output
-    assert "9 nodes of 1 runs" in done.stdout
-    nothing = runner.invoke(app, ["export", str(run.parent / "foreign")])
-    assert nothing.exit_code == 2
+    assert "9 nodes of 1 runs" in call("export", run, "--to", "parquet", "-o", table).stdout
+    call("export", run.parent / "foreign", code=2)

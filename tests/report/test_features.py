@@ -1,14 +1,12 @@
 """Features of code: the rules, on pairs of sources written by hand, and how steps are classed."""
 
-import json
 from pathlib import Path
 
 import pytest
+from calling import call
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from harness.cli.app import app
 from harness.report.features.reading import changed, features_of
 from harness.report.features.report import table
 from harness.report.features.rules import CODE, features
@@ -152,9 +150,7 @@ def test_steps_of_a_run_are_classified(tmp_path):
         "sources that do not parse": 1,
     }
     assert list(skipped) == [str(tmp_path / "nowhere")]
-    shown = CliRunner().invoke(app, ["features", str(run)])
-    assert shown.exit_code == 0
-    assert "learning rates" in shown.stdout
-    said = json.loads(CliRunner().invoke(app, ["features", str(run), "--json"]).stdout)
+    assert "learning rates" in call("features", run).stdout
+    said = call("features", run, "--json").json
     assert said["tables"][0]["task"] == "autoresearch paper"
     assert said["tables"][0]["recoveries"] == 1

@@ -1,6 +1,5 @@
 """The gate: its exit codes, what it says, and that it fails when a design is made worse."""
 
-import json
 import os
 import shutil
 import signal
@@ -10,36 +9,29 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from typer.testing import CliRunner
+from calling import call
+from toy_task import TOY
 
-from harness.cli.app import app
-
-from .made_runs import make_run, make_runs
+from .made_runs import BITS, make_run, make_runs
 
 ROOT = Path(__file__).parents[2]
 BEFORE = {0: 0.600, 1: 0.620, 2: 0.610, 3: 0.605}
 
 
-def moved(by, jitter=0.001):
-    return {s: v + by + jitter * (-1) ** s for s, v in BEFORE.items()}
-
-
-def invoke(*args, code=0):
-    done = CliRunner().invoke(app, [*map(str, args)])
-    assert done.exit_code == code, done.output
-    return done
+def moved(by):
+    return {s: v + by + 0.001 * (-1) ** s for s, v in BEFORE.items()}
 
 
 @pytest.fixture
 def baseline(tmp_path):
     make_runs(tmp_path / "before", BEFORE)
     file = tmp_path / "baseline.json"
-    file.write_text(invoke("baseline", tmp_path / "before").stdout)
+    file.write_text(call("baseline", tmp_path / "before").stdout)
     return file
 
 
 def check(baseline, runs, *more, code=0):
-    return invoke("check", runs, "--baseline", baseline, *more, code=code)
+    return call("check", runs, "--baseline", baseline, *more, code=code)
 
 
 @pytest.mark.parametrize(
@@ -57,9 +49,7 @@ def test_verdict_and_exit_code(baseline, tmp_path, by, code, word):
     text = check(baseline, tmp_path / "after", "--max-drop", "0.01", code=code).stdout
     assert f"{word} (exit {code})" in text
     assert "of 100 cases" in text  # the power of the test
-    found = json.loads(
-        check(baseline, tmp_path / "after", "--max-drop", "0.01", "--json", code=code).stdout
-    )
+    found = check(baseline, tmp_path / "after", "--max-drop", "0.01", "--json", code=code).json
     assert found["exit_code"] == code
     assert (found["checks"][0]["further_seeds"] is not None) == (code == 5)
 
@@ -77,11 +67,10 @@ def test_drop_is_relative_or_absolute_and_the_verdict_says_which(baseline, tmp_p
 
 
 def test_lower_is_better_where_the_task_says_so(tmp_path):
-    how = {"task": "autoresearch", "metric": "bits_per_byte", "direction": "minimize"}
-    make_runs(tmp_path / "before", {0: 1.00, 1: 1.01, 2: 1.005}, **how)
-    (tmp_path / "b.json").write_text(invoke("baseline", tmp_path / "before").stdout)
-    make_runs(tmp_path / "worse", {0: 1.10, 1: 1.12, 2: 1.11}, **how)
-    make_runs(tmp_path / "better", {0: 0.90, 1: 0.92, 2: 0.91}, **how)
+    make_runs(tmp_path / "before", {0: 1.00, 1: 1.01, 2: 1.005}, **BITS)
+    (tmp_path / "b.json").write_text(call("baseline", tmp_path / "before").stdout)
+    make_runs(tmp_path / "worse", {0: 1.10, 1: 1.12, 2: 1.11}, **BITS)
+    make_runs(tmp_path / "better", {0: 0.90, 1: 0.92, 2: 0.91}, **BITS)
     check(tmp_path / "b.json", tmp_path / "worse", "--max-drop", "1%", code=1)
     check(tmp_path / "b.json", tmp_path / "better", "--max-drop", "1%")
 
@@ -143,7 +132,7 @@ def test_runs_of_before_and_after_in_one_folder_are_not_picked_from(baseline, tm
 
 def test_junit_has_a_failure_and_an_error(baseline, tmp_path):
     make_runs(tmp_path / "before", BEFORE, task="lra/text")
-    baseline.write_text(invoke("baseline", tmp_path / "before").stdout)
+    baseline.write_text(call("baseline", tmp_path / "before").stdout)
     make_runs(tmp_path / "after", moved(-0.1))
     check(baseline, tmp_path / "after", "--junit", tmp_path / "out.xml", code=1)
     suite = ET.parse(tmp_path / "out.xml").getroot()
@@ -156,7 +145,7 @@ def test_baseline_is_small_and_a_diff_shows_the_seed_that_moved(baseline, tmp_pa
     text = baseline.read_text()
     assert len(text) < 1000
     make_runs(tmp_path / "after", {**BEFORE, 2: 0.7})
-    other = invoke("baseline", tmp_path / "after").stdout
+    other = call("baseline", tmp_path / "after").stdout
     changed = set(text.splitlines()) ^ set(other.splitlines())
     assert changed == {'    "2": [0.61],', '    "2": [0.7],'}
 
@@ -172,27 +161,23 @@ def test_a_damaged_baseline_is_bad_input(tmp_path, text):
 
 def test_nothing_to_make_a_baseline_of_is_bad_input(tmp_path):
     make_run(tmp_path, closed="")
-    invoke("baseline", tmp_path, code=2)
+    call("baseline", tmp_path, code=2)
 
 
 def run_toy(place, seed):
     """Run the toy task from start to end, with the judge, in the sandbox ``process``."""
-    invoke("run", "--task", "toy", "--profile", "test", "--steps", 1, "--seed", seed, "--sandbox",
-           "process", "--runs-dir", place)  # fmt: skip
+    call("run", *TOY, "--steps", 1, "--seed", seed, "--sandbox", "process", "--runs-dir", place)
 
 
 @pytest.mark.slow
-def test_real_runs_pass_the_gate_until_their_design_is_made_worse(tmp_path, monkeypatch):
-    tasks = tmp_path / "tasks"
-    shutil.copytree(ROOT / "tests" / "toys" / "toy", tasks / "toy")
-    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tasks))
-    half = tasks / "toy/designs/half.py"
+def test_real_runs_pass_the_gate_until_their_design_is_made_worse(tmp_path, changed_toy):
+    half = changed_toy() / "designs/half.py"
     half.write_text(half.read_text().replace("STEP_S = 0.01", "STEP_S = 0"))
     for seed in (0, 1):
         run_toy(tmp_path / "before", seed)
-    (tmp_path / "b.json").write_text(invoke("baseline", tmp_path / "before").stdout)
+    (tmp_path / "b.json").write_text(call("baseline", tmp_path / "before").stdout)
     assert "identical" in check(tmp_path / "b.json", tmp_path / "before").stdout
-    shutil.copy(tasks / "toy/designs/constant.py", half)
+    shutil.copy(half.with_name("constant.py"), half)
     for seed in (0, 1):
         run_toy(tmp_path / "worse", seed)
     check(tmp_path / "b.json", tmp_path / "worse", "--max-drop", "2%", code=1)

@@ -10,13 +10,12 @@ from hashlib import sha256
 from html.parser import HTMLParser
 
 import pytest
+from calling import call
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from harness.base.errors import ConfigError
 from harness.base.text import visible
-from harness.cli.app import app
 from harness.report.drawing.curves import Point, best_so_far, curve_of_runs, quantile
 from harness.report.drawing.plots import AxisScale, curve_plot, label
 from harness.report.drawing.untrusted import cut, text_of
@@ -206,14 +205,9 @@ def test_journals_with_odd_values_are_left_out_by_name_and_crash_nothing(tmp_pat
     left = {row["run"].rpartition("/")[2] for row in said["left_out"]}
     assert left == {f"odd-{number:02d}" for number in range(len(ODD))}
     assert len(payload(text)["runs"]) == 1
-    runner = CliRunner()
-    done = runner.invoke(app, ["features", str(folder), "--json"])
-    assert done.exit_code in (0, 1), done.output
-    done = runner.invoke(
-        app, ["export", str(folder), "--to", "inspect", "-o", str(tmp_path / "logs"), "--json"]
-    )
-    assert done.exit_code == 0, done.output
-    assert len(json.loads(done.stdout)["skipped"]) == len(ODD)
+    assert call("features", folder, "--json", code=None).returncode in (0, 1)
+    done = call("export", folder, "--to", "inspect", "-o", tmp_path / "logs", "--json")
+    assert len(done.json["skipped"]) == len(ODD)
 
 
 @pytest.mark.usefixtures("quick")
@@ -290,17 +284,13 @@ def test_noise_that_nothing_can_compress_is_cut_until_it_fits(tmp_path):
 def test_the_command_writes_one_file_of_the_same_bytes_and_refuses_what_is_no_run(
     runs, page, tmp_path
 ):
-    runner = CliRunner()
     out = tmp_path / "r.html"
-    done = runner.invoke(app, ["report", str(runs), "-o", str(out), "--json"])
-    assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["runs"] == 3
+    assert call("report", runs, "-o", out, "--json").json["runs"] == 3
     assert page.startswith("<!doctype html>")
     assert out.read_text() == page
     assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
     (tmp_path / "empty").mkdir()
-    none = runner.invoke(app, ["report", str(tmp_path / "empty"), "-o", str(out)])
-    assert none.exit_code == 2
+    call("report", tmp_path / "empty", "-o", out, code=2)
     with pytest.raises(ConfigError, match="cannot be written"):
         pages.write(entries([runs]), tmp_path / "nowhere/r.html")
 

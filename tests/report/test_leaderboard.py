@@ -14,14 +14,13 @@ import subprocess
 from statistics import mean, median
 
 import pytest
-from typer.testing import CliRunner
+from calling import call
 
-from harness.cli.app import app
 from harness.report.leaderboard import HUMAN, build
 from harness.store.index import entries
 from tasks.spec import find_task
 
-from .made_runs import HARDWARE, make_run, make_runs
+from .made_runs import BITS, HARDWARE, make_run, make_runs
 
 GOOD = {0: 0.60, 1: 0.62, 2: 0.61}
 BAD = {0: 0.30, 1: 0.33, 2: 0.31}
@@ -31,14 +30,8 @@ def board(*places, **how):
     return build(entries(places), **how).as_json()
 
 
-def rows(table):
-    return {f"{r['agent']} {r['policy']}".strip(): r for r in table["rows"]}
-
-
 def printed(*args, width=100):
-    done = CliRunner().invoke(app, ["leaderboard", *map(str, args)], env={"COLUMNS": str(width)})
-    assert done.exit_code == 0, done.output
-    return done
+    return call("leaderboard", *args, COLUMNS=str(width))
 
 
 def test_rows_count_what_was_planned_graded_and_valid(tmp_path):
@@ -138,10 +131,9 @@ def test_elo_has_the_human_reference_as_a_player(tmp_path):
 
 
 def test_lower_is_better_where_the_task_says_so(tmp_path):
-    how = {"task": "autoresearch", "metric": "bits_per_byte", "direction": "minimize"}
-    make_runs(tmp_path, {0: 1.00, 1: 1.01}, agent="good", **how)
-    make_runs(tmp_path, {0: 1.20, 1: 1.21}, agent="bad", **how)
-    make_runs(tmp_path, {0: None, 1: 0.99}, agent="half", **how)
+    make_runs(tmp_path, {0: 1.00, 1: 1.01}, agent="good", **BITS)
+    make_runs(tmp_path, {0: 1.20, 1: 1.21}, agent="bad", **BITS)
+    make_runs(tmp_path, {0: None, 1: 0.99}, agent="half", **BITS)
     (table,) = board(tmp_path)["tables"]
     assert [r["agent"] for r in table["rows"]] == ["good", "bad", "half"]  # invalid: 8 bits
     assert table["rows"][0]["cells"]["autoresearch"]["best"] == 1.00
@@ -172,7 +164,7 @@ def test_a_row_is_what_was_asked_for(tmp_path, by, names):
     make_runs(tmp_path, BAD, agent="a", policy="mcts")
     make_runs(tmp_path, BAD, agent="b")
     (table,) = board(tmp_path, by=by)["tables"]
-    assert rows(table).keys() == names
+    assert {f"{r['agent']} {r['policy']}".strip() for r in table["rows"]} == names
     assert sum(r["graded"] for r in table["rows"]) == 9
 
 
@@ -234,7 +226,7 @@ def test_csv_and_json_hold_the_raw_points(tmp_path):
     (line,) = csv.DictReader(io.StringIO(printed(tmp_path, "--format", "csv").stdout))
     assert float(line["mean"]) == pytest.approx(mean(GOOD.values()))
     assert line["scores_by_seed"] == "0:0.6; 1:0.62; 2:0.61; 3:invalid"
-    found = json.loads(printed(tmp_path, "--format", "json").stdout)
+    found = printed(tmp_path, "--format", "json").json
     cell = found["tables"][0]["rows"][0]["cells"]["lra/listops"]
     assert cell["scores"] == {"0": [0.6], "1": [0.62], "2": [0.61], "3": [None]}
 
@@ -263,7 +255,7 @@ def test_json_has_these_keys_in_this_order(tmp_path):
     make_runs(tmp_path, BAD, agent="b")
     make_run(tmp_path, 3, agent="a", closed="")
     make_run(tmp_path, 0, agent="replay:/somewhere", name="replayed")
-    found = json.loads(printed(tmp_path, "--json").stdout)
+    found = printed(tmp_path, "--json").json
     (table,) = found["tables"]
     (task,) = table["tasks"]
     row = table["rows"][1]
@@ -323,9 +315,6 @@ def test_nothing_finished_says_how_to_start(tmp_path):
     assert "harness run" in printed(tmp_path).stdout
 
 
-PAGE_POLICY = re.compile(r'Content-Security-Policy" content="([^"]*)"')
-
-
 def latex(*places, columns=""):
     asked = ["--columns", columns] if columns else []
     return printed(*places, "--format", "latex", *asked).stdout
@@ -355,9 +344,8 @@ def test_latex_has_label_caption_the_best_in_bold_and_no_empty_column(tmp_path):
 
 
 def test_the_best_is_the_least_where_less_is_better(tmp_path):
-    how = {"metric": "bits_per_byte", "direction": "minimize", "task": "autoresearch"}
-    make_runs(tmp_path, {0: 1.1, 1: 1.2}, agent="worse", **how)
-    make_runs(tmp_path, {0: 1.0, 1: 1.05}, agent="better", **how)
+    make_runs(tmp_path, {0: 1.1, 1: 1.2}, agent="worse", **BITS)
+    make_runs(tmp_path, {0: 1.0, 1: 1.05}, agent="better", **BITS)
     text = latex(tmp_path, columns="agent,median")
     assert r"better & \textbf{1.0250} \\" in text
     assert r"worse & 1.1500 \\" in text
@@ -412,17 +400,12 @@ def test_columns_are_chosen_in_the_order_that_was_asked_for(tmp_path, form):
 )
 def test_an_unknown_column_names_the_nearest(tmp_path, form, wrong, nearest):
     make_runs(tmp_path, GOOD)
-    done = CliRunner().invoke(
-        app, ["leaderboard", str(tmp_path), "--format", form, "--columns", f"agent,{wrong}"]
-    )
-    assert done.exit_code == 2
-    assert f"{wrong!r}" in done.output
-    assert f"{nearest!r} (one of: agent, " in done.output
-    assert "Traceback" not in done.output
-    json_has_all = CliRunner().invoke(
-        app, ["leaderboard", str(tmp_path), "--json", "--columns", "agent"]
-    )
-    assert json_has_all.exit_code == 2
+    asked = ("--format", form, "--columns", f"agent,{wrong}")
+    said = call("leaderboard", tmp_path, *asked, code=2).said
+    assert f"{wrong!r}" in said
+    assert f"{nearest!r} (one of: agent, " in said
+    assert "Traceback" not in said
+    call("leaderboard", tmp_path, "--json", "--columns", "agent", code=2)  # JSON has all of them
 
 
 def test_html_is_a_whole_page_in_the_reports_style_that_asks_for_nothing(tmp_path):
@@ -435,7 +418,7 @@ def test_html_is_a_whole_page_in_the_reports_style_that_asks_for_nothing(tmp_pat
     assert "<b>" not in text
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1]
     named = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = html.unescape(PAGE_POLICY.search(text)[1])
+    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1])
     assert f"style-src 'sha256-{named}'" in policy
     assert "script-src 'none'" in policy
     assert not re.search(r"https?://|style=|\son\w+=|<script|<link[^>]*href=\"(?!data:)", text)

@@ -9,9 +9,8 @@ import subprocess
 import sys
 
 import pytest
-from typer.testing import CliRunner
+from calling import call
 
-from harness.cli.app import app
 from harness.report.terminal import name_column
 
 from . import made_runs
@@ -35,10 +34,7 @@ def runs(tmp_path, monkeypatch):
 
 def said(*args, columns=None):
     """Return what a command prints into a pipe, or on a screen of ``columns`` characters."""
-    environ = {"COLUMNS": columns and str(columns)}
-    done = CliRunner().invoke(app, list(map(str, args)), env=environ)
-    assert done.exit_code == 0, done.output
-    return done.stdout
+    return call(*args, COLUMNS=columns and str(columns)).stdout
 
 
 @pytest.mark.parametrize("width", [None, 40, 60, 80, 120])

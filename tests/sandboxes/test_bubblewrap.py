@@ -3,19 +3,15 @@
 Also of how ``auto`` chooses a backend. What all backends share is in test_conformance.py.
 """
 
-import json
 import os
 import platform
-import shutil
 import signal
 import subprocess
-import textwrap
 import uuid
-from pathlib import Path
 
 import psutil
 import pytest
-from hostview import PATIENCE_S, gone, living, usable
+from hostview import PATIENCE_S, REPO, as_nobody, gone, living, sh, usable
 
 from harness.base.errors import ConfigError, GpuUnavailableError, SandboxStartError
 from sandboxes import cgroup, registry, running, seccomp
@@ -23,7 +19,6 @@ from sandboxes.base import Mount, Probe, SandboxSpec
 from sandboxes.bubblewrap import Bubblewrap
 from sandboxes.process import ProcessBackend
 
-REPO = Path(__file__).parents[2]
 MIB = 1 << 20
 
 
@@ -210,7 +205,7 @@ def test_nothing_under_proc_or_sys_can_be_written(box, run_python):
 
 
 def test_killing_everybody_reaches_nobody_else(box, marker_process):
-    box.exec(["/bin/sh", "-c", "sleep 300 & kill -9 -1"], timeout=PATIENCE_S)
+    sh(box, "sleep 300 & kill -9 -1")
     assert marker_process.poll() is None
 
 
@@ -319,10 +314,8 @@ def test_a_planted_link_cannot_move_a_mount(backend, tmp_path):
     tmp_path.chmod(0o755)
     with backend.open(SandboxSpec(mounts=(Mount(tmp_path, "/submission"),))) as box:
         script = "cd /; rm -rf /work /tmp; rmdir work tmp; ln -s /etc /work/x; mv /work /elsewhere"
-        box.exec(["/bin/sh", "-c", script], timeout=PATIENCE_S)
-        result = box.exec(
-            ["/bin/sh", "-c", "readlink /work/x; ls -d /work /tmp"], timeout=PATIENCE_S
-        )
+        sh(box, script)
+        result = sh(box, "readlink /work/x; ls -d /work /tmp")
         assert result.stdout == b"/etc\n/tmp\n/work\n"
 
 
@@ -371,42 +364,7 @@ NOBODY = """
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the suite itself then runs without root")
 def test_without_root_the_rest_still_holds(backend):
-    python = shutil.which("python3", path="/usr/bin")
-    if python is None or shutil.which("setpriv") is None:
-        pytest.skip("needs an interpreter that everybody may run")
-    place = Path("/tmp", f"harness-nobody-{uuid.uuid4().hex[:8]}")  # only root may enter tmp_path
-    place.mkdir(mode=0o755)
-    try:
-        for package in ("sandboxes", "harness/base"):  # all of our code that a sandbox needs
-            shutil.copytree(REPO / package, place / "code" / package)
-        (place / "code/harness/__init__.py").write_text("")
-        shutil.copytree(Path(psutil.__file__).parent, place / "code" / "psutil")
-        state = place / "state"
-        state.mkdir(mode=0o700)
-        os.chown(state, 65534, 65534)
-        out = place / "out"
-        out.mkdir()
-        os.chown(out, 65534, 65534)
-        (place / "driver.py").write_text(textwrap.dedent(NOBODY))
-        subprocess.run(["chmod", "-R", "a+rX", place / "code", place / "driver.py"], check=True)
-        done = subprocess.run(
-            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", python, "-B"]
-            + [place / "driver.py", out],
-            env={
-                "PATH": "/usr/bin:/bin",
-                "PYTHONPATH": str(place / "code"),
-                "HARNESS_STATE": str(state),
-                "API_KEY": "sk-harness-secret",
-            },
-            cwd="/",
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
-        told = json.loads(done.stdout)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    told = as_nobody(NOBODY, "psutil", API_KEY="sk-harness-secret")
     if told["probe"][0] != "True":
         pytest.skip(f"this kernel forbids it to users: {told['probe'][1]}")
     assert told["unenforced"] == ["disk", "memory:watchdog", "pids", "separate-user", "user-quotas"]

@@ -16,17 +16,17 @@ import textwrap
 import threading
 import uuid
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hostview import PATIENCE_S, gone, living, python, speaking, until, usable
+from hostview import PATIENCE_S, REPO, gone, living, python, sh, speaking, until, usable
 
 from harness.base.errors import ConfigError, SandboxStartError, TransferError
 from sandboxes import running
 from sandboxes.base import Mount, SandboxSpec
 from sandboxes.registry import BACKENDS
 
-REPO = Path(__file__).parents[2]
 MIB = 1 << 20
 ROOT = os.geteuid() == 0
 
@@ -178,7 +178,7 @@ class TestConformance:
         ],
     )
     def test_exit_codes_and_signals(self, box, script, code):
-        result = box.exec(["/bin/sh", "-c", script], timeout=PATIENCE_S)
+        result = sh(box, script)
         assert (result.exit_code, result.ended) == (code, "exited")
 
     def test_a_missing_program_is_a_result(self, box):
@@ -192,7 +192,7 @@ class TestConformance:
         assert (result.exit_code, result.ended) == (126, "exited")
 
     def test_stdout_and_stderr_are_apart(self, box):
-        result = box.exec(["/bin/sh", "-c", "echo out; echo err >&2"], timeout=PATIENCE_S)
+        result = sh(box, "echo out; echo err >&2")
         assert (result.stdout, result.stderr, result.dropped_bytes) == (b"out\n", b"err\n", 0)
 
     @elsewhere
@@ -526,7 +526,7 @@ class TestConformance:
         assert names <= {"PATH", "HOME", "TMPDIR", "USER", "LANG", "PWD", "GIVEN", "$(id)"}
         look = "cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n' | grep -c sk-harness"
         if box.inside("/work") == "/work":
-            assert box.exec(["/bin/sh", "-c", look], timeout=PATIENCE_S).stdout == b"0\n"
+            assert sh(box, look).stdout == b"0\n"
 
     @pytest.mark.parametrize("env", [{"A=B": "c"}, {"": "x"}, {"-i": "x"}, {"A": "x\0y"}])
     def test_a_broken_environment_is_refused(self, box, env):
@@ -548,14 +548,14 @@ class TestConformance:
             paths = [box.inside(p) for p in ("/submission/deep/file", "/one/file")]
             assert box.exec(["/bin/cat", *paths], timeout=PATIENCE_S).stdout == b"hellohello"
             script = f"echo from inside > {box.inside('/out')}/told"
-            assert box.exec(["/bin/sh", "-c", script], timeout=PATIENCE_S).exit_code == 0
+            assert sh(box, script).exit_code == 0
         assert (out / "told").read_text() == "from inside\n"
 
     def test_a_read_only_mount_cannot_be_written(self, backend, tmp_path):
         tmp_path.chmod(0o777)
         with backend.open(SandboxSpec(mounts=(Mount(tmp_path, "/submission"),))) as box:
             script = f"echo x > {box.inside('/submission')}/new"
-            assert box.exec(["/bin/sh", "-c", script], timeout=PATIENCE_S).exit_code != 0
+            assert sh(box, script).exit_code != 0
         assert not (tmp_path / "new").exists()
 
     @pytest.mark.parametrize(
@@ -760,7 +760,7 @@ class TestConformance:
         outside.mkdir()
         (outside / "file").write_text("host")
         script = f"ln -s {outside} way; ln -s {outside}/file file"
-        box.exec(["/bin/sh", "-c", script], timeout=PATIENCE_S)
+        sh(box, script)
         with pytest.raises(TransferError):
             box.get("/work/way/file", tmp_path / "x", max_bytes=100)
         (tmp_path / "new").write_text("new")
@@ -819,7 +819,7 @@ class TestConformance:
     # ---- start and end of sandboxes
 
     def test_starts_share_work_and_sandboxes_do_not(self, backend, box):
-        assert box.exec(["/bin/sh", "-c", "echo one > f"], timeout=PATIENCE_S).exit_code == 0
+        assert sh(box, "echo one > f").exit_code == 0
         assert box.exec(["/bin/cat", "f"], timeout=PATIENCE_S).stdout == b"one\n"
         with backend.open(SandboxSpec()) as other:
             assert other.exec(["/bin/cat", "f"], timeout=PATIENCE_S).exit_code == 1
@@ -827,7 +827,7 @@ class TestConformance:
     def test_close_leaves_nothing(self, backend, marker, state_folder):
         box = backend.open(SandboxSpec())
         process = box.start(["/bin/sh", "-c", f"sleep 300; : {marker}"])
-        box.exec(["/bin/sh", "-c", "mkdir -p a/b; chmod 0 a; echo x > b"], timeout=PATIENCE_S)
+        sh(box, "mkdir -p a/b; chmod 0 a; echo x > b")
         box.close()
         box.close()
         assert process.wait(1).ended == "cancelled"
@@ -879,20 +879,15 @@ class TestConformance:
 
     @elsewhere
     def test_eight_at_once(self, backend, run_python):
-        results = {}
-
         def one(number):
             with backend.open(SandboxSpec(memory_bytes=256 * MIB, pids=32)) as box:
                 first = box.start(["/bin/sh", "-c", f"echo {number} > mine; sleep 0.2; cat mine"])
                 second = run_python(box, "print('x' * 100_000)")
-                results[number] = (first.wait(PATIENCE_S).stdout, len(second.stdout))
+                return first.wait(PATIENCE_S).stdout, len(second.stdout)
 
-        threads = [threading.Thread(target=one, args=(i,)) for i in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert results == {i: (f"{i}\n".encode(), 100_001) for i in range(8)}
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(one, range(8)))
+        assert found == [(f"{i}\n".encode(), 100_001) for i in range(8)]
 
     def test_no_descriptors_are_lost(self, backend):
         def descriptors():

@@ -4,21 +4,19 @@ What all backends share is in test_conformance.py.
 """
 
 import gc
-import importlib
-import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import textwrap
-import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hostview import PATIENCE_S, gone, living, python, speaking, until, usable
+from calling import HARNESS, call, start
+from hostview import PATIENCE_S, REPO, as_nobody, gone, living, python, sh, speaking, until, usable
 from private_engine import PrivateEngine
+from toy_task import TOY
 
 from harness.base.errors import (
     ConfigError,
@@ -26,7 +24,6 @@ from harness.base.errors import (
     InfrastructureError,
     SandboxLostError,
 )
-from harness.cli import main
 from sandboxes import engine as engine_module
 from sandboxes import registry, state
 from sandboxes.base import Mount, SandboxSpec
@@ -36,7 +33,6 @@ from sandboxes.image import recipe
 
 pytestmark = pytest.mark.docker
 
-REPO = Path(__file__).parents[2]
 MIB = 1 << 20
 
 
@@ -232,7 +228,7 @@ def test_a_setuid_program_gains_without_the_wall(backend, tmp_path):
 
 
 def test_everything_killed_by_the_code_leaves_the_sandbox_usable(box):
-    killed = box.exec(["/bin/sh", "-c", "sleep 300 & kill -9 -1; echo alive"], timeout=PATIENCE_S)
+    killed = sh(box, "sleep 300 & kill -9 -1; echo alive")
     assert killed.ended == "exited"
     assert box.exec(["/bin/echo", "x"], timeout=PATIENCE_S).stdout == b"x\n"
 
@@ -332,20 +328,16 @@ def test_a_gpu_that_is_not_there_is_named(backend):
 
 @pytest.mark.parametrize("many", [6, pytest.param(20, marks=pytest.mark.nightly)])
 def test_sandboxes_at_once_leave_nothing(backend, state_folder, many):
-    ends, names = {}, set()
+    names = set()
 
-    def one(number):
+    def one(_):
         with backend.open(SandboxSpec(memory_bytes=128 * MIB, pids=20)) as box:
             names.add(box.state.name)
             daemon = "setsid sleep 60 & echo $$"
-            ends[number] = box.exec(["/bin/sh", "-c", daemon], timeout=120).exit_code
+            return box.exec(["/bin/sh", "-c", daemon], timeout=120).exit_code
 
-    threads = [threading.Thread(target=one, args=(i,)) for i in range(many)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert ends == dict.fromkeys(range(many), 0)
+    with ThreadPoolExecutor(many) as threads:
+        assert list(threads.map(one, range(many))) == [0] * many
     assert ours(backend, state_folder) == {}
     assert [p.name for p in state_folder.iterdir()] == ["lock"]
     assert not names & {p.name for p in Path("/sys/fs/cgroup").glob("*/harness-docker-*")}
@@ -395,7 +387,7 @@ def _lose_an_engine(how, fresh, tmp_path, monkeypatch):
         monkeypatch.setenv("DOCKER_HOST", private.host)
         monkeypatch.setenv("HARNESS_IMAGE", private.image())
         with fresh.open(SandboxSpec(mounts=(Mount(go, "/go"),))) as box:
-            assert box.exec(["/bin/sh", "-c", "exit 3"], timeout=PATIENCE_S).exit_code == 3
+            assert sh(box, "exit 3").exit_code == 3
             wait = "until [ -e /go/now ]; do sleep 0.1; done"
             short = box.start(["/bin/sh", "-c", f"{wait}; : {word}"])
             long = box.start(["/bin/sh", "-c", f"sleep 600; : {word}"])
@@ -442,45 +434,12 @@ NOBODY = """
 def test_without_root_the_rest_still_holds(backend):
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     socket_file = Path(host.removeprefix("unix://"))
-    python = shutil.which("python3", path="/usr/bin")
-    if python is None or not host.startswith("unix://") or not socket_file.parent.exists():
-        pytest.skip("needs an interpreter that everybody may run, and a socket with a group")
-    place = Path("/tmp", f"harness-nobody-{uuid.uuid4().hex[:8]}")  # only root may enter tmp_path
-    place.mkdir(mode=0o755)
-    try:
-        code = place / "code"
-        shutil.copytree(REPO / "sandboxes", code / "sandboxes")
-        (code / "harness").mkdir()
-        (code / "harness" / "__init__.py").write_text("")
-        shutil.copytree(REPO / "harness" / "base", code / "harness" / "base")
-        for name in "docker", "requests", "urllib3", "idna", "certifi", "charset_normalizer":
-            found = Path(importlib.import_module(name).__file__).parent
-            shutil.copytree(found, code / name)
-        (place / "driver.py").write_text(textwrap.dedent(NOBODY))
-        for name in "state", "out":
-            (place / name).mkdir(mode=0o700)
-            os.chown(place / name, 65534, 65534)
-        subprocess.run(["chmod", "-R", "a+rX", code, place / "driver.py"], check=True)
-        group = socket_file.stat().st_gid
-        done = subprocess.run(
-            ["setpriv", "--reuid=65534", "--regid=65534", f"--groups={group}", python, "-B"]
-            + [place / "driver.py", place / "out"],
-            env={
-                "PATH": "/usr/bin:/bin",
-                "PYTHONPATH": str(code),
-                "HARNESS_STATE": str(place / "state"),
-                "HARNESS_IMAGE": recipe.name(),
-                "DOCKER_HOST": host,
-            },
-            cwd="/",
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
-        told = json.loads(done.stdout)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    if not host.startswith("unix://") or not socket_file.parent.exists():
+        pytest.skip("needs a socket with a group")
+    group = socket_file.stat().st_gid
+    packages = ("docker", "requests", "urllib3", "idna", "certifi", "charset_normalizer")
+    environ = {"HARNESS_IMAGE": recipe.name(), "DOCKER_HOST": host}
+    told = as_nobody(NOBODY, *packages, group=group, **environ)
     assert told["probe"][0], told["probe"][1]
     assert told["unenforced"] == ["disk", "separate-user", "user-quotas"]
     assert (told["uid"], told["init"]) == ("65534\n", "alive\n")
@@ -492,26 +451,7 @@ def test_without_root_the_rest_still_holds(backend):
 # ---- a missing or unusable engine or image
 
 
-def _harness(*args):
-    return subprocess.run(
-        [sys.executable, "-m", "harness", *args],
-        capture_output=True, text=True, cwd=REPO, timeout=300,
-    )  # fmt: skip
-
-
-@pytest.fixture
-def in_process(capsys):
-    """Run ``harness`` in this process; return its exit code and its output."""
-
-    def run(*args):
-        with pytest.raises(SystemExit) as ended:
-            main(args)
-        return ended.value.code, capsys.readouterr()
-
-    return run
-
-
-RUN = ("run", "--task", "toy", "--profile", "test", "--agent", "reference", "--policy", "one_shot")
+RUN = ("run", *TOY, "--policy", "one_shot")
 
 
 @pytest.mark.parametrize(
@@ -525,26 +465,23 @@ RUN = ("run", "--task", "toy", "--profile", "test", "--agent", "reference", "--p
         ({"HARNESS_IMAGE": "no-such:image"}, ("no-such:image is missing", "harness image build")),
     ],
 )
-def test_what_is_absent_is_named_with_a_remedy(
-    backend, fresh, in_process, env, words, tmp_path, monkeypatch
-):
+def test_what_is_absent_is_named_with_a_remedy(backend, fresh, env, words, tmp_path, monkeypatch):
     monkeypatch.setitem(registry.BACKENDS.ours, "docker", fresh)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    code, said = in_process(*RUN, "--sandbox", "docker", "--runs-dir", str(tmp_path))
-    assert code == 2
+    said = call(*RUN, "--sandbox", "docker", "--runs-dir", tmp_path, code=2).stderr
     for word in words:
-        assert word in said.err
+        assert word in said
     probe = fresh.probe()
     assert not probe.available
     assert words[0] in probe.detail
     assert words[1] in probe.remedy
 
 
-def test_doctor_tells_what_is_absent_and_the_remedy(backend, fresh, in_process, monkeypatch):
+def test_doctor_tells_what_is_absent_and_the_remedy(backend, fresh, monkeypatch):
     monkeypatch.setattr(registry.BACKENDS, "ours", {"docker": fresh})
     monkeypatch.setenv("HARNESS_IMAGE", "no-such:image")
-    told = json.loads(in_process("doctor", "--json")[1].out)["findings"]
+    told = call("doctor", "--json", code=None).json["findings"]
     (line,) = [f for f in told if f["what"] == "sandbox docker"]
     assert not line["good"]
     assert "no-such:image is missing" in line["detail"]
@@ -612,17 +549,15 @@ def test_the_engine_is_asked_for_gpus_by_uuid_in_the_way_that_it_offers():
     assert asked["DeviceIDs"] == ["nvidia.com/gpu=GPU-b", "nvidia.com/gpu=GPU-a"]
 
 
-def test_an_image_that_is_there_is_not_built_again(backend, in_process):
-    code, said = in_process("image", "build", "--json")
-    assert code in (0, None), said.err
-    assert "is there already" in said.err
-    assert json.loads(said.out)["image"].startswith("aira-harness:")
+def test_an_image_that_is_there_is_not_built_again(backend):
+    done = call("image", "build", "--json")
+    assert "is there already" in done.stderr
+    assert done.json["image"].startswith("aira-harness:")
 
 
-def test_a_base_that_does_not_exist_is_refused(in_process):
-    code, said = in_process("image", "build", "--base", "no-such-base-anywhere:1")
-    assert code == 2
-    assert "no-such-base-anywhere:1" in said.err
+def test_a_base_that_does_not_exist_is_refused():
+    base = "no-such-base-anywhere:1"
+    assert base in call("image", "build", "--base", base, code=2).stderr
 
 
 # ---- whole runs
@@ -630,17 +565,15 @@ def test_a_base_that_does_not_exist_is_refused(in_process):
 
 @pytest.mark.parametrize("many", [3, pytest.param(20, marks=pytest.mark.nightly)])
 def test_agents_on_one_engine_leave_nothing_however_they_end(
-    backend, state_folder, tmp_path, monkeypatch, many
+    backend, state_folder, changed_toy, tmp_path, monkeypatch, many
 ):
     """A third of the runs end by themselves; the others are interrupted or killed in evaluation."""
-    scratch, tasks, third = tmp_path / "tmp", tmp_path / "tasks", many // 3
+    scratch, third = tmp_path / "tmp", many // 3
     scratch.mkdir(mode=0o777)
-    shutil.copytree(REPO / "tests" / "toys", tasks)
-    design = tasks / "toy" / "designs" / "half.py"
+    design = changed_toy() / "designs" / "half.py"
     design.write_text(design.read_text().replace("STEP_S = 0.01", "STEP_S = 0.15"))
     monkeypatch.setenv("TMPDIR", str(scratch))
     monkeypatch.setenv("HARNESS_GPU_LOCKS", str(tmp_path / "locks"))
-    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tasks))
     before = _on_engine(backend)
     ends = {n: signal.SIGINT if n < 2 * third else signal.SIGKILL for n in range(third, many)}
     runs = [
@@ -657,8 +590,7 @@ def test_agents_on_one_engine_leave_nothing_however_they_end(
     said = [run.communicate(timeout=200)[0] for run in runs]
     killed = [-signal.SIGKILL] * (many - 2 * third)
     assert [run.returncode for run in runs] == [0] * third + [130] * third + killed, said
-    done = _harness("gc", "--json")
-    assert done.returncode == 0, done.stderr
+    start("gc", "--json", cwd=REPO)
     # Other tests use the engine at the same time: wait until they remove what they made.
     left = _on_engine(backend) - before
     assert until(lambda: not left & _on_engine(backend))
@@ -675,7 +607,7 @@ def test_agents_on_one_engine_leave_nothing_however_they_end(
 
 def _started(*args):
     return subprocess.Popen(
-        [sys.executable, "-m", "harness", *args],
+        [*HARNESS, *args],
         cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         preexec_fn=_hears_ctrl_c,
     )  # fmt: skip

@@ -2,20 +2,21 @@
 
 import itertools
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from calling import call
 from hostview import PATIENCE_S
+from observing import quiet
 
 from harness.base.errors import Cancelled, ConfigError, GpuUnavailableError
-from harness.cli import main
 from harness.core.asked import Asked
 from harness.launch import run as launch
 from harness.search import host
@@ -102,11 +103,9 @@ def test_two_who_want_more_than_half_both_get_it_in_turn():
             with pool().lease(5, wait=PATIENCE_S) as lease:
                 got.append(len(lease.uuids))
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(3) as threads:
+        for turn in [threads.submit(work) for _ in range(3)]:
+            turn.result()
     assert got == [5] * 9
 
 
@@ -343,12 +342,9 @@ def test_without_a_gpu_the_pool_is_empty_and_says_why(monkeypatch):
 
 
 @no_gpu_here
-def test_a_profile_that_needs_a_gpu_ends_with_2_a_cause_and_a_remedy(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        main(["run", "--task", "autoresearch", "--profile", "short"])
-    said = capsys.readouterr().err
-    assert ended.value.code == 2, said
+def test_a_profile_that_needs_a_gpu_ends_with_2_a_cause_and_a_remedy(tmp_path):
+    told = ("--task", "autoresearch", "--profile", "short")
+    said = call("run", *told, cwd=tmp_path, code=2).stderr
     assert "needs a GPU, and there is none here" in said
     assert "cause: NVML" in said
     assert "try:   --profile smoke" in said
@@ -368,13 +364,9 @@ def test_a_plain_process_sees_the_leased_gpus_and_without_a_lease_none(run_pytho
 
 
 def test_a_run_waits_for_a_gpu_when_it_has_something_to_evaluate_and_gives_it_back(
-    tmp_path, monkeypatch
+    tmp_path, changed_toy, monkeypatch
 ):
-    toy = tmp_path / "tasks" / "toy"
-    shutil.copytree(ROOT / "tests" / "toys" / "toy", toy)
-    toml = toy / "task.toml"
-    toml.write_text(toml.read_text().replace('device = "cpu"', 'device = "any"'))
-    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path / "tasks"))
+    changed_toy(('device = "cpu"', 'device = "any"'))
     # Fake what the pool would ask the hardware: the GPUs and the processes on them.
     monkeypatch.setattr(host, "GpuPool", pool)
     others, seen = [], []
@@ -389,7 +381,7 @@ def test_a_run_waits_for_a_gpu_when_it_has_something_to_evaluate_and_gives_it_ba
 
     asked = Asked(task="toy", policy="one_shot", profile="test", sandbox="process")
     try:
-        result = launch.start(asked, tmp_path / "runs", progress=lambda *_: None, observe=observe)
+        result = launch.start(asked, tmp_path / "runs", progress=quiet, observe=observe)
     finally:
         for other in others:
             end(other)

@@ -5,16 +5,15 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
+from hostview import REPO
 
 from harness.base.errors import SandboxStartError
 from sandboxes import state
 from sandboxes.base import SandboxSpec
 from sandboxes.bubblewrap import Bubblewrap
 
-REPO = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may choose users")
 
 HOLDER = """

@@ -7,19 +7,23 @@ from contextlib import redirect_stdout
 from types import SimpleNamespace
 
 import pytest
+from judging import limited
+from lm import Language2
+from observing import quiet
 
 from scorers import evaluate as evaluation
 from scorers import judge, source, submission
 from scorers.evaluate import evaluate
 from scorers.request import Request
-from tasks.spec import Task, find_task
+from tasks.spec import find_task
 
 PATIENT = {"train_s": 120, "serve_s": 120}
 """Seconds. No machine is so slow: a submission that takes longer hangs."""
 
 
-def quiet(*_):
-    """Ignore what is observed."""
+@pytest.fixture(scope="session")
+def language():
+    return Language2()
 
 
 @pytest.fixture
@@ -44,7 +48,7 @@ def score_toy(tmp_path, isolating, monkeypatch):
     ):
         monkeypatch.setattr(evaluation, "GRACE_S", grace_s)
         task = limited(task or find_task("toy"), profile, limits)
-        data, manifest = task.prepare(profile, tmp_path / "data", lambda *_: None)
+        data, manifest = task.prepare(profile, tmp_path / "data", quiet)
         values = {"split": "search", "audit_seed": "a1b2", "training_seed": 3, **changes}
         request = Request(
             task=task,
@@ -76,12 +80,3 @@ def in_process(monkeypatch):
         return json.loads(printed.getvalue())
 
     monkeypatch.setattr(submission, "_look_into", look_into)
-
-
-def limited(task, profile, limits):
-    """Return the task with other limits in one of its profiles."""
-    chosen = task.profile(profile)
-    chosen = chosen.model_copy(update={"limits": chosen.limits.model_copy(update=limits)})
-    profiles = {**task.definition.profiles, profile: chosen}
-    definition = task.definition.model_copy(update={"profiles": profiles})
-    return Task(task.folder, definition, task.variant)

@@ -7,16 +7,11 @@ import math
 
 import numpy as np
 import pytest
-from lm import VOCABULARY, Language2, make_judge, serve, write_split
+from lm import VOCABULARY, make_judge, serve, write_split
 from test_language import Replay, peek
 
 from scorers import frozen
 from scorers.score import Reason
-
-
-@pytest.fixture(scope="module")
-def language():
-    return Language2()
 
 
 @pytest.fixture(scope="module")

@@ -109,6 +109,13 @@ def assert_same(answer, of_the_host) -> None:
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-6)
 
 
+def drawn(seed: int, **how):
+    """Return random logits of the memory's size, and a question about them."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 5, (ROWS, POSITIONS, VOCABULARY))
+    return logits, question(rng, ROWS, POSITIONS, VOCABULARY, **how)
+
+
 @pytest.fixture(scope="module")
 def memory():
     with closing(Memory(2 * ROWS * POSITIONS * VOCABULARY)) as made:
@@ -167,20 +174,16 @@ def test_it_reads_what_the_host_reads(shared_reader, memory, rows, picks):
 
 
 def test_the_board_grows_for_more_picks_than_it_can_hold(shared_reader, memory):
-    rng = np.random.default_rng(7)
-    logits = rng.normal(0, 5, (ROWS, POSITIONS, VOCABULARY))
     more = BOARD_STEP // 24 + 1  # a pick is three numbers of eight bytes
     for picks in (30, more, 30):
-        asked = question(rng, ROWS, POSITIONS, VOCABULARY, picks=picks)
+        logits, asked = drawn(7, picks=picks)
         memory.write(logits)
         assert_same(read(shared_reader, asked), on_the_host(logits, asked))
 
 
 @pytest.mark.parametrize("sketched", [[], [0], [1, 2, 5], range(ROWS)])
 def test_columns_are_read_in_the_rows_that_are_named(shared_reader, memory, sketched):
-    rng = np.random.default_rng(len(sketched))
-    logits = rng.normal(0, 5, (ROWS, POSITIONS, VOCABULARY))
-    asked = question(rng, ROWS, POSITIONS, VOCABULARY, sketched=sketched)
+    logits, asked = drawn(len(sketched), sketched=sketched)
     memory.write(logits)
     answer = read(shared_reader, asked)
     assert answer[0].sketch.shape == (len(sketched), POSITIONS, 8)
@@ -192,9 +195,8 @@ def test_how_much_is_copied_at_a_time_changes_no_number(rows_a_chunk):
     """What is written to the source after ``copied`` was called changes no number, either."""
     import torch
 
-    rng = np.random.default_rng(6)
-    logits = rng.normal(0, 5, (ROWS, POSITIONS, VOCABULARY)).astype(np.float16)
-    asked = question(rng, ROWS, POSITIONS, VOCABULARY)
+    logits, asked = drawn(6)
+    logits = logits.astype(np.float16)
     given = [getattr(asked, name) for name in ("targets", "columns", "sketched", "picks")]
     sizes = gpu_worker.ReadSizes(ROWS, POSITIONS, *map(len, given[1:]))
     board = bytearray(gpu_worker.board_bytes(sizes))
@@ -217,9 +219,8 @@ def test_how_much_is_copied_at_a_time_changes_no_number(rows_a_chunk):
 
 
 def test_an_answer_is_wiped_so_that_the_next_one_must_be_written(shared_reader, memory):
-    rng = np.random.default_rng(1)
-    asked = question(rng, ROWS, POSITIONS, VOCABULARY)
-    memory.write(rng.normal(0, 5, (ROWS, POSITIONS, VOCABULARY)))
+    logits, asked = drawn(1)
+    memory.write(logits)
     read(shared_reader, asked)
     assert not any(memory.map[:])
     (reading, _) = read(shared_reader, asked)
@@ -227,11 +228,9 @@ def test_an_answer_is_wiped_so_that_the_next_one_must_be_written(shared_reader, 
 
 
 def test_logits_that_are_not_finite_are_counted_as_on_the_host(shared_reader, memory):
-    rng = np.random.default_rng(2)
-    logits = rng.normal(0, 5, (ROWS, POSITIONS, VOCABULARY))
+    logits, asked = drawn(2)
     logits[0, 0, :3] = np.nan, np.inf, -np.inf
     logits[2, 5, 7], logits[5, 39, 319] = 2e4, -2e4
-    asked = question(rng, ROWS, POSITIONS, VOCABULARY)
     memory.write(logits)
     assert read(shared_reader, asked)[1] == 5 == on_the_host(logits, asked)[1]
 
@@ -285,7 +284,7 @@ def test_a_buffer_smaller_than_it_was_said_to_be_is_the_submissions_fault(memory
 @pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_worker_that_dies_of_the_buffer_is_the_submissions_fault(memory, quick, real):
     quick(not real)
-    asked = question(np.random.default_rng(4), ROWS, POSITIONS, VOCABULARY)
+    _, asked = drawn(4)
     with closing(opened(claim(memory.size), VOCABULARY, "", stand_in=memory.fd)) as reader:
         os.kill(reader._worker.pid, signal.SIGSTOP)
         reader.begin(asked)
@@ -299,7 +298,7 @@ def test_a_worker_that_hangs_is_ended_and_if_none_works_the_judge_is_at_fault(re
     os.kill(pid, signal.SIGSTOP)
     no_torch()
     with pytest.raises(JudgeError, match="The judge cannot compute on the GPU") as raised:
-        read(reader, question(np.random.default_rng(5), ROWS, POSITIONS, VOCABULARY))
+        read(reader, drawn(5)[1])
     assert "no torch today" in raised.value.cause
     assert not Path(f"/proc/{pid}").exists()
 
@@ -321,7 +320,7 @@ def test_the_worker_that_started_early_is_the_one_that_reads(memory, quick):
         pid = reader._worker.pid
         await_start(reader)
         reader.open(claim(memory.size))
-        read(reader, question(np.random.default_rng(7), ROWS, POSITIONS, VOCABULARY))
+        read(reader, drawn(7)[1])
         assert (reader._worker.pid, reader.way) == (pid, "quick")
 
 
@@ -336,7 +335,7 @@ def test_a_worker_killed_before_it_is_needed_is_started_again(memory, quick, rea
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         reader.open(claim(memory.size))
         assert reader._worker.pid != pid
-        read(reader, question(np.random.default_rng(8), ROWS, POSITIONS, VOCABULARY))
+        read(reader, drawn(8)[1])
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -10,7 +10,6 @@ from lm import (
     BOS,
     LENGTH,
     VOCABULARY,
-    Language2,
     at,
     examine,
     make_judge,
@@ -28,11 +27,6 @@ from scorers.wire import ProtocolError
 
 ONE_BY_ONE = AuditSizes(audit_rows=24, gap=8, twins=6, repeats=5)
 """For requests of one row: no item waits for a later batch, and no batch has to be filled up."""
-
-
-@pytest.fixture(scope="module")
-def language():
-    return Language2()
 
 
 @pytest.fixture(scope="module")
@@ -276,29 +270,24 @@ def test_a_look_two_tokens_ahead_is_seen_although_one_ahead_is_not_looked_at(
     assert not audit(verdict, "swap").passed
 
 
-def test_learning_while_serving_is_seen_when_old_rows_are_answered_anew(folder, language):
-    class Learner:
-        counts = np.full((VOCABULARY, VOCABULARY), 0.05)
+class Learner:
+    """Learns, while it serves, which word follows which; before that it knows nothing."""
 
-        def __call__(self, tokens):
-            logits = np.log(self.counts / self.counts.sum(axis=1, keepdims=True))[tokens]
-            np.add.at(self.counts, (tokens[:, :-1], tokens[:, 1:]), 1)
-            return logits.astype(np.float32)
+    def __init__(self):
+        self.counts = np.full((VOCABULARY, VOCABULARY), 0.05)
 
+    def __call__(self, tokens):
+        logits = np.log(self.counts / self.counts.sum(axis=1, keepdims=True))[tokens]
+        np.add.at(self.counts, (tokens[:, :-1], tokens[:, 1:]), 1)
+        return logits.astype(np.float32)
+
+
+def test_learning_while_serving_is_seen_when_old_rows_are_answered_anew(folder):
     verdict, _ = examine(folder, Learner())
     assert verdict.failed is Reason.STATEFUL
 
 
 def test_learning_while_serving_is_seen_when_old_rows_get_old_answers(folder):
-    class Learner:
-        def __init__(self):
-            self.counts = np.full((VOCABULARY, VOCABULARY), 0.05)
-
-        def __call__(self, tokens):
-            logits = np.log(self.counts / self.counts.sum(axis=1, keepdims=True))[tokens]
-            np.add.at(self.counts, (tokens[:, :-1], tokens[:, 1:]), 1)
-            return logits.astype(np.float32)
-
     verdict, _ = examine(folder, Replay(Learner()))
     assert not audit(verdict, "trend").passed
     assert verdict.failed is not None

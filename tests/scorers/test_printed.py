@@ -2,7 +2,6 @@
 
 import pytest
 
-from harness.base.text import clean
 from scorers import claims, evaluate, output
 from scorers.judge import Verdict
 from scorers.output import LINE_BYTES, LOG_BYTES, STEP, Output
@@ -98,12 +97,6 @@ def test_the_last_lines_of_a_short_output_are_the_last_twelve():
     output = Output()
     output.feed("stdout", b"".join(b"line %d\n" % number for number in range(20)))
     assert output.last_lines() == "\n".join(f"line {number}" for number in range(8, 20))
-
-
-def test_what_is_cut_says_so_at_the_end_that_is_cut():
-    assert clean("12345", 5) == "12345"
-    assert clean("123456", 5) == "…23456"
-    assert clean("123456", 5, keep="head") == "12345…"
 
 
 def test_a_script_in_a_sandbox_is_followed_while_it_trains(score_toy, monkeypatch):

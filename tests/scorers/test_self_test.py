@@ -12,6 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from judging import limited
+from toy_task import TOYS
 
 from harness.base.errors import ConfigError, InfrastructureError
 from sandboxes.registry import BACKENDS
@@ -21,7 +23,7 @@ from scorers.score import Reason
 from tasks.spec import Task, all_tasks, find_task
 
 REPO = Path(__file__).parents[2]
-TOY = REPO / "tests" / "toys" / "toy"
+TOY = TOYS / "toy"
 FAIL = "link.fail"
 HONEST = (TOY / "designs" / "whole.py").read_text()
 
@@ -42,13 +44,8 @@ def ask(tmp_path, isolating, monkeypatch):
 
     def make(source=HONEST, *, folder=None, limits=None, backend=isolating, **changes):
         toy = find_task("toy")
-        profile = toy.profile("test")
-        profile = profile.model_copy(
-            update={"limits": profile.limits.model_copy(update={"train_s": 120, **(limits or {})})}
-        )
-        changes = {"profiles": {"test": profile}, **changes}
-        definition = toy.definition.model_copy(update=changes)
-        task = Task(folder or toy.folder, definition, "fixed")
+        task = limited(toy, "test", {"train_s": 120, **(limits or {})}, **changes)
+        task = Task(folder or toy.folder, task.definition, task.variant)
         data, manifest = toy.prepare("test", tmp_path / "data", lambda *_: None)
         return Request(
             task=task, profile="test", split="search", files={"model.py": source}, data=data,

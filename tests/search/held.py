@@ -6,7 +6,8 @@ import shutil
 import uuid
 from pathlib import Path
 
-from shared import TOYS, until
+from observing import until
+from toy_task import copy_toy
 
 from harness.base.paths import data_root
 from harness.store.journal import read
@@ -32,12 +33,11 @@ class Held:
     """The task ``held``: the toy's own designs, and designs that train while a test holds them."""
 
     def __init__(self, folder: Path, monkeypatch) -> None:
-        task = Path(shutil.copytree(TOYS / "toy", folder / "held"))
+        # Long limits: no test here is about them.
+        limits = ("train_s = 20, serve_s = 20,", "train_s = 600, serve_s = 600,")
+        task = copy_toy(folder / "held", ('name = "toy"', 'name = "held"'), limits)
         shutil.copy(task / "designs/whole.py", task / "designs/self_test.py")
         self._toml = task / "task.toml"
-        text = self._toml.read_text().replace('name = "toy"', 'name = "held"')
-        # Long limits: no test here is about them.
-        self._toml.write_text(re.sub(r"(train|serve)_s = 20\b", r"\1_s = 600", text))
         monkeypatch.setenv("HARNESS_TASKS_DIR", str(folder))
         data, _ = find_task("held").prepare("test", data_root(), lambda *_: None)
         # Sandboxes mount this folder, and see files come and go in it while they run.

@@ -27,9 +27,9 @@ def main() -> None:
     AGENTS.ours["slow"] = Slow
     now = {"phase": "between"}
 
-    def die(at: str | None = None) -> None:
+    def die() -> None:
         fd = os.open(where, os.O_WRONLY | os.O_CREAT)
-        os.write(fd, (at or now["phase"]).encode())
+        os.write(fd, b"journal" if phase == "journal" else now["phase"].encode())
         os.kill(os.getpid(), signal.SIGKILL)
 
     def observe(what: str, label: str, details: dict) -> None:
@@ -61,7 +61,7 @@ def _kill_in_fsync(die, line: int) -> None:
         if Path(f"/proc/self/fd/{fd}").readlink().name == "events.jsonl":
             count["lines"] += 1
             if count["lines"] == line:
-                die("journal")
+                die()
         fsync(fd)
 
     os.fsync = deadly

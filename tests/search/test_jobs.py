@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from judging import answering
+from observing import quiet
 from pydantic import ValidationError
-from shared import quiet
 
 from harness.base.errors import ConfigError, JudgeError
 from harness.core.asked import Asked
@@ -134,14 +134,8 @@ def test_where_a_name_stands_for_another_thing_nothing_is_evaluated(
     assert error.cause.count("expected") == 1
 
 
-def test_a_task_that_was_changed_meanwhile_is_another_question(
-    evaluator, isolating, tmp_path, monkeypatch
-):
-    task = tmp_path / "changing"
-    subprocess.run(["cp", "-r", ROOT / "tests/toys/toy", task], check=True)
-    toml = task / "task.toml"
-    toml.write_text(toml.read_text().replace('name = "toy"', 'name = "changing"'))
-    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path))
+def test_a_task_that_was_changed_meanwhile_is_another_question(evaluator, isolating, changed_toy):
+    task = changed_toy(('name = "toy"', 'name = "changing"'))
     asked = Asked(task="changing", profile="test", sandbox=isolating.name)
     how = {"trusted": False, "hardware": None, "progress": quiet, "observe": quiet}
     place = evaluator.get_ready(asked, **how)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from calling import call
 from held import Held, kinds, under_way
-from shared import PATIENCE_S, quiet, until
+from observing import PATIENCE_S, quiet, until
 
 from harness.base.errors import SandboxLostError
 from harness.core.asked import Asked

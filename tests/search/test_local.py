@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from judging import answering
-from shared import PATIENCE_S, TOYS, quiet, until
+from observing import PATIENCE_S, interrupting, quiet, until
 from slow_agents import Scripted
 
 from harness.agents import AGENTS
@@ -41,12 +41,9 @@ QUESTION = {"split": "search", "training_seed": 0, "audit_seed": "a"}
 
 
 @pytest.fixture(autouse=True)
-def world(tmp_path, monkeypatch):
+def world(tmp_path, changed_toy, monkeypatch):
     """A fake judge and fake GPUs, none until ``gpus`` is set; the toy uses one if there is one."""
-    task = shutil.copytree(TOYS / "toy", tmp_path / "tasks" / "toy")
-    toml = Path(task) / "task.toml"
-    toml.write_text(toml.read_text().replace('device = "cpu"', 'device = "any"'))
-    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path / "tasks"))
+    toml = changed_toy(('device = "cpu"', 'device = "any"')) / "task.toml"
     monkeypatch.setenv(gpu_locks.ENVIRONMENT, str(tmp_path / "locks"))
     found = SimpleNamespace(gpus=(), toml=toml, folder=tmp_path, judged=[])
     monkeypatch.setattr(host, "GpuPool", lambda: pool(found.gpus))
@@ -152,19 +149,13 @@ def test_two_runs_share_a_gpu_one_writes_while_the_other_trains(world):
         return work
 
     seeds = {name: {derive(s, "node", n) for n in range(3)} for name, s in (("a", 1), ("b", 2))}
-    world.meanwhile, results = meanwhile, {}
-
-    def go(name, other, node, seed):
-        results[name] = run(world, name, script(name, other, node), seed=seed)
-
-    threads = [
-        threading.Thread(target=go, args=args) for args in (("a", "b", 1, 1), ("b", "a", 0, 2))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE_S)
-    assert {name: result["nodes"]["scored"] for name, result in results.items()} == {"a": 3, "b": 3}
+    world.meanwhile = meanwhile
+    with ThreadPoolExecutor(2) as threads:
+        results = [
+            threads.submit(run, world, name, script(name, other, node), seed=seed)
+            for name, other, node, seed in (("a", "b", 1, 1), ("b", "a", 0, 2))
+        ]
+    assert [result.result()["nodes"]["scored"] for result in results] == [3, 3]
 
 
 @pytest.mark.parametrize(("slots", "gpus"), [(3, 3), (3, 2), (1, 4)])
@@ -294,15 +285,8 @@ def test_of_two_runs_the_one_with_many_slots_does_not_keep_the_other_waiting(wor
 def test_gpus_of_one_model_serve_a_run_and_it_goes_on_with_those_it_began_with(world):
     odd = (Gpu("GPU-odd", 9, "Fake A100"),)
     world.gpus = (*odd, *some(2))
-    interrupted = []
-
-    def observe(what, label, details):
-        if what == "scored" and not interrupted:
-            interrupted.append(label)
-            raise KeyboardInterrupt
-
     with pytest.raises(Cancelled):
-        run(world, "a", quiet, observe=observe, agent="reference")
+        run(world, "a", quiet, observe=interrupting("scored", "0"), agent="reference")
     assert {taken for _, taken in world.judged} == {("GPU-fake-0",)}
     world.judged.clear()
     # Another machine, or the same with new GPUs: now most are of the other model.
@@ -313,13 +297,8 @@ def test_gpus_of_one_model_serve_a_run_and_it_goes_on_with_those_it_began_with(w
 
 def test_a_score_of_another_node_that_lies_in_ones_folder_is_not_taken_over(world):
     """After a kill, a score in a node's folder is taken over only if it is that node's own."""
-
-    def observe(what, label, details):
-        if (what, label) == ("evaluating", "1"):
-            raise KeyboardInterrupt
-
     with pytest.raises(Cancelled):
-        run(world, "a", quiet, observe=observe, agent="reference")
+        run(world, "a", quiet, observe=interrupting("evaluating", "1"), agent="reference")
     nodes = world.folder / "runs" / "a" / "nodes"
     shutil.copy(nodes / "0000" / "score.json", nodes / "0001" / "score.json")
     assert resume(nodes.parent, progress=quiet, observe=quiet)["nodes"]["scored"] == 3

@@ -9,8 +9,8 @@ from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
+from observing import PATIENCE_S, quiet
 from quick_judge import QuickJudge
-from shared import PATIENCE_S, quiet
 from slow_agents import Scripted, digest
 from test_kill import check_journal, drive
 

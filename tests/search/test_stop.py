@@ -6,11 +6,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from calling import call
 from held import Held, kinds, under_way
-from shared import PATIENCE_S, quiet, until
+from observing import PATIENCE_S, interrupting, quiet, until
 
 from harness.base.errors import Cancelled
+from harness.cli.app import app
+from harness.cli.edge import run_and_report
 from harness.core.asked import Asked
 from harness.launch import stopping
 from harness.launch.run import start
@@ -50,13 +51,21 @@ def begun(held, run):
         held.let_go()
 
 
-def stop(*words, code=0):
-    """Call ``harness stop``; return the rows that it prints, and what it says."""
-    done = call("stop", "--json", *words, code=code)
-    return json.loads(done.stdout)["runs"], done.stderr
+@pytest.fixture
+def stop(capsys):
+    def call(*words, code=0):
+        capsys.readouterr()
+        found = run_and_report(lambda: app(["stop", "--json", *map(str, words)]))
+        out, said = capsys.readouterr()
+        assert found == code, said
+        return json.loads(out)["runs"], said
+
+    return call
 
 
-def test_the_evaluation_under_way_is_finished_and_the_best_is_graded(held, run, begun, monkeypatch):
+def test_the_evaluation_under_way_is_finished_and_the_best_is_graded(
+    held, run, begun, stop, monkeypatch
+):
     held.offer("first", "second", "constant", held="first second")
     held.let_go("first")
     result, said = begun(2), []
@@ -75,7 +84,9 @@ def test_the_evaluation_under_way_is_finished_and_the_best_is_graded(held, run, 
     assert kinds(run)[-5:] == ["scored", "stopped", "finalizing", "final", "closed"]
 
 
-def test_now_drops_the_evaluation_under_way_and_leaves_its_node_unscored(held, run, begun):
+def test_now_drops_the_evaluation_under_way_and_leaves_its_node_unscored(
+    held, run, begun, stop, capsys
+):
     held.offer("half", "never", "constant", held="never")
     result = begun(2)
     (row,), _ = stop(run, "--now")
@@ -83,10 +94,11 @@ def test_now_drops_the_evaluation_under_way_and_leaves_its_node_unscored(held, r
     assert row["result"]["nodes"] == {"scored": 1, "valid": 1}
     assert (row["result"]["node"], row["result"]["valid"]) == (0, True)
     assert kinds(run)[-5:] == ["evaluating", "stopped", "finalizing", "final", "closed"]
-    assert "1 draft" in call("show", run).stdout
+    assert run_and_report(lambda: app(["show", str(run)])) == 0
+    assert "1 draft" in capsys.readouterr().out
 
 
-def test_a_run_without_any_valid_node_ends_invalid(held, run, begun):
+def test_a_run_without_any_valid_node_ends_invalid(held, run, begun, stop):
     held.offer("never", held="never")
     result = begun(1)
     (row,), _ = stop(run, "--now", code=1)
@@ -94,15 +106,10 @@ def test_a_run_without_any_valid_node_ends_invalid(held, run, begun):
     assert result.result(PATIENCE_S)["valid"] is False
 
 
-def test_of_a_dead_run_the_best_is_graded_when_it_is_resumed(held, run):
+def test_of_a_dead_run_the_best_is_graded_when_it_is_resumed(held, run, stop, capsys):
     held.offer("half", "never", held="never")
-
-    def interrupt(what, label, details):
-        if (what, label) == ("evaluating", "1"):
-            raise KeyboardInterrupt
-
     with pytest.raises(Cancelled):
-        work(run, interrupt)
+        work(run, interrupting("evaluating", "1"))
     journal = run / "events.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     assert b'"closed"' in lines[-1]
@@ -111,14 +118,14 @@ def test_of_a_dead_run_the_best_is_graded_when_it_is_resumed(held, run):
     assert rows == []
     assert "it was killed" in words
     assert f"harness resume {run}" in words
-    resumed = json.loads(call("resume", run, "--json").stdout)
-    assert resumed["nodes"] == {"scored": 1, "valid": 1}
+    assert run_and_report(lambda: app(["resume", str(run), "--json"])) == 0
+    assert json.loads(capsys.readouterr().out)["nodes"] == {"scored": 1, "valid": 1}
     assert kinds(run)[-5:] == ["opened", "stopped", "finalizing", "final", "closed"]
     (row,), words = stop(run)
     assert row["result"]["valid"] is True
 
 
-def test_no_wait_returns_at_once_and_one_bad_name_keeps_no_other(held, run):
+def test_no_wait_returns_at_once_and_one_bad_name_keeps_no_other(held, run, stop):
     """The run is a process of its own, which is the usual case."""
     held.offer("first", "whole", held="first")
     argv = [sys.executable, "-m", "harness", "run", "--task", "held", "--profile", "test"]

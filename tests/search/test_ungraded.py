@@ -4,8 +4,8 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from observing import interrupting, quiet
 from quick_judge import QuickJudge
-from shared import quiet
 from test_parallel import World
 
 from harness.base.errors import Cancelled, ConfigError, JudgeError
@@ -101,14 +101,10 @@ def test_a_display_that_always_fails_changes_nothing_and_says_so_once(
 
 
 def test_ctrl_c_in_a_display_still_stops_the_run(world, judge):
-    def stop(what, *told):
-        if what == "evaluating":
-            raise KeyboardInterrupt
-
     world.use(lambda ask: None)
     asked = Asked(task="toy", agent="scripted", profile="test", steps=2, seed=3, sandbox="process")
     with pytest.raises(Cancelled):
-        start(asked, world.folder / "runs", progress=quiet, observe=stop)
+        start(asked, world.folder / "runs", progress=quiet, observe=interrupting("evaluating"))
     assert resume(world.run.path, progress=quiet, observe=quiet)["valid"]
 
 

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from observing import interrupting, quiet
+from toy_task import TOYS
 
 from harness.base.errors import Cancelled, ConfigError
 from harness.core.asked import Asked, Lockfile
@@ -27,23 +29,14 @@ from scorers import conditions
 DOCS = Path(__file__).parents[2] / "docs" / "runs.md"
 
 
-def quiet(*_: object) -> None:
-    pass
-
-
-def interrupt(what: str, label: str, details: dict) -> None:  # noqa: ARG001
-    if what == "scored":
-        raise KeyboardInterrupt
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A folder with a run that was interrupted after one node, and one that is finished."""
     folder = tmp_path_factory.mktemp("unchanged")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HARNESS_TASKS_DIR", str(Path(__file__).parents[1] / "toys"))
+        patch.setenv("HARNESS_TASKS_DIR", str(TOYS))
         patch.setenv("HARNESS_DATA", str(folder / "data"))
-        for name, observe in (("begun", interrupt), ("done", quiet)):
+        for name, observe in (("begun", interrupting("scored")), ("done", quiet)):
             asked = Asked(task="toy", profile="test", steps=2, sandbox="process")
             with contextlib.suppress(Cancelled):
                 start(asked, folder, name=name, progress=quiet, observe=observe)
@@ -129,7 +122,7 @@ def test_a_run_goes_on_in_the_sandbox_that_it_began_in(runs, monkeypatch):
     monkeypatch.setattr(registry, "choose", here)
     asked = Asked(task="toy", profile="test", steps=2)
     with pytest.raises(Cancelled):
-        start(asked, runs, name="any", progress=quiet, observe=interrupt)
+        start(asked, runs, name="any", progress=quiet, observe=interrupting("scored"))
     assert resume(runs / "any", progress=quiet, observe=quiet)["valid"]
     assert wanted == ["auto", "process"]
     assert Run.open(runs / "any").asked.sandbox == "auto"

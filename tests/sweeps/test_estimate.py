@@ -223,11 +223,11 @@ def test_a_profile_or_policy_that_does_not_exist_is_refused_with_the_nearest(tmp
         make(tmp_path, SUITE.replace('["one_shot"]', '["one_shoot"]'))
 
 
-def finished(folder, agent, *, total, nodes, final, scored, policy="greedy", queued=0.0):
+def finished(folder, agent, *, total, nodes, final, scored, queued=0.0):
     folder.mkdir(parents=True)
     (folder / "run.toml").write_text("")
     result = {
-        "format": 1, "task": "toy", "profile": "test", "agent": agent, "policy": policy,
+        "format": 1, "task": "toy", "profile": "test", "agent": agent, "policy": "greedy",
         "valid": True, "metric": "accuracy", "score": 0.5,
         "nodes": {"scored": scored, "valid": scored},
         "seconds": {"total": total, "nodes": nodes, "final": final},

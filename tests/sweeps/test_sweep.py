@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from calling import call
+from calling import HARNESS, call
+from observing import until
 from report.made_runs import make_run
-from shared import TOYS, until
 
 from harness.base.errors import ConfigError
 from harness.store.index import entries
@@ -56,16 +55,11 @@ ONE = TWO.replace('"toy", "broken-toy"', '"toy"')
 
 
 @pytest.fixture
-def toys(tmp_path, monkeypatch):
+def toys(changed_toy):
     """The folder with the toy task, and with a copy of it that has no valid design."""
-    place = tmp_path / "tasks"
-    shutil.copytree(TOYS / "toy", place / "toy")
-    shutil.copytree(TOYS / "toy", place / "broken")
-    toml = place / "broken" / "task.toml"
-    text = toml.read_text().replace('"half", "constant", "whole", "broken"', '"broken"')
-    toml.write_text(text.replace('name = "toy"', 'name = "broken-toy"'))
-    monkeypatch.setenv("HARNESS_TASKS_DIR", str(place))
-    return place
+    designs = ('"half", "constant", "whole", "broken"', '"broken"')
+    changed_toy(('name = "toy"', 'name = "broken-toy"'), designs, name="broken")
+    return changed_toy().parent
 
 
 @pytest.fixture
@@ -100,7 +94,7 @@ def argv(tmp_path, text):
 def begin(tmp_path, text, runs):
     """Start a sweep; return its process when all its ``runs`` are in an evaluation."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness", *argv(tmp_path, text)],
+        [*HARNESS, *argv(tmp_path, text)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -112,7 +106,7 @@ def begin(tmp_path, text, runs):
 def sweep(tmp_path, text, code=0):
     """Sweep in this process; the runs are child processes as usual. Return JSON and stderr."""
     done = call(*argv(tmp_path, text), code=code)
-    return json.loads(done.stdout), done.stderr
+    return done.json, done.stderr
 
 
 def journals(tmp_path):

@@ -1,6 +1,7 @@
 """What several tests of tasks share: fixtures that keep tests of torch and of the shell fast."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from shell_here import few_objects
@@ -10,6 +11,12 @@ from shell_here import few_objects
 def _few_objects() -> Iterator[None]:
     with few_objects():
         yield
+
+
+@pytest.fixture(scope="module")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder for all tests of a module, so that data are prepared once."""
+    return tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from judging import limited
 from shell_here import few_objects, no_trace
 
 from sandboxes.base import Backend, ExecResult, Probe, SandboxSpec
@@ -28,11 +29,7 @@ def evaluated(
     task: Task, root: Path, source: str, backend: Backend, split: Literal["search", "test"]
 ) -> Score:
     """Score a model.py at the profile ``test``, with time limits that suit a slow machine."""
-    profile = task.profile("test")
-    limits = profile.limits.model_copy(update={"train_s": PATIENCE_S, "serve_s": PATIENCE_S})
-    profiles = {"test": profile.model_copy(update={"limits": limits})}
-    definition = task.definition.model_copy(update={"profiles": profiles})
-    task = Task(task.folder, definition, task.variant)
+    task = limited(task, "test", {"train_s": PATIENCE_S, "serve_s": PATIENCE_S})
     data, manifest = task.prepare("test", root, lambda *_: None)
     files = {"model.py": source}
     return evaluate(Request(task, "test", split, files, data, manifest, 3, "a1b2", backend)).score

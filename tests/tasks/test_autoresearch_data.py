@@ -11,6 +11,7 @@ import shutil
 import stat
 import threading
 from collections import Counter, defaultdict
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,12 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import typer
+from calling import call
 from filelock import FileLock
-from typer.testing import CliRunner
 
 from harness.base.errors import ConfigError
-from harness.cli import prepare as prepare_command
 from tasks.autoresearch import data, reference, sources, tokenizer
 from tasks.autoresearch.overlap import Overlap, runs
 from tasks.definition import Manifest, Value
@@ -61,8 +60,8 @@ def words_of(count: int, seed: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
-    return prepare(tmp_path_factory.mktemp("autoresearch"))
+def prepared(data_folder) -> Path:
+    return prepare(data_folder)
 
 
 @pytest.fixture(scope="module")
@@ -614,17 +613,13 @@ def harness_prepare(tmp_path, monkeypatch):
     (tmp_path / "tasks" / "description.md").write_text("Texts.\n")
     monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path / "tasks"))
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    app = typer.Typer()
-    app.command()(prepare_command.command)
-    return lambda *args: CliRunner().invoke(app, [str(a) for a in args])
+    return partial(call, "prepare", cwd=tmp_path)
 
 
 def test_the_command_says_what_was_made(harness_prepare, tmp_path):
     done = harness_prepare("texts", "--profile", "test", "--json")
-    assert done.exit_code == 0, done.stderr
     assert "encoding" in done.stderr or "training the tokenizer" in done.stderr
-    said = json.loads(done.stdout)
+    said = done.json
     folder = Path(said["path"])
     assert folder.parent == tmp_path / "data"
     assert said["hash"] == manifest(folder).hash
@@ -640,30 +635,23 @@ def test_the_command_says_where_the_text_comes_from_and_how_bytes_count(harness_
     lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
     (tmp_path / "mine" / "a.jsonl").write_text(lines)
     args = ("texts", "--profile", "test", "--data", "mine", "--byte-counts", "public", "--json")
-    done = harness_prepare(*args)
-    assert done.exit_code == 0, done.stderr
-    parameters = json.loads(done.stdout)["manifest"]["parameters"]
+    parameters = harness_prepare(*args).json["manifest"]["parameters"]
     assert parameters["source"] == str(tmp_path / "mine")
     assert parameters["byte_counts"] == "public"
-    done = harness_prepare("texts", "--profile", "test", "--data", "nowhere")
-    assert done.exit_code == 2
+    done = harness_prepare("texts", "--profile", "test", "--data", "nowhere", code=2)
     assert "There is no folder" in done.stderr
 
 
 def test_the_command_prepares_other_tasks_and_refuses_what_they_lack(harness_prepare):
-    done = harness_prepare("lra/listops", "--profile", "test")
-    assert done.exit_code == 0, done.stderr
-    assert "512 rows" in done.stdout
-    done = harness_prepare("lra/listops", "--profile", "test", "--data", "bundled")
-    assert done.exit_code == 2
+    assert "512 rows" in harness_prepare("lra/listops", "--profile", "test").stdout
+    done = harness_prepare("lra/listops", "--profile", "test", "--data", "bundled", code=2)
     assert "no choice of source" in done.stderr
 
 
 def test_a_value_that_is_none_of_the_tasks_choices_is_refused_before_anything_is_made(
     harness_prepare, tmp_path
 ):
-    done = harness_prepare("autoresearch", "--profile", "test", "--byte-counts", "exakt")
-    assert done.exit_code == 2
+    done = harness_prepare("autoresearch", "--profile", "test", "--byte-counts", "exakt", code=2)
     assert "byte_counts 'exakt'" in done.stderr
     assert "exact" in done.stderr.partition("try:")[2]
     assert not (tmp_path / "data").exists()

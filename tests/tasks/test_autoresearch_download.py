@@ -26,12 +26,12 @@ SMALL = {
 }  # fmt: skip
 
 
-def shard(number: int, documents: int = 60) -> bytes:
+def shard(number: int) -> bytes:
     """Return a parquet file like climbmix's: zstd, row groups, a column of text."""
     rng = np.random.default_rng(number)
     texts = [
         f"shard {number} document {i}: " + " ".join(map(str, rng.integers(0, 99_999, 40)))
-        for i in range(documents)
+        for i in range(60)
     ]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"text": texts}), sink, row_group_size=16, compression="zstd")

@@ -519,9 +519,8 @@ def test_in_a_process_of_its_own_over_the_real_wire(sandbox: Sandbox) -> None:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    root = tmp_path_factory.mktemp("data")
-    return find_task("autoresearch").prepare("test", root, lambda *_: None)
+def prepared(data_folder: Path) -> Any:
+    return find_task("autoresearch").prepare("test", data_folder, lambda *_: None)
 
 
 @pytest.mark.slow

@@ -45,9 +45,9 @@ def _deterministic(_one_thread: None) -> Any:
     torch.set_deterministic_debug_mode(mode)
 
 
-def batch(*reals: int, length: int = 50, seed: int = 0) -> tuple[Tensor, Tensor]:
+def batch(*reals: int, length: int = 50) -> tuple[Tensor, Tensor]:
     """Return tokens and their mask; row i has ``reals[i]`` ids from 1 to 19, then zeros."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(1, 20, (len(reals), length), generator=generator)
     mask = torch.arange(length) < torch.tensor(reals)[:, None]
     return tokens * mask, mask

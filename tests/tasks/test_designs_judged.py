@@ -10,11 +10,6 @@ from tasks.lra import gallery
 from tasks.spec import find_task
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
-
-
 def assert_clean(name: str, root: Path, backend: Backend) -> None:
     source = gallery.source_of(name).read_text()
     score = evaluated(find_task("lra/listops"), root, source, backend, "search")
@@ -30,11 +25,11 @@ OFTEN = {"softmax", "tree", "gated_recurrence"}
     "name",
     [pytest.param(n, marks=[] if n in OFTEN else pytest.mark.slow) for n in gallery.NAMES],
 )
-def test_the_judge_finds_no_fault(name: str, root: Path) -> None:
-    assert_clean(name, root, InThread())
+def test_the_judge_finds_no_fault(name: str, data_folder: Path) -> None:
+    assert_clean(name, data_folder, InThread())
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", gallery.NAMES)
-def test_nor_does_it_through_a_sandbox(name: str, root: Path, isolating: Backend) -> None:
-    assert_clean(name, root, isolating)
+def test_nor_does_it_through_a_sandbox(name: str, data_folder: Path, isolating: Backend) -> None:
+    assert_clean(name, data_folder, isolating)

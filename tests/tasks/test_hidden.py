@@ -12,12 +12,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from calling import call, start
 from test_listops import rows as listops_rows
 from test_listops import value_of
-from typer.testing import CliRunner
 
 from harness.base.errors import ConfigError
-from harness.cli.app import app
 from harness.report import diagnosis
 from harness.report.bundle.pack import pack
 from tasks import hidden
@@ -210,19 +209,17 @@ def test_a_key_shows_in_no_text_made_of_it():
 
 
 def test_the_command_refuses_a_bad_variable_and_says_the_fingerprint(tmp_path, monkeypatch):
-    runner = CliRunner()
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
     monkeypatch.setenv("HARNESS_HIDDEN_KEY", ONE[:-1])
-    refused = runner.invoke(app, ["prepare", "lra/listops", "--profile", "test"])
-    assert refused.exit_code == 2
+    prepare_it = ("prepare", "lra/listops", "--profile", "test")
+    refused = call(*prepare_it, code=2)
     assert "HARNESS_HIDDEN_KEY holds no key" in refused.stderr
-    assert "1f1f" not in refused.output
+    assert "1f1f" not in refused.said
     monkeypatch.setenv("HARNESS_HIDDEN_KEY", ONE)
-    done = runner.invoke(app, ["prepare", "lra/listops", "--profile", "test"])
-    assert done.exit_code == 0, done.output
+    done = call(*prepare_it)
     print_of = hidden.HiddenKey(bytes.fromhex(ONE)).fingerprint
     assert f"hidden key     {print_of}" in done.stdout
-    assert "1f1f" not in done.output
+    assert "1f1f" not in done.said
 
 
 def test_doctor_says_what_is_known_of_the_key(private, tmp_path, monkeypatch):
@@ -304,13 +301,8 @@ def test_the_key_is_in_no_sandbox_run_or_log(private, isolating, tmp_path, monke
     assert "/data/train/tokens.npy" in log
     assert "HARNESS" not in log
     assert "hidden" not in log
-    ran = subprocess.run(
-        [sys.executable, "-m", "harness", "run", "--task", "lra/listops", "--profile", "test",
-         "--agent", "reference", "--policy", "greedy", "--steps", "1",
-         "--runs-dir", str(tmp_path / "runs")],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=200,
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
+    told = ("--task", "lra/listops", "--profile", "test", "--steps", 1)
+    ran = start("run", *told, cwd=tmp_path)
     seed = key.seed("lra/listops", 1)
     secrets = [key.secret.hex(), key.secret.hex().upper(), key.secret, f"{seed}", f"{seed:x}"]
     texts = {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
@@ -331,20 +323,11 @@ def test_the_key_is_in_no_sandbox_run_or_log(private, isolating, tmp_path, monke
     archive = tmp_path / "run.tar.gz"
     pack(run, archive)
     assert key.secret.hex().encode() not in gzip.decompress(archive.read_bytes())
-    verified = subprocess.run(
-        [sys.executable, "-m", "harness", "verify", str(archive)],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=200,
-        env={**os.environ, "HARNESS_HIDDEN_KEY": TWO},
-    )  # fmt: skip
+    verified = start("verify", archive, cwd=tmp_path, code=None, HARNESS_HIDDEN_KEY=TWO)
     assert verified.returncode in (0, 5), verified.stderr
     assert f"Other hidden rows: the hidden key {key.fingerprint} there" in verified.stdout
     assert "HARNESS_HIDDEN_KEY=KEY" in verified.stdout
     # Without that key the run is not resumed, and the command says why.
     (run / "result.json").unlink()
-    resumed = subprocess.run(
-        [sys.executable, "-m", "harness", "resume", str(run)],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=200,
-        env={**os.environ, "HARNESS_HIDDEN_KEY": "public"},
-    )  # fmt: skip
-    assert resumed.returncode == 2
+    resumed = start("resume", run, cwd=tmp_path, code=2, HARNESS_HIDDEN_KEY="public")
     assert f"then the hidden key {key.fingerprint}, now no hidden key" in resumed.stderr

@@ -5,9 +5,9 @@ import json
 import random
 import runpy
 import stat
-import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -221,15 +221,10 @@ def test_damage_is_noticed_and_repaired(tmp_path: Path, damage: str) -> None:
 
 
 def test_two_at_once_end_with_one_whole_folder(tmp_path: Path) -> None:
-    found: list[Path] = []
-    both = [threading.Thread(target=lambda: found.append(prepare(tmp_path))) for _ in range(2)]
-    for thread in both:
-        thread.start()
-    for thread in both:
-        thread.join(200)
-    assert len(found) == 2
-    assert found[0] == found[1]
-    assert find_fault(found[0], SMALL) == ""
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(prepare, [tmp_path] * 2)
+    assert one == other
+    assert find_fault(one, SMALL) == ""
 
 
 def test_hidden_splits_are_closed_to_other_users(tmp_path: Path) -> None:
@@ -313,8 +308,8 @@ def test_designs_have_summaries() -> None:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare(tmp_path_factory.mktemp("data"))
+def small(data_folder: Path) -> Path:
+    return prepare(data_folder)
 
 
 @pytest.mark.usefixtures("_one_thread")

@@ -47,16 +47,11 @@ def prepared(task: Task, root: Path, profile: str = "test") -> tuple[Path, Manif
     return task.prepare(profile, root, lambda *_: None)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
-
-
 @pytest.fixture
-def root(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One data folder for all tests that ask for it, and smaller batches of drawn images."""
+def root(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data folder, and smaller batches of drawn images."""
     monkeypatch.setattr(snakes, "LAYOUTS_AT_ONCE_PIXELS", 300_000)  # enough for the few rows here
-    return folder
+    return data_folder
 
 
 AUDITS = ["mechanism only", "constants", "finiteness", "statelessness", "near-ties", "trend"]

@@ -1,31 +1,26 @@
 """Tests users' own tasks: errors name the user's file, line and words, and stop no other task."""
 
 import errno
-import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from calling import call
 
 from harness.base.errors import ConfigError
-from harness.cli.app import app
 from tasks.definition import TASKS_DIR
 from tasks.runner import settings_read
 from tasks.spec import all_tasks, find_task
 
-TOY = Path(__file__).parents[1] / "toys" / "toy"
-
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def mine(changed_toy: Callable[..., Path]) -> Path:
     """A folder of tasks with one good task, ``mine``, in it."""
-    shutil.copytree(TOY, tmp_path / "tasks" / "mine")
-    edit(tmp_path / "tasks" / "mine" / "task.toml", 'name = "toy"', 'name = "mine"')
-    edit(tmp_path / "tasks" / "mine" / "toy_data.py", 'task="toy"', 'task="mine"')
-    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path / "tasks"))
-    return tmp_path / "tasks" / "mine"
+    task = changed_toy(('name = "toy"', 'name = "mine"'), name="mine")
+    edit(task / "toy_data.py", 'task="toy"', 'task="mine"')
+    return task
 
 
 def edit(file: Path, old: str, new: str) -> None:
@@ -41,11 +36,10 @@ def line(file: Path, beginning: str) -> int:
 
 def complaint(*args: object) -> str:
     """Run a command that must fail with exit code 2; return its output as one line."""
-    done = CliRunner().invoke(app, [str(arg) for arg in args])
-    assert done.exit_code == 2, done.output
-    assert "please report" not in done.output
-    assert "pydantic" not in done.output
-    return " ".join(done.output.split())
+    said = call(*args, code=2).said
+    assert "please report" not in said
+    assert "pydantic" not in said
+    return " ".join(said.split())
 
 
 def prepare(root: Path, profile: str = "test") -> str:
@@ -93,13 +87,11 @@ def test_a_broken_folder_stops_no_other(mine: Path, content: bytes, tmp_path: Pa
     bad = mine.parent / "bad"
     bad.mkdir()
     (bad / "task.toml").write_bytes(b'name = "bad"\n' + content)
-    listed = CliRunner().invoke(app, ["tasks"], terminal_width=200)
-    assert listed.exit_code == 0
-    table, _, below = listed.output.partition("broken: ")
+    table, _, below = call("tasks", COLUMNS="200").said.partition("broken: ")
     assert "mine" in table
     assert "lra/text" in table
     assert str(bad / "task.toml") in below
-    found = json.loads(CliRunner().invoke(app, ["tasks", "--json"]).output)
+    found = call("tasks", "--json").json
     assert [one["folder"] for one in found["broken"]] == [str(bad)]
     assert found["broken"][0]["cause"]
     assert find_task("mine").prepare("test", tmp_path, lambda *_: None)[1].rows["test"] == 400
@@ -121,14 +113,14 @@ def test_a_folder_that_cannot_be_read_is_named_and_stops_no_other(
 
     monkeypatch.setattr(os, "scandir", refused)
     assert f"{shut} cannot be read." in complaint("tasks", "show", "nowhere")
-    found = json.loads(CliRunner().invoke(app, ["tasks", "--json"]).output)
+    found = call("tasks", "--json").json
     assert [one["folder"] for one in found["broken"]] == [str(shut)]
     assert find_task("mine").name == "mine"
 
 
 def test_two_of_one_name_stop_nothing_but_that_name(mine: Path) -> None:
     shutil.copytree(mine, mine.parent / "second")
-    assert CliRunner().invoke(app, ["tasks"]).exit_code == 0
+    call("tasks")
     assert "Two tasks are called mine" in complaint("tasks", "show", "mine")
     assert find_task("lra/text").name == "lra/text"
 
@@ -214,8 +206,8 @@ def test_what_it_prints_is_no_part_of_the_answer(
 ) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
     edit(mine / "toy_data.py", "    rng = ", "    print('hello')\n    rng = ")
-    done = CliRunner().invoke(app, ["prepare", "mine", "--profile", "test", "--json"])
-    assert json.loads(done.stdout)["task"] == "mine"
+    done = call("prepare", "mine", "--profile", "test", "--json")
+    assert done.json["task"] == "mine"
     assert "hello" in done.stderr
 
 
@@ -285,11 +277,8 @@ def test_every_task_of_ours_passes_its_own_check() -> None:
 
 def test_check_tries_the_first_design(mine: Path, isolating: object) -> None:
     os.environ.pop("HARNESS_TASKS_DIR")
-    done = CliRunner().invoke(app, ["tasks", "check", str(mine.parent)])
-    assert done.exit_code == 0, done.output
-    assert "mine, profile test, design half: 0." in done.output
+    assert "mine, profile test, design half: 0." in call("tasks", "check", mine.parent).said
     edit(mine / "runner.py", "    try:\n", "    try:\n        config['nothing']\n")
-    done = CliRunner().invoke(app, ["tasks", "check", str(mine), "--json"])
-    assert done.exit_code == 1
-    assert "'nothing'" in json.loads(done.stdout)["tasks"][0]["message"]
+    (checked,) = call("tasks", "check", mine, "--json", code=1).json["tasks"]
+    assert "'nothing'" in checked["message"]
     assert "There is no task.toml" in complaint("tasks", "check", mine / "designs")
