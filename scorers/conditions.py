@@ -50,7 +50,14 @@ def versions() -> dict[str, str]:
 
 
 AS_BEFORE = frozenset(
-    {"4+76c3e2d01f7f", "4+cf23e739bb4e", "4+d6c0f814b5d7", "4+9855fe2dfdd8", "4+dc388b4e7874"}
+    {
+        "4+76c3e2d01f7f",
+        "4+cf23e739bb4e",
+        "4+d6c0f814b5d7",
+        "4+9855fe2dfdd8",
+        "4+dc388b4e7874",
+        "4+69d725a7276f",
+    }
 )
 """Earlier scorers (version and hash) that judge exactly as this one does. A run that began under
 one of them may continue, and its scores compare with today's. Emptied when a change may move a
