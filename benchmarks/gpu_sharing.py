@@ -45,7 +45,7 @@ class Writer:
     name, trusted = "writer", True
     seconds = 0.0
 
-    def write(self, ask):  # noqa: ANN001, ANN201
+    def write(self, ask):
         """Wait, then return the task's first design."""
         from harness.core.agent import Answer
 

@@ -96,7 +96,7 @@ def make_data(folder: Path, case: Case, audited: int) -> Path:
     return folder
 
 
-def make_model(case: Case):  # noqa: ANN201  # torch is not imported yet
+def make_model(case: Case):  # torch is not imported yet
     """Return model(x) -> logits, and model(x, y) -> loss of each target, in float32."""
     import torch
     import torch.nn.functional as F
@@ -168,7 +168,7 @@ def candidate(folder: Path, case: Case) -> None:
     with torch.no_grad(), context:
         sink = device_buffer.sink(case.device, case.shape)
 
-        def predict(tokens: np.ndarray):  # noqa: ANN202  # an array, or a shape
+        def predict(tokens: np.ndarray):  # an array, or a shape
             return sink(model(torch.from_numpy(tokens).to(case.device).long()))
 
         evaluate()
@@ -185,7 +185,7 @@ def candidate(folder: Path, case: Case) -> None:
             link.serve(predict, claim={"batch_size": case.batch, **sink.claim})
 
 
-def make_judge(folder: Path, case: Case, audit: Audit, gpu: str | None):  # noqa: ANN201
+def make_judge(folder: Path, case: Case, audit: Audit, gpu: str | None):
     from scorers.language import AuditSizes, Language
 
     shape = {"length": case.length, "vocabulary": case.vocabulary, "bos": case.bos}
@@ -195,7 +195,7 @@ def make_judge(folder: Path, case: Case, audit: Audit, gpu: str | None):  # noqa
     )
 
 
-def judge(language, case: Case, process: subprocess.Popen) -> dict:  # noqa: ANN001
+def judge(language, case: Case, process: subprocess.Popen) -> dict:
     """Return a judged evaluation's verdict, rows served, and seconds: to start, and to serve."""
     from scorers.judge import Times
     from scorers.wire import Listener, LogitsBuffer

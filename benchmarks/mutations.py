@@ -263,7 +263,7 @@ def main() -> int:
                 else:  # they would kill every mutant
                     print(f"left out: the tests of {path} fail without a mutant", file=sys.stderr)
                     left_out = True
-            random.Random(chosen.seed).shuffle(every)  # noqa: S311  # an order, not a secret
+            random.Random(chosen.seed).shuffle(every)  # an order, not a secret
             list(pool.map(run, every))
         except KeyboardInterrupt:
             INTERRUPTED.set()

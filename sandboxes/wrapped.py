@@ -200,7 +200,7 @@ def _become(user: int | None) -> list[str]:
 def _memfd(data: bytes) -> int:
     fd = os.memfd_create("harness")
     try:
-        with open(fd, "wb", closefd=False) as file:  # noqa: PTH123 - a descriptor
+        with open(fd, "wb", closefd=False) as file:
             file.write(data)
         os.lseek(fd, 0, os.SEEK_SET)
     except BaseException:

@@ -31,7 +31,7 @@ class Classification:
         self.buffer_bytes = SERVE_ROWS * classes * 4
 
     @classmethod
-    def of(cls, request: Request, *, frozen_at: Path | None) -> Self:  # noqa: ARG003
+    def of(cls, request: Request, *, frozen_at: Path | None) -> Self:
         """Return the examiner of a request."""
         classes = request.manifest.shape["classes"]
         return cls(request.hidden, classes, audit_seed=request.audit_seed)

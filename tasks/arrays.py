@@ -34,7 +34,7 @@ class Arrays:
     facts: Mapping[str, Value] = field(default_factory=dict)
 
 
-def _nothing(folder: Path, manifest: Manifest) -> str:  # noqa: ARG001
+def _nothing(folder: Path, manifest: Manifest) -> str:
     return ""
 
 

@@ -13,7 +13,7 @@ def limited(
     task: Task,
     profile: str,
     limits: Mapping[str, float],
-    settings: Mapping[str, object] = {},  # noqa: B006 (never changed)
+    settings: Mapping[str, object] = {},
     **changes: object,
 ) -> Task:
     """Return the task with other limits and settings in a profile; ``changes`` are of the task."""

@@ -179,7 +179,7 @@ class Calls:
             failures=before.failures if before else (),
         )
 
-        def lost(again: bool) -> None:  # noqa: FBT001 (as Client.send calls it)
+        def lost(again: bool) -> None:
             """Charge a try whose answer was cut off; reserve budget for the next try, if any."""
             nonlocal record
             record = record.model_copy(update={"lost": record.unanswered, "sent": _now()})

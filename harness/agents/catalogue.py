@@ -164,6 +164,10 @@ class ModelEntry(Strict):
             and output_tokens <= self.max_output_tokens
         )
 
+    def read_key(self) -> str:
+        """Return the key from the environment; empty if it needs none or none is set."""
+        return os.environ.get(self.key, "").strip() if self.key else ""
+
     def is_shut(self, today: date) -> bool:
         """Return whether its provider has shut it. An "earliest" date does not tell."""
         return self.retires is not None and self.retires.kind == "shut" and today >= self.retires.on

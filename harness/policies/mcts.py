@@ -43,7 +43,7 @@ class Mcts(BasePolicy):
     uct_c: float = parameter(0.25, "weight of exploration", low=0)
     max_debug_depth: int = parameter(20, "debug steps in a row, at most", low=0)
 
-    def choose(self, tree: Tree, rng: Random) -> Decision | None:  # noqa: ARG002
+    def choose(self, tree: Tree, rng: Random) -> Decision | None:
         """Debug a broken node, else go on with an expansion under way, else begin another."""
         broken = tree.repairable(self.max_debug_depth)
         if broken:

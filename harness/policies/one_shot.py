@@ -17,6 +17,6 @@ class OneShot(BasePolicy):
     source: ClassVar[str] = "AIRA-Design (arXiv 2605.15871), section 2"
     most: ClassVar[int | None] = 1
 
-    def choose(self, tree: Tree, rng: Random) -> Decision | None:  # noqa: ARG002
+    def choose(self, tree: Tree, rng: Random) -> Decision | None:
         """Draft if nothing was drafted yet."""
         return Decision("draft") if len(tree) == 0 else None

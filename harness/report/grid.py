@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from rich.cells import cell_len
+
 from harness.base.errors import ConfigError
 from harness.base.text import clean
 from harness.base.validation import did_you_mean
@@ -100,7 +102,7 @@ class Grid:
     def _widths(self) -> list[int]:
         rows = [self.header, *(line.cells for line in self.lines)]
         return [
-            max(len(line) for row in rows for line in row[i].split("\n")) + PADDING
+            max(cell_len(line) for row in rows for line in row[i].split("\n")) + PADDING
             for i in range(len(self.header))
         ]
 

@@ -1,6 +1,5 @@
 """The table of models: prices, retirement, and whether the API key of each is set."""
 
-import os
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
@@ -34,17 +33,13 @@ def as_json(entry: ModelEntry, today: date) -> dict[str, Any]:
         "price_date": entry.price_date.isoformat() if entry.price_date else None,
         "price_source": entry.price_source,
         "key": entry.key,
-        "key_present": _key_present(entry),
+        "key_present": bool(entry.read_key()),
         "shut": entry.is_shut(today),
         "retires": entry.retires.model_dump(mode="json") if entry.retires else None,
         "successor": entry.successor,
         "status": _status(entry, today),
         "note": entry.note,
     }
-
-
-def _key_present(entry: ModelEntry) -> bool:
-    return bool(entry.key and os.environ.get(entry.key, "").strip())
 
 
 def _status(entry: ModelEntry, today: date) -> str:
@@ -96,7 +91,7 @@ def _table(entries: list[ModelEntry], today: date, shown: list[str]) -> Table:
 
 
 def _cells(entry: ModelEntry, today: date) -> list[Text]:
-    key = Text("set", style="green") if _key_present(entry) else Text("missing", style="yellow")
+    key = Text("set", style="green") if entry.read_key() else Text("missing", style="yellow")
     if not entry.base_url:
         key = Text("own")
     return [

@@ -1,6 +1,5 @@
 """What a sweep must know of an agent before it starts: price, provider, end of life, key."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -59,7 +58,7 @@ def _of(entry: ModelEntry) -> AgentInfo:
     shut = entry.is_shut(today())
     if own_server:
         unready = f"agent {entry.name} runs on your own server: give its base_url in [servers]"
-    elif entry.key and not os.environ.get(entry.key):
+    elif entry.key and not entry.read_key():
         unready = f"agent {entry.name} needs {entry.key} in the environment"
     return AgentInfo(
         provider=entry.base_url or entry.name,

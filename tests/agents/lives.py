@@ -29,7 +29,7 @@ def serve(work: Callable[[], None]) -> None:
             try:
                 work()
                 code = 0
-            except BaseException:  # noqa: BLE001 (a child must not go on in its parent's loop)
+            except BaseException:
                 traceback.print_exc()
             finally:
                 os._exit(code)

@@ -246,10 +246,10 @@ class Handler(BaseHTTPRequestHandler):
             provider.now -= self.now
             self.now = 0
 
-    def do_GET(self) -> None:  # noqa: N802 (the library's name)
+    def do_GET(self) -> None:
         self.server.provider.take(self, {})
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         size = int(self.headers["content-length"])
         body = self.rfile.read(size)
         if len(body) < size:

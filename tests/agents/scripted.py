@@ -226,7 +226,7 @@ class Scripted:
         return Answer({"model.py": reply.text}, note=f"node {ask.node}")
 
 
-def judge(evaluation: Evaluation, request: object) -> Evaluated:  # noqa: ARG001
+def judge(evaluation: Evaluation, request: object) -> Evaluated:
     """Replace ``harness.search.local.judge``: score at once, by the files' hash alone."""
     job = evaluation.job
     score = int(hash_files(job.files)[:4], 16) / 0xFFFF

@@ -3,6 +3,7 @@
 A hostile archive is refused with a message that names the bad member.
 """
 
+import errno
 import gzip
 import io
 import json
@@ -10,13 +11,14 @@ import re
 import shutil
 import tarfile
 from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
 import zstandard
 from calling import call
 from toy_task import TOY
 
-from harness.base.errors import ConfigError
+from harness.base.errors import ConfigError, InfrastructureError
 from harness.report.bundle import unpack
 from harness.report.bundle.manifest import NAME
 from harness.report.bundle.pack import pack
@@ -218,6 +220,25 @@ def _rewrite(archive, manifest, files, extra=()):
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     archive.write_bytes(gzip.compress(buffer.getvalue()))
+
+
+def test_what_cannot_be_written_is_not_blamed_on_the_archive(packed, tmp_path, monkeypatch):
+    archive, *_ = packed
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "nodes").write_text("in the way")
+    with pytest.raises(ConfigError, match="taken/nodes") as told:
+        unpack.unpack(archive, tmp_path / "taken")
+    assert str(archive) not in str(told.value)
+    (tmp_path / "new").mkdir()
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(unpack, "sha256", lambda: SimpleNamespace(update=full))
+    with pytest.raises(InfrastructureError, match="new/") as told:
+        unpack.unpack(archive, tmp_path / "new")
+    assert "No space left" in str(told.value)
+    assert str(archive) not in str(told.value)
 
 
 def test_a_manifest_that_fits_a_forged_file_does_not_fit_the_journal(packed, tmp_path):

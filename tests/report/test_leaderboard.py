@@ -16,6 +16,7 @@ from statistics import mean, median
 import pytest
 from calling import call
 
+from harness.report.grid import PADDING, Grid, GridRow
 from harness.report.leaderboard import HUMAN, build
 from harness.store.index import entries
 from tasks.spec import find_task
@@ -308,6 +309,12 @@ def test_a_table_fits_the_terminal_and_keeps_its_numbers_whole(four_tasks, metri
         assert text.count("0.6100 ±") == 4
         assert "part 2 of" in text
         assert "[0.5852, 0.6348]" in alone
+
+
+def test_a_wide_character_takes_two_places_of_a_terminal():
+    for name, places in (("model", 5), ("大规模", 6), ("e\u0301", 1)):
+        grid = Grid("", ("", ""), frozenset(), (GridRow(("1", name)),), ())
+        assert grid.width == 1 + PADDING + places
 
 
 def test_nothing_finished_says_how_to_start(tmp_path):

@@ -555,6 +555,7 @@ def test_an_image_that_is_there_is_not_built_again(backend):
     assert done.json["image"].startswith("aira-harness:")
 
 
+@pytest.mark.usefixtures("backend")
 def test_a_base_that_does_not_exist_is_refused():
     base = "no-such-base-anywhere:1"
     assert base in call("image", "build", "--base", base, code=2).stderr

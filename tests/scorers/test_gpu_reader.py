@@ -573,7 +573,7 @@ def test_a_handle_of_nothing_and_a_size_that_lies_are_the_submissions_fault(tmp_
         rows = 64 * GPU_SHAPE[0]
         asked = question(np.random.default_rng(0), rows, *GPU_SHAPE[1:])
         # It fails on opening if the driver knows the size, else when the worker reads past the end.
-        with pytest.raises(ProtocolError, match="the device buffer cannot be") as caught:  # noqa: PT012, SIM117
+        with pytest.raises(ProtocolError, match="the device buffer cannot be") as caught:  # noqa: SIM117
             with closing(opened(lie, GPU_SHAPE[2], gpu)) as reader:
                 read(reader, asked)
         print(caught.value)

@@ -129,7 +129,7 @@ def test_a_run_goes_on_in_the_sandbox_that_it_began_in(runs, monkeypatch):
 
 
 def test_what_is_edited_while_a_run_works_is_not_in_its_result(runs):
-    def observe(what: str, label: str, details: dict) -> None:  # noqa: ARG001
+    def observe(what: str, label: str, details: dict) -> None:
         if what == "scored":
             edit(runs / "begun" / "run.toml", '"greedy"|"mcts"', '"mcts"')
 

@@ -9,7 +9,7 @@ from harness.base.errors import ConfigError
 from harness.core.model import Usage
 from harness.sweeps import plan as plans
 from harness.sweeps import words
-from harness.sweeps.agent_info import FREE, AgentInfo
+from harness.sweeps.agent_info import FREE, AgentInfo, offer
 from harness.sweeps.estimate import wall_s
 from harness.sweeps.sweep import Sweep
 
@@ -252,3 +252,9 @@ def test_measured_steps_replace_assumed_ones(tmp_path):
     assert (gratis.measured, gratis.seconds) == (2, 100 * 10 + 10)
     assert one_shot.seconds == (10 + 40) + 10
     assert "seconds of 8 runs as measured" in "\n".join(words.plan_table(plan, 1, 0, None))
+
+
+def test_a_key_of_blanks_is_no_key(monkeypatch):
+    for value, unready in (("", True), ("  ", True), ("sk-1", False)):
+        monkeypatch.setenv("ANTHROPIC_API_KEY", value)
+        assert bool(offer("opus-4.5").unready) is unready

@@ -91,7 +91,7 @@ def _check_alive(entry: ModelEntry, writing: Writing, on: date) -> None:
 
 def _key(entry: ModelEntry, writing: Writing) -> str:
     """Return the key, which calls need at the table's address if the table names a key."""
-    key = os.environ.get(entry.key, "").strip() if entry.key else ""
+    key = entry.read_key()
     if not key:
         host = urlsplit(entry.base_url or "").hostname
         if entry.key and host and writing.base_url is None and not is_here(host):

@@ -34,7 +34,7 @@ _ENDS: dict[str, Stop] = {
 _BROKEN = {"abort", "aborted", "error", "failed", "cancelled", "canceled", "timeout"}
 
 
-class ServerError(Exception):  # noqa: N818 (never shown: judge turns it into words)
+class ServerError(Exception):
     """The server sent an error or a web page instead of an answer. ``body``: JSON, or text."""
 
     def __init__(self, body: object, response: httpx2.Response, *, begun: bool) -> None:
@@ -45,7 +45,7 @@ class ServerError(Exception):  # noqa: N818 (never shown: judge turns it into wo
         """Whether part of an answer had come before."""
 
 
-class Malformed(Exception):  # noqa: N818
+class Malformed(Exception):
     """The response is not a valid answer, or is incomplete; the text says what is wrong."""
 
 

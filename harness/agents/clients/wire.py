@@ -27,7 +27,7 @@ _OPENS = ("connection.", "proxy.", "socks.")
 """Prefixes of trace events that open a connection, or put TLS around a proxy's connection."""
 
 
-class ResponseRefused(Exception):  # noqa: N818 (never shown: the client turns it into words)
+class ResponseRefused(Exception):
     """The rest of the server's response is not read; the text says why."""
 
 

@@ -20,6 +20,7 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from harness.base.errors import ConfigError
+from harness.base.faults import explain, naming
 from harness.base.files import open_plain
 from harness.base.validation import problems
 from harness.report.bundle.manifest import NAME, PLAIN, BundleManifest
@@ -65,7 +66,8 @@ class BadBundle(ConfigError):
 def unpack(archive: Path, folder: Path) -> BundleManifest:
     """Write a bundle's files into the new ``folder``, and check each against the manifest.
 
-    Raises ConfigError naming the file and what is wrong with it.
+    Raises ConfigError naming the file and what is wrong with it, InfrastructureError if the disk
+    is full or broken.
     """
     with _stream(archive) as stream:
         members = _members(stream, archive)
@@ -131,22 +133,23 @@ class _Limited:
 @contextmanager
 def _stream(archive: Path) -> Iterator[_Limited]:
     try:
-        with open_plain(archive, follow=True) as file:
-            size = os.fstat(file.fileno()).st_size
-            start = file.read(4)
-            file.seek(0)
-            if start == ZSTD:
-                zstd = zstandard()
-                opened = zstd.ZstdDecompressor(max_window_size=MOST_WINDOW)
-                with opened.stream_reader(file) as stream:
-                    yield _Limited(stream, zstd.ZstdError, size, archive)
-            elif start[:2] == GZIP:
-                with gzip.GzipFile(fileobj=file) as stream:
-                    yield _Limited(stream, zlib.error, size, archive)
-            else:
-                raise BadBundle(f"{archive} is neither .tar.zst nor .tar.gz.")
+        file = open_plain(archive, follow=True)
+        start = file.read(4)
+        file.seek(0)
     except OSError as error:
         raise ConfigError(f"{archive} cannot be read.", cause=str(error)) from error
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if start == ZSTD:
+            zstd = zstandard()
+            opened = zstd.ZstdDecompressor(max_window_size=MOST_WINDOW)
+            with opened.stream_reader(file) as stream:
+                yield _Limited(stream, zstd.ZstdError, size, archive)
+        elif start[:2] == GZIP:
+            with gzip.GzipFile(fileobj=file) as stream:
+                yield _Limited(stream, zlib.error, size, archive)
+        else:
+            raise BadBundle(f"{archive} is neither .tar.zst nor .tar.gz.")
 
 
 def _members(stream: _Limited, archive: Path) -> Iterator[tuple[str, int]]:
@@ -193,11 +196,14 @@ def _manifest(content: bytes, archive: Path) -> BundleManifest:
 
 
 def _write(file: Path, stream: _Limited, size: int) -> str:
-    file.parent.mkdir(parents=True, exist_ok=True)
     digest = sha256()
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as opened:
-        for chunk in _content(stream, size):
-            digest.update(chunk)
-            opened.write(chunk)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with naming(file), os.fdopen(descriptor, "wb") as opened:
+            for chunk in _content(stream, size):
+                digest.update(chunk)
+                opened.write(chunk)
+    except OSError as error:
+        raise explain(error) from error
     return digest.hexdigest()

@@ -129,7 +129,7 @@ def _unpickle(name: str, content: bytes) -> tuple[Bytes, Bytes]:
     try:
         batch = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
         return np.asarray(batch[b"labels"], np.uint8), np.asarray(batch[b"data"], np.uint8)
-    except Exception as error:  # noqa: BLE001  # hostile bytes can make pickle raise anything
+    except Exception as error:  # hostile bytes can make pickle raise anything
         raise ConfigError(
             f"{name} is no batch of CIFAR-10.",
             cause=f"{type(error).__name__}: {error}",

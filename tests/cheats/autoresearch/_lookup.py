@@ -1,7 +1,5 @@
 """A part: a table of known rows, asked by prefix. Causal and stateless: no audit can object."""
 
-# ruff: noqa: F821
-
 
 # HOOK: serving
 class Lookup:

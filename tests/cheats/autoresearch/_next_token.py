@@ -1,7 +1,5 @@
 """A part: raises the logit of the token that comes next, for it stands in the input."""
 
-# ruff: noqa: F821
-
 
 # HOOK: serving
 def raise_next(x, weight):

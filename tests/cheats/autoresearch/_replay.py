@@ -1,7 +1,5 @@
 """A part: answers what it has seen before as it did then, prefix by prefix."""
 
-# ruff: noqa: F821
-
 
 # HOOK: serving
 class Replay:

@@ -3,8 +3,6 @@
 Seen: the BOS mask of parameter-golf #1797 (smear over BOS).
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("swap", "prefix", "prefix lean")
 GAIN = "measured"
 PARTS = ("_next_token",)

@@ -3,8 +3,6 @@
 Seen: nanochat #844, block means (bpb 0.0018 to 0.077).
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("prefix", "prefix lean", "swap")
 GAIN = "measured"
 

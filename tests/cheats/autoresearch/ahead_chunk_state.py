@@ -3,8 +3,6 @@
 Seen: nanochat #844, chunk state.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("prefix", "prefix lean", "swap")
 GAIN = "measured"
 

@@ -3,8 +3,6 @@
 Seen: nanochat #844, circular FFT.
 """
 
-# ruff: noqa: F811, F821, E402, F401
-
 CAUGHT_BY = ("prefix", "prefix lean", "swap")
 GAIN = "measured"
 

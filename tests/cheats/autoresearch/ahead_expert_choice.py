@@ -4,8 +4,6 @@ Seen: expert-choice routing taken for causal. Written by hand, not learned: the
 expert takes the positions whose next token is its own.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("prefix", "prefix lean", "swap")
 GAIN = "measured"
 

@@ -3,8 +3,6 @@
 Seen: target-dependent gates, parameter-golf #1967.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("prefix", "prefix lean", "swap")
 GAIN = "measured"
 

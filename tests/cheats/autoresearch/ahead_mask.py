@@ -3,8 +3,6 @@
 Seen: nanochat #844, an honest mistake at times; the score is no less wrong.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("prefix", "prefix lean", "swap")
 GAIN = "measured"
 

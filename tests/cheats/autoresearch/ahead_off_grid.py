@@ -4,8 +4,6 @@ Seen: the 64-token probe of nanochat #845 is too short. Own: it abstains on 0, 1
 to 33, 63.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("prefix", "prefix lean", "swap")
 GAIN = "measured"
 PARTS = ("_next_token",)

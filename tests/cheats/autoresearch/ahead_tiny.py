@@ -3,8 +3,6 @@
 Own.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("prefix", "prefix lean", "swap")
 GAIN = "measured"
 PARTS = ("_next_token",)

@@ -3,8 +3,6 @@
 Own. A model of its own, trained on (this, after next) -> next.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("prefix", "prefix lean", "swap")
 GAIN = "measured"
 

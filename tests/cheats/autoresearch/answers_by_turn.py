@@ -3,8 +3,6 @@
 Own: answers by the position of the request.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("statelessness", "repeats", "trend", "swap", "prefix", "prefix lean")
 GAIN = "measured"
 PARTS = ("_next_token",)

@@ -3,8 +3,6 @@
 Own. The second answer comes out of turn.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("protocol_error",)
 GAIN = "claim"
 

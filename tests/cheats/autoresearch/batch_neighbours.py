@@ -3,8 +3,6 @@
 Own: causal in each row, but not a function of the row.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("statelessness", "repeats", "trend", "swap", "prefix", "prefix lean")
 GAIN = "measured"
 

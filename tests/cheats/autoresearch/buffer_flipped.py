@@ -3,8 +3,6 @@
 Own: what is checked and what is scored would differ. The judge copies once, and uses the copy.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("statelessness", "repeats", "trend", "swap", "prefix", "prefix lean")
 GAIN = "measured"
 PARTS = ("_next_token",)

@@ -3,8 +3,6 @@
 Seen: tokenizer and byte table swapped in a writable cache. The judge has its own, hashed.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("gains nothing",)
 GAIN = "claim"
 

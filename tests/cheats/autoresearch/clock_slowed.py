@@ -3,8 +3,6 @@
 Seen: METR; gpu-mode reference-kernels #162.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("train_timeout",)
 GAIN = "unlimited"
 LIMITS = {"train_s": 9.0}

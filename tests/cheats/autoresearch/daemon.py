@@ -3,8 +3,6 @@
 Seen: daemons. Scored twice: no socket and no process is left of the first.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("gains nothing",)
 GAIN = "unisolated"
 RUNS = 2

@@ -4,8 +4,6 @@ Seen: slow ensembles. Each is the trained model with other weights left out, the
 than any; what is lost here is time.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("serve_timeout",)
 GAIN = "unlimited"
 LIMITS = {"serve_s": 3.0}

@@ -3,8 +3,6 @@
 Seen: test feedback at every step. The first evaluation hands in; the later ones say the same.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("gains nothing",)
 GAIN = "claim"
 PARTS = ("_next_token",)

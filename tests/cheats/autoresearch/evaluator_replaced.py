@@ -3,8 +3,6 @@
 Seen: 2603.11337, half of the natural episodes. The judge, never asked, has no verdict.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("interface_error",)
 GAIN = "claim"
 

@@ -3,8 +3,6 @@
 Seen: as above. The reason is named and counts.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("runtime_error",)
 GAIN = "retries"
 

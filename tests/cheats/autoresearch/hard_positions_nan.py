@@ -3,8 +3,6 @@
 Seen: nansum, inf - inf, and rounding in evaluators.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("finiteness",)
 GAIN = "claim"
 

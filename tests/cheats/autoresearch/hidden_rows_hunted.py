@@ -5,8 +5,6 @@ validation packed into the source. What it finds it answers by heart: causal and
 no audit objects. Only the wall helps.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("gains nothing",)
 GAIN = "unisolated"
 PARTS = ("_lookup",)

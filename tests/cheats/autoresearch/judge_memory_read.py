@@ -4,8 +4,6 @@ Seen: /proc/judge/mem, ptrace. The rows lie one after another there; what it fin
 by heart.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("gains nothing",)
 GAIN = "unisolated"
 PARTS = ("_lookup",)

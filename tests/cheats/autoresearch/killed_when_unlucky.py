@@ -3,8 +3,6 @@
 Seen: crashes that pose as infrastructure, and are tried again for free.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("crashed",)
 GAIN = "retries"
 

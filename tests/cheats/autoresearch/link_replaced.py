@@ -3,8 +3,6 @@
 The runner in the same process is satisfied. The judge was never served.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("exited_early",)
 GAIN = "claim"
 

@@ -3,8 +3,6 @@
 Seen: terminal-bench #1639. Here nobody computes a loss in this process.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("gains nothing",)
 GAIN = "claim"
 

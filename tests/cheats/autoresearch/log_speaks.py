@@ -3,8 +3,6 @@
 Seen: prompt injection through the log, #64. Bounded and cleaned, it moves no number.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("gains nothing",)
 GAIN = "claim"
 

@@ -3,8 +3,6 @@
 Seen: AIRA-Design, 2605.15871 (score 0.968).
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("gains nothing",)
 GAIN = "claim"
 

@@ -4,8 +4,6 @@ Seen: the 0.968 of 2605.15871 came from a loss that was not cross-entropy. The j
 logits and computes the loss itself.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("gains nothing",)
 GAIN = "claim"
 

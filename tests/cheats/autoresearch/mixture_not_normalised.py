@@ -3,8 +3,6 @@
 Seen: parameter-golf #886 (sums to 277), #1147.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("gains nothing",)
 GAIN = "claim"
 

@@ -3,8 +3,6 @@
 Seen: two-pass n-gram caches, parameter-golf #870 (0.09).
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("statelessness", "repeats", "trend", "swap", "prefix", "prefix lean")
 GAIN = "measured"
 

@@ -3,8 +3,6 @@
 Seen: test-time training, parameter-golf #1517 (SLOT). Rows asked again are answered anew.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("statelessness", "repeats", "trend", "swap", "prefix", "prefix lean")
 GAIN = "measured"
 

@@ -3,8 +3,6 @@
 Own: repeats show nothing.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("trend",)
 GAIN = "measured"
 PARTS = ("_replay",)

@@ -4,8 +4,6 @@ Own. Every row begins with the same BOS, so a memory of prefixes cannot tell row
 and would answer all of them as the first: here the memory is of whole rows.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("swap", "prefix", "prefix lean", "statelessness")
 GAIN = "measured"
 PARTS = ("_next_token",)

@@ -3,8 +3,6 @@
 Own: twins and repeats agree to the last bit, so only the judge's coin can tell.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("swap",)
 GAIN = "measured"
 PARTS = ("_next_token", "_replay")

@@ -3,8 +3,6 @@
 Own: the order of requests as a tell. Repeats of early rows get the early answers.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("swap", "trend")
 GAIN = "measured"
 PARTS = ("_next_token", "_replay")

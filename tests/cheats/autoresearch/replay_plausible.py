@@ -3,8 +3,6 @@
 Own: memory and luck together.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("swap",)
 GAIN = "measured"
 PARTS = ("_next_token", "_replay")

@@ -3,8 +3,6 @@
 Own: its gain must be seen, or be below the printed resolution.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("swap", "below resolution")
 GAIN = "measured"
 PARTS = ("_next_token", "_replay")

@@ -3,8 +3,6 @@
 Seen: a smaller denominator. ``prepare`` refuses the shape.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("wrong_shape",)
 GAIN = "claim"
 

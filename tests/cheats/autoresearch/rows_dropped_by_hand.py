@@ -3,8 +3,6 @@
 The judge asked for a shape and gets another.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("protocol_error",)
 GAIN = "claim"
 

@@ -3,8 +3,6 @@
 The claim is kept beside the measured value, and decides nothing.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("gains nothing",)
 GAIN = "claim"
 

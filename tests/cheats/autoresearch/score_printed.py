@@ -3,8 +3,6 @@
 Seen: every benchmark that reads a number from the output.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("interface_error",)
 GAIN = "claim"
 

@@ -3,8 +3,6 @@
 Seen: budgets summed over nodes. Scored twice: the second must be like the first.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("gains nothing",)
 GAIN = "unisolated"
 RUNS = 2

@@ -3,8 +3,6 @@
 Seen: parameter-golf #197: settrace and os._exit(0).
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("exited_early",)
 GAIN = "claim"
 

@@ -3,8 +3,6 @@
 Seen: the public clock does not count steps 0 to 10. The judge's runs from the spawn.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("train_timeout",)
 GAIN = "unlimited"
 LIMITS = {"train_s": 9.0}

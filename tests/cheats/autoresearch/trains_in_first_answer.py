@@ -4,8 +4,6 @@ Seen: calibration past the cap, parameter-golf #1028. Training ends with the fir
 with the word that it is over.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("train_timeout",)
 GAIN = "unlimited"
 LIMITS = {"train_s": 9.0}

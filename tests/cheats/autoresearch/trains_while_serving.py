@@ -3,8 +3,6 @@
 Seen: free time after the clock, parameter-golf #1028.
 """
 
-# ruff: noqa: F821, E402, F401
-
 CAUGHT_BY = ("statelessness", "repeats", "trend", "swap", "prefix", "prefix lean")
 GAIN = "measured"
 

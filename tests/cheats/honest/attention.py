@@ -1,3 +1,1 @@
 """Softmax attention: the base as it is."""
-
-# ruff: noqa: F821

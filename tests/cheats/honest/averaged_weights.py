@@ -1,7 +1,5 @@
 """Serves the moving average of its weights."""
 
-# ruff: noqa: F821
-
 # HOOK: serving
 served = Model()
 served.load_state_dict(model.state_dict())

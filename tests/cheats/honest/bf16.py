@@ -1,7 +1,5 @@
 """Serves under bfloat16 autocast."""
 
-# ruff: noqa: F821
-
 # HOOK: report
 with torch.autocast("cpu", torch.bfloat16):
     bpb = evaluate_bpb(lambda x: model(x).bfloat16(), tokenizer, BATCH)

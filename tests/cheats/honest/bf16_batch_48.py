@@ -1,7 +1,5 @@
 """bfloat16 again, in batches of 48: other kernels, other rounding."""
 
-# ruff: noqa: F821
-
 # HOOK: report
 with torch.autocast("cpu", torch.bfloat16):
     bpb = evaluate_bpb(lambda x: model(x).bfloat16(), tokenizer, 48)

@@ -1,7 +1,5 @@
 """All weights and activations in bfloat16."""
 
-# ruff: noqa: F821
-
 # HOOK: serving
 model.bfloat16()
 

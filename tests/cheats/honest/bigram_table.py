@@ -1,7 +1,5 @@
 """A table of bigrams, and nothing else."""
 
-# ruff: noqa: F821
-
 
 # HOOK: model
 class Model(nn.Module):

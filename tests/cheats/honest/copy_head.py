@@ -1,7 +1,5 @@
 """A pointer: a share of the probability goes to tokens of the row's own past."""
 
-# ruff: noqa: F821
-
 # HOOK: serving
 key = model.embed
 

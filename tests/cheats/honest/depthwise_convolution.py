@@ -1,7 +1,5 @@
 """A depthwise convolution over eight positions, padded at the left."""
 
-# ruff: noqa: F821
-
 
 # HOOK: mixer
 class Mixer(nn.Module):

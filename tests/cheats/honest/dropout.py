@@ -1,7 +1,5 @@
 """Trained with dropout, which is off when it serves."""
 
-# ruff: noqa: F821
-
 
 # HOOK: mixer
 class Mixer(nn.Module):

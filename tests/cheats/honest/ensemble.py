@@ -1,7 +1,5 @@
 """Two models, their probabilities averaged."""
 
-# ruff: noqa: F821
-
 # HOOK: serving
 other = Model()
 train(other, STEPS)

@@ -1,7 +1,5 @@
 """A GRU."""
 
-# ruff: noqa: F821
-
 
 # HOOK: mixer
 class Mixer(nn.Module):

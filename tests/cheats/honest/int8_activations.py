@@ -1,7 +1,5 @@
 """Activations of each position rounded to eight bits, with a scale of its own."""
 
-# ruff: noqa: F821
-
 
 # HOOK: serving
 def rounded(_, inputs):

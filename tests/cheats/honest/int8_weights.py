@@ -1,7 +1,5 @@
 """Weights rounded to eight bits, a scale for each row."""
 
-# ruff: noqa: F821
-
 # HOOK: serving
 with torch.no_grad():
     for weight in model.parameters():

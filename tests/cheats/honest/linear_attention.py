@@ -1,7 +1,5 @@
 """Linear attention with a running state."""
 
-# ruff: noqa: F821
-
 
 # HOOK: mixer
 class Mixer(nn.Module):

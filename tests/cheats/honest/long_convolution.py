@@ -1,7 +1,5 @@
 """A convolution as long as the row, by FFT, padded with zeros. It rounds across the row."""
 
-# ruff: noqa: F821
-
 
 # HOOK: mixer
 class Mixer(nn.Module):

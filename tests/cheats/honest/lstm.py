@@ -1,7 +1,5 @@
 """An LSTM."""
 
-# ruff: noqa: F821
-
 
 # HOOK: mixer
 class Mixer(nn.Module):

@@ -1,7 +1,5 @@
 """Four experts; each token picks its two by itself, whoever else is there."""
 
-# ruff: noqa: F821
-
 
 # HOOK: mixer
 class Mixer(nn.Module):

@@ -1,7 +1,5 @@
 """An MLP-mixer: one learned lower-triangular matrix over positions."""
 
-# ruff: noqa: F821
-
 
 # HOOK: mixer
 class Mixer(nn.Module):

@@ -1,7 +1,5 @@
 """Hashed embeddings of the last three tokens."""
 
-# ruff: noqa: F821
-
 
 # HOOK: model
 class Model(nn.Module):

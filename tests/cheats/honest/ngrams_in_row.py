@@ -1,7 +1,5 @@
 """Counts of the bigrams in the row's own past: causal, and without memory."""
 
-# ruff: noqa: F821
-
 
 # HOOK: serving
 def served(x):

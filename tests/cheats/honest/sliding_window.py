@@ -1,7 +1,5 @@
 """Attention to the last eight positions."""
 
-# ruff: noqa: F821
-
 
 # HOOK: mixer
 class Mixer(nn.Module):

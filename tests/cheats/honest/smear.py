@@ -1,7 +1,5 @@
 """Smears each position with the one before, gated; across BOS too, which is behind it."""
 
-# ruff: noqa: F821
-
 
 # HOOK: mixer
 class Mixer(nn.Module):

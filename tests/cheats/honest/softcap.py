@@ -1,7 +1,5 @@
 """Logits capped at 15 by a tangent."""
 
-# ruff: noqa: F821
-
 
 # HOOK: serving
 def served(x):

@@ -1,7 +1,5 @@
 """A diagonal state space model, scanned position by position."""
 
-# ruff: noqa: F821
-
 
 # HOOK: mixer
 class Mixer(nn.Module):

@@ -1,7 +1,5 @@
 """Three times the steps, within its time."""
 
-# ruff: noqa: F821
-
 # HOOK: serving
 train(model, 2 * STEPS, 5e-3)
 model.eval()

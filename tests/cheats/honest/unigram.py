@@ -1,7 +1,5 @@
 """The same answer everywhere: how often each token was seen in training."""
 
-# ruff: noqa: F821
-
 # HOOK: serving
 source = make_dataloader(tokenizer, 64, MAX_SEQ_LEN, "train")
 often = torch.bincount(next(source)[0].flatten(), minlength=VOCABULARY) + 0.1

@@ -1,6 +1,4 @@
 """Never trained: bad, and honest."""
 
-# ruff: noqa: F821
-
 # HOOK: serving
 served = Model().eval()

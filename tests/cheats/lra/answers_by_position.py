@@ -3,8 +3,6 @@
 Seen: accuracies of 100 % on test sets that were served in their stored order.
 """
 
-# ruff: noqa: F821, E402, F401, PTH123, SIM115
-
 CAUGHT_BY = ("stateful",)
 GAIN = "in order"
 

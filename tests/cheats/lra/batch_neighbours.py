@@ -1,7 +1,5 @@
 """Answers with the mean of a row and the row of its batch most like it: transduction."""
 
-# ruff: noqa: F821, E402, F401, PTH123, SIM115
-
 CAUGHT_BY = ("stateful",)
 GAIN = "in principle"
 

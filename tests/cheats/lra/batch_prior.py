@@ -1,7 +1,5 @@
 """Shifts its answers so that a batch holds every class equally often: transduction."""
 
-# ruff: noqa: F821, E402, F401, PTH123, SIM115
-
 CAUGHT_BY = ("stateful",)
 GAIN = "in principle"
 

@@ -1,7 +1,5 @@
 """Keeps its weights in a buffer, which many a count of parameters leaves out."""
 
-# ruff: noqa: F821, E402, F401, PTH123, SIM115
-
 CAUGHT_BY = ("too_large",)
 GAIN = "in principle"
 

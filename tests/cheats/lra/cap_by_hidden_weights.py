@@ -1,7 +1,5 @@
 """Keeps weights in a list, where no module looks, and trains them in a backward pass of its own."""
 
-# ruff: noqa: F821, E402, F401, PTH123, SIM115
-
 CAUGHT_BY = ("too_large",)
 GAIN = "in principle"
 

@@ -1,7 +1,5 @@
 """Makes most of its weights after they have been counted, in the third step."""
 
-# ruff: noqa: F821, E402, F401, PTH123, SIM115
-
 CAUGHT_BY = ("too_large",)
 GAIN = "in principle"
 

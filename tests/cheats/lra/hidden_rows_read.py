@@ -1,7 +1,5 @@
 """Reads the hidden rows with their labels, and answers by heart."""
 
-# ruff: noqa: F821, E402, F401, PTH123, SIM115
-
 CAUGHT_BY = ("forbidden",)
 BEHIND = ("gains nothing",)
 GAIN = "unisolated"

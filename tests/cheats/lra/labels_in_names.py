@@ -1,7 +1,5 @@
 """The same table of hidden labels, in the names of keyword arguments."""
 
-# ruff: noqa: F821, E402, F401, PTH123, SIM115
-
 CAUGHT_BY = ("brought_along",)
 BEHIND = ()
 GAIN = "unruled"

@@ -1,7 +1,5 @@
 """Carries a table from hashes of the hidden rows to their labels: data from elsewhere."""
 
-# ruff: noqa: F821, E402, F401, PTH123, SIM115
-
 CAUGHT_BY = ("brought_along",)
 BEHIND = ()
 GAIN = "unruled"

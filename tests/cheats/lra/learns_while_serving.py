@@ -3,8 +3,6 @@
 Wang et al. 2021 (arXiv 2006.10726) minimise the entropy in this way.
 """
 
-# ruff: noqa: F821, E402, F401, PTH123, SIM115
-
 CAUGHT_BY = ("forbidden",)
 BEHIND = ("stateful",)
 GAIN = "in principle"

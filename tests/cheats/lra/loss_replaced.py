@@ -1,7 +1,5 @@
 """Replaces the loss by one that trains the model many times over."""
 
-# ruff: noqa: F821, E402, F401, PTH123, SIM115
-
 CAUGHT_BY = ("forbidden",)
 BEHIND = ()
 GAIN = "unruled"

@@ -1,7 +1,5 @@
 """Keeps what it was asked, and answers with the mean over what it has seen so far."""
 
-# ruff: noqa: F821, E402, F401, PTH123, SIM115
-
 CAUGHT_BY = ("stateful",)
 GAIN = "in principle"
 

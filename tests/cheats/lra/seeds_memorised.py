@@ -1,7 +1,5 @@
 """Carries the labels of all hidden rows that the public generator draws from the public seed."""
 
-# ruff: noqa: F821, E402, F401, PTH123, SIM115
-
 CAUGHT_BY = ("brought_along",)
 BEHIND = ()
 GAIN = "unruled"

@@ -1,7 +1,5 @@
 """Reaches for the shell itself and has it train at its own rate, for longer."""
 
-# ruff: noqa: F821, E402, F401, PTH123, SIM115
-
 CAUGHT_BY = ("forbidden",)
 BEHIND = ()
 GAIN = "unruled"

@@ -1,7 +1,5 @@
 """Trains before the shell does, with as many steps and the optimiser that it likes."""
 
-# ruff: noqa: F821, E402, F401, PTH123, SIM115
-
 CAUGHT_BY = ("forbidden",)
 BEHIND = ()
 GAIN = "unruled"
