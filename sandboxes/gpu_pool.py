@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from harness.base.errors import Cancelled, ConfigError, GpuUnavailableError
+from harness.base.numbers import counted
 from harness.base.text import one_line
 from sandboxes import gpu_locks, nvml
 from sandboxes.gpus import Gpu, Listing
@@ -105,7 +106,7 @@ class GpuPool:
             raise ConfigError(f"{n} GPUs cannot be leased")
         if n > len(self.gpus):
             raise GpuUnavailableError(
-                f"{n} GPU{'s' * (n > 1)} wanted, and there {_are(len(self.gpus))} here",
+                f"{counted(n, 'GPU')} wanted, and there {_are(len(self.gpus))} here",
                 cause=self.reason,
                 remedy=self.remedy or "ask for fewer, or use a machine with more",
             )
@@ -136,7 +137,7 @@ class GpuPool:
                 if stopped():
                     raise Cancelled("Stopped while it waited for a GPU.")
                 if any(not obstacle.endswith(ITSELF) for obstacle in obstacles):
-                    voice.wait(f"waiting for {n} GPU{'s' * (n > 1)}: {'; '.join(obstacles)}")
+                    voice.wait(f"waiting for {counted(n, 'GPU')}: {'; '.join(obstacles)}")
                 pause = _PAUSE_S if first else _QUEUE_PAUSE_S
                 if strangers:
                     ticket.close()

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from harness.base.numbers import number
 from harness.base.text import visible
 from harness.report.drawing.untrusted import cut
 
@@ -30,7 +31,7 @@ def render_template(
         lstrip_blocks=True,
         finalize=_visible,
     )
-    environment.filters["score"] = lambda v: "–" if v is None else f"{v:.4f}"
+    environment.filters["score"] = number
     style, script = _assets()
     script = script if scripted else ""
     own = {"style": Markup(style), "script": Markup(script), "policy": policy(style, script)}  # noqa: S704

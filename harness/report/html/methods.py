@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from harness.base.numbers import counted
 from harness.core.asked import Lockfile
 from harness.report.board import Board
 from harness.report.stats.intervals import FEW
@@ -80,7 +81,7 @@ def _paragraph(profile: str, metric: str, runs: Sequence[IndexEntry]) -> str:
     sentences = [
         f"Submissions for {tasks} in the profile {profile} were written by {agents}, "
         f"with at most {_listed(a.steps for a in asked)} nodes a run and "
-        f"{len(seeds)} seed{'s' * (len(seeds) != 1)} ({_listed(seeds)}).",
+        f"{counted(len(seeds), 'seed')} ({_listed(seeds)}).",
         f"Each submission was trained and served in a fresh sandbox ({boxes}) on {hardware}; "
         f"a judge outside of it, which never runs submitted code (scorer {scorers}), asked for "
         f"predictions and computed the {metric.replace('_', '-')} itself.",

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from harness.base.errors import ConfigError
 from harness.base.files import replacing
+from harness.base.numbers import counted
 from harness.base.text import visible
 from harness.report import board_text, leaderboard
 from harness.report.baselines import baselines_of_entry
@@ -191,7 +192,7 @@ def _title(readable: Sequence[IndexEntry]) -> str:
     tasks = sorted({f"{a.task} {a.profile}" for a in asked})
     agents = {(a.agent, a.policy) for a in asked}
     on = ", ".join(tasks) if len(tasks) < 4 else f"{len(tasks)} tasks"
-    return f"{len(readable)} runs of {len(agents)} agent{'s' * (len(agents) > 1)} on {on}"
+    return f"{len(readable)} runs of {counted(len(agents), 'agent')} on {on}"
 
 
 def _single(entry: IndexEntry) -> dict[str, Any]:
