@@ -3,6 +3,7 @@
 Both name other files by a path from their own folder, or with ``harness:`` from that of our tasks.
 """
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -27,8 +28,12 @@ Toml = Mapping[str, Any]
 
 
 def located(folder: Path, name: str) -> Path:
-    """Return the path of a file that a task names: in its folder, or with ``harness:`` in ours."""
-    return TASKS_DIR / name.removeprefix(OURS) if name.startswith(OURS) else folder / name
+    """Return the real path of a file that a task names: in its folder, or ``harness:`` in ours.
+
+    Links in a circle are left as they are: whoever reads the file is told.
+    """
+    path = TASKS_DIR / name.removeprefix(OURS) if name.startswith(OURS) else folder / name
+    return Path(os.path.realpath(path))
 
 
 def read_definition(file: Path) -> Definition:
@@ -49,7 +54,7 @@ def place_in(file: Path, place: FieldPath) -> str:
     return line_of(_texts(file), place)
 
 
-def read_text(file: Path, around: tuple[Path, ...] = ()) -> str:
+def read_with_includes(file: Path, around: tuple[Path, ...] = ()) -> str:
     """Return a text in which each line ``<!-- include FILE -->`` is replaced by that file.
 
     ``around``: the files that include this one. Raises ConfigError.
@@ -62,28 +67,33 @@ def read_text(file: Path, around: tuple[Path, ...] = ()) -> str:
         raise ConfigError(f"{file} cannot be read as a task's text.", cause=str(error)) from error
 
     def included(match: re.Match[str]) -> str:
-        inner = located(file.parent, match[1]).resolve()
-        return read_text(inner, (*around, file)).rstrip("\n")
+        inner = located(file.parent, match[1])
+        return read_with_includes(inner, (*around, file)).rstrip("\n")
 
     return _INCLUDE.sub(included, text)
 
 
-def _texts(file: Path, above: tuple[Path, ...] = ()) -> dict[str, str]:
-    """Return a file's text and, before it, those of what it extends, by path; its own has no name.
-
-    ``above``: the files that extend this one.
-    """
-    if file in above:
-        raise ConfigError(f"{file} extends itself.", cause=" → ".join(map(str, (*above, file))))
-    try:
-        text = file.read_text(encoding="utf-8")
-        name = _table(text).get("extends")
-        extended = None if name is None else located(file.parent, str(name)).resolve()
-    except (OSError, ValueError, RecursionError) as error:  # also of TOML, of UTF-8
-        cause = str(error) + (f"; {above[-1]} extends it" if above else "")
-        raise ConfigError(_wrong(file), cause=cause, remedy=FORMAT) from error
-    inherited = {} if extended is None else _texts(extended, (*above, file.resolve()))
-    return {**inherited, str(file) if above else "": text}
+def _texts(file: Path) -> dict[str, str]:
+    """Return the texts that a file is made of, by path: what it extends first, its own as ""."""
+    texts: list[tuple[str, str]] = []
+    chain: list[Path] = []
+    here: Path | None = file
+    while here is not None:
+        real = Path(os.path.realpath(here))
+        if real in chain:
+            cause = " → ".join(map(str, (*chain, real)))
+            raise ConfigError(f"{file} extends itself.", cause=cause)
+        try:
+            text = here.read_text(encoding="utf-8")
+            name = _table(text).get("extends")
+            extended = None if name is None else located(here.parent, str(name))
+        except (OSError, ValueError, RecursionError) as error:  # also of TOML, of UTF-8
+            cause = str(error) + (f"; {chain[-1]} extends it" if chain else "")
+            raise ConfigError(_wrong(here), cause=cause, remedy=FORMAT) from error
+        texts.append((str(here) if chain else "", text))
+        chain.append(real)
+        here = extended
+    return dict(reversed(texts))
 
 
 @cache

@@ -24,7 +24,7 @@ from harness.base.validation import did_you_mean
 from tasks import module
 from tasks.definition import TASKS_DIR, Definition, Knob, Manifest, Profile, Progress, Value
 from tasks.kinds import KINDS
-from tasks.reading import OURS, located, place_in, read_definition, read_text
+from tasks.reading import OURS, located, place_in, read_definition, read_with_includes
 from tasks.runner import parse, settings_read
 from tasks.shared import set_modes
 
@@ -75,7 +75,7 @@ class Task:
         A line ``<!-- include FILE -->`` is replaced by that file's text; see ``located``.
         """
         chosen = self.profile(profile)
-        text = read_text(self.folder / "description.md")
+        text = read_with_includes(self.folder / "description.md")
         numbers = {**chosen.data, **chosen.settings, **chosen.limits.model_dump()}
         for key, value in numbers.items():
             text = text.replace("{" + key + "}", str(value))
@@ -186,7 +186,7 @@ class Task:
 
     def runner_files(self) -> dict[str, Path]:
         """Return the runner's files: name in the sandbox → path here. Raises ConfigError."""
-        paths = [located(self.folder, name).resolve() for name in self.definition.runner]
+        paths = [located(self.folder, name) for name in self.definition.runner]
         for path in paths:
             if not path.is_file():
                 raise ConfigError(
@@ -254,7 +254,11 @@ def discover() -> tuple[dict[str, Task], list[Broken]]:
         for root, whose in families.items()
         if not root.is_dir()
     ]
-    files = {file.resolve(): file for root in roots for file in sorted(_definitions(root, broken))}
+    files = {
+        os.path.realpath(file): file
+        for root in roots
+        for file in sorted(_definitions(root, broken))
+    }
     for file in files.values():
         try:
             definition = read_definition(file)

@@ -39,7 +39,7 @@ def run_and_report(work: Callable[[], int | None]) -> int:
     except MemoryError:
         code = _print_error(InfrastructureError("There is no memory left.", remedy="free some"))
     except Exception as error:  # noqa: BLE001 (the outermost layer)
-        clear = _odd_text(error)
+        clear = _odd_input(error)
         code = _print_error(clear, details=True) if clear else _unforeseen(error)
     for stream in (sys.stdout, sys.stderr):
         if not _flushed(stream):  # else the interpreter flushes at exit and complains
@@ -55,14 +55,16 @@ def _refused(error: OSError) -> int:
     return _print_error(faults.explain(error), details=not faults.known(error))
 
 
-def _odd_text(error: Exception) -> ConfigError | None:
-    """Return what to say if the error means that a text which was read cannot be used."""
+def _odd_input(error: Exception) -> ConfigError | None:
+    """Return what to say if the error means that a text or path that was given cannot be used."""
     if isinstance(error, UnicodeError):
         return ConfigError("A name or a text that was read is not UTF-8.", cause=str(error))
     # Arguments cannot hold a NUL; a path in a file can, and Python refuses it with these words.
     if isinstance(error, ValueError) and str(error).startswith("embedded null"):
         remedy = "look for \\u0000 in the file that was named"
         return ConfigError("A path holds a NUL character.", remedy=remedy)
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # Path.resolve
+        return ConfigError("Links lead in a circle.", cause=str(error), remedy="ls -l shows where")
     return None
 
 

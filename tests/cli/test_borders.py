@@ -362,6 +362,16 @@ def test_a_path_in_a_file_that_no_system_call_takes_is_bad_input(runs, tmp_path,
     assert "unforeseen" not in done.stderr + done.stdout
 
 
+@pytest.mark.parametrize("task", ["lra/text", "autoresearch"])
+def test_a_folder_whose_links_lead_in_a_circle_is_bad_input(tmp_path, monkeypatch, task):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # the details of an error go there
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    done = call("prepare", task, "--profile", "test", "--data", tmp_path / "a", code=2)
+    assert str(tmp_path / "a") in done.said
+    assert "unforeseen" not in done.said
+
+
 def test_a_text_that_is_not_utf_8_is_bad_input(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # the details of an error go there
     assert run_and_report(lambda: len(b"\xff".decode())) == 2

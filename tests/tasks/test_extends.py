@@ -1,16 +1,16 @@
 """Tests what a ``task.toml`` takes over from the file that it extends, and how errors name both."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
+from test_own_tasks import line
+from toy_task import copy_toy
 
 from harness.base.errors import ConfigError
 from tasks.reading import read_definition
 from tasks.spec import find_task
 
-TOY = Path(__file__).parents[1] / "toys" / "toy"
 OWN = """extends = "../toy/task.toml"
 name = "mine"
 title = "Mine"
@@ -20,11 +20,11 @@ title = "Mine"
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a task that takes over all of the toy beside it, but for name and title."""
-    shutil.copytree(TOY, tmp_path / "toy")
-    shutil.copytree(TOY, tmp_path / "mine")
-    (tmp_path / "mine" / "task.toml").write_text(OWN)
+    copy_toy(tmp_path / "toy")
+    toml = copy_toy(tmp_path / "mine") / "task.toml"
+    toml.write_text(OWN)
     monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path))
-    return tmp_path / "mine" / "task.toml"
+    return toml
 
 
 def complaint(file: Path) -> str:
@@ -70,9 +70,8 @@ def test_a_task_from_outside_may_extend_ours(mine: Path) -> None:
 
 def test_a_mistake_is_told_with_the_file_that_has_it(mine: Path) -> None:
     toy = mine.parent.parent / "toy" / "task.toml"
-    text = toy.read_text()
-    toy.write_text(text.replace("search_steps = 2", 'search_steps = "two"'))
-    number = next(i for i, row in enumerate(text.splitlines(), 1) if row == "search_steps = 2")
+    toy.write_text(toy.read_text().replace("search_steps = 2", 'search_steps = "two"'))
+    number = line(toy, 'search_steps = "two"')
     said = complaint(mine)
     assert said.startswith(f"{mine} is not a valid task definition.")
     assert f"{toy}, line {number}, profiles.quick.search_steps is 'two'" in said
@@ -85,9 +84,8 @@ def test_a_mistake_is_told_with_the_file_that_has_it(mine: Path) -> None:
 
 def test_a_missing_setting_is_told_with_the_file_that_has_the_settings(mine: Path) -> None:
     toy = mine.parent.parent / "toy" / "task.toml"
-    text = toy.read_text()
-    toy.write_text(text.replace("steps = 20", "step = 20"))
-    number = next(i for i, row in enumerate(text.splitlines(), 1) if "steps = 20" in row)
+    toy.write_text(toy.read_text().replace("steps = 20", "step = 20"))
+    number = line(toy, "settings = { batch_size = 64, step = 20 }")
     with pytest.raises(ConfigError) as error:
         find_task("mine").check("test")
     said = str(error.value)
@@ -102,6 +100,7 @@ def test_a_missing_setting_is_told_with_the_file_that_has_the_settings(mine: Pat
         ('"../third/task.toml"', "extends itself"),
         ('".."', "Is a directory"),
         ('"broken.toml"', "Invalid value (at"),
+        ('"circle.toml"', "Too many levels of symbolic links"),
         ("3", "No such file or directory"),
         ('["a"]', "No such file or directory"),
         ('"a\\u0000b"', "null"),
@@ -112,6 +111,8 @@ def test_what_cannot_be_extended_is_told(mine: Path, extends: str, wanted: str) 
     third.parent.mkdir()
     third.write_text('extends = "../mine/task.toml"\nname = "third"\n')
     (mine.parent / "broken.toml").write_text("name = ")
+    (mine.parent / "circle.toml").symlink_to("round.toml")
+    (mine.parent / "round.toml").symlink_to("circle.toml")
     mine.write_text(OWN.replace('"../toy/task.toml"', extends))
     said = complaint(mine)
     assert wanted in said
@@ -121,12 +122,37 @@ def test_what_cannot_be_extended_is_told(mine: Path, extends: str, wanted: str) 
     assert find_task("toy")
 
 
-def test_a_long_chain_ends_with_an_error(mine: Path) -> None:
+def test_a_chain_may_be_longer_than_python_calls_can_be_deep(mine: Path) -> None:
     for number in range(2000):
         file = mine.parent / f"{number}.toml"
         file.write_text(f'extends = "{number + 1}.toml"\n')
     mine.write_text(OWN.replace("../toy/task.toml", "0.toml"))
-    assert "not a valid task definition" in complaint(mine)
+    said = complaint(mine)
+    assert f"2000.toml'; {mine.parent / '1999.toml'} extends it" in said
+    (mine.parent / "2000.toml").write_text('extends = "../toy/task.toml"\n')
+    assert find_task("mine").definition.profiles == find_task("toy").definition.profiles
+
+
+@pytest.mark.parametrize("file", ["task.toml", "description.md", "runner.py"])
+def test_links_in_a_circle_break_one_task_and_no_other(mine: Path, file: str) -> None:
+    (mine.parent / "round").symlink_to(file)
+    (mine.parent / file).unlink()
+    (mine.parent / file).symlink_to("round")
+    with pytest.raises(ConfigError, match=file):
+        find_task("mine").check("test")
+    assert find_task("toy").check("test") is None
+
+
+@pytest.mark.parametrize("kind", ["include", "runner"])
+def test_links_in_a_circle_that_a_task_names_are_told(mine: Path, kind: str) -> None:
+    (mine.parent / "a.md").symlink_to("b.md")
+    (mine.parent / "b.md").symlink_to("a.md")
+    if kind == "include":
+        (mine.parent / "description.md").write_text("<!-- include a.md -->\n")
+    else:
+        mine.write_text(OWN + 'runner = ["a.md"]\nentry = "a.md"\n')
+    with pytest.raises(ConfigError, match="a.md"):
+        find_task("mine").check("test")
 
 
 def test_a_family_says_each_thing_once() -> None:
