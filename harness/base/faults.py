@@ -71,11 +71,11 @@ def shown(path: object) -> str:
 
 
 @contextmanager
-def naming(path: os.PathLike[str]) -> Iterator[None]:
-    """Put ``path`` into an OSError that names no file, as errors of writes do not."""
+def naming(path: os.PathLike[str], *, instead_of: os.PathLike[str] | None = None) -> Iterator[None]:
+    """Put ``path`` into an OSError that names ``instead_of``, or, as those of writes, no file."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:
-            error.filename = os.fspath(path)
+        if error.filename is None or (instead_of and error.filename == os.fspath(instead_of)):
+            error.filename, error.filename2 = os.fspath(path), None
         raise

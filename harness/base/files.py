@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from harness.base.errors import ConfigError
+from harness.base.faults import naming
 
 MOST_BYTES = 16 << 20
 NOT_REGULAR = "it is no regular file"
@@ -125,11 +126,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        yield temporary
-        temporary.replace(path)
-    except BaseException as error:
+        with naming(path, instead_of=temporary):
+            yield temporary
+            temporary.replace(path)
+    except BaseException:
         with suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
-            error.filename, error.filename2 = str(path), None
         raise

@@ -46,7 +46,7 @@ class Recording:
         if not path.exists() and len(path.parts) == 1:
             path = Path("runs") / path
         shown: dict[int, Tree] = {}
-        real = Path(os.path.realpath(path))
+        real = Path(os.path.realpath(path))  # resolve() raises where links lead in a circle
         run, _, state = load(real, each=lambda state: shown.update(state.shown))
         origin = _origin(run)
         writing = origin.asked.writing

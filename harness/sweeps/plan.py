@@ -55,9 +55,9 @@ class Plan:
         found = {}
         for one in self.estimates:
             agent, why = one.run.asked.agent, list(one.missing)
-            offer = self.offers[agent]
-            if offer.unready and not (offer.own_server and agent in self.suite.servers):
-                why.append(offer.unready)
+            info = self.offers[agent]
+            if info.unready and not (info.own_server and agent in self.suite.servers):
+                why.append(info.unready)
             if one.gpu_seconds and not gpus:
                 why.append(f"profile {one.run.asked.profile} needs a GPU, and there is none here")
             if why:
