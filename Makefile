@@ -14,7 +14,7 @@ DEMO_RUNS ?= runs
 DEMO_PROFILE ?= smoke
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-docker test-llm test-browser nightly flaky check fmt lint type arrows bench setup setup-llm setup-browser setup-inspect setup-all system clean
+.PHONY: help docs demo test test-slow test-docker test-llm test-browser nightly flaky check fmt lint type arrows bench setup setup-llm setup-browser setup-inspect setup-all system clean
 
 help:
 	@echo "make demo    set up, run the reference agent on Autoresearch (about 3 minutes), show the leaderboard"
@@ -27,6 +27,7 @@ help:
 	@echo "make flaky   the test suite ten times in random order while both cores are busy: about an hour"
 	@echo "make check   lint, format, types, import arrows, tests: what CI runs"
 	@echo "make fmt     format and mend what can be mended"
+	@echo "make docs    write the reference of the commands, and the picture of the floors"
 	@echo "make bench   print the measured claims"
 
 demo: setup
@@ -64,7 +65,7 @@ lint: setup
 
 type: setup
 	$(BIN)/mypy
-	$(BIN)/mypy --config-file benchmarks/mypy.ini benchmarks/*.py
+	$(BIN)/mypy --config-file benchmarks/mypy.ini benchmarks/*.py docs/generate.py
 
 arrows: setup
 	$(BIN)/lint-imports
@@ -72,6 +73,9 @@ arrows: setup
 fmt: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup
+	$(BIN)/python docs/generate.py
 
 bench: setup
 	$(BIN)/python benchmarks/overhead.py

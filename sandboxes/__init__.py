@@ -1,0 +1,1 @@
+"""Where untrusted code runs, under which limits, and on which GPU."""

@@ -1,8 +1,8 @@
 """Which names the source of a mechanism may use, which are refused, why, and what to write instead.
 
 These tables are data only: ``source.py`` applies them, ``page`` renders the table in
-``docs/allowed.md``, and refusal messages quote them. This file imports only the standard library,
-because it runs in a Python without packages.
+``docs/reference/allowed.md``, and refusal messages quote them. This file imports only the standard
+library, because it runs in a Python without packages.
 """
 
 from functools import cache
@@ -215,7 +215,7 @@ def member(module: str, name: str) -> bool:
 
 
 def page() -> str:
-    """Return the table of refusals in ``docs/allowed.md``, in Markdown."""
+    """Return the table of refusals in ``docs/reference/allowed.md``, in Markdown."""
     lines = ["| refused | why | write instead |", "|---|---|---|"]
     for kind, table in (
         ("", BUILTINS),

@@ -57,6 +57,7 @@ AS_BEFORE = frozenset(
         "4+9855fe2dfdd8",
         "4+dc388b4e7874",
         "4+69d725a7276f",
+        "4+4a9992d0f05d",
     }
 )
 """Earlier scorers (version and hash) that judge exactly as this one does. A run that began under

@@ -2,7 +2,7 @@
 
 The judge computes every number here on its own copies. The audit functions return an Audit and
 most also a text that lets the author reproduce a failure. ``language`` collects their inputs.
-docs/scoring.md explains why each audit is exact, and which cheats none of them detects.
+docs/concepts/scoring.md explains why each audit is exact, and which cheats none of them detects.
 """
 
 from dataclasses import dataclass

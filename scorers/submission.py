@@ -134,7 +134,7 @@ def _audits(main: str, found: dict[str, Any]) -> tuple[Audit, ...]:
         more = f"; and {len(reaches) - 5} more" if len(reaches) > 5 else ""
         message = (
             f"{main} reaches for what a mechanism has no use for: {places}{more}. "
-            "docs/allowed.md lists what is allowed and what is not."
+            "docs/reference/allowed.md lists what is allowed and what is not."
         )
         raise Rejected(Reason.FORBIDDEN, message, audits)
     if not audits[1].passed:

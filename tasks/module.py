@@ -26,7 +26,7 @@ from tasks.kinds import KINDS
 from tasks.prepared import PreparationLock, altered
 from tasks.shared import SPLITS, make_folder
 
-PAGE = "docs/tasks-own.md"
+PAGE = "docs/guides/tasks-own.md"
 ARGUMENTS = ("profile", "data", "root", "progress")
 
 

@@ -19,7 +19,7 @@ from tasks.definition import TASKS_DIR, Definition
 
 OURS = "harness:"
 """Prefix of a path in a task's files that is looked up in the folder of our own tasks."""
-FORMAT = "docs/tasks-own.md has the format"
+FORMAT = "docs/guides/tasks-own.md has the format"
 MERGED = 3
 """Levels of tables that are merged, down to the keys of a profile; a value there is one whole."""
 _INCLUDE = re.compile(r"^<!-- include (\S+) -->$", re.MULTILINE)

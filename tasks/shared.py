@@ -88,7 +88,7 @@ def cause_and_remedy(error: OSError, root: Path) -> tuple[str, str]:
             break
     return cause, (
         f"have its owner prepare the data, or share {root} with a group "
-        "(docs/shared-server.md), or set HARNESS_DATA to a folder of your own"
+        "(docs/guides/shared-server.md), or set HARNESS_DATA to a folder of your own"
     )
 
 

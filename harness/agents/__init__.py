@@ -1,4 +1,4 @@
-"""The agents, which write the submissions.
+"""Who writes submissions: the agents, the clients of language models, the record of calls.
 
 ``AGENTS`` holds those without a language model; ``harness.launch.agents`` makes all agents by name.
 """

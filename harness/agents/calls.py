@@ -136,7 +136,7 @@ class Calls:
                 message,
                 cause=cause,
                 remedy="--on-divergence live asks the model itself from there on; what must be "
-                "the same is said in docs/budgets.md",
+                "the same is said in docs/concepts/budgets.md",
             )
         recording.diverged = f"{message}\n{cause}"
         self._say(f"{message} From here on the model is asked.")

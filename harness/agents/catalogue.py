@@ -8,7 +8,7 @@ depend on it: they are never 0. The clients that call a model are in ``harness.a
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,18 @@ VARIABLE = "HARNESS_AGENTS"
 
 
 _SECRET = re.compile(r"authorization|api[-_]?key|secret|password|cookie|bearer|access[-_]?token")
+
+
+def _names(value: object) -> Iterator[str]:
+    """Yield the names of all fields in a value of a table, however deep they are."""
+    match value:
+        case dict():
+            for name, inner in value.items():
+                yield name
+                yield from _names(inner)
+        case list():
+            for inner in value:
+                yield from _names(inner)
 
 
 class TokenPrice(Strict):
@@ -115,7 +127,7 @@ class ModelEntry(Strict):
             raise ValueError("prices must begin above 0 prompt tokens and rise")
         if self.max_output_tokens > self.context_tokens:
             raise ValueError("max_output_tokens exceeds context_tokens")
-        for name in (*self.extra_headers, *self.extra_body):
+        for name in _names([self.extra_headers, self.extra_body]):
             if _SECRET.search(name.lower()):
                 raise ValueError(f"{name!r} looks like a secret: keys come from the environment")
         if self.base_url is not None:
@@ -284,5 +296,5 @@ def _entry(name: str, table: Mapping[str, Any], file: Path) -> ModelEntry:
         raise ConfigError(
             f"Agent {name!r} in {file} is not valid.",
             cause=problems(error, ModelEntry, secret=True),  # a value may be a key
-            remedy="see docs/models.md for the fields",
+            remedy="see docs/guides/models.md for the fields",
         ) from None

@@ -1,6 +1,7 @@
-"""The command line. No slow import is made here, so that ``harness --help`` answers at once.
+"""The command line: a module a command. It reads options and prints; it does not know the tasks.
 
-The commands are listed in ``app``.
+The commands are listed in ``app``. No slow import is made here, so that ``harness --help`` answers
+at once.
 """
 
 import importlib

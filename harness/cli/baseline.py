@@ -14,7 +14,7 @@ from harness.report import gate
 
 @guarded
 def command(
-    places: Annotated[list[Path], typer.Argument(help="Runs, or folders of runs.")],
+    places: Annotated[list[Path], typer.Argument(metavar="RUNS", help="Runs, or folders of runs.")],
 ) -> int:
     """Print what `harness check` compares to: the scores of finished runs, as JSON."""
     baseline, said = gate.make_baseline(entries_at(places), __version__)

@@ -26,7 +26,7 @@ def group() -> None:
 @guarded
 def command(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]…", help="Mechanisms (default: all).")
+        list[str] | None, typer.Argument(metavar="NAME", help="Mechanisms (default: all).")
     ] = None,
     lengths: Annotated[
         str | None,

@@ -13,7 +13,7 @@ from harness.report.bundle.pack import pack
 
 @guarded
 def command(
-    run: Annotated[Path, typer.Argument(help="A finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The archive: .tar.zst, or .tar.gz.")
     ] = Path("run.tar.zst"),

@@ -14,13 +14,16 @@ from harness.report import gate, gate_text
 
 @guarded
 def command(
-    places: Annotated[list[Path], typer.Argument(help="Runs of the change, or folders of them.")],
+    places: Annotated[
+        list[Path], typer.Argument(metavar="RUNS", help="Runs of the change, or folders of them.")
+    ],
     baseline: Annotated[Path, typer.Option(help="What `harness baseline` printed.")],
     max_drop: Annotated[
         str, typer.Option(help="How much worse is allowed: of the baseline's mean (0.5%), or 0.01.")
     ] = "0.5%",
     task: Annotated[
-        list[str] | None, typer.Option(help="Check only this task of the baseline; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="TASK", help="Check only this task of the baseline; repeatable."),
     ] = None,
     across: Across = None,
     level: Annotated[

@@ -66,7 +66,7 @@ TasksDir = Annotated[
         exists=True,
         file_okay=False,
         callback=look_in,
-        help="A folder with tasks of your own (docs/tasks-own.md).",
+        help="A folder with tasks of your own (docs/guides/tasks-own.md).",
     ),
 ]
 

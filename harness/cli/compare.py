@@ -15,10 +15,13 @@ CANNOT_TELL = 5
 
 @guarded
 def command(
-    a: Annotated[str, typer.Argument(help="A folder of runs, an agent, a policy, AGENT/POLICY.")],
-    b: Annotated[str, typer.Argument(help="The same for the other side.")],
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="A folder of runs, an agent, a policy, AGENT/POLICY.")
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same for the other side.")],
     runs: Annotated[
-        list[Path] | None, typer.Option(help="Where names are looked up (default: runs).")
+        list[Path] | None,
+        typer.Option(metavar="RUNS", help="Where names are looked up (default: runs)."),
     ] = None,
     across: Across = None,
     json: AsJson = False,

@@ -20,7 +20,7 @@ def command(
     ] = "table",
     metric: Annotated[
         BoardMetric,
-        typer.Option(help="What cells show and rows are ordered by: docs/statistics.md."),
+        typer.Option(help="What cells show and rows are ordered by: docs/concepts/statistics.md."),
     ] = "score",
     by: Annotated[
         By,

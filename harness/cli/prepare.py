@@ -23,7 +23,7 @@ from tasks.spec import find_task
 
 @guarded
 def command(
-    task: Annotated[str, typer.Argument(help="Whose data, e.g. lra/text.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Whose data, e.g. lra/text.")],
     profile: Annotated[str, typer.Option(help="The size: smoke, short, paper, test.")] = "smoke",
     data: Data = None,
     byte_counts: ByteCountsOption = None,
@@ -35,7 +35,7 @@ def command(
 ) -> int:
     """Make a task's data ahead of time, and say what is in them.
 
-    A folder given as --data holds the data as they are published (docs/tasks.md), or, for
+    A folder given as --data holds the data as they are published (docs/reference/tasks.md), or, for
     autoresearch, .txt, .md, .jsonl or .parquet files.
     """
     chosen = find_task(task)
@@ -77,7 +77,7 @@ def _facts(path: Path, manifest: Manifest) -> list[tuple[str, str]]:
             text = f"{100 * float(value):.2f} % of the runs of 13 words in {split} are in train"
             facts.append(("overlap", text))
         elif name == PARAMETER:
-            text = f"{value}: search and test are drawn with it (docs/threat-model.md)"
+            text = f"{value}: search and test are drawn with it (docs/concepts/threat-model.md)"
             facts.append(("hidden key", text))
         elif name not in manifest.shape and name not in manifest.rows:
             facts.append((name, str(value)))

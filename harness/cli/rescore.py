@@ -15,7 +15,7 @@ from scorers.conditions import differing
 
 @guarded
 def command(
-    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
     node: Annotated[
         int | None, typer.Option(help="A node, on the search split (default: the final one, test).")
     ] = None,

@@ -13,7 +13,7 @@ from harness.launch.run import resume
 
 @guarded
 def command(
-    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
     tasks_dir: TasksDir = None,
     json: AsJson = False,
 ) -> int:

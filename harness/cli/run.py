@@ -71,7 +71,10 @@ def command(
         str, one_of(EXECUTORS, help="Who finds a place for each evaluation: local is this machine.")
     ] = "local",
     setting: Annotated[
-        list[str] | None, typer.Option("--set", help="A policy parameter: greedy.num_drafts=3.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="POLICY.NAME=VALUE", help="A policy parameter: greedy.num_drafts=3."
+        ),
     ] = None,
     max_dollars: Annotated[
         float | None, budget(min=0.0001, help="Send no call that could cost more in all.")

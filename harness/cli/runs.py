@@ -12,11 +12,15 @@ from harness.store.index import IndexEntry, cache_file, entries
 from scorers.score import CONDITIONS
 
 RunPlaces = Annotated[
-    list[Path] | None, typer.Argument(help="Runs, or folders of runs (default: runs).")
+    list[Path] | None,
+    typer.Argument(metavar="RUNS", help="Runs, or folders of runs (default: runs)."),
 ]
 Across = Annotated[
     list[str] | None,
-    typer.Option(help="A condition that may differ (hardware, torch, scorer …); repeatable."),
+    typer.Option(
+        metavar="CONDITION",
+        help="A condition that may differ (hardware, torch, scorer …); repeatable.",
+    ),
 ]
 
 

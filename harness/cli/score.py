@@ -32,7 +32,9 @@ from tasks.spec import Task, find_task
 
 @guarded
 def command(
-    path: Annotated[Path, typer.Argument(help="The submission: model.py, or its folder.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="The submission: model.py, or its folder.")
+    ],
     task: Annotated[str, typer.Option(help="What it is for, e.g. lra/listops.")],
     profile: Annotated[str, typer.Option(help="The size: smoke, short, paper, test.")] = "smoke",
     split: Annotated[

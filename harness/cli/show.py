@@ -11,7 +11,7 @@ from harness.report import tree_view
 
 @guarded
 def command(
-    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
     node: Annotated[
         int | None, typer.Option(help="One node: its diff to the parent, evidence and log.")
     ] = None,

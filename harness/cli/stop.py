@@ -12,7 +12,7 @@ from harness.launch.stopping import ask, await_end
 
 @guarded
 def command(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories.")],
     now: Annotated[
         bool, typer.Option("--now", help="Do not finish the evaluations under way.")
     ] = False,

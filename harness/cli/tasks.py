@@ -11,6 +11,7 @@ from harness.cli.score_screen import ScoreScreen
 from harness.core.asked import Asked
 from harness.launch.by_hand import ByHand
 from harness.report.tasks import as_json, describe, in_list, render, render_one
+from tasks.reading import FORMAT
 from tasks.spec import Task, discover, find_task
 
 app = typer.Typer(no_args_is_help=False)
@@ -65,7 +66,14 @@ def show(
 @guarded
 def check(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, callback=look_in)
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            callback=look_in,
+            help="A folder with tasks of your own.",
+        ),
     ],
     profile: Annotated[
         str | None, typer.Option(help="The size to try (default: test, or the first).")
@@ -83,7 +91,7 @@ def check(
             raise one.error
     mine = [task for task in tasks.values() if task.folder.resolve().is_relative_to(place)]
     if not mine:
-        raise ConfigError(f"There is no task.toml below {folder}.", remedy="docs/tasks-own.md")
+        raise ConfigError(f"There is no task.toml below {folder}.", remedy=FORMAT)
     folders: dict[Path, Task] = {}
     for task in mine:
         for name in task.definition.profiles:
@@ -105,7 +113,7 @@ def check(
 def _try(task: Task, profile: str | None) -> dict[str, Any]:
     """Prepare a task's data, and score its first design."""
     if not task.designs():
-        raise ConfigError(f"Task {task.name} has no designs to try.", remedy="docs/tasks-own.md")
+        raise ConfigError(f"Task {task.name} has no designs to try.", remedy=FORMAT)
     profiles = task.definition.profiles
     chosen = profile or ("test" if "test" in profiles else next(iter(profiles)))
     design = task.designs()[0]

@@ -20,7 +20,7 @@ CODES = {"agrees": 0, "not scored again": 0, "differs": 1, "cannot tell": 5}
 
 @guarded
 def command(
-    archive: Annotated[Path, typer.Argument(help="A bundle that anybody made.")],
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="A bundle that anybody made.")],
     rescore: Annotated[
         bool, typer.Option(help="Train and score the final node again on this machine.")
     ] = True,

@@ -171,6 +171,7 @@ def as_result(
         "score": split_score,
         "search_score": None if split == "test" else split_score,
         **values,
+        "key": scores[0].conditions.key,
         "kept": [str(folder) for folder in kept],
     }
     if len(scores) > 1:

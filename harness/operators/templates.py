@@ -22,16 +22,15 @@ OURS = Path(__file__).parent / "prompts"
 MAX_BYTES = 1 << 20
 """Largest file of one template."""
 
-VARIABLES = (
-    # The same in every prompt of a run.
+RUN = (
     "title", "description", "files", "metric", "better", "profile", "about", "limits", "titles",
     "edits",
-    # Of one request.
-    "node", "steps", "best", "memory", "attempts", "notes", "parents", "cue", "whole",
-    # Of a second request after an answer that could not be used.
-    "problems", "asked", "asks",
 )  # fmt: skip
-"""The variables that templates may use; docs/operators.md says what each holds."""
+"""The variables that are the same in every prompt of a run."""
+REQUEST = (*RUN, "node", "steps", "best", "memory", "attempts", "notes", "parents", "cue", "whole")
+"""The variables of a request; docs/concepts/operators.md says what each holds."""
+LATER = {"again.md": (*RUN, "whole", "problems", "asked", "asks"), "continue.md": RUN}
+"""The variables of the templates that ask once more."""
 
 
 class Templates:
@@ -94,7 +93,8 @@ def _compile(file: Path) -> "Template":
         raise _broken(file, None, str(error)) from error
     try:
         tree = environment.parse(source, filename=str(file))
-        unknown = meta.find_undeclared_variables(tree) - set(VARIABLES)
+        known = LATER.get(file.name, REQUEST)
+        unknown = meta.find_undeclared_variables(tree) - set(known)
         template = environment.template_class.from_code(
             environment,
             environment.compile(source, filename=str(file)),
@@ -108,7 +108,7 @@ def _compile(file: Path) -> "Template":
                 file,
                 used.lineno,
                 f"there is no {used.name!r}",
-                did_you_mean(used.name, VARIABLES),
+                did_you_mean(used.name, known),
             )
     return template
 

@@ -1,4 +1,4 @@
-"""The policies by name. A policy chooses the next node's operator and parents.
+"""Which node comes next: a policy chooses its operator and its parents.
 
 It only decides: ``harness.search.loop`` asks the agent and has the submission scored.
 """

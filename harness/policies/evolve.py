@@ -1,6 +1,6 @@
 """evolve: a population of valid nodes; parents are drawn by rank or by fitness.
 
-docs/policies/evolve.md: sources, and differences from the public implementations.
+docs/reference/policies/evolve.md: sources, and differences from the public implementations.
 """
 
 import math

@@ -1,6 +1,6 @@
 """greedy: drafts first, then repair what is broken, else improve the best.
 
-docs/policies/greedy.md: sources, and differences from the public implementations.
+docs/reference/policies/greedy.md: sources, and differences from the public implementations.
 """
 
 from dataclasses import dataclass

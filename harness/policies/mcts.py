@@ -1,6 +1,7 @@
 """mcts: UCT over ideas; a broken idea is repaired in place, and counts once it is valid.
 
-docs/policies/mcts.md: the rule in full, sources, and differences from the public implementation.
+docs/reference/policies/mcts.md: the rule in full, sources, and differences from the public
+implementation.
 Nothing is kept between calls: visits and values are counted anew in the tree each time.
 """
 

@@ -1,4 +1,4 @@
-"""one_shot: one draft, one solution, no feedback. docs/policies/one_shot.md"""
+"""one_shot: one draft, one solution, no feedback. docs/reference/policies/one_shot.md"""
 
 from dataclasses import dataclass
 from random import Random

@@ -1,1 +1,1 @@
-"""Reports on runs: tables, pages, statistics, exports, bundles."""
+"""What is said of runs: tables, pages, statistics, exports, bundles."""

@@ -23,8 +23,8 @@ def notes_of(table: Table, metric: BoardMetric) -> Iterator[str]:
         yield (
             f"95 %: from {FEWEST} valid seeds on Student's interval of the mean, from {FEW} on the "
             "bootstrap of the median, cut to the metric's scale; ± is half of it. A best has none "
-            "(docs/statistics.md). Then the scores by seed, – for an invalid run. valid: of "
-            "planned runs; VSR: of graded ones. Costs are of all graded runs together."
+            "(docs/concepts/statistics.md). Then the scores by seed, – for an invalid run. valid: "
+            "of planned runs; VSR: of graded ones. Costs are of all graded runs together."
         )
     if metric == "vsr":
         yield "VSR: valid submission rate of graded runs, with Wilson's 95 % interval."

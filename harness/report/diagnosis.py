@@ -28,7 +28,7 @@ from tasks.kinds import KINDS
 from tasks.metrics import METRICS
 from tasks.submissions import SUBMISSIONS
 
-PAGE = "docs/shared-server.md"
+PAGE = "docs/guides/shared-server.md"
 ENOUGH_DISK_GB = 5
 PACKAGES = ("numpy", "torch")
 """Packages that the submissions of our own tasks import in a sandbox."""

@@ -66,7 +66,7 @@ def render(entries: list[ModelEntry], today: date, *, source: str) -> None:
         "Above the gap: the models of arXiv 2605.15871. Dollars per million tokens; + dearer for "
         "long prompts (--json). Limits: context/answer, tokens.",
         f"Prices: {source}. Unknown is not 0: a budget in dollars needs a price of your own "
-        "(docs/models.md).",
+        "(docs/guides/models.md).",
         f"Successors: {', '.join(follow)}." if follow else "",
         "Key own: it runs on your server (--base-url). "
         f"Without a model: {', '.join(AGENTS.names())}. "

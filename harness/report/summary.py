@@ -110,7 +110,11 @@ def describe(score: Score) -> str:
     if score.strict is not None:
         lines.append(f"  strict: {score.strict}")
     if score.claim:
-        lines.append("  its own claims: " + ", ".join(f"{k} {v}" for k, v in score.claim.items()))
+        claims = (
+            f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in score.claim.items()
+        )
+        lines.append(f"  its own claims: {', '.join(claims)}")
     spent = ", ".join(f"{name} {value:.1f} s" for name, value in score.seconds.items())
     lines.append(f"  time: {spent}")
     if score.peak_memory_mb is not None:

@@ -1,1 +1,1 @@
-"""The search: the loop that makes and records nodes, and the executors of evaluations."""
+"""The loop that makes and records nodes, and the executors that evaluate submissions."""

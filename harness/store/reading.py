@@ -25,6 +25,9 @@ DAMAGE += (AttributeError, ArithmeticError, RecursionError)
 
 def other_format(where: object, version: object) -> ConfigError:
     """Return the error for a file, or a line of one, that has another format than ours."""
+    if version is None:
+        remedy = f"format = {FORMAT}, if it was written for this version of the harness"
+        return ConfigError(f"{where} names no format.", remedy=remedy)
     return ConfigError(
         f"{where} has format {version!r:.20}; this harness reads {FORMAT}.",
         remedy="a newer version of the harness",

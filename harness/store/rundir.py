@@ -2,7 +2,7 @@
 
     run.toml       what was asked                     lock.json    what it resolved to
     events.jsonl   the journal, the only state        result.json  written once, at the end
-    nodes/0007/    the submission's files, submission.json, stdout.log, score.json, calls/
+    nodes/0007/    the submission's files, stdout.log, score.json, calls/
     prompts/       system texts that the recorded calls share
     final/         the same for the final retraining
     stop           exists once somebody asked the run to stop

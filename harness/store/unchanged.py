@@ -2,7 +2,7 @@
 
 Anybody can edit ``run.toml`` and ``lock.json`` on disk. So the lock holds the request as well, and
 the journal's first line holds the lock's digest: no result can claim what was not done. Each field
-has its rule here; docs/runs.md has the same table.
+has its rule here; docs/concepts/runs.md has the same table.
 """
 
 from collections.abc import Iterator, Mapping
@@ -89,7 +89,8 @@ def refuse_edited(asked: Asked, lock: Lockfile, file: object) -> None:
         raise ConfigError(
             f"{file} was edited after the run began, and would claim what was not done.",
             cause=changes,
-            remedy="put back what it was, or start a new run; what may change: docs/runs.md",
+            remedy="put back what it was, or start a new run; docs/concepts/runs.md tells what may "
+            "change",
         )
 
 

@@ -1,1 +1,1 @@
-"""Sweeps: many runs from one suite file, which are estimated, run in parallel and resumed."""
+"""Many runs from one suite file: their cost is estimated, they run in parallel, and go on."""

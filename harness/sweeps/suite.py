@@ -150,7 +150,7 @@ def load(file: Path) -> Suite:
         raise ConfigError(
             f"{file} is not a valid suite.",
             cause=problems(error, Suite, toml=text),
-            remedy="docs/sweeps.md has the format",
+            remedy="docs/guides/sweeps.md has the format",
         ) from error
     names = Counter(run.name for run in expand(suite, file.parent))
     twice = [name for name, n in names.items() if n > 1]

@@ -125,6 +125,7 @@ def test_a_users_table_changes_prices_and_adds_models(tmp_path, monkeypatch):
         ("[agents.gpt-4o]\nkey = 'sk-abcdef-this-is-a-key'", "key"),
         ("[agents.gpt-4o]\nextra_headers = { Authorization = 'sk-abcdef' }", "environment"),
         ("[agents.gpt-4o]\nextra_body = { api_key = 'sk-abcdef' }", "environment"),
+        ("[agents.gpt-4o]\nextra_body = { to = [{ by = { password = 'x' } }] }", "environment"),
         ("[agents.gpt-4o]\nbase_url = 'https://me:sk-abcdef@host/v1'", "password"),
         ("[agents.gpt-4o]\nbase_url = 'ftp://host'", "http"),
         ("[agents]\ngpt-4o = 3", "table"),

@@ -15,7 +15,7 @@ from harness.core.tree import Node
 from harness.policies import POLICIES, make_policy
 from harness.store.journal import read
 
-DOCS = Path(__file__).parents[2] / "docs" / "policies"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "policies"
 
 
 def test_policies_lists_every_parameter_and_each_default_can_be_set(tmp_path):

@@ -92,6 +92,7 @@ def test_a_request_with_the_defaults_typed_is_the_one_with_them_left_out(tmp_pat
         ('format = 1\ntask = "toy"\nsead = 1\n', "did you mean 'seed'"),
         ('format = 1\ntask = "toy"\nsteps = -1\n', "steps is -1"),
         ('format = 2\ntask = "toy"\n', "format 2"),
+        ('task = "toy"\n', "names no format"),
         ("task = \n", "cannot be read"),
     ],
 )

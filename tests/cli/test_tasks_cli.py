@@ -1,4 +1,4 @@
-"""Tests of ``harness tasks``, and of a task outside the repository: that of docs/tasks-own.md."""
+"""Tests of ``harness tasks``, and of the task of docs/guides/tasks-own.md."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from calling import call
 
-PAGE = Path(__file__).parents[2] / "docs" / "tasks-own.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "tasks-own.md"
 
 
 @pytest.fixture

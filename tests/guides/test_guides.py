@@ -204,7 +204,7 @@ def test_an_executor(stranger) -> None:
 
 def test_a_family_of_tasks(stranger) -> None:
     own = stranger("a-task-family")
-    page = (ROOT / "docs" / "tasks-own.md").read_text()
+    page = (GUIDES / "tasks-own.md").read_text()
     for name, text in re.findall(r"^## \d\. `(\S+)`.*?^```\w+\n(.*?)^```$", page, re.M | re.S):
         own.write(f"harness_marks/tasks/{name}", text)
     own.write("harness_marks/__init__.py", "raise AssertionError('nobody is to import this')\n")

@@ -306,6 +306,10 @@ def test_own_templates_replace_ours_one_by_one_and_change_the_hash(tmp_path):
         ("draft.md", "one\n\n\n{{ parents[7].code }}", "draft.md, line 4"),
         ("draft.md", "{{ 1 / 0 }}", "draft.md, line 1"),
         ("draft.md", b"\xff", "draft.md"),
+        # What the first request of a node lacks, or a later one, is found before the first is sent.
+        ("draft.md", "{{ problems }}", r"draft.md, line 1[\s\S]*'problems'"),
+        ("again.md", "{{ problems }}\n{{ memory }}", r"again.md, line 2[\s\S]*'memory'"),
+        ("continue.md", "{{ title }}\n{{ node }}", r"continue.md, line 2[\s\S]*'node'"),
     ],
 )
 def test_a_broken_template_is_named_with_its_line(tmp_path, name, source, words):

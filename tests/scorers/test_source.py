@@ -318,11 +318,11 @@ def test_a_refusal_says_what_to_write_instead_and_where_the_rules_are(in_process
     with pytest.raises(Rejected) as caught:
         reading(text)
     assert instead in caught.value.message
-    assert "docs/allowed.md" in caught.value.message
+    assert "docs/reference/allowed.md" in caught.value.message
 
 
 def test_the_page_of_the_rules_is_what_the_reader_goes_by():
-    page = (Path(__file__).parents[2] / "docs" / "allowed.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "allowed.md").read_text()
     assert allowed.page() in page
     for name in (*allowed.PACKAGES, *allowed.STANDARD):
         assert f"`{name}`" in page, name

@@ -26,7 +26,7 @@ from harness.store.rundir import Run
 from sandboxes import registry
 from scorers import conditions
 
-DOCS = Path(__file__).parents[2] / "docs" / "runs.md"
+DOCS = Path(__file__).parents[2] / "docs" / "concepts" / "runs.md"
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def team(folder: Path) -> Path:
-    """A shared data folder, made as docs/shared-server.md tells an admin."""
+    """A shared data folder, made as docs/guides/shared-server.md tells an admin."""
     root = folder / "data"
     root.mkdir()
     os.chown(root, 0, TEAM)
@@ -158,7 +158,7 @@ def test_who_may_only_read_uses_what_is_prepared(prepare: Prepare, team: Path) -
     assert where == "refused"
     assert "cannot be written" in why
     assert f"is user {ANNA}'s, mode 2750" in why
-    assert "docs/shared-server.md" in why
+    assert "docs/guides/shared-server.md" in why
     assert sorted(path.name for path in team.iterdir()) == before
     assert Path(annas[0]).stat().st_uid == ANNA
 

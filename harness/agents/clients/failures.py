@@ -109,7 +109,7 @@ class Failure:
                 cause=self.said,
                 remedy=f"set {key} to a key that may use this model"
                 if key
-                else "name the variable of its key in your own table (docs/models.md)",
+                else "name the variable of its key in your own table (docs/guides/models.md)",
             )
         if self.out_of_money:
             return ProviderError(
@@ -117,12 +117,13 @@ class Failure:
                 cause=self.said,
                 remedy="raise the limit with the provider, then: harness resume RUN",
             )
-        if self.status is not None and 300 <= self.status < 500 and not self.again:
+        refused = self.status is not None and 300 <= self.status < 500 and not self.again
+        if refused and self.status not in _AGAIN:  # a rate limit that is not to be asked again
             return ConfigError(
                 f"Agent {agent}: the provider refused the request ({self.status}).",
                 cause=self.said,
                 remedy="harness agents shows the model's id, address and limits; "
-                "your own table can change them (docs/models.md)",
+                "your own table can change them (docs/guides/models.md)",
             )
         return ProviderError(f"Agent {agent}: {self.what}.", cause=self.said, remedy=self.remedy)
 

@@ -96,7 +96,8 @@ def unpack(archive: Path, folder: Path) -> BundleManifest:
             seen.add(name)
         missing = sorted(wanted.keys() - seen)
         if missing:
-            raise BadBundle(f"{missing[0]} is missing in {archive}, and {len(missing) - 1} more.")
+            more = f", and {len(missing) - 1} more" if missing[1:] else ""
+            raise BadBundle(f"{missing[0]} is missing in {archive}{more}.")
     return manifest
 
 

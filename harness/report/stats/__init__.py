@@ -1,1 +1,1 @@
-"""Statistics of runs, with numpy only. docs/statistics.md explains each and names its source."""
+"""Statistics of runs. docs/concepts/statistics.md explains each and names its source."""

@@ -51,7 +51,7 @@ HARD_128 = snakes.ImageStyle(
     marker_contrast=1.0, antialias=2, cells=1,
 )  # fmt: skip
 STYLES = {"easy16": EASY_16, "hard32": HARD_32, "hard128": HARD_128}
-"""The hard styles have the parameters of Long Range Arena's hard sets; see docs/tasks.md."""
+"""The hard styles have the parameters of LRA's hard sets; see docs/reference/tasks.md."""
 
 
 class PathfinderParameters(Strict):

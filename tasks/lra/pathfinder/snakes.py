@@ -36,7 +36,7 @@ LAYOUTS_AT_ONCE_PIXELS = 1_000_000
 
 @dataclass(frozen=True)
 class ImageStyle:
-    """What an image looks like; lengths in pixels. See the table in docs/tasks.md."""
+    """What an image looks like; lengths in pixels. See the table in docs/reference/tasks.md."""
 
     side: int
     paddles: int
