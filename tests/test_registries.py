@@ -13,10 +13,12 @@ from calling import call
 
 from harness.agents import AGENTS
 from harness.agents.catalogue import load_agents
+from harness.agents.providers import PROVIDERS
 from harness.base.errors import ConfigError, JudgeError
 from harness.base.registry import Registry, errors_of_packages, installed
 from harness.cli import verify
 from harness.core.asked import Asked
+from harness.core.writing import Writing
 from harness.launch.agents import make_agent
 from harness.launch.run import _Parts
 from harness.policies import POLICIES
@@ -154,6 +156,12 @@ WRONG = [
     (AGENTS, "X = 3", "wanted: a class whose instances are agents"),
     (AGENTS, "class X: name = 'x'", "it has no method write"),
     (AGENTS, "class X:\n    name = 'y'\n    def write(self, ask): ...", "it calls itself 'y'"),
+    (PROVIDERS, "X = 'openai'", "it is a str; wanted: a harness.agents.providers.Provider"),
+    (
+        PROVIDERS,
+        "from harness.agents.providers import Provider\nX = Provider('x:Y', near=('{host}',))",
+        "KeyError: 'host'",
+    ),
     (EXECUTORS, "X = 3", "harness.search.evaluator.Evaluator"),
     (EXECUTORS, "class X:\n def submit(self): ...", "it has no method get_ready, close"),
     (BACKENDS, "class X: name = 'x'", "it has no isolates, image, probe, unenforced, open, sweep"),
@@ -224,6 +232,42 @@ def test_a_broken_table_of_models_is_nothing_to_an_agent_without_one(
     assert make_agent("reference").name == "reference"
     with pytest.raises(ConfigError, match=r"agents\.toml"):
         make_agent("opus-4.6")
+
+
+OF_X = """
+[agents.own]
+title = "Mine"
+provider = "x"
+model = "m"
+base_url = "http://127.0.0.1:1"
+context_tokens = 9_000
+max_output_tokens = 1_000
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("1 / 0", "The provider 'x' of pack_of_x 1.0 cannot be used."),
+        ("{}\nX = Provider('pack_of_x:Gone')", "There is no pack_of_x:Gone"),
+        ("{}\nX = Provider('sdk_of_x:Y')", "needs the package sdk_of_x, which is not installed"),
+    ],
+)
+def test_a_provider_that_cannot_be_used_stops_no_other_model(
+    add: Add, tmp_path: Path, source: str, said: str
+) -> None:
+    source = source.format("from harness.agents.providers import Provider")
+    add("pack_of_x", "harness.providers", f"{source}\n", x="pack_of_x:X")
+    (tmp_path / "own.toml").write_text(f"format = 1\n{OF_X}")
+    with pytest.raises(ConfigError) as error:
+        make_agent("own", Writing(agents_file=tmp_path / "own.toml"))
+    assert said in error.value.message
+    assert "opus-4.6" in load_agents(None)
+    # What a name of the table must be is told with the names there are.
+    (tmp_path / "own.toml").write_text(f"format = 1\n{OF_X}".replace('"x"', '"opnai"'))
+    with pytest.raises(ConfigError) as error:
+        make_agent("own", Writing(agents_file=tmp_path / "own.toml"))
+    assert "no such provider; wanted: 'anthropic' or 'openai' or 'x'" in error.value.cause
 
 
 def test_a_sandbox_whose_package_is_gone_has_no_walls_to_show(add: Add) -> None:

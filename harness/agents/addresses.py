@@ -8,6 +8,7 @@ import re
 from contextlib import suppress
 from urllib.parse import SplitResult, urlsplit
 
+from harness.agents.providers import Provider
 from harness.base.text import visible
 
 CALLS = re.compile(
@@ -27,11 +28,11 @@ class WrongAddress(ValueError):
         self.likely = likely
 
 
-def refuse_wrong(url: str, protocol: str) -> None:
-    """Raise WrongAddress if ``url`` cannot be the address of an API of that protocol."""
-    why = _wrong(url, protocol)
+def refuse_wrong(url: str, provider: Provider) -> None:
+    """Raise WrongAddress if ``url`` cannot be the address of an API of that provider."""
+    why = _wrong(url, provider)
     if why:
-        raise WrongAddress(why, likely(url, protocol))
+        raise WrongAddress(why, likely(url, provider))
 
 
 def without_password(url: str) -> str:
@@ -40,10 +41,10 @@ def without_password(url: str) -> str:
     return re.sub(r"[?#].*", "?…", re.sub(r"^(\w+:/*)?.*@", r"\1…@", text))
 
 
-def likely(url: str, protocol: str) -> str:
+def likely(url: str, provider: Provider) -> str:
     """Return the valid address that the user probably meant; if unclear, one on this machine."""
     first = url.split()[:1]
-    if first and first[0] != url and not _wrong(first[0], protocol):
+    if first and first[0] != url and not _wrong(first[0], provider):
         return first[0]
     text = FORBIDDEN.sub("", url.replace("\\", "/"))
     scheme, _, rest = text.rpartition("://") if "://" in text else ("", "", text)
@@ -52,26 +53,25 @@ def likely(url: str, protocol: str) -> str:
     rest = re.split(r"[?#]", rest.lstrip("/").rpartition("@")[2])[0]
     host, slash, path = rest.partition("/")
     path = CALLS.sub("", slash + path).rstrip("/")
-    path = path.removesuffix("/v1") if protocol == "anthropic" else path or "/v1"
+    path = path.removesuffix(provider.added) or provider.usual
     if scheme.lower() not in ("http", "https"):
         # An IP address or a name without a dot probably means a server nearby, without TLS.
         named = re.fullmatch(r"[a-z-][\w-]*(\.[\w-]+)+(:\d+)?", host, re.I) and not is_here(host)
         scheme = "https" if named else "http"
     found = f"{scheme.lower()}://{host}{path}"
-    return found if host and not _wrong(found, protocol) else f"http://127.0.0.1:8000{path}"
+    return found if host and not _wrong(found, provider) else f"http://127.0.0.1:8000{path}"
 
 
-def alternatives(url: str, protocol: str) -> list[str]:
+def alternatives(url: str, provider: Provider) -> list[str]:
     """Return other addresses on the server of ``url`` where its API may be, likeliest first."""
     base, parts = url.rstrip("/"), urlsplit(url)
-    origin = f"{parts.scheme}://{parts.netloc}"
-    if protocol == "anthropic":
-        found = [base.removesuffix("/v1"), origin, f"{base}/anthropic"]
-    elif base.endswith("/v1"):
-        found = [base.removesuffix("/v1"), f"{origin}/v1", f"{origin}/api/v1"]
-    else:
-        found = [f"{base}/v1", f"{origin}/v1", f"{origin}/api/v1"]
-    return [other for other in dict.fromkeys(found) if other != base]
+    words = {
+        "base": base,
+        "trunk": base.removesuffix("/v1"),
+        "origin": f"{parts.scheme}://{parts.netloc}",
+    }
+    found = dict.fromkeys(pattern.format(**words) for pattern in provider.near)
+    return [other for other in found if other != base]
 
 
 def server_of(url: str) -> str:
@@ -101,7 +101,7 @@ def is_here(host: str) -> bool:
     return False
 
 
-def _wrong(url: str, protocol: str) -> str:
+def _wrong(url: str, provider: Provider) -> str:
     if FORBIDDEN.search(url):
         return "it holds a space, a line break, a quote or another sign that no address has"
     try:
@@ -117,8 +117,8 @@ def _wrong(url: str, protocol: str) -> str:
         return "it must hold no password, query or fragment"
     if call := CALLS.search(parts.path):
         return f"it is the address of one call ({call[0].rstrip('/')}), not of the API"
-    if protocol == "anthropic" and parts.path.rstrip("/").endswith("/v1"):
-        return "this protocol adds /v1 itself"
+    if provider.added and parts.path.rstrip("/").endswith(provider.added):
+        return f"this protocol adds {provider.added} itself"
     return ""
 
 

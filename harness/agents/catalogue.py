@@ -14,9 +14,17 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from harness.agents.addresses import WrongAddress, refuse_wrong, without_password
+from harness.agents.providers import PROVIDERS
 from harness.base.errors import ConfigError
 from harness.base.files import read_text
 from harness.base.strict import Strict
@@ -29,6 +37,13 @@ VARIABLE = "HARNESS_AGENTS"
 
 
 _SECRET = re.compile(r"authorization|api[-_]?key|secret|password|cookie|bearer|access[-_]?token")
+
+
+def _known(provider: str) -> str:
+    if provider not in PROVIDERS:  # it is not repeated: somebody may have put the key here
+        wanted = " or ".join(map(repr, PROVIDERS.names()))
+        raise ValueError(f"there is no such provider; wanted: {wanted}")
+    return provider
 
 
 def _names(value: object) -> Iterator[str]:
@@ -82,7 +97,7 @@ class ModelEntry(Strict):
     maker: str = ""
     paper: bool = False
     """True for the twelve models of arXiv 2605.15871."""
-    provider: Literal["anthropic", "openai"]
+    provider: Annotated[str, AfterValidator(_known)]
     """Which protocol to use; openai stands for every compatible server."""
     model: str
     base_url: str | None = None
@@ -131,7 +146,7 @@ class ModelEntry(Strict):
             if _SECRET.search(name.lower()):
                 raise ValueError(f"{name!r} looks like a secret: keys come from the environment")
         if self.base_url is not None:
-            refuse_wrong(self.base_url, self.provider)
+            refuse_wrong(self.base_url, PROVIDERS.find(self.provider))
         return self
 
     def price(self, usage: Usage) -> float | None:
@@ -193,7 +208,7 @@ def check_settings(entry: ModelEntry, writing: Writing) -> None:
     """Refuse a setting that the model does not take. Raises ConfigError."""
     if writing.base_url is not None:
         try:
-            refuse_wrong(writing.base_url, entry.provider)
+            refuse_wrong(writing.base_url, PROVIDERS.find(entry.provider))
         except WrongAddress as error:
             raise ConfigError(
                 f"This base URL cannot be used: {error}.",

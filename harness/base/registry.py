@@ -117,9 +117,15 @@ class Registry(Generic[T]):
 
 
 def load(address: str) -> Any:  # noqa: ANN401 (any object)
-    """Return the object at an address, ``module:name``. Raises what importing it raises."""
+    """Return the object at an address, ``module:name``.
+
+    Raises what importing the module raises, and ConfigError if it has no such name.
+    """
     module, _, name = address.partition(":")
-    return getattr(importlib.import_module(module), name)
+    found = importlib.import_module(module)
+    if not hasattr(found, name):
+        raise ConfigError(f"There is no {address}, which a package names as its own.")
+    return getattr(found, name)
 
 
 @contextmanager

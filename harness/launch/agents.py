@@ -39,14 +39,14 @@ def make_agent(name: str, writing: Writing | None = None, *, live: bool = False)
         raise ConfigError(
             f"There is no agent {name!r}.", remedy=did_you_mean(name, [*AGENTS.names(), *known])
         )
-    return _make_scribe(name, writing, live=True)
+    return _make_model_agent(name, writing, live=True)
 
 
 def _make_recorded(name: str, writing: Writing, live: bool) -> Agent:
-    return AGENTS.find(name)() if name in AGENTS else _make_scribe(name, writing, live=live)
+    return AGENTS.find(name)() if name in AGENTS else _make_model_agent(name, writing, live=live)
 
 
-def _make_scribe(name: str, writing: Writing, *, live: bool) -> Agent:
+def _make_model_agent(name: str, writing: Writing, *, live: bool) -> Agent:
     """Return an agent with a model; if it is not ``live``, it needs neither a key nor an SDK."""
     if not live:
         return ModelAgent(name, writing)

@@ -15,6 +15,7 @@ from typing import Any
 from harness import __version__
 from harness.agents import AGENTS
 from harness.agents.calls import Calls
+from harness.agents.providers import PROVIDERS
 from harness.agents.replay import ReplayAgent
 from harness.base.commands import command
 from harness.base.errors import Cancelled, HarnessError
@@ -177,17 +178,19 @@ def _resolve(place: Place, parts: _Parts) -> Lockfile:
         policy=asdict(parts.policy),
         agent=describe(),
         prices=endpoint.prices if endpoint else (),
-        versions={**place.versions, **_packages(parts.asked, place.sandbox)},
+        versions={**place.versions, **_packages(parts.asked, place.sandbox, endpoint)},
         hardware=place.hardware,
         direction=parts.task.definition.direction,
         audit_key=secrets.token_hex(16),
     )
 
 
-def _packages(asked: Asked, sandbox: str) -> dict[str, str]:
-    """Return the version of each package that adds a part which the request names."""
+def _packages(asked: Asked, sandbox: str, endpoint: Endpoint | None) -> dict[str, str]:
+    """Return the version of each package that adds a part which the run uses."""
+    provider = endpoint.client.describe().get("provider") if endpoint else None
     named = (
         AGENTS.added().get(asked.agent),
+        PROVIDERS.added().get(str(provider)),
         POLICIES.added().get(asked.policy),
         BACKENDS.added().get(sandbox),
         EXECUTORS.added().get(asked.executor),

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from harness.agents import AGENTS
+from harness.agents.providers import PROVIDERS
 from harness.base.errors import ConfigError, HarnessError
 from harness.base.faults import explain
 from harness.base.paths import data_root
@@ -33,7 +34,7 @@ ENOUGH_DISK_GB = 5
 PACKAGES = ("numpy", "torch")
 """Packages that the submissions of our own tasks import in a sandbox."""
 REGISTRIES: tuple[Registry[Any], ...] = (
-    KINDS, METRICS, SUBMISSIONS, BACKENDS, AGENTS, POLICIES, EXECUTORS
+    KINDS, METRICS, SUBMISSIONS, BACKENDS, AGENTS, PROVIDERS, POLICIES, EXECUTORS
 )  # fmt: skip
 
 

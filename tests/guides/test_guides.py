@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from agents.provider_server import agents_file, answer, provider
+from agents.provider_server import agents_file, answer, provider, raw, status
 from calling import Done
 from toy_task import TOYS, copy_toy
 
@@ -89,7 +89,7 @@ def stranger(tmp_path: Path):
 
 def test_each_page_has_a_test() -> None:
     tests = Path(__file__).read_text()
-    assert len(PAGES) == 8
+    assert len(PAGES) == 9
     for page in PAGES:
         assert f'stranger("{page.stem.removeprefix("add-")}")' in tests
         assert page.name in (GUIDES / "extending.md").read_text()
@@ -143,6 +143,43 @@ def test_an_agent(stranger) -> None:
         PATH="/nowhere",
     ).said
     assert "No sandbox that isolates works here" in said
+
+
+def test_a_provider(stranger, provider) -> None:
+    own = stranger("a-provider")
+    table = own.read("models.toml")
+    there = provider.base_url("openai")
+    own.write("models.toml", table.replace("http://127.0.0.1:8000/v1", there))
+    text = f"An idea.\n```python\n{(TOYS / 'toy/designs/half.py').read_text()}```\n"
+    begins = {"text": text[:40], "finish_reason": None}
+    ends = {"text": text[40:], "finish_reason": "stop"}
+    used = {"prompt_tokens": 700, "completion_tokens": 300}
+    events = [{"choices": [begins]}, {"choices": [ends]}, {"choices": [], "usage": used}]
+    stream = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    # The harness tries again by itself: the package only sends a request and reads its answer.
+    provider.script(status(429, headers={"retry-after": "0"}), raw(stream.encode()))
+    _, found, listed, ran = own.follow("toy")
+    assert "ok    provider completions: of the package harness-completions 1.0" in found
+    assert "base-model" in listed
+    assert "rate limit (429)" in ran
+    assert "on the hidden test split" in ran
+    first, second = provider.requests
+    assert first.path == second.path == "/v1/completions"
+    assert first.body["prompt"] == second.body["prompt"]
+    assert "Name the first token" in first.body["prompt"]
+    assert own.lock()["versions"]["harness-completions"] == "1.0"
+    spent = json.loads((own.run() / "result.json").read_text())["spent"]["model"]
+    assert (spent["input_tokens"], spent["output_tokens"]) == (700, 300)
+    # A wrong address is told with the likely one, which the package's own paths give.
+    bad = own.read("models.toml").replace(f'"{there}"', f'"{there}/completions"')
+    own.write("bad.toml", bad)
+    said = own.call("harness agents --agents-file bad.toml", code=2).said
+    assert "it is the address of one call (/completions), not of the API" in " ".join(said.split())
+    # Without the package, its runs can be read, and the table says what is missing.
+    shutil.rmtree(own.site)
+    assert "final: node 0 retrained" in own.call(f"harness show {own.run()}").stdout
+    said = own.call("harness agents --agents-file models.toml", code=2).said
+    assert "provider: there is no such provider; wanted: 'anthropic' or 'openai'" in said
 
 
 def test_a_sandbox(stranger) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from harness.agents.addresses import is_here
 from harness.agents.catalogue import ModelEntry, check_settings, today
 from harness.agents.clients.patience import RetryTimes
+from harness.agents.providers import PROVIDERS
 from harness.base.errors import ConfigError
 from harness.base.registry import load
 from harness.core.model import Client
@@ -20,12 +21,6 @@ __all__ = ["make_client"]
 
 NO_KEY = "none"
 """Sent as the key to a user's own server if no key is set: the SDKs insist on a key."""
-
-ADAPTERS = {
-    "anthropic": "harness.agents.clients.anthropic:AnthropicAdapter",
-    "openai": "harness.agents.clients.openai:OpenAiAdapter",
-}
-"""What speaks a provider's protocol; its module imports the SDK."""
 
 _SDKS = re.compile(r"(OPENAI|AZURE_OPENAI|ANTHROPIC)_")
 _ambient = threading.Lock()
@@ -48,15 +43,16 @@ def make_client(
     _check_alive(entry, writing, on or today())
     with _ambient:
         key = _key(entry, writing)
+    provider = PROVIDERS.find(entry.provider)
     try:
         make = load("harness.agents.clients.client:ApiClient")
         with _nothing_ambient():
-            make_adapter = load(ADAPTERS[entry.provider])
-            adapter = make_adapter(entry, writing, key=key, idle_s=patience.idle_s)
+            adapter = load(provider.adapter)(entry, writing, key=key, idle_s=patience.idle_s)
     except ModuleNotFoundError as error:
+        package = "'aira-harness[models]'" if entry.provider in PROVIDERS.ours else error.name
         raise ConfigError(
             f"Agent {entry.name} needs the package {error.name}, which is not installed.",
-            remedy="pip install 'aira-harness[models]'",
+            remedy=f"pip install {package}",
         ) from error
     secret = key if key != NO_KEY else ""
     made: Client = make(entry, writing, adapter, key=secret, patience=patience)

@@ -1,6 +1,6 @@
-"""The client of one model behind one API, for both protocols: queue, try, wait, try again.
+"""The client of one model behind one API, whatever its protocol: queue, try, wait, try again.
 
-Each protocol (anthropic.py, openai.py) only sends one request and reads its stream.
+The adapter of a protocol (anthropic.py, openai.py) only sends one request and reads its stream.
 A complete answer is kept, however the server marks its end. An incomplete answer is thrown away
 and requested again. The tokens of such a lost try are unknown: ``send`` reports each one to its
 ``lost`` callback, so that the budget charges the worst case; a reply's usage is the last try's.
@@ -27,6 +27,7 @@ from harness.agents.clients.gate import gate_of
 from harness.agents.clients.patience import RetryTimes
 from harness.agents.clients.proxy import proxy_of
 from harness.agents.clients.wire import Attempt, open_http, timeouts
+from harness.agents.providers import PROVIDERS
 from harness.base.errors import Cancelled, ConfigError, ProviderError
 from harness.base.text import encodable
 from harness.core.model import Prompt, Reply, Turn, Usage
@@ -190,7 +191,7 @@ class ApiClient:
     def _refuse_address(self) -> None:
         """Raise ConfigError if there is no API at the address; suggest the likely address."""
         asked = self._url.rstrip("/")
-        near = alternatives(asked, self.entry.provider)
+        near = alternatives(asked, PROVIDERS.find(self.entry.provider))
         for there in near:
             failure = self._call_free(partial(self._adapter.list_models, there))
             if failure is None or failure.status in (401, 403):
@@ -206,7 +207,8 @@ class ApiClient:
             ):
                 return
             why = "neither a list of models nor answers"
-            remedy = f"--base-url as the server says it at its start, perhaps {near[0]}"
+            perhaps = f", perhaps {near[0]}" if near else ""
+            remedy = f"--base-url as the server says it at its start{perhaps}"
         raise ConfigError(
             f"Agent {self.entry.name}: there is no API at {asked}.",
             cause=f"{asked}{self._adapter.models} is not there; {why}",
