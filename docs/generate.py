@@ -137,6 +137,7 @@ def main(arguments: list[str]) -> int:
     for file in old:
         file.write_text(texts[file])
         print(f"{file.relative_to(ROOT)} was written")
+    print(f"{len(texts)} files are up to date")
     return 0
 
 

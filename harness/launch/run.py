@@ -36,7 +36,7 @@ from harness.search.evaluator import Evaluator
 from harness.search.executors import EXECUTORS
 from harness.search.loop import Search
 from harness.store import unchanged
-from harness.store.journal import Journal
+from harness.store.journal import Journal, read
 from harness.store.rundir import Run
 from harness.store.training import TrainingFile
 from sandboxes.registry import BACKENDS
@@ -111,6 +111,8 @@ def resume(path: Path, *, progress: Progress, observe: ObserveJobs) -> dict[str,
     if run.result is not None:
         return run.result
     run.refuse_unwritable()
+    # First: what was edited would look as if this machine had changed.
+    run.refuse_other_lock(read(run.path / "events.jsonl"))
     # A resumed run uses the sandbox that it began in, even if it was asked for ``auto``.
     parts = _Parts.of(run.asked.model_copy(update={"sandbox": run.lock.sandbox}))
     with closing(parts.evaluator()) as evaluator:

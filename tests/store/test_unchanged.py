@@ -176,6 +176,12 @@ def test_a_lock_that_was_edited_with_it_is_found_by_the_journal_and_by_the_resul
     assert "lock.json was edited" in entries([runs / "done"])[0].problem
 
 
+def test_an_edited_lock_is_told_as_edited_and_not_as_a_change_of_the_machine(runs):
+    edit(runs / "begun" / "lock.json", r'"cores": \d+', '"cores": 999')
+    with pytest.raises(ConfigError, match=r"lock\.json was edited after the run began"):
+        resume(runs / "begun", progress=quiet, observe=quiet)
+
+
 def test_a_lock_of_before_what_was_asked_was_kept_is_read_and_resumed(runs):
     aged(runs / "begun")
     unnamed(runs / "begun")
@@ -185,6 +191,7 @@ def test_a_lock_of_before_what_was_asked_was_kept_is_read_and_resumed(runs):
 
 def test_an_old_lock_still_knows_its_policy(runs):
     aged(runs / "begun")
+    unnamed(runs / "begun")
     edit(runs / "begun" / "run.toml", '^policy = "greedy"', 'policy = "mcts"')
     with pytest.raises(ConfigError, match="another policy") as caught:
         resume(runs / "begun", progress=quiet, observe=quiet)
