@@ -106,11 +106,9 @@ def room(
     """Yield the elements of one room: a box, its name, and lines of text."""
     yield f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{width:g}" height="{height}" rx="6"/>'
     for row, line in enumerate([name, *lines]):
-        style = "words" if row else "name"
-        yield (
-            f'<text class="{style}" x="{x + PAD:g}" y="{y + PAD + LINE * (row + 0.75):g}">'
-            f"{escape(line)}</text>"
-        )
+        style = "" if row else ' class="name"'
+        at = f'x="{x + PAD:g}" y="{y + PAD + LINE * (row + 0.75):g}"'
+        yield f"<text{style} {at}>{escape(line)}</text>"
 
 
 def purpose(package: str) -> str:

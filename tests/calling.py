@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -54,10 +55,19 @@ def call(
     return _checked(Done(argv, found, out.getvalue(), err.getvalue()), code)
 
 
-def start(*arguments: object, cwd: Path, code: int | None = 0, **environ: str) -> Done:
-    """Run a command in a process of its own, as a user's shell does."""
+def start(
+    *arguments: object,
+    cwd: Path,
+    code: int | None = 0,
+    how: Sequence[str] = HARNESS,
+    **environ: str,
+) -> Done:
+    """Run a command in a process of its own, as a user's shell does.
+
+    ``how``: another program that takes the command's arguments.
+    """
     done = subprocess.run(
-        [*HARNESS, *map(str, arguments)],
+        [*how, *map(str, arguments)],
         capture_output=True, text=True, cwd=cwd, env={**os.environ, **environ}, timeout=200,
         check=False,
     )  # fmt: skip

@@ -11,36 +11,34 @@ from pathlib import Path
 import pytest
 import yaml
 from calling import call
-from test_arrows import OURS, ROOT, SOURCES
+from pages import DOCS, ROOT, blocks, prose
+from test_arrows import OURS, SOURCES
 from toy_task import TOY, TOYS
 
 from harness import __version__
 from harness.cli import app
 from scorers.score import REPORTED, Reason
 
-DOCS = ROOT / "docs"
 KINDS = ("tutorial", "guides", "concepts", "reference")
 PAGES = sorted(DOCS.rglob("*.md"))
 AT_THE_ROOT = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
-FENCE = re.compile(r"^(`{3,}).*?^\1`*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SCRIPTING = DOCS / "reference" / "scripting.md"
 
 
-def prose(page: Path) -> str:
-    """Return a page without its blocks of code."""
-    return FENCE.sub("", page.read_text())
-
-
 def anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, made as GitHub makes them."""
-    heads = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    heads = re.findall(r"^#+ (.*)$", prose(page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def links(page: Path) -> list[str]:
+    return LINK.findall(prose(page.read_text()))
 
 
 def broken_links(page: Path) -> list[str]:
     broken = []
-    for link in LINK.findall(prose(page)):
+    for link in links(page):
         path, _, anchor = link.partition("#")
         if "://" in path:
             continue
@@ -69,7 +67,7 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
 
 def test_every_page_is_of_one_kind_and_in_the_index() -> None:
     index = DOCS / "README.md"
-    listed = {(DOCS / link.partition("#")[0]).resolve() for link in LINK.findall(prose(index))}
+    listed = {(DOCS / link.partition("#")[0]).resolve() for link in links(index)}
     assert {page for page in PAGES if page not in listed} == {index}
     assert {page.relative_to(DOCS).parts[0] for page in PAGES if page != index} == set(KINDS)
 
@@ -77,13 +75,13 @@ def test_every_page_is_of_one_kind_and_in_the_index() -> None:
 def calls(page: Path) -> set[tuple[str, str]]:
     """Return each command of ours that a page's code calls, with each option of its call."""
     text = page.read_text().replace("\\\n", " ")
-    code = [match[0] for match in FENCE.finditer(text)] + re.findall(r"`(harness [^`]+)`", text)
+    code = "\n".join([*blocks(text), *re.findall(r"`(harness [^`]+)`", text)])
     found = set()
-    for line in "\n".join(code).splitlines():
+    for line in code.splitlines():
         for part in re.split(r"; |&&| \| ", re.split(r"(?:^|\s)# ", line)[0]):
-            if call := re.match(r"\s*(?:[$] )?(?:[A-Z_]+=\S+ )*harness ([a-z]+)\b(.*)", part):
-                options = re.findall(r"(?<=[\s\[])--?[a-z][\w-]*", call[2])
-                found |= {(call[1], option) for option in (*options, "--help")}
+            if said := re.match(r"\s*(?:[$] )?(?:[A-Z_]+=\S+ )*harness ([a-z]+)\b(.*)", part):
+                given = re.findall(r"(?<=[\s\[])--?[a-z][\w-]*", said[2])
+                found |= {(said[1], option) for option in (*given, "--help")}
     return found
 
 
@@ -99,7 +97,7 @@ def options(command: str) -> set[str]:
 
 def test_each_command_on_a_page_has_the_options_it_is_called_with() -> None:
     pages = {*PAGES, *AT_THE_ROOT} - {DOCS / "reference" / "commands.md"}
-    named = {(page, *call) for page in pages for call in calls(page)}
+    named = {(page, *said) for page in pages for said in calls(page)}
     assert {command for _, command, _ in named} >= set(app.COMMANDS)
     wrong = {
         f"{page.relative_to(ROOT)}: harness {command} {option}"

@@ -15,7 +15,7 @@ from harness.agents import AGENTS
 from harness.agents.catalogue import load_agents
 from harness.agents.providers import PROVIDERS
 from harness.base.errors import ConfigError, JudgeError
-from harness.base.registry import Registry, errors_of_packages, installed
+from harness.base.registry import Registry, errors_of_packages, installed, load
 from harness.cli import verify
 from harness.core.asked import Asked
 from harness.core.writing import Writing
@@ -232,6 +232,12 @@ def test_a_broken_table_of_models_is_nothing_to_an_agent_without_one(
     assert make_agent("reference").name == "reference"
     with pytest.raises(ConfigError, match=r"agents\.toml"):
         make_agent("opus-4.6")
+
+
+@pytest.mark.parametrize("address", ["math:nothing", "math"])
+def test_an_address_that_leads_nowhere_is_told(address: str) -> None:
+    with pytest.raises(ConfigError, match=f"There is no {address}, which a package names"):
+        load(address)
 
 
 OF_X = """

@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,13 +37,6 @@ VARIABLE = "HARNESS_AGENTS"
 
 
 _SECRET = re.compile(r"authorization|api[-_]?key|secret|password|cookie|bearer|access[-_]?token")
-
-
-def _known(provider: str) -> str:
-    if provider not in PROVIDERS:  # it is not repeated: somebody may have put the key here
-        wanted = " or ".join(map(repr, PROVIDERS.names()))
-        raise ValueError(f"there is no such provider; wanted: {wanted}")
-    return provider
 
 
 def _names(value: object) -> Iterator[str]:
@@ -97,7 +90,7 @@ class ModelEntry(Strict):
     maker: str = ""
     paper: bool = False
     """True for the twelve models of arXiv 2605.15871."""
-    provider: Annotated[str, AfterValidator(_known)]
+    provider: Annotated[str, AfterValidator(partial(PROVIDERS.known, secret=True))]
     """Which protocol to use; openai stands for every compatible server."""
     model: str
     base_url: str | None = None

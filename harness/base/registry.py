@@ -45,11 +45,15 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self.names()
 
-    def known(self, name: str) -> str:
-        """Return the name if it is known. Raises ValueError, as a field's validator does."""
+    def known(self, name: str, *, secret: bool = False) -> str:
+        """Return the name if it is known. Raises ValueError, as a field's validator does.
+
+        ``secret``: the message does not repeat the name, because it may be a secret key.
+        """
         if name not in self:
+            which = f"such {self.word}" if secret else f"{self.word} {name!r}"
             wanted = " or ".join(map(repr, self.names()))
-            raise ValueError(f"there is no {self.word} {name!r}; wanted: {wanted}")
+            raise ValueError(f"there is no {which}; wanted: {wanted}")
         return name
 
     def names(self) -> list[str]:

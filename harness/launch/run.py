@@ -212,7 +212,6 @@ def _execute(
     ):
         observe = unbreakable(observe, notes.observe)
         # Everything is read back, and damage is refused, before the first event is written.
-        run.refuse_other_lock(journal.events)
         if run.lock.asked is None:
             unchanged.refuse_other_seed(run.asked, run.training_seeds)
         budget = Budget(run.asked.limits, workers=run.asked.workers, gpus=run.lock.gpus)

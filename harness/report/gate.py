@@ -25,9 +25,12 @@ from harness.report.samples import Contender, Sample, contenders, samples
 from harness.report.stats.margin import GateDecision, GateVerdict, decide
 from harness.report.stats.paired import Difference
 from harness.store.index import IndexEntry, read
+from harness.store.reading import other_format
 from tasks.metrics import Direction, MetricName
 
 FORMAT = 1
+ANEW = "harness baseline RUNS… > baseline.json"
+"""The command that makes a baseline."""
 
 MAY_CHANGE = ("task", "scorer")
 """Conditions that the change under test may alter."""
@@ -163,17 +166,14 @@ def load_baseline(file: Path) -> Baseline:
     """Read a baseline. Raises ConfigError if it is damaged or of another format."""
     values = read_json(file)
     if values.get("format") != FORMAT:
-        raise ConfigError(
-            f"{file} has format {values.get('format')!r:.20}; this harness reads {FORMAT}.",
-            remedy="harness baseline RUNS… > baseline.json",
-        )
+        raise other_format(file, values.get("format"), wanted=FORMAT, remedy=ANEW)
     try:
         return Baseline.model_validate_json(json.dumps(values))
     except ValidationError as error:
         raise ConfigError(
             f"{file} is no baseline.",
             cause=problems(error, Baseline),
-            remedy="harness baseline RUNS… > baseline.json",
+            remedy=ANEW,
         ) from error
 
 

@@ -23,15 +23,15 @@ DAMAGE += (AttributeError, ArithmeticError, RecursionError)
 """The exceptions that reading JSON from a stranger can raise."""
 
 
-def other_format(where: object, version: object) -> ConfigError:
-    """Return the error for a file, or a line of one, that has another format than ours."""
+def other_format(
+    where: object, version: object, *, wanted: int = FORMAT, remedy: str = ""
+) -> ConfigError:
+    """Return the error for a file, or a line of one, that has another format than ours, or none."""
     if version is None:
-        remedy = f"format = {FORMAT}, if it was written for this version of the harness"
-        return ConfigError(f"{where} names no format.", remedy=remedy)
-    return ConfigError(
-        f"{where} has format {version!r:.20}; this harness reads {FORMAT}.",
-        remedy="a newer version of the harness",
-    )
+        said, mend = "names no format", f"format = {wanted}, if it was written for this harness"
+    else:
+        said, mend = f"has format {version!r:.20}", "a newer version of the harness"
+    return ConfigError(f"{where} {said}; this harness reads {wanted}.", remedy=remedy or mend)
 
 
 def read_as(model: type[M], file: Path, *, follow: bool = False) -> M:

@@ -6,9 +6,10 @@ import pytest
 
 from agents.conftest import KEY
 from agents.provider_server import QUICK, Response, agents_file, model_on, raw, status
-from harness.agents.addresses import server_of
+from harness.agents.addresses import alternatives, server_of
 from harness.agents.catalogue import check_settings, find_agent
 from harness.agents.clients import make_client
+from harness.agents.providers import PROVIDERS
 from harness.base.errors import ConfigError
 from harness.core.asked import Asked
 from harness.core.writing import Writing
@@ -132,3 +133,16 @@ def test_a_wrong_address_leaves_no_folder_of_a_run(provider, tmp_path, monkeypat
             start(asked, tmp_path / "runs", progress=print, observe=print)
         assert f"--base-url {provider.origin}" in caught.value.remedy
     assert not Path(tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "near"),
+    [
+        ("openai", "http://h/p", ["http://h/p/v1", "http://h/v1", "http://h/api/v1"]),
+        ("openai", "http://h/p/v1/", ["http://h/p", "http://h/v1", "http://h/api/v1"]),
+        ("anthropic", "http://h/p", ["http://h", "http://h/p/anthropic"]),
+        ("anthropic", "http://h/p/v1", ["http://h/p", "http://h", "http://h/p/v1/anthropic"]),
+    ],
+)
+def test_where_else_an_api_may_stand(name: str, url: str, near: list[str]) -> None:
+    assert alternatives(url, PROVIDERS.find(name)) == near

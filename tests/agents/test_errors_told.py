@@ -63,9 +63,12 @@ def test_a_servers_own_error_is_no_wrong_request_for_a_word_in_it(provider, clie
     assert ask(client).text == "at last"
 
 
-def test_a_rate_limit_that_is_not_to_be_asked_again_is_the_providers(provider, client, ask):
-    provider.script(status(429, "rate_limit", "come back", headers={"x-should-retry": "false"}))
-    with pytest.raises(ProviderError, match=r"rate limit \(429\)"):
+@pytest.mark.parametrize(("code", "named"), [(429, "rate limit"), (408, "time-out"), (503, "unav")])
+def test_a_busy_server_that_is_not_to_be_asked_again_is_the_providers(
+    provider, client, ask, code, named
+):
+    provider.script(status(code, "", "come back", headers={"x-should-retry": "false"}))
+    with pytest.raises(ProviderError, match=named):
         ask(client)
     assert len(provider.requests) == 1
 

@@ -5,17 +5,16 @@ from pathlib import Path
 
 import pytest
 from calling import call
+from pages import DOCS, numbered_files
 
-PAGE = Path(__file__).parents[2] / "docs" / "guides" / "tasks-own.md"
+PAGE = DOCS / "guides" / "tasks-own.md"
 
 
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the page shows."""
     monkeypatch.delenv("HARNESS_TASKS_DIR")
-    for name, text in re.findall(
-        r"^## \d\. `(\S+)`.*?^```\w+\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL
-    ):
+    for name, text in numbered_files(PAGE.read_text()).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     return tmp_path

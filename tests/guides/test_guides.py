@@ -14,15 +14,13 @@ from pathlib import Path
 import pytest
 from agents.provider_server import agents_file, answer, provider, raw, status
 from calling import Done
+from pages import DOCS, ROOT, consoles, named_files, numbered_files
 from toy_task import TOYS, copy_toy
 
 __all__ = ["provider"]
 
-ROOT = Path(__file__).parents[2]
-GUIDES = ROOT / "docs" / "guides"
+GUIDES = DOCS / "guides"
 PAGES = sorted(GUIDES.glob("add-*.md"))
-FILE = re.compile(r"`([\w./-]+)`:\n\n```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -33,7 +31,7 @@ class Stranger:
     def __init__(self, page: str, folder: Path) -> None:
         self.text = (GUIDES / f"add-{page}.md").read_text()
         self.folder, self.site = folder / "package", folder / "site"
-        for name, text in FILE.findall(self.text):
+        for name, text in named_files(self.text).items():
             self.write(name, text)
 
     def write(self, name: str, text: str) -> None:
@@ -64,9 +62,8 @@ class Stranger:
 
         ``task`` replaces lra/listops, which trains too long for tests of most pages.
         """
-        (commands,) = CONSOLE.findall(self.text)
-        commands = commands.replace("lra/listops", task)
-        return [self.call(line.removeprefix("$ ")).said for line in commands.splitlines()]
+        (commands,) = consoles(self.text)
+        return [self.call(line.replace("lra/listops", task)).said for line in commands]
 
     def run(self) -> Path:
         """Return the folder of the only run."""
@@ -241,8 +238,7 @@ def test_an_executor(stranger) -> None:
 
 def test_a_family_of_tasks(stranger) -> None:
     own = stranger("a-task-family")
-    page = (GUIDES / "tasks-own.md").read_text()
-    for name, text in re.findall(r"^## \d\. `(\S+)`.*?^```\w+\n(.*?)^```$", page, re.M | re.S):
+    for name, text in numbered_files((GUIDES / "tasks-own.md").read_text()).items():
         own.write(f"harness_marks/tasks/{name}", text)
     own.write("harness_marks/__init__.py", "raise AssertionError('nobody is to import this')\n")
     _, shown, scored = own.follow()

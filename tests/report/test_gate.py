@@ -159,6 +159,15 @@ def test_a_damaged_baseline_is_bad_input(tmp_path, text):
     check(tmp_path / "b.json", tmp_path / "after", code=2)
 
 
+def test_a_baseline_of_another_format_says_how_to_make_one(tmp_path):
+    make_run(tmp_path / "after")
+    for text, told in (("{}", "names no format"), ('{"format": 2}', "has format 2")):
+        (tmp_path / "b.json").write_text(text)
+        said = check(tmp_path / "b.json", tmp_path / "after", code=2).stderr
+        assert told in said
+        assert "harness baseline RUNS" in said
+
+
 def test_nothing_to_make_a_baseline_of_is_bad_input(tmp_path):
     make_run(tmp_path, closed="")
     call("baseline", tmp_path, code=2)
