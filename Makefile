@@ -87,7 +87,7 @@ $(VENV)/ready: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "installing torch and the harness: a few minutes, several gigabytes where pip takes the CUDA build"
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) 'torch>=2.9,<2.14'
-	$(BIN)/python -m pip install --quiet --editable '.[torch,tpe,data,autoresearch,docker,gpu,models,export,bundle,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[torch,tpe,gp,data,autoresearch,docker,gpu,models,export,bundle,dev]'
 	@touch $@
 
 # One after the other they take pip half a minute more.

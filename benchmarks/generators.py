@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tasks.lra.listops import data as listops
 from tasks.lra.pathfinder import snakes
 from tasks.lra.pathfinder.data import STYLES
-from tasks.lra.stream import RandomStream
 from tasks.spec import find_task
+from tasks.stream import RandomStream
 
 
 class TooLong(Exception):

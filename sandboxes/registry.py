@@ -5,6 +5,7 @@ from harness.base.registry import Registry, name_fault
 from sandboxes.base import Backend
 from sandboxes.bubblewrap import Bubblewrap
 from sandboxes.docker_engine import Docker
+from sandboxes.none import NO_SANDBOX
 from sandboxes.process import ProcessBackend
 
 AUTO = "auto"
@@ -16,7 +17,9 @@ def _fault(name: str, backend: object) -> str:
     absent = [part for part in PARTS if not hasattr(backend, part)]
     if absent:
         return f"it has no {', '.join(absent)}; wanted: a sandboxes.base.Backend"
-    return f"{AUTO} is the choice among ours" if name == AUTO else name_fault(name, backend)
+    if name in (AUTO, NO_SANDBOX.name):
+        return f"{name} means something else: {AUTO} chooses one of ours, {NO_SANDBOX.name} is none"
+    return name_fault(name, backend)
 
 
 BACKENDS: Registry[Backend] = Registry(
@@ -29,7 +32,12 @@ BACKENDS: Registry[Backend] = Registry(
 
 
 def isolates(name: str) -> bool:
-    """Return whether the backend of that name isolates; False if it is not installed any more."""
+    """Return whether the backend of that name isolates; False if it is not installed any more.
+
+    It is true of ``none``, with which no code runs.
+    """
+    if name == NO_SANDBOX.name:
+        return True
     try:
         return BACKENDS.find(name).isolates
     except ConfigError:
@@ -71,6 +79,13 @@ def choose(name: str, trusted: bool) -> tuple[Backend, str | None]:
         remedy="apt-get install bubblewrap; with Docker, harness image build; "
         "or --sandbox process, if you trust the code",
     )
+
+
+def walls(sandbox: str, *, isolated: bool) -> str:
+    """Return in words where submissions ran: the sandbox, and whether it isolates."""
+    if sandbox == NO_SANDBOX.name:
+        return "none: no code of a submission runs"
+    return f"{sandbox}, {'isolated' if isolated else 'NOT ISOLATED'}"
 
 
 def _warning(backend: Backend) -> str:

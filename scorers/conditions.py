@@ -14,8 +14,9 @@ from pathlib import Path
 from harness.base.registry import places
 from sandboxes import nvml
 from sandboxes.gpus import gpu_models
-from scorers.score import CONDITIONS, SCORER_VERSION
-from tasks import kinds, submissions
+from scorers.request import Request
+from scorers.score import CONDITIONS, SCORER_VERSION, Conditions, GpuRecord
+from tasks import architecture, kinds, submissions
 from tasks.definition import Definition
 from tasks.kinds import KINDS
 from tasks.submissions import SUBMISSIONS
@@ -58,6 +59,7 @@ AS_BEFORE = frozenset(
         "4+dc388b4e7874",
         "4+69d725a7276f",
         "4+4a9992d0f05d",
+        "4+2ee64efd464d",
     }
 )
 """Earlier scorers (version and hash) that judge exactly as this one does. A run that began under
@@ -75,6 +77,35 @@ def differing(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[str, ...]:
     """Return the names of the conditions in which the keys of two scores differ."""
     a, b = ({**key, "scorer": as_today(key.get("scorer", ""))} for key in (a, b))
     return tuple(name for name in CONDITIONS if a.get(name) != b.get(name))
+
+
+def of(
+    request: Request,
+    *,
+    gpus: tuple[GpuRecord, ...],
+    unenforced: tuple[str, ...] = (),
+    candidate_uid: int | None = None,
+) -> Conditions:
+    """Return the conditions of a score that is made now. ``gpus``: what was observed of them."""
+    return Conditions(
+        task_hash=request.task.hash(request.profile),
+        data_hash=request.manifest.hash,
+        scorer=judge_of(request.task.definition),
+        profile=request.profile,
+        ranked=request.task.profile(request.profile).ranked,
+        split=request.split,
+        sandbox=request.backend.name,
+        image=request.backend.image,
+        isolated=request.backend.isolates,
+        unenforced=unenforced,
+        judge_uid=os.getuid(),
+        candidate_uid=candidate_uid,
+        hardware=hardware(request.gpus),
+        gpus=gpus,
+        versions=versions(),
+        training_seed=request.training_seed,
+        audit_seed=request.audit_seed,
+    )
 
 
 BY = " by "
@@ -100,9 +131,9 @@ def judge_of(definition: Definition) -> str:
 
 @cache
 def scorer() -> str:
-    """Return the scorer's version and a hash of its source, with the kind and submission tables."""
+    """Return the scorer's version and a hash of its source, with what it takes from ``tasks``."""
     files = sorted(Path(__file__).parent.rglob("*.py"))
-    files += [Path(kinds.__file__), Path(submissions.__file__)]
+    files += [Path(architecture.__file__), Path(kinds.__file__), Path(submissions.__file__)]
     return f"{SCORER_VERSION}+{hash_of(files)}"
 
 

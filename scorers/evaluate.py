@@ -31,7 +31,7 @@ from scorers.gpu_monitor import GpuMonitor
 from scorers.judge import Examiner, Freezing, Refused, ServeLate, Times, Verdict
 from scorers.output import Output
 from scorers.request import Evaluated, Observe, Request
-from scorers.score import Audit, Conditions, Reason, Score
+from scorers.score import Audit, Reason, Score
 from scorers.submission import Rejected, hash_files, read
 from scorers.wire import Gone, Late, Listener, LogitsBuffer, ProtocolError, Wire
 from tasks.kinds import KINDS
@@ -339,10 +339,9 @@ def _score(request: Request, outcome: _Outcome, attempt: _Attempt, total_s: floa
     elif attempt.result is not None:
         seconds["train"] = attempt.result.seconds
     peak = attempt.result.peak_memory_bytes if attempt.result else None
-    definition = request.task.definition
     return Score(
         valid=valid,
-        metric=definition.metric,
+        metric=request.task.definition.metric,
         score=verdict.score if valid and verdict else None,
         measured=verdict.score if verdict and isfinite(verdict.score) else None,
         standard_error=verdict.standard_error if valid and verdict else None,
@@ -354,24 +353,11 @@ def _score(request: Request, outcome: _Outcome, attempt: _Attempt, total_s: floa
         strict=verdict.strict if verdict else None,
         claim=claims.kept(attempt.submission, verdict, attempt.output),
         submission=hash_files(request.files),
-        conditions=Conditions(
-            task_hash=request.task.hash(request.profile),
-            data_hash=request.manifest.hash,
-            scorer=conditions.judge_of(definition),
-            profile=request.profile,
-            ranked=request.task.profile(request.profile).ranked,
-            split=request.split,
-            sandbox=request.backend.name,
-            image=request.backend.image,
-            isolated=request.backend.isolates,
-            unenforced=attempt.unenforced,
-            judge_uid=os.getuid(),
-            candidate_uid=attempt.peer_uid,
-            hardware=conditions.hardware(request.gpus),
+        conditions=conditions.of(
+            request,
             gpus=attempt.monitor.records,
-            versions=conditions.versions(),
-            training_seed=request.training_seed,
-            audit_seed=request.audit_seed,
+            unenforced=attempt.unenforced,
+            candidate_uid=attempt.peer_uid,
         ),
         seconds={k: round(v, 3) for k, v in seconds.items()},
         peak_memory_mb=None if peak is None else peak >> 20,

@@ -143,6 +143,9 @@ class Score(Strict):
     such number. ``strict`` begins with "held" if the score is of the exported model in fresh
     processes, is "unavailable: why" if that was requested but not possible, and None if it was not
     requested. ``claim`` is what the submission reports about itself; it decides nothing.
+    ``measures`` are other measurements of the judge, by name. ``companions`` are the submissions
+    that were trained together with this one, by the first 12 digits of their hashes: the score may
+    depend on them by rounding.
     ``seconds``: ``train`` from start to the first served prediction, ``serve`` from there to the
     last, ``judge`` the judge's own work, ``total`` everything.
     """
@@ -160,6 +163,8 @@ class Score(Strict):
     resolution: float | None = None
     strict: str | None = None
     claim: dict[str, Any]
+    measures: dict[str, float] = Field(default_factory=dict)
+    companions: tuple[str, ...] = ()
     submission: str
     conditions: Conditions
     seconds: dict[str, float]

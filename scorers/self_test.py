@@ -36,6 +36,7 @@ from scorers import evaluate as evaluation
 from scorers.request import Evaluated, Observe, Request
 from scorers.score import Reason, Score
 from tasks.definition import Value
+from tasks.kinds import KINDS
 from tasks.spec import Design, Task
 
 ALWAYS = ("numpy",)
@@ -83,8 +84,12 @@ def passed(request: Request) -> bool:
 def require(request: Request, *, say: Callable[[str], None]) -> None:
     """Test the sandbox that ``request`` would use, unless it ``passed`` before.
 
+    Where no code of a submission runs, no sandbox is used: then only packages are looked for.
     Raises ConfigError if a package is missing, InfrastructureError if anything else is wrong.
     """
+    if not KINDS.find(request.task.definition.kind).runs_code:
+        _have(needs(request.task))
+        return
     passed = _passed(request)
     if _good(passed):
         return
@@ -155,6 +160,17 @@ def may_be_ours(score: Score, task: Task) -> bool:
 def needs(task: Task) -> tuple[str, ...]:
     """Return the modules that every submission of the task needs in order to be scored."""
     return tuple(dict.fromkeys((*ALWAYS, *task.definition.needs)))
+
+
+def _have(modules: Sequence[str]) -> None:
+    """Raise ConfigError if a module is missing here, where our own code trains submissions."""
+    absent = [name for name in modules if importlib.util.find_spec(name) is None]
+    if absent:
+        wanted = " ".join(EXTRAS.get(name, name) for name in absent)
+        raise ConfigError(
+            f"There is no {' and no '.join(absent)} here, which every submission is trained with.",
+            remedy=f"{shlex.quote(sys.executable)} -m pip install {wanted}",
+        )
 
 
 def imports(backend: Backend, modules: Sequence[str], spec: SandboxSpec) -> None:

@@ -12,8 +12,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from harness.base.errors import ConfigError
 from harness.base.registry import load
 from scorers.score import Audit, Reason
+from tasks import architecture
 from tasks.definition import Value
 from tasks.spec import Task
 from tasks.submissions import SUBMISSIONS
@@ -50,8 +52,10 @@ class CheckedText:
     audits: tuple[Audit, ...] = ()
 
 
-CheckText = Callable[[Task, Mapping[str, str]], CheckedText]
-"""Called with a task and a submission's files; no required file is missing. Raises Rejected."""
+CheckText = Callable[[Task, str, Mapping[str, str]], CheckedText]
+"""Called with a task, the profile's name and a submission's files; no required file is missing.
+
+Raises Rejected."""
 
 
 def hash_files(files: Mapping[str, str]) -> str:
@@ -71,11 +75,11 @@ def read(task: Task, profile: str, files: Mapping[str, str]) -> CheckedText:
         message = f"The source is {size:,} bytes; the limit is {limits.source_kb} KiB."
         raise Rejected(Reason.TOO_LARGE, message)
     check: CheckText = load(SUBMISSIONS.find(definition.writes).check)
-    found = check(task, files)
+    found = check(task, profile, files)
     return CheckedText({**task.profile(profile).settings, **found.settings}, found.audits)
 
 
-def check_program(task: Task, files: Mapping[str, str]) -> CheckedText:
+def check_program(task: Task, _profile: str, files: Mapping[str, str]) -> CheckedText:
     """Return the hyperparameters that a program sets. Raises Rejected."""
     text = files[task.definition.files[0]]
     found = _look_into(text) if "HYPERPARAMETERS" in text else {"syntax": ""}
@@ -84,7 +88,7 @@ def check_program(task: Task, files: Mapping[str, str]) -> CheckedText:
     return CheckedText(_chosen(task, found["hyperparameters"] or {}))
 
 
-def check_mechanism(task: Task, files: Mapping[str, str]) -> CheckedText:
+def check_mechanism(task: Task, _profile: str, files: Mapping[str, str]) -> CheckedText:
     """Return the hyperparameters that a mechanism sets, and its audits. Raises Rejected."""
     main = task.definition.files[0]
     found = _look_into(files[main])
@@ -92,6 +96,28 @@ def check_mechanism(task: Task, files: Mapping[str, str]) -> CheckedText:
         raise Rejected(Reason.SYNTAX_ERROR, f"{main} cannot be parsed: {found['syntax']}")
     audits = _audits(main, found)
     return CheckedText(_chosen(task, found["hyperparameters"] or {}), audits)
+
+
+def check_architecture(task: Task, profile: str, files: Mapping[str, str]) -> CheckedText:
+    """Check that an architecture has the wanted primitives and number of layers. Raises Rejected.
+
+    Nothing of it is executed.
+    """
+    try:
+        architecture_of(task, profile, files)
+    except architecture.Misread as error:
+        message = f"{task.definition.files[0]}: {error}"
+        raise Rejected(Reason.INTERFACE_ERROR, message) from None
+    return CheckedText()
+
+
+def architecture_of(task: Task, profile: str, files: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the primitives of a submission. Raises Misread; ConfigError without a ``sequence``."""
+    definition = task.definition
+    if definition.sequence is None:
+        raise ConfigError(f"Task {task.name} has no sequence: task.toml names no primitives.")
+    layers = int(task.profile(profile).settings["layers"])
+    return architecture.read(files[definition.files[0]], definition.sequence.primitives, layers)
 
 
 def _look_into(text: str) -> dict[str, Any]:

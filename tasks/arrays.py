@@ -23,7 +23,8 @@ from tasks.shared import HIDDEN, SPLITS
 class Arrays:
     """A data set, and what its manifest says of it.
 
-    ``splits``: arrays by split and name; all arrays of a split have the same number of rows.
+    ``splits``: arrays by split and name. The manifest counts the rows of a split's last array;
+    usually all arrays of a split have the same number.
     ``shape``: what judge and runner need to know of the rows. ``baselines``: scores without
     learning. ``facts``: what is worth knowing of the source, added to the manifest's parameters.
     """

@@ -92,6 +92,25 @@ class Knob(Strict):
         return f"{kind} from {self.low:g} to {self.high:g}"
 
 
+class Pattern(Strict):
+    """A known architecture: its ``layers`` as text, repeated as often as the model is deep."""
+
+    layers: str
+    about: str
+
+
+class Sequence(Strict):
+    """Submissions are sequences of ``primitives``, as many as a profile's ``layers`` says.
+
+    ``mixers`` are those that carry information from one token to another. ``designs`` are the
+    reference submissions; one whose length does not divide the number of layers is left out.
+    """
+
+    primitives: tuple[str, ...] = Field(min_length=2)
+    mixers: tuple[str, ...] = ()
+    designs: dict[str, Pattern] = Field(default_factory=dict)
+
+
 class Reference(Strict):
     """A published score to compare with ours. ``disputed``: there is reason to doubt it."""
 
@@ -138,9 +157,11 @@ class Definition(Strict):
     define one of these names at their top level, or call it if the name ends in ``()``.
     ``entry`` is the runner's file that trains and serves. ``frozen_entry`` is the file that serves
     an exported model in a process of its own, if the task supports that. ``needs`` are the
-    modules, besides numpy, that the runner imports in the sandbox. ``chance`` is the score of a
-    blind guess. ``choices`` are the values that a run may give to an entry of a profile's ``data``,
-    if not every value is valid. ``baselines`` are texts that explain the manifest's baselines, by
+    modules, besides numpy, that the runner imports. A task whose kind runs no code has no runner.
+    ``sequence``: a submission is an architecture, and an agent may vary each of its layers.
+    ``chance`` is the score of a blind guess. ``choices`` are the values that a run may give to an
+    entry of a profile's ``data``, if not every value is valid. ``baselines`` are texts that explain
+    the manifest's baselines, by
     name. ``stands_in_for`` names the task whose data this one replaces if they are not available;
     scores of the two are never compared.
     """
@@ -155,11 +176,12 @@ class Definition(Strict):
     module: str
     files: tuple[str, ...] = Field(min_length=1)
     holds: tuple[Annotated[str, Field(pattern=r"^[^\W\d]\w*(\(\))?$")], ...] = ()
-    runner: tuple[str, ...] = Field(min_length=1)
-    entry: str
+    runner: tuple[str, ...] = ()
+    entry: str = ""
     frozen_entry: str | None = None
     needs: tuple[str, ...] = ()
     variants: tuple[Literal["fixed", "configurable"], ...] = Field(("fixed",), min_length=1)
+    sequence: Sequence | None = None
     bounds: dict[str, Knob] = Field(default_factory=dict)
     knobs: dict[str, Knob] = Field(default_factory=dict)
     designs: tuple[str, ...] = ()
@@ -190,6 +212,23 @@ class Definition(Strict):
         if value is not None and names and value not in names:
             raise ValueError(f"{value!r} is no file of runner; wanted: {' or '.join(names)}")
         return value
+
+    @model_validator(mode="after")
+    def _has_a_runner_if_code_runs(self) -> Self:
+        if bool(self.runner) != KINDS.find(self.kind).runs_code:
+            wanted = "no runner, because no code of a submission runs"
+            if not self.runner:
+                wanted = "a runner and its entry, which train and serve a submission"
+            raise ValueError(f"a task of kind {self.kind} has {wanted}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_layers_if_it_is_a_sequence(self) -> Self:
+        for name, profile in self.profiles.items() if self.sequence else ():
+            layers = profile.settings.get("layers")
+            if type(layers) is not int or not 1 <= layers < 100:
+                raise ValueError(f"settings of profile {name} say no layers from 1 to 99")
+        return self
 
     @field_validator("runner")
     @classmethod

@@ -28,14 +28,20 @@ class Kind:
     it gets the number of rows and the shape that the manifest claims, and may raise OSError
     and ValueError. ``together`` is the address of a ``scorers.request.Together``, for a kind whose
     candidates can be trained together: it gets all waiting candidates, even a single one, and the
-    examiner is not used.
+    examiner is not used. If no ``examiner`` is named, a submission is data and not a program: none
+    of it runs, so it needs no sandbox and no runner.
     """
 
     metric: str
-    examiner: str
+    examiner: str = ""
     reads: tuple[tuple[str, str], ...] = ()
     data_fault: Callable[[Path, int, Mapping[str, int]], str] = _any_data
     together: str = ""
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether code of the submission runs, in a sandbox."""
+        return bool(self.examiner)
 
 
 def rows_fault(split: Path, rows: int, shape: Mapping[str, int]) -> str:
@@ -69,9 +75,49 @@ def rows_fault(split: Path, rows: int, shape: Mapping[str, int]) -> str:
     return ""
 
 
+RECIPE = (
+    "layers", "dim", "heads", "mlp_dim", "state", "expansion", "head_dim", "convolution",
+    "epochs", "batch_size", "learning_rate", "weight_decay", "final_rate",
+)  # fmt: skip
+"""The settings by which proxies are built and trained (``scorers.proxies``)."""
+
+IGNORED = -100
+"""The target of a position that is not scored, as in torch."""
+
+
+def parts_fault(split: Path, rows: int, shape: Mapping[str, int]) -> str:
+    """Return why a split is not valid token tasks, one for each ``NAME.vocabulary``, or "".
+
+    ``NAME_inputs.npy`` and ``NAME_targets.npy``: integers (rows, ``NAME.length``), inputs below
+    the vocabulary, targets below it or IGNORED. Raises OSError, ValueError.
+    """
+    import numpy as np
+
+    parts = [key.removesuffix(".vocabulary") for key in shape if key.endswith(".vocabulary")]
+    if not parts:
+        return "shape in manifest.json says no NAME.vocabulary: there is no part to train on"
+    for part in parts:
+        end, shapes = shape[f"{part}.vocabulary"], []
+        for what, least in (("inputs", 0), ("targets", IGNORED)):
+            name = f"{split.name}/{part}_{what}.npy"
+            array = np.load(split / f"{part}_{what}.npy", mmap_mode="r", allow_pickle=False)
+            if array.dtype.kind not in "iu" or array.ndim != 2 or len(array) < 2 or not array.size:
+                found = f"{array.dtype} {array.shape}"
+                return f"{name} is of {found}; wanted: integers (rows, length), two rows or more"
+            wrong = (array >= end) | ((array < 0) & (array != least))
+            if wrong.any():
+                return f"{name} holds {int(array[wrong][0])}; wanted: 0 to {end - 1}"
+            shapes.append(array.shape)
+        if shapes[0] != shapes[1] or shapes[0][1] != shape.get(f"{part}.length"):
+            return f"{part} of {split.name} has the shapes {shapes}; length is in manifest.json"
+    return ""
+
+
 def _fault(_name: str, kind: Any) -> str:  # noqa: ANN401 (whatever it is)
     if fault := type_fault(Kind, kind):
         return fault
+    if not kind.examiner and not kind.together:
+        return "it names neither an examiner nor a function that trains candidates together"
     if kind.metric not in METRICS:
         return f"its metric, {kind.metric!r}, is unknown; there are {', '.join(METRICS.names())}"
     return ""
@@ -91,6 +137,12 @@ KINDS: Registry[Kind] = Registry(
                 ("settings", "max_batch"),
                 *(("judge", key) for key in ("audit_rows", "gap", "twins", "repeats")),
             ),
+        ),
+        "proxies": Kind(
+            "token_accuracy",
+            together="scorers.proxies.judge:train_together",
+            reads=tuple(("settings", key) for key in RECIPE),
+            data_fault=parts_fault,
         ),
     },
     _fault,

@@ -62,6 +62,9 @@ METRICS: Registry[Metric] = Registry(
             unit="share of rows",
             of_rows=True,
         ),
+        "token_accuracy": Metric(
+            "maximize", floor=0.0, optimum=1.0, least=0.0, most=1.0, unit="share of tokens"
+        ),
         # An invalid language model counts as random bytes: 8 bits each.
         "bits_per_byte": Metric(
             "minimize", floor=8.0, optimum=0.0, least=0.0, unit="bits per byte of text"

@@ -21,7 +21,7 @@ from harness.base.errors import ConfigError
 from harness.base.registry import installed, package, places
 from harness.base.strict import Strict as Strict
 from harness.base.validation import did_you_mean
-from tasks import module
+from tasks import architecture, module
 from tasks.definition import TASKS_DIR, Definition, Knob, Manifest, Profile, Progress, Value
 from tasks.kinds import KINDS
 from tasks.reading import OURS, located, place_in, read_definition, read_with_includes
@@ -62,6 +62,14 @@ class Task:
                 remedy=did_you_mean(name, profiles),
             )
         return profiles[name]
+
+    @property
+    def paired(self) -> bool:
+        """Whether all nodes of a run are trained with one seed.
+
+        That is so where they can be trained together: then they differ by their submission only.
+        """
+        return bool(KINDS.find(self.definition.kind).together)
 
     @property
     def sources(self) -> frozenset[Value]:
@@ -129,7 +137,7 @@ class Task:
         """
         chosen, files = self.profile(profile), self.runner_files()
         self.description(profile)
-        self.designs()
+        self.designs(profile)
         read = settings_read(path for path in files.values() if path.suffix == ".py")
         wanted = [("settings", key, place) for key, place in read.items()]
         kind = KINDS.find(self.definition.kind)
@@ -148,9 +156,24 @@ class Task:
                     remedy=remedy,
                 )
 
-    def designs(self) -> list[Design]:
-        """Return the reference submissions, in the order in which they are tried."""
-        return [self._design(name) for name in self.definition.designs]
+    def designs(self, profile: str | None = None) -> list[Design]:
+        """Return the reference submissions, in the order in which they are tried.
+
+        Of a task with a ``sequence``: those that fit the profile's number of layers, or without a
+        profile all of them, each as long as its pattern.
+        """
+        sequence = self.definition.sequence
+        if sequence is None:
+            return [self._design(name) for name in self.definition.designs]
+        found = []
+        for name, pattern in sequence.designs.items():
+            layers = architecture.names(pattern.layers, sequence.primitives)
+            times, rest = divmod(self._layers(profile), len(layers)) if profile else (1, 0)
+            if not rest:
+                text = architecture.write(layers * times)
+                files = {self.definition.files[0]: text}
+                found.append(Design(name=name, summary=pattern.about, files=files))
+        return found
 
     def self_test(self) -> Design | None:
         """Return the design that tests the sandbox: ``self_test``, else the first, else None."""
@@ -158,13 +181,25 @@ class Task:
             return self._design("self_test")
         return next((self._design(name) for name in self.definition.designs[:1]), None)
 
-    def knobs(self) -> dict[str, Knob]:
-        """Return what an agent may vary: the design's knobs; if configurable, also the bounds."""
+    def knobs(self, profile: str) -> dict[str, Knob]:
+        """Return what an agent may vary: the design's knobs; if configurable, also the bounds.
+
+        Of a task with a ``sequence``: each of its layers.
+        """
+        if sequence := self.definition.sequence:
+            choice = Knob(choices=sequence.primitives)
+            return {f"layer_{i + 1:02}": choice for i in range(self._layers(profile))}
         bounds = self.definition.bounds if self.configurable else {}
         return {**self.definition.knobs, **bounds}
 
     def render(self, values: Mapping[str, Value]) -> dict[str, str]:
-        """Return the submission: ``designs/searchable.py`` with these values of the knobs."""
+        """Return the submission: ``designs/searchable.py`` with these values of the knobs.
+
+        Of a task with a ``sequence``: the architecture with these layers.
+        """
+        if self.definition.sequence:
+            layers = [str(value) for _, value in sorted(values.items())]
+            return {self.definition.files[0]: architecture.write(layers)}
         file = self.folder / "designs" / "searchable.py"
         try:
             source = file.read_text()
@@ -205,10 +240,16 @@ class Task:
             self.description(profile),
             self.definition.writes,
         ]
+        if self.definition.sequence:
+            parts.append(json.dumps(self.definition.sequence.primitives))
         parts += [
             path.read_text(errors="replace") for _, path in sorted(self.runner_files().items())
         ]
         return digest("\0".join(parts))
+
+    def _layers(self, profile: str) -> int:
+        """Return how many layers a submission has; ``Definition`` has checked that it is said."""
+        return int(self.profile(profile).settings["layers"])
 
     def _design(self, name: str) -> Design:
         path = self.folder / "designs" / f"{name}.py"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.base.registry import Registry, type_fault
+from tasks import architecture
 
 Parse = Callable[[str, Sequence[str]], dict[str, str]]
 
@@ -33,6 +34,9 @@ SUBMISSIONS: Registry[Submission] = Registry(
     {
         "program": Submission("scorers.submission:check_program", prints=True),
         "mechanism": Submission("scorers.submission:check_mechanism"),
+        "architecture": Submission(
+            "scorers.submission:check_architecture", parse=architecture.parse
+        ),
     },
     lambda _name, submission: type_fault(Submission, submission),
 )

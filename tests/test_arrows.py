@@ -17,6 +17,7 @@ SOURCES = sorted(file for top in OURS for file in (ROOT / top).rglob("*.py"))
 HEAVY = {
     "torch", "triton", "numpy", "pyarrow", "PIL", "httpx2", "tiktoken", "rustbpe", "zstandard",
     "docker", "requests", "optuna", "anthropic", "openai", "jinja2", "psutil", "scipy",
+    "sklearn",
 }  # fmt: skip
 """Packages that may be imported inside a function: they load slowly, or may not be installed."""
 
@@ -27,9 +28,11 @@ for package in (harness, sandboxes, scorers, tasks):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if ".designs" in module.name or module.name.endswith((".shell", ".schedule", "__main__")):
             continue  # runs inside the sandbox only
+        if module.name.endswith(("proxies.worker", "proxies.trainer", "proxies.blocks")):
+            continue  # runs in a process of its own only
         importlib.import_module(module.name)
 assert {"harness.cli.app", "sandboxes", "scorers.judge", "tasks.spec"} <= set(sys.modules)
-heavy = {"torch", "optuna", "docker", "scipy", "anthropic", "openai"} & set(sys.modules)
+heavy = {"torch", "optuna", "sklearn", "docker", "scipy", "anthropic", "openai"} & set(sys.modules)
 assert not heavy, heavy
 """
 

@@ -6,9 +6,22 @@
 from collections.abc import Callable
 
 from harness.agents.baselines import RandomAgent, TpeAgent
+from harness.agents.gaussian_process import GaussianProcessAgent
+from harness.agents.mutation import EvolutionAgent, LocalAgent
+from harness.agents.prior import PriorAgent
 from harness.agents.reference import ReferenceAgent
 from harness.base.registry import Registry, name_fault
 from harness.core.agent import Agent
+
+_OURS = (
+    ReferenceAgent,
+    RandomAgent,
+    TpeAgent,
+    EvolutionAgent,
+    LocalAgent,
+    GaussianProcessAgent,
+    PriorAgent,
+)
 
 
 def _fault(name: str, agent: object) -> str:
@@ -20,10 +33,7 @@ def _fault(name: str, agent: object) -> str:
 
 
 AGENTS: Registry[Callable[[], Agent]] = Registry(
-    "agent",
-    "harness.agents",
-    {a.name: a for a in (ReferenceAgent, RandomAgent, TpeAgent)},
-    _fault,
+    "agent", "harness.agents", {a.name: a for a in _OURS}, _fault
 )
 """Agents that need no model of the table, by name; each value is called without arguments."""
 

@@ -11,7 +11,7 @@ class ReferenceAgent:
 
     def write(self, ask: Ask) -> Answer:
         """Return the design whose index is the node's number. Raises Exhausted after the last."""
-        designs = ask.task.designs()
+        designs = ask.task.designs(ask.profile)
         if ask.node >= len(designs):
             raise Exhausted(f"All {len(designs)} reference designs have been tried.")
         design = designs[ask.node]

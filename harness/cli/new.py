@@ -22,9 +22,9 @@ def command(
     """Write a working skeleton submission, with the task's description beside it."""
     chosen = find_task(task)
     chosen.profile(profile)
+    designs = chosen.designs(profile)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not an empty folder.", remedy="another name")
-    designs = chosen.designs()
     if not designs:
         raise ConfigError(f"Task {chosen.name} has no reference design to begin with.")
     design = designs[0]

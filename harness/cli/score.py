@@ -79,7 +79,8 @@ def command(
     files = read_submission(path, chosen)
     if log is not None:
         log.open("ab").close()  # fails now, not after the training, if it cannot be written
-    if baseline and not chosen.designs():
+    designs = chosen.designs(profile)
+    if baseline and not designs:
         raise ConfigError(f"Task {chosen.name} has no reference design.", remedy="no --baseline")
     kept: list[Path] = []
 
@@ -101,8 +102,7 @@ def command(
         beside = None
         if baseline:
             screen.say("and the baseline, on this machine")
-            design = chosen.designs()[0]
-            beside = list(times(design.name, design.files))
+            beside = list(times(designs[0].name, designs[0].files))
     if json:
         print_json(as_result(asked, path, scores, beside, kept))
     else:

@@ -21,7 +21,7 @@ from harness.base.watching import unbreakable
 from harness.core.tree import Node
 from harness.store.rundir import FINAL, Run
 from harness.store.training import SURE_AFTER, Training
-from sandboxes.registry import isolates
+from sandboxes.registry import isolates, walls
 from scorers.score import Score
 
 OTHER_COLUMNS = 62
@@ -106,8 +106,9 @@ class Screen:
         run: Run = details["run"]
         self._run, self._said = run, ""
         self._steps, self._slots, self._pick = run.asked.steps, run.asked.workers, run.lock.best
-        walls = "" if isolates(run.lock.sandbox) else " (no isolation: scores are not ranked)"
-        self._line(f"run {run.path}, sandbox {run.lock.sandbox}{walls}")
+        sandbox, held = run.lock.sandbox, isolates(run.lock.sandbox)
+        unranked = "" if held else " (scores are not ranked)"
+        self._line(f"run {run.path}, sandbox {walls(sandbox, isolated=held)}{unranked}")
 
     def _on_warning(self, label: str, details: dict[str, Any]) -> None:
         self._say(f"warning: {details['message']}", style="yellow")

@@ -112,11 +112,11 @@ def check(
 
 def _try(task: Task, profile: str | None) -> dict[str, Any]:
     """Prepare a task's data, and score its first design."""
-    if not task.designs():
-        raise ConfigError(f"Task {task.name} has no designs to try.", remedy=FORMAT)
     profiles = task.definition.profiles
     chosen = profile or ("test" if "test" in profiles else next(iter(profiles)))
-    design = task.designs()[0]
+    design = next(iter(task.designs(chosen)), None)
+    if design is None:
+        raise ConfigError(f"Task {task.name} has no designs to try.", remedy=FORMAT)
     with (
         ScoreScreen() as screen,
         ByHand(Asked(task=task.name, profile=chosen), screen) as bench,

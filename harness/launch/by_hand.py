@@ -177,7 +177,7 @@ def as_result(
     if len(scores) > 1:
         result["repeats"] = spread(scores)
     if beside is not None:
-        design = find_task(asked.task).definition.designs[0]
+        design = find_task(asked.task).designs(asked.profile)[0].name
         result["baseline"] = {"design": design, **spread(beside)}
     return result
 

@@ -64,6 +64,7 @@ def write_result(
         "resolution": final.resolution if final else None,
         "audits": [a.model_dump() for a in final.audits] if final else [],
         "claim": final.claim if final else {},
+        "measures": final.measures if final else {},
         "ended": ended,
         "spent": spent,
         "replay": replay,

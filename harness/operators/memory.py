@@ -1,8 +1,9 @@
 """What a prompt tells about earlier nodes: as in AIRA-dojo's operators, but within a limit.
 
-draft and improve see the good nodes (plan, score, analysis; no code), debug sees the failed
-attempts back to the last good node, crossover sees none. All of them are scored and older than the
-requested node, so a prompt depends on the tree as it was when the node was chosen.
+draft and improve see the good nodes (plan, score, analysis; no code, but a short submission that is
+no code), debug sees the failed attempts back to the last good node, crossover sees none. All of
+them are scored and older than the requested node, so a prompt depends on the tree as it was when
+the node was chosen.
 """
 
 from collections import Counter
@@ -17,6 +18,9 @@ ANALYSIS = 600
 
 MESSAGE = 200
 """Most characters of the judge's message on one failed attempt."""
+
+SHORT = 200
+"""Most characters of a submission that the memory shows whole, if it is not code."""
 
 
 def remembered(ask: Ask) -> list[Node]:
@@ -92,4 +96,7 @@ def _entry(node: Node, analyses: Mapping[int, str]) -> str:
     note = one_line(node.note, 400) or "(no note)"
     learned = one_line(analyses.get(node.number) or node.analysis or "", ANALYSIS)
     entry = f"- node {node.number}, {node.operator}{come}: {outcome(node).rstrip('.')}. {note}"
+    given = " ".join(" ".join(node.files.values()).split())
+    if given and len(given) <= SHORT and not any(name.endswith(".py") for name in node.files):
+        entry += f" Submitted: {given}"
     return entry + (f" Learned: {learned}" if learned else "")

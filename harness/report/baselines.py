@@ -44,7 +44,10 @@ def _name_and_split(key: str) -> tuple[str, ScoredSplit]:
 
 
 def by_display_name(task: str, values: Mapping[str, float]) -> dict[str, float]:
-    """Return baselines by the names that their task displays; by bare names without the task."""
+    """Return baselines by the names that their task displays; by bare names without the task.
+
+    A name with a dot is of one part of the data: only ``harness prepare`` shows it.
+    """
     try:
         words = find_task(task).definition.baselines
     except ConfigError:
@@ -52,6 +55,7 @@ def by_display_name(task: str, values: Mapping[str, float]) -> dict[str, float]:
     return {
         one_line(words.get(name, name.replace("_", " ")), LONGEST): value
         for name, value in values.items()
+        if "." not in name
     }
 
 

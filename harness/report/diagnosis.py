@@ -76,13 +76,16 @@ def _python() -> Iterator[Finding]:
     good = sys.version_info >= (3, 11)
     yield Finding("python", good, sys.version.split()[0], "Python 3.11 or 3.12", blocks=not good)
     torch = f"pip install {self_test.EXTRAS['torch']}"
-    for package, remedy in (("torch", torch), ("optuna", "pip install optuna")):
+    for package, use, remedy in (
+        ("torch", "submissions need it", torch),
+        ("optuna", "only the agent tpe needs it", "pip install optuna"),
+        ("scikit-learn", "only the agent gp needs it", "pip install scikit-learn"),
+    ):
         try:
             yield Finding(package, True, version(package))
         except PackageNotFoundError:
-            blocks = package == "torch"
-            use = "submissions need it" if blocks else "only the agent tpe needs it"
-            yield Finding(package, False, f"not installed; {use}", remedy, blocks=blocks)
+            detail = f"not installed; {use}"
+            yield Finding(package, False, detail, remedy, blocks=package == "torch")
 
 
 def _packages_added() -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from harness.base.text import clean, quoted
 from harness.report.baselines import baselines_of
 from harness.report.stats.normalized import clip
 from harness.report.usage import describe_spent
+from sandboxes.registry import walls
 from scorers.score import Score
 from tasks.metrics import METRICS
 
@@ -27,6 +28,9 @@ def summarize(result: dict[str, Any]) -> str:
             f"  node {result['node']}, chosen by its {result['search_score']:.4f} "
             "on the search split, retrained once with a seed of its own",
         ]
+        if parts := result.get("measures"):  # older results lack it
+            said = (f"{name} {value:.4f}" for name, value in parts.items() if "." not in name)
+            lines.append("  " + ", ".join(said))
         known = baselines_of(result)
         if known:
             lines.append("  without learning: " + known)
@@ -115,18 +119,18 @@ def describe(score: Score) -> str:
             for name, value in score.claim.items()
         )
         lines.append(f"  its own claims: {', '.join(claims)}")
+    lines += [f"  {name}: {measured:.4f}" for name, measured in score.measures.items()]
+    if score.companions:
+        lines.append(f"  trained together with {len(score.companions)} others")
     spent = ", ".join(f"{name} {value:.1f} s" for name, value in score.seconds.items())
     lines.append(f"  time: {spent}")
     if score.peak_memory_mb is not None:
         lines.append(f"  peak memory: {score.peak_memory_mb:,} MiB")
     for gpu in score.conditions.gpus:
         lines.append(f"  gpu: {gpu.verdict}")
-    held = "isolated" if score.conditions.isolated else "NOT ISOLATED"
-    walls = score.conditions.unenforced
-    lines.append(
-        f"  sandbox: {score.conditions.sandbox}, {held}"
-        + (f"; not held here: {', '.join(walls)}" if walls else "")
-    )
+    where = walls(score.conditions.sandbox, isolated=score.conditions.isolated)
+    missing = ", ".join(score.conditions.unenforced)
+    lines.append(f"  sandbox: {where}" + (f"; not held here: {missing}" if missing else ""))
     return "\n".join(lines)
 
 

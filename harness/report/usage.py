@@ -54,7 +54,8 @@ def describe_spent(spent: dict[str, Any]) -> list[str]:
     if spent["gpu_hours"]:
         lines.append(f"GPU-hours: {spent['gpu_hours']:.3g}, final retraining not included")
     if (queued_s := spent.get("queued_s", 0.0)) >= 1:
-        lines.append(f"waited for GPUs: {short(queued_s)}, all nodes together")
+        what = "GPUs" if spent["gpu_hours"] else "their turn"
+        lines.append(f"waited for {what}: {short(queued_s)}, all nodes together")
     return lines
 
 

@@ -14,11 +14,14 @@ from harness.core.asked import Asked
 from harness.core.jobs import Expected, JobSpec, Place, differing
 from harness.search.leftovers import collect
 from sandboxes import registry
+from sandboxes.base import Backend
 from sandboxes.gpu_pool import GpuPool
+from sandboxes.none import NO_SANDBOX
 from scorers import conditions, self_test
 from scorers.request import Request
 from tasks import hidden
 from tasks.definition import Manifest, Progress
+from tasks.kinds import KINDS
 from tasks.spec import Task, find_task
 
 
@@ -101,7 +104,7 @@ def find_host(
     """
     task = find_task(asked.task)
     gpus = _comparable_gpus(task, asked.profile, hardware)
-    backend, warning = registry.choose(asked.sandbox, trusted=trusted)
+    backend, warning = _sandbox(task, asked.sandbox, trusted=trusted)
     collect()  # leftovers of a killed run take memory: its scratch disk is a tmpfs
     folder, manifest = _prepared(task, asked.profile, asked.data, progress)
     template = Request(
@@ -117,6 +120,15 @@ def find_host(
         gpus=() if gpus is None else (gpus.gpus[0].uuid,),
     )
     return Host(template, gpus, warning)
+
+
+def _sandbox(task: Task, name: str, *, trusted: bool) -> tuple[Backend, str | None]:
+    """Return the sandbox to use, and a warning or None. Raises ConfigError."""
+    if KINDS.find(task.definition.kind).runs_code:
+        return registry.choose(name, trusted=trusted)
+    if name not in (registry.AUTO, NO_SANDBOX.name):
+        registry.BACKENDS.find(name)  # a suite may name one for all of its tasks, but no other word
+    return NO_SANDBOX, None
 
 
 def _prepared(

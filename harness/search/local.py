@@ -226,6 +226,8 @@ class LocalEvaluator:
     def _core_warning(self, host: Host) -> str | None:
         """Return a warning where evaluations would slow each other down."""
         limits = host.template.task.profile(host.template.profile).limits
+        if host.gpus is None and host.template.task.paired:
+            return None  # they are trained together, and those that come later wait
         at_once = min(self._slots, len(host.gpus.gpus) if host.gpus else self._slots)
         wanted, here = at_once * limits.cpus, len(os.sched_getaffinity(0))
         if at_once == 1 or wanted <= here:

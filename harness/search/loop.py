@@ -261,12 +261,20 @@ class Search:
         )
 
     def _evaluate(self, number: int) -> None:
-        node = self.state.tree[number]
-        job = self._job(str(number), node.files, "search", derive(self.asked.seed, "node", number))
-        finished = _adopt(self.run.node_dir(number), job)
-        if finished is not None:
-            self._scored(number, finished, 0.0)
-            return
+        node, paired = self.state.tree[number], self.task.paired
+        seed = derive(self.asked.seed, *(("search",) if paired else ("node", number)))
+        job = self._job(str(number), node.files, "search", seed, shared=paired)
+        # Where all nodes share their seeds, a node answers for its later repetition.
+        same = [n.number for n in self.state.tree.scored() if paired and n.files == node.files]
+        for other in (number, *same):
+            finished = _adopt(self.run.node_dir(other), job)
+            if finished is not None:
+                if other != number:
+                    finished = finished.model_copy(update={"seconds": {"total": 0.0}})
+                    said = f"The same as node {other}, whose score it takes over.\n"
+                    _keep(self.run.node_dir(number), Evaluated(finished, said.encode()))
+                self._scored(number, finished, 0.0)
+                return
         self._record("evaluating", node=number)
         self.observe("evaluating", str(number), {"note": node.note})
         (evaluation,) = self.evaluator.submit([job], self.observe)
@@ -306,9 +314,16 @@ class Search:
         return [future for future in self._running if isinstance(future, Evaluation)]
 
     def _job(
-        self, label: str, files: Mapping[str, str], split: Literal["search", "test"], seed: int
+        self,
+        label: str,
+        files: Mapping[str, str],
+        split: Literal["search", "test"],
+        seed: int,
+        *,
+        shared: bool = False,
     ) -> JobSpec:
-        audit_seed = digest(f"{self.run.lock.audit_key}/{label}")
+        """Return an evaluation. ``shared``: the audit seed, too, is that of all nodes."""
+        audit_seed = digest(f"{self.run.lock.audit_key}/{split if shared else label}")
         return self.place.job(
             self.asked, label, files, split=split, training_seed=seed, audit_seed=audit_seed
         )

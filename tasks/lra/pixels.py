@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tasks.definition import Value
 from tasks.lra.rows import DataRows, SplitRows, by_split, majority
-from tasks.lra.stream import Bytes
+from tasks.stream import Bytes
 
 LEVELS = 256
 

@@ -125,7 +125,7 @@ def test_rescore_stands_beside_the_old_score(copied):
     assert (here / done["file"]).exists()
 
 
-@pytest.mark.parametrize("agent", ["random", "tpe"])
+@pytest.mark.parametrize("agent", ["random", "tpe", "local", "gp"])
 def test_baselines_repeat_exactly_and_resume_to_the_same_knobs(tmp_path, agent, judged):
     args = ("run", *TOY, "--agent", agent, "--steps", 7, "--seed", 3, "--name")
 

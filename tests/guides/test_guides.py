@@ -122,7 +122,7 @@ def test_an_agent(stranger) -> None:
     own = stranger("an-agent")
     own.write("designs/bag.py", (TOYS / "toy/designs/half.py").read_text())
     _, listed, ran = own.follow("toy")
-    assert "reference, random, tpe, folder" in " ".join(listed.split())
+    assert "reference, random, tpe, evolution, local, gp, prior, folder" in " ".join(listed.split())
     assert "on the hidden test split" in ran
     assert [score["valid"] for score in own.scores()] == [True]
     assert own.lock()["versions"]["harness-folder"] == "1.0"

@@ -161,7 +161,9 @@ def test_an_answer_without_what_the_task_asks_for_is_told_so_and_a_mistake_in_it
     assert "src/model.py" in strange.problems[1]
 
 
-@pytest.mark.parametrize("task", OURS, ids=lambda task: task.name)
+@pytest.mark.parametrize(
+    "task", [t for t in OURS if not t.definition.sequence], ids=lambda task: task.name
+)
 def test_every_reference_design_holds_what_its_task_says(task):
     assert task.definition.holds
     assert task.designs()

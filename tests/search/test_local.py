@@ -33,6 +33,7 @@ from sandboxes.gpus import Gpu, Listing
 from scorers import conditions
 from scorers.evaluate import evaluate
 from scorers.request import Evaluated
+from scorers.submission import hash_files
 from tasks.kinds import KINDS, Kind
 from tasks.spec import find_task
 
@@ -554,13 +555,14 @@ def test_the_nodes_of_a_run_gather_while_others_are_trained(world, batches, gpus
     assert result["nodes"] == {"scored": 4, "valid": 4}
     assert set(batches.gpus) == {("GPU-fake-0",) if gpus else ()}
     folder = world.folder / "runs" / "a" / "nodes"
-    logs = {(node / "stdout.log").read_text() for node in folder.iterdir()}
-    seeds = {
-        json.loads((node / "score.json").read_text())["conditions"]["training_seed"]
-        for node in folder.iterdir()
+    scores = {node: json.loads((node / "score.json").read_text()) for node in folder.iterdir()}
+    for node, score in scores.items():
+        assert score["submission"] == hash_files({"model.py": (node / "model.py").read_text()})
+    assert len({score["submission"] for score in scores.values()}) == 4
+    # They were trained with one seed: they differ by what was submitted.
+    assert {score["conditions"]["training_seed"] for score in scores.values()} == {
+        derive(result["seed"], "search")
     }
-    assert logs == {f"seed {seed}" for seed in seeds}
-    assert len(seeds) == 4
 
 
 def test_what_is_tried_again_is_so_without_those_that_came_later(world, batches):

@@ -10,8 +10,8 @@ import pytest
 
 from tasks.lra.pathfinder import snakes
 from tasks.lra.pathfinder.data import STYLES
-from tasks.lra.stream import RandomStream
 from tasks.spec import find_task
+from tasks.stream import RandomStream
 
 COUNTS = {"easy16": 1200, "hard32": 500, "hard128": 120}
 

@@ -1,7 +1,7 @@
 """Writes the table of conditions, and a methods paragraph ready for a paper."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from harness.base.numbers import counted
@@ -9,6 +9,7 @@ from harness.core.asked import Lockfile
 from harness.report.board import Board
 from harness.report.stats.intervals import FEW
 from harness.store.index import IndexEntry
+from sandboxes.none import NO_SANDBOX
 
 
 def conditions(known: Sequence[IndexEntry], board: Board) -> list[tuple[str, str]]:
@@ -37,6 +38,23 @@ def conditions(known: Sequence[IndexEntry], board: Board) -> list[tuple[str, str
     if any(not table.ranked for table in board.tables):
         rows.append(("ranked", "no: this profile is for tests, its scores mean nothing elsewhere"))
     return rows
+
+
+def _judged(boxes: set[str], hardware: str, scorers: str, metric: str) -> Iterator[str]:
+    """Yield how submissions were judged, by the sandboxes that the runs used."""
+    if boxes - {NO_SANDBOX.name}:
+        yield (
+            "Each submission was trained and served in a fresh sandbox "
+            f"({_listed(boxes - {NO_SANDBOX.name})}) on {hardware}; a judge outside of it, which "
+            f"never runs submitted code (scorer {scorers}), asked for predictions and computed the "
+            f"{metric} itself."
+        )
+    if NO_SANDBOX.name in boxes:
+        yield (
+            "No code was submitted: each submission is an architecture, which the judge (scorer "
+            f"{scorers}) trained by code of its own on {hardware}, several at a time where several "
+            f"waited, and measured the {metric}."
+        )
 
 
 def _settings(name: str, values: dict[str, float | int | str]) -> str:
@@ -73,7 +91,7 @@ def _paragraph(profile: str, metric: str, runs: Sequence[IndexEntry]) -> str:
     seeds = {a.seed for a in asked}
     agents = _listed((f"{a.agent} with the {a.policy} policy" for a in asked), 20)
     hardware = _listed(map(_hardware, locks))
-    boxes = _listed(k.sandbox for k in locks)
+    boxes = {k.sandbox for k in locks}
     scorers = _listed(k.scorer for k in locks)
     pairs = [(e.asked, e.lock) for e in runs if e.asked and e.lock]
     tasks = _listed((f"{a.task} (task {k.task_hash}, data {k.data_hash})" for a, k in pairs), 20)
@@ -82,9 +100,7 @@ def _paragraph(profile: str, metric: str, runs: Sequence[IndexEntry]) -> str:
         f"Submissions for {tasks} in the profile {profile} were written by {agents}, "
         f"with at most {_listed(a.steps for a in asked)} nodes a run and "
         f"{counted(len(seeds), 'seed')} ({_listed(seeds)}).",
-        f"Each submission was trained and served in a fresh sandbox ({boxes}) on {hardware}; "
-        f"a judge outside of it, which never runs submitted code (scorer {scorers}), asked for "
-        f"predictions and computed the {metric.replace('_', '-')} itself.",
+        *_judged(boxes, hardware, scorers, metric.replace("_", "-")),
         "Nodes were scored on a search split. The node with the best search score of each run was "
         "retrained once with a seed of its own and scored on a test split that neither agent nor "
         "submission had seen; that number is the run's score.",

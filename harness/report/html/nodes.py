@@ -14,6 +14,7 @@ from harness.report.html.pool import Pool
 from harness.store.loading import load
 from harness.store.rundir import FINAL
 from harness.store.state import RunState
+from sandboxes.registry import walls
 from scorers.score import Score
 
 MAP_LEFT, MAP_RIGHT, MAP_TOP, MAP_FLOOR = 56, 948, 12, 246
@@ -204,7 +205,6 @@ def _evidence(text: str | None) -> dict[str, Any] | None:
         score = Score.model_validate(json.loads(text))
     except (ValueError, RecursionError, ConfigError):
         return None
-    held = "isolated" if score.conditions.isolated else "NOT ISOLATED"
     facts = {
         "metric": f"{score.metric} on {score.rows:,} {score.conditions.split} rows",
         "standard error": score.standard_error,
@@ -213,7 +213,9 @@ def _evidence(text: str | None) -> dict[str, Any] | None:
         "strict": score.strict,
         "peak memory": f"{score.peak_memory_mb:,} MiB" if score.peak_memory_mb else None,
         "seconds": ", ".join(f"{k} {v:g}" for k, v in score.seconds.items()),
-        "sandbox": f"{score.conditions.sandbox}, {held}",
+        "sandbox": walls(score.conditions.sandbox, isolated=score.conditions.isolated),
+        "measures": ", ".join(f"{k} {v:.4g}" for k, v in score.measures.items()),
+        "trained together with": ", ".join(score.companions),
         "walls not held": ", ".join(score.conditions.unenforced),
         "training seed": str(score.conditions.training_seed),
         "GPUs": "; ".join(f"{g.uuid}: {g.verdict}" for g in score.conditions.gpus),

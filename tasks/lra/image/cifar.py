@@ -12,7 +12,7 @@ from harness.base.errors import ConfigError
 from tasks.definition import Progress
 from tasks.download import Remote
 from tasks.lra import sources
-from tasks.lra.stream import Bytes
+from tasks.stream import Bytes
 
 ARCHIVE = Remote(
     "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",

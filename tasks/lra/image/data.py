@@ -21,9 +21,9 @@ from tasks.lra import sources
 from tasks.lra.image import cifar, fashion, made
 from tasks.lra.pixels import pixel_rows, shrink
 from tasks.lra.rows import DataRows, check, prepare_rows
-from tasks.lra.stream import Bytes
 from tasks.prepared import PreparationLock
 from tasks.shared import SPLITS
+from tasks.stream import Bytes
 
 GENERATOR = "image-1"
 """Raise the number whenever the same parameters and source would give other rows."""

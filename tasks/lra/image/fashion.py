@@ -14,7 +14,7 @@ from harness.base.errors import ConfigError
 from tasks.definition import Progress
 from tasks.download import Remote
 from tasks.lra import sources
-from tasks.lra.stream import Bytes
+from tasks.stream import Bytes
 
 PACKAGE = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package puts them."""

@@ -6,7 +6,7 @@ and contrast are drawn. A score on them says nothing about CIFAR-10.
 
 import numpy as np
 
-from tasks.lra.stream import Bytes, RandomStream
+from tasks.stream import Bytes, RandomStream
 
 CLASSES = 10
 NOISE = 0.25

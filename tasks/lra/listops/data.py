@@ -27,8 +27,8 @@ from harness.base.strict import Strict
 from tasks.definition import Progress, Value
 from tasks.hidden import hidden_key
 from tasks.lra.rows import DataRows, by_split, check, majority, prepare_rows
-from tasks.lra.stream import Bytes, Ints, RandomStream
 from tasks.shared import SPLITS
+from tasks.stream import Bytes, Ints, RandomStream
 
 TASK = "lra/listops"
 GENERATOR = "listops-1"

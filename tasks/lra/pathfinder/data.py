@@ -24,8 +24,8 @@ from tasks.lra import sources
 from tasks.lra.pathfinder import release, snakes
 from tasks.lra.pixels import pixel_rows
 from tasks.lra.rows import DataRows, check, prepare_rows
-from tasks.lra.stream import Bytes, RandomStream
 from tasks.shared import SPLITS
+from tasks.stream import Bytes, RandomStream
 
 GENERATOR = "pathfinder-2"
 """Raise the number whenever the same parameters and source would give other rows."""

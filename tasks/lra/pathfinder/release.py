@@ -13,7 +13,7 @@ import numpy as np
 from harness.base.errors import ConfigError
 from tasks.definition import Progress
 from tasks.lra import sources
-from tasks.lra.stream import Bytes
+from tasks.stream import Bytes
 
 SET = "curv_contour_length_14"
 """The hard set: what Long Range Arena uses for Pathfinder and Path-X (its issue 11)."""

@@ -23,7 +23,7 @@ from threading import Thread
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.lra.stream import Bytes, Doubles, Ints, RandomStream
+from tasks.stream import Bytes, Doubles, Ints, RandomStream
 
 Flags = NDArray[np.bool_]
 

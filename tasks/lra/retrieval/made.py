@@ -7,7 +7,7 @@ one split only, and every topic is in all splits. A score says nothing about cit
 
 from dataclasses import dataclass
 
-from tasks.lra.stream import RandomStream
+from tasks.stream import RandomStream
 
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 TOPICS, TOPIC_WORDS, PLAIN_WORDS = 6, 4, 60

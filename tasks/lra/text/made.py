@@ -7,7 +7,7 @@ a score shows that a model reads words and their order, and nothing about IMDb.
 
 from collections.abc import Iterable
 
-from tasks.lra.stream import RandomStream
+from tasks.stream import RandomStream
 
 PRAISE = ("good", "great", "lovely", "superb", "moving", "funny", "clever", "brilliant")
 BLAME = ("bad", "awful", "boring", "stupid", "weak", "dull", "terrible", "poor")
