@@ -9,7 +9,6 @@ A worker takes seconds to start, so it starts while the candidate trains.
 import os
 import select
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -17,14 +16,13 @@ from contextlib import suppress
 from dataclasses import astuple
 from fcntl import F_ADD_SEALS, F_SEAL_SHRINK, fcntl
 from mmap import mmap
-from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
 from harness.base.errors import JudgeError
 from harness.base.text import clean
-from scorers import gpu_worker
+from scorers import child, gpu_worker
 from scorers.candidate.device_buffer import HANDLE_BYTES
 from scorers.gpu_worker import COPIED, DONE, MAGIC, NO_MEMORY, OPEN, READ, REPLY, REQUEST, ReadSizes
 from scorers.judge import Refused
@@ -269,22 +267,11 @@ class _Worker:
     def __init__(self, vocabulary: int, gpu: str, board_fd: int, stand_in: int | None) -> None:
         kept = [board_fd] if stand_in is None else [board_fd, stand_in]
         device = "cuda" if stand_in is None else "cpu"
-        argv = [sys.executable, "-P", "-m", gpu_worker.__name__, device, str(vocabulary)]
         env = {k: v for k, v in os.environ.items() if not k.startswith("PYTORCH")}
         env["CUDA_VISIBLE_DEVICES"] = gpu
-        paths = [os.environ.get("PYTHONPATH", ""), str(Path(gpu_worker.__file__).parents[1])]
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the worker runs
-        self._process = subprocess.Popen(
-            [*argv, *map(str, kept)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=env,
-            pass_fds=kept,
-            bufsize=0,
-            start_new_session=True,  # only the judge handles Ctrl-C
-        )
+        program = ["-m", gpu_worker.__name__, device, str(vocabulary), *map(str, kept)]
+        self._process = child.start(*program, env=env, errors=self._errors, pass_fds=kept)
         self.pid = self._process.pid
 
     def send(self, request: bytes) -> None:
@@ -344,6 +331,5 @@ class _Worker:
     def _death(self) -> _Failure:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
-        self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - 2000))
-        said = self._errors.read().decode(errors="replace").strip()
+        said = child.last_words(self._errors)
         return _Failure(f"the reader died ({self._process.returncode})\n{said}".strip())

@@ -36,7 +36,6 @@ from scorers import evaluate as evaluation
 from scorers.request import Evaluated, Observe, Request
 from scorers.score import Reason, Score
 from tasks.definition import Value
-from tasks.kinds import KINDS
 from tasks.spec import Design, Task
 
 ALWAYS = ("numpy",)
@@ -87,8 +86,8 @@ def require(request: Request, *, say: Callable[[str], None]) -> None:
     Where no code of a submission runs, no sandbox is used: then only packages are looked for.
     Raises ConfigError if a package is missing, InfrastructureError if anything else is wrong.
     """
-    if not KINDS.find(request.task.definition.kind).runs_code:
-        _have(needs(request.task))
+    if not request.task.runs_code:
+        _have(needs(request.task), request.backend)
         return
     passed = _passed(request)
     if _good(passed):
@@ -162,14 +161,13 @@ def needs(task: Task) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*ALWAYS, *task.definition.needs)))
 
 
-def _have(modules: Sequence[str]) -> None:
+def _have(modules: Sequence[str], backend: Backend) -> None:
     """Raise ConfigError if a module is missing here, where our own code trains submissions."""
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     if absent:
-        wanted = " ".join(EXTRAS.get(name, name) for name in absent)
         raise ConfigError(
             f"There is no {' and no '.join(absent)} here, which every submission is trained with.",
-            remedy=f"{shlex.quote(sys.executable)} -m pip install {wanted}",
+            remedy=_install(absent, backend),
         )
 
 

@@ -116,8 +116,8 @@ def architecture_of(task: Task, profile: str, files: Mapping[str, str]) -> tuple
     definition = task.definition
     if definition.sequence is None:
         raise ConfigError(f"Task {task.name} has no sequence: task.toml names no primitives.")
-    layers = int(task.profile(profile).settings["layers"])
-    return architecture.read(files[definition.files[0]], definition.sequence.primitives, layers)
+    text, primitives = files[definition.files[0]], definition.sequence.primitives
+    return architecture.read(text, primitives, task.layers(profile))
 
 
 def _look_into(text: str) -> dict[str, Any]:

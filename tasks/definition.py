@@ -19,6 +19,7 @@ from pydantic import (
 
 from harness.base.digests import digest
 from harness.base.strict import Strict
+from tasks import architecture
 from tasks.kinds import KINDS
 from tasks.metrics import METRICS, Direction, MetricName
 from tasks.submissions import SUBMISSIONS
@@ -109,6 +110,13 @@ class Sequence(Strict):
     primitives: tuple[str, ...] = Field(min_length=2)
     mixers: tuple[str, ...] = ()
     designs: dict[str, Pattern] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_designs_of_its_primitives(self) -> Self:
+        for name, pattern in self.designs.items():
+            if not architecture.names(pattern.layers, self.primitives):  # raises ValueError, too
+                raise ValueError(f"design {name} has no layers")
+        return self
 
 
 class Reference(Strict):

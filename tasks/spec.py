@@ -72,6 +72,15 @@ class Task:
         return bool(KINDS.find(self.definition.kind).together)
 
     @property
+    def runs_code(self) -> bool:
+        """Whether code of a submission runs, in a sandbox."""
+        return KINDS.find(self.definition.kind).runs_code
+
+    def layers(self, profile: str) -> int:
+        """Return how many layers a submission has, of a task with a ``sequence``."""
+        return int(self.profile(profile).settings["layers"])
+
+    @property
     def sources(self) -> frozenset[Value]:
         """The names of the sources that the profiles take the data from."""
         profiles = self.definition.profiles.values()
@@ -168,7 +177,7 @@ class Task:
         found = []
         for name, pattern in sequence.designs.items():
             layers = architecture.names(pattern.layers, sequence.primitives)
-            times, rest = divmod(self._layers(profile), len(layers)) if profile else (1, 0)
+            times, rest = divmod(self.layers(profile), len(layers)) if profile else (1, 0)
             if not rest:
                 text = architecture.write(layers * times)
                 files = {self.definition.files[0]: text}
@@ -188,7 +197,7 @@ class Task:
         """
         if sequence := self.definition.sequence:
             choice = Knob(choices=sequence.primitives)
-            return {f"layer_{i + 1:02}": choice for i in range(self._layers(profile))}
+            return {f"layer_{i + 1:02}": choice for i in range(self.layers(profile))}
         bounds = self.definition.bounds if self.configurable else {}
         return {**self.definition.knobs, **bounds}
 
@@ -246,10 +255,6 @@ class Task:
             path.read_text(errors="replace") for _, path in sorted(self.runner_files().items())
         ]
         return digest("\0".join(parts))
-
-    def _layers(self, profile: str) -> int:
-        """Return how many layers a submission has; ``Definition`` has checked that it is said."""
-        return int(self.profile(profile).settings["layers"])
 
     def _design(self, name: str) -> Design:
         path = self.folder / "designs" / f"{name}.py"

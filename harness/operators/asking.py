@@ -22,7 +22,6 @@ from harness.operators.memory import attempts, memory, outcome
 from harness.operators.parsing import show_files, without_thinking
 from harness.operators.templates import Templates
 from harness.operators.text import fence, from_terminal, one_line, trim_middle
-from tasks.kinds import KINDS
 
 ANALYZE = "analyze"
 
@@ -187,7 +186,7 @@ def _limits(ask: Ask) -> str:
     """Return the limits of one evaluation as a list."""
     profile = ask.task.profile(ask.profile)
     limits = profile.limits
-    if not KINDS.find(ask.task.definition.kind).runs_code:
+    if not ask.task.runs_code:
         return f"- {limits.source_kb:,} KiB of text; none of it is executed"
     device = {"cpu": "no GPU", "gpu": "one GPU", "any": "a GPU if the machine has one"}
     lines = [

@@ -9,7 +9,6 @@ from rich.text import Text
 
 from harness.report.terminal import draw, stdout
 from tasks.definition import Definition, Knob, Shortcut
-from tasks.kinds import KINDS
 from tasks.metrics import METRICS
 from tasks.spec import Broken, Task
 
@@ -106,14 +105,13 @@ def render_one(task: Task) -> None:
         words = "; ".join(part for part in (note, source) if part)
         say(Text(f"  {value:.4f}  {name}" + (f" ({words})" if words else "")))
     say()
-    code = KINDS.find(d.kind).runs_code
     for name, p in d.profiles.items():
         cap = p.limits.max_parameters
         size = f"{cap:,} parameters, " if cap else ""
         unranked = "" if p.ranked else "; never ranked"
         say(Text(f"  {name}: {p.about}"))
         # Our own training has no limit of time: how fast a machine is must not decide.
-        time = f"at most {size}{p.limits.train_s:g} s to train, " if code else ""
+        time = f"at most {size}{p.limits.train_s:g} s to train, " if task.runs_code else ""
         say(Text(f"    {time}device {p.device}{unranked}"))
         say(Text(f"    data: {', '.join(f'{k} {v}' for k, v in p.data.items())}"))
     say()

@@ -21,7 +21,6 @@ from scorers import conditions, self_test
 from scorers.request import Request
 from tasks import hidden
 from tasks.definition import Manifest, Progress
-from tasks.kinds import KINDS
 from tasks.spec import Task, find_task
 
 
@@ -124,7 +123,7 @@ def find_host(
 
 def _sandbox(task: Task, name: str, *, trusted: bool) -> tuple[Backend, str | None]:
     """Return the sandbox to use, and a warning or None. Raises ConfigError."""
-    if KINDS.find(task.definition.kind).runs_code:
+    if task.runs_code:
         return registry.choose(name, trusted=trusted)
     if name not in (registry.AUTO, NO_SANDBOX.name):
         registry.BACKENDS.find(name)  # a suite may name one for all of its tasks, but no other word

@@ -264,21 +264,28 @@ class Search:
         node, paired = self.state.tree[number], self.task.paired
         seed = derive(self.asked.seed, *(("search",) if paired else ("node", number)))
         job = self._job(str(number), node.files, "search", seed, shared=paired)
-        # Where all nodes share their seeds, a node answers for its later repetition.
-        same = [n.number for n in self.state.tree.scored() if paired and n.files == node.files]
-        for other in (number, *same):
-            finished = _adopt(self.run.node_dir(other), job)
-            if finished is not None:
-                if other != number:
-                    finished = finished.model_copy(update={"seconds": {"total": 0.0}})
-                    said = f"The same as node {other}, whose score it takes over.\n"
-                    _keep(self.run.node_dir(number), Evaluated(finished, said.encode()))
-                self._scored(number, finished, 0.0)
-                return
+        finished = _adopt(self.run.node_dir(number), job) or self._taken_over(number, job)
+        if finished is not None:
+            self._scored(number, finished, 0.0)
+            return
         self._record("evaluating", node=number)
         self.observe("evaluating", str(number), {"note": node.note})
         (evaluation,) = self.evaluator.submit([job], self.observe)
         self._running[evaluation] = number
+
+    def _taken_over(self, number: int, job: JobSpec) -> Score | None:
+        """Return the score of an earlier node that asked for the same, and keep it as this one's.
+
+        There is one only where all nodes share their seeds (``Task.paired``).
+        """
+        for node in self.state.tree.scored() if self.task.paired else ():
+            # The files first: a score would be read from disk.
+            if node.files == job.files and (old := _adopt(self.run.node_dir(node.number), job)):
+                score = old.model_copy(update={"seconds": {"total": 0.0}})
+                said = f"The same as node {node.number}, whose score it takes over.\n"
+                _keep(self.run.node_dir(number), Evaluated(score, said.encode()))
+                return score
+        return None
 
     def _evaluated(self, number: int, evaluation: Evaluation) -> None:
         evaluated = evaluation.result()

@@ -8,23 +8,21 @@ hidden rows; the judge's does not import torch.
 import atexit
 import os
 import select
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from math import sqrt
-from pathlib import Path
+from math import isfinite, sqrt
+from typing import Any
 
 from pydantic import ValidationError
 
 from harness.base.errors import Cancelled, HarnessError, InfrastructureError, JudgeError
 from harness.base.text import clean
-from scorers import conditions
+from scorers import child, conditions
 from scorers.gpu_monitor import GpuMonitor
-from scorers.proxies.protocol import REPORT, Done, Failed, PartResult, ProxyJob, Step
+from scorers.proxies.protocol import REPORT, Done, Failed, Measured, ProxyJob, Step
 from scorers.request import Evaluated, Request, Trial
 from scorers.score import GpuRecord, Reason, Score
 from scorers.submission import Rejected, architecture_of, hash_files, read
@@ -83,11 +81,10 @@ def _judged(trials: Sequence[Trial]) -> Sequence[Evaluated | HarnessError]:
 
     began = time.monotonic()
     monitor = GpuMonitor(requests[0].gpus)
+    job = _job(requests)
     try:
         with monitor, _worker() as worker:
-            done = worker.train(
-                _job(requests), say, lambda: all(trial.cancel.is_set() for trial in trials)
-            )
+            done = worker.train(job, say, lambda: all(trial.cancel.is_set() for trial in trials))
     except NoMemory:
         raise
     except HarnessError as error:
@@ -100,8 +97,9 @@ def _judged(trials: Sequence[Trial]) -> Sequence[Evaluated | HarnessError]:
             continue
         parts = {name: found[number] for name, found in done.results.items()}
         others = [r for n, r in enumerate(requests) if n != number]
-        score = _score(trial.request, parts, others, spent_s, monitor.records)
-        ends.append(Evaluated(score, _log(trial.request, parts, len(others)).encode()))
+        score = _trained(trial.request, parts, others, spent_s, monitor.records)
+        log = _log(job.architectures[number], parts, len(others))
+        ends.append(Evaluated(score, log.encode()))
     return ends
 
 
@@ -120,81 +118,81 @@ def _job(requests: Sequence[Request]) -> ProxyJob:
     )
 
 
-def _score(
+def _trained(
     request: Request,
-    parts: dict[str, PartResult],
+    parts: dict[str, Measured],
     others: Sequence[Request],
     spent_s: float,
     gpus: tuple[GpuRecord, ...],
 ) -> Score:
-    """Return the score: the mean over parts of the accuracy over tokens.
+    """Return the score of a training: the mean over parts of the accuracy over tokens.
 
     Its standard error is of the rows alone. Time is shared evenly among those trained together.
     """
     mean = sum(part.accuracy for part in parts.values()) / len(parts)
     error = sqrt(sum(part.row_error**2 for part in parts.values())) / len(parts)
-    diverged = [name for name, part in parts.items() if part.loss is None]
+    diverged = [name for name, part in parts.items() if not isfinite(part.loss)]
     measures = {"macro": sum(part.macro for part in parts.values()) / len(parts)}
     for name, part in parts.items():
         measures |= {name: part.accuracy, f"{name}.macro": part.macro}
-        measures |= {} if part.loss is None else {f"{name}.loss": part.loss}
+        measures |= {f"{name}.loss": part.loss} if isfinite(part.loss) else {}
     share_s = round(spent_s / (len(others) + 1), 3)
-    return Score(
+    return _score(
+        request,
+        gpus,
         valid=not diverged,
-        metric=request.task.definition.metric,
         score=None if diverged else mean,
         measured=mean,
         standard_error=None if diverged else error,
-        rows=request.manifest.rows[request.split],
         reason=Reason.NOT_FINITE if diverged else None,
         message=f"Its training diverged on {', '.join(diverged)}: the loss is not finite."
         if diverged
         else "",
-        audits=(),
-        claim={},
         measures={name: round(value, 6) for name, value in measures.items()},
         companions=tuple(hash_files(other.files)[:HASH_DIGITS] for other in others),
-        submission=hash_files(request.files),
-        conditions=conditions.of(request, gpus=gpus),
         seconds={"train": share_s, "total": share_s, "together": round(spent_s, 3)},
-        peak_memory_mb=None,
     )
 
 
 def _rejected(request: Request, rejected: Rejected) -> Score:
-    return Score(
+    return _score(
+        request,
+        (),
         valid=False,
-        metric=request.task.definition.metric,
         score=None,
         standard_error=None,
-        rows=request.manifest.rows[request.split],
         reason=rejected.reason,
         message=clean(rejected.message),
         audits=rejected.audits,
-        claim={},
-        submission=hash_files(request.files),
-        conditions=conditions.of(request, gpus=()),
         seconds={"total": 0.0},
-        peak_memory_mb=None,
     )
 
 
-def _log(request: Request, parts: dict[str, PartResult], others: int) -> str:
+def _score(request: Request, gpus: tuple[GpuRecord, ...], **found: Any) -> Score:  # noqa: ANN401
+    """Return a score with what was ``found``. A submission that does not run claims nothing."""
+    return Score(
+        metric=request.task.definition.metric,
+        rows=request.manifest.rows[request.split],
+        claim={},
+        submission=hash_files(request.files),
+        conditions=conditions.of(request, gpus=gpus),
+        peak_memory_mb=None,
+        **{"audits": (), **found},
+    )
+
+
+def _log(layers: Sequence[str], parts: dict[str, Measured], others: int) -> str:
     """Return what an author may learn of the training: each part's result and loss curve."""
-    layers = " ".join(architecture_of(request.task, request.profile, request.files))
-    lines = [f"{layers}: trained by the judge's own code, together with {others} others"]
+    lines = [f"{' '.join(layers)}: trained by the judge's own code, together with {others} others"]
     for name, part in parts.items():
-        loss = "not finite" if part.loss is None else f"{part.loss:.3f} nats"
+        loss = f"{part.loss:.3f} nats" if isfinite(part.loss) else "not finite"
         lines.append(f"{name}: accuracy {part.accuracy:.4f} (macro {part.macro:.4f}), loss {loss}")
-        curve = (
-            f"{step}: {'not finite' if loss is None else f'{loss:.3f}'}"
-            for step, loss in part.curve
-        )
-        lines.append(f"  training loss by step: {', '.join(curve)}")
+        curve = ", ".join(f"{step}: {loss:.3f}" for step, loss in part.curve)
+        lines.append(f"  training loss by step: {curve}")
     return "\n".join(lines) + "\n"
 
 
-PROGRAM = ("-P", "-m", "scorers.proxies.worker")
+PROGRAM = ("-m", "scorers.proxies.worker")
 """By name: the module imports torch, and this process does without."""
 
 
@@ -202,18 +200,8 @@ class _Worker:
     """A process that trains one job after the other (``scorers.proxies.worker``)."""
 
     def __init__(self) -> None:
-        argv = [sys.executable, *PROGRAM]
-        paths = [os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[2])]
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the worker runs
-        self._process = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=env,
-            start_new_session=True,  # only the harness handles Ctrl-C
-        )
+        self._process = child.start(*PROGRAM, env=os.environ, errors=self._errors)
         self._read = b""
 
     @property
@@ -227,7 +215,6 @@ class _Worker:
         assert self._process.stdin is not None  # noqa: S101
         try:
             self._process.stdin.write(job.model_dump_json().encode() + b"\n")
-            self._process.stdin.flush()
         except OSError:
             raise self._death() from None
         while True:
@@ -271,8 +258,7 @@ class _Worker:
 
     def _death(self) -> InfrastructureError:
         code = self._process.wait()
-        self._errors.seek(0)
-        said = clean(self._errors.read().decode(errors="replace"), 600).strip()
+        said = clean(child.last_words(self._errors), 600)
         return InfrastructureError(
             "The process that trains proxies died.",
             cause=f"exit code {code}: {said.splitlines()[-1] if said else 'it said nothing'}",

@@ -1,8 +1,9 @@
 """What the judge and the process that trains proxies say to each other: lines of JSON."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from harness.base.strict import Strict
 from tasks.definition import Value
@@ -39,24 +40,30 @@ class Step(Strict):
     total: int
 
 
-class PartResult(Strict):
-    """What a candidate reached on the held-out rows of a part; see ``trainer.Measured``.
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one candidate got right on the withheld rows of one token task.
 
-    ``loss`` is None if the training diverged. ``curve``: pairs of step and training loss.
+    ``accuracy`` is micro: right answers by asked targets. ``row_error`` is its standard error, with
+    rows as clusters; NaN for a single row. ``macro`` is the mean recall of the classes that occur
+    in the targets of the whole set. ``loss`` is in nats an asked target. If training diverged it is
+    NaN, and the three before are 0. ``curve`` holds about 20 points: a step, and the mean training
+    loss since the point before. It ends where the loss stops being finite.
     """
 
     accuracy: float
     row_error: float
     macro: float
-    loss: float | None
-    curve: tuple[tuple[int, float | None], ...]
+    loss: float
+    curve: tuple[tuple[int, float], ...]
 
 
 class Done(Strict):
     """The results of a job: of each part, one for each candidate, in order."""
 
+    model_config = ConfigDict(ser_json_inf_nan="constants")
     kind: Literal["done"] = "done"
-    results: dict[str, tuple[PartResult, ...]]
+    results: dict[str, tuple[Measured, ...]]
 
 
 class Failed(Strict):

@@ -38,13 +38,12 @@ from scorers.proxies.blocks import (
     spread,
 )
 from scorers.proxies.blocks import Recipe as Recipe
+from scorers.proxies.protocol import Measured
+from tasks.kinds import IGNORED
 from tasks.stream import RandomStream
 
 Ids = NDArray[Any]
 """Token ids of any integer type."""
-
-NOT_ASKED = -100
-"""The target of a position that does not count."""
 
 CURVE_POINTS = 20
 
@@ -62,24 +61,6 @@ class TokenTask:
     from_last: bool
     train: tuple[Ids, Ids]
     held_out: tuple[Ids, Ids]
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What one candidate got right on the withheld rows of one token task.
-
-    ``accuracy`` is micro: right answers by asked targets. ``row_error`` is its standard error, with
-    rows as clusters; NaN for a single row. ``macro`` is the mean recall of the classes that occur
-    in the targets of the whole set. ``loss`` is in nats an asked target. If training diverged it is
-    NaN, and the three before are 0. ``curve`` holds about 20 points: a step, and the mean training
-    loss since the point before. It ends where the loss stops being finite.
-    """
-
-    accuracy: float
-    row_error: float
-    macro: float
-    loss: float
-    curve: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +242,7 @@ def _check(task: TokenTask, architectures: Sequence[Sequence[str]], seeds: Seque
         raise ValueError(f"{len(architectures)} strings, but {len(seeds)} seeds")
     for name in {name for string in architectures for name in string}:
         BLOCKS[name]
-    if not (task.held_out[1] != NOT_ASKED).any():
+    if not (task.held_out[1] != IGNORED).any():
         raise ValueError(f"the withheld rows of {task.name} ask nothing")
 
 
@@ -337,11 +318,11 @@ def nats(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
     For logits (E, batch, length, vocabulary) and targets (E, batch, length) or (1, ...).
     """
-    asked = (targets != NOT_ASKED).flatten(1).sum(1)
+    asked = (targets != IGNORED).flatten(1).sum(1)
     each = F.cross_entropy(
         logits.flatten(0, -2),
         targets.expand(logits.shape[:-1]).flatten(),
-        ignore_index=NOT_ASKED,
+        ignore_index=IGNORED,
         reduction="none",
     )
     return each.view(len(logits), -1).sum(1), asked
@@ -359,7 +340,7 @@ def _answer(
         logits = population.logits(some[None])
         predicted.append(logits.argmax(-1).cpu())
         total = total + nats(logits, wanted[None])[0].double()
-    asked = int((rows[1] != NOT_ASKED).sum())
+    asked = int((rows[1] != IGNORED).sum())
     return torch.cat(predicted, 1).numpy(), (torch.as_tensor(total) / asked).tolist()
 
 
@@ -374,7 +355,7 @@ def counted(predicted: Ids, targets: Ids) -> tuple[float, float, float]:
     Rows are the clusters of the error, and the accuracy is a ratio of two sums over rows (Cochran,
     Sampling Techniques, 1977, section 6.4). At least one target must be asked.
     """
-    asked = targets != NOT_ASKED
+    asked = targets != IGNORED
     right = (predicted == targets) & asked
     each, of = right.sum(1), asked.sum(1)
     accuracy = float(each.sum() / of.sum())

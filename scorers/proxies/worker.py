@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch
 import torch._dynamo  # an optimiser's first step imports it, in each fork anew: a second
 
 from scorers.proxies.blocks import Recipe
-from scorers.proxies.protocol import Done, Failed, PartResult, ProxyJob, Report, Step
+from scorers.proxies.protocol import Done, Failed, ProxyJob, Report, Step
 from scorers.proxies.trainer import TokenTask, train
 from tasks.definition import Value
 
@@ -73,7 +73,7 @@ def _trained(job: ProxyJob) -> Done:
     for part, own in sorted(zip(parts, steps, strict=True), key=lambda p: -p[0].train[0].shape[1]):
         report = _reporter(part.name, before, sum(steps))
         found = train(part, job.architectures, job.seeds, recipe, device=device, report=report)
-        results[part.name] = tuple(PartResult(**asdict(one)) for one in found)
+        results[part.name] = tuple(found)
         before += own
     return Done(results={name: results[name] for name in job.parts})
 

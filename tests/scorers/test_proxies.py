@@ -4,7 +4,7 @@ Sizes are small and numbers double where equality is claimed to rounding.
 """
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from plain_proxy import PlainProxy, cross_entropy, recurrence, train_alone
 from scorers.proxies import trainer
 from scorers.proxies.blocks import BLOCKS, Recipe, dual, parameters, rotate
 from scorers.proxies.trainer import Population, TokenTask, counted, nats, order, train
+from tasks import kinds
 
 RECIPE = Recipe(
     dim=16, heads=2, mlp_dim=32, state=4, expansion=1.25, head_dim=4, convolution=4,
@@ -400,3 +401,8 @@ def test_withheld_rows_must_ask_something():
 def test_sizes_that_do_not_divide_are_refused(sizes):
     with pytest.raises(ValueError, match="width 16"):
         replace(RECIPE, **sizes)
+
+
+def test_a_task_is_asked_for_every_value_of_the_recipe():
+    """Where one is missing, that is said before a run, and not by a training that fails."""
+    assert ("layers", *(field.name for field in fields(Recipe))) == kinds.RECIPE

@@ -1,5 +1,6 @@
 """Architectures before the judge: trained together, stopped singly, by a process that may die."""
 
+import math
 import os
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from sandboxes.base import SandboxSpec
 from scorers import self_test
 from scorers.proxies import judge
 from scorers.proxies.judge import train_together
-from scorers.proxies.protocol import Done, PartResult
+from scorers.proxies.protocol import Done, Measured
 from scorers.request import Evaluated, Request, Trial
 from scorers.score import Reason
 from tasks.spec import Task
@@ -174,6 +175,12 @@ def test_a_training_that_is_killed_for_its_memory_says_so():
     assert "not enough memory to train one architecture" in str(end)
 
 
+def test_ctrl_c_at_a_terminal_reaches_no_process_of_the_judge():
+    """It goes to all of a terminal's session; only the harness is to answer it."""
+    with judge._worker() as worker:
+        assert os.getsid(worker._process.pid) != os.getsid(0)
+
+
 def test_where_memory_is_short_fewer_are_trained_together():
     """The training of all three is killed; then the first is trained alone, then two together."""
     trials = [trial(request_for(text)) for text in ("A M A M", "A A M M", "M M A A")]
@@ -207,8 +214,8 @@ def test_a_process_that_talks_nonsense_is_not_believed(program, error, said, mon
 
 def test_a_training_that_diverged_is_invalid_and_says_where(monkeypatch):
     judge._close_idle()
-    good = PartResult(accuracy=0.5, row_error=0.03, macro=0.4, loss=1.0, curve=((1, 2.0),))
-    bad = good.model_copy(update={"accuracy": 0.0, "loss": None, "curve": ((1, None),)})
+    good = Measured(accuracy=0.5, row_error=0.03, macro=0.4, loss=1.0, curve=((1, 2.0),))
+    bad = replace(good, accuracy=0.0, loss=math.nan, curve=())
     done = Done(results={"memorization": (good, good), "selective_copying": (bad, good)})
     line = done.model_dump_json()
     program = f"import sys; sys.stdin.readline(); print({line!r}, flush=True); sys.stdin.read()"

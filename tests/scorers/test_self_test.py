@@ -20,7 +20,6 @@ from sandboxes.registry import BACKENDS
 from scorers import evaluate, self_test
 from scorers.request import Request
 from scorers.score import Reason
-from tasks.kinds import KINDS
 from tasks.spec import Task, all_tasks, find_task
 
 REPO = Path(__file__).parents[2]
@@ -168,7 +167,7 @@ def test_every_task_of_ours_says_that_it_needs_torch_where_its_runner_does():
     ours = {n: t for n, t in all_tasks().items() if REPO / "tasks" in t.folder.parents}
     assert len(ours) > 8
     for name, task in ours.items():
-        if not KINDS.find(task.definition.kind).runs_code:
+        if not task.runs_code:
             assert task.definition.needs == ("torch",), "our own trainer needs it"
             continue
         text = "".join(path.read_text() for path in task.runner_files().values())

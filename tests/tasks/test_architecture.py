@@ -134,12 +134,16 @@ def test_other_primitives_are_another_task():
         ({"layers": 100}, "settings of profile test say no layers from 1 to 99"),
         ({"layers": "4"}, "settings of profile test say no layers from 1 to 99"),
         ({"layers": True}, "settings of profile test say no layers from 1 to 99"),
+        ({"pattern": "A X"}, "'X' is not a primitive"),
+        ({"pattern": "# A"}, "design alternating has no layers"),
     ],
 )
 def test_a_task_that_says_otherwise_is_refused(change, said):
     given = find_task("compose/mad").definition.model_dump()
     if "layers" in change:
         given["profiles"]["test"]["settings"].update(change)
+    elif "pattern" in change:
+        given["sequence"]["designs"]["alternating"]["layers"] = change["pattern"]
     else:
         given.update(change)
     with pytest.raises(ValidationError, match=said):
