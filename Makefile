@@ -79,6 +79,7 @@ docs: setup
 
 bench: setup
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/compose.py speed --together 1 4 16
 
 setup: system $(VENV)/ready
 

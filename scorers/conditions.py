@@ -60,6 +60,7 @@ AS_BEFORE = frozenset(
         "4+69d725a7276f",
         "4+4a9992d0f05d",
         "4+2ee64efd464d",
+        "4+6d6e74a36c89",
     }
 )
 """Earlier scorers (version and hash) that judge exactly as this one does. A run that began under

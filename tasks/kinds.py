@@ -144,6 +144,14 @@ KINDS: Registry[Kind] = Registry(
             reads=tuple(("settings", key) for key in RECIPE),
             data_fault=parts_fault,
         ),
+        # The same, scored by the loss. Where the manifest's baselines say the "entropy" of the
+        # source, the loss of its true model, the judge measures also the excess over it.
+        "proxies_loss": Kind(
+            "cross_entropy",
+            together="scorers.proxies.judge:train_together",
+            reads=tuple(("settings", key) for key in RECIPE),
+            data_fault=parts_fault,
+        ),
     },
     _fault,
 )

@@ -69,6 +69,10 @@ METRICS: Registry[Metric] = Registry(
         "bits_per_byte": Metric(
             "minimize", floor=8.0, optimum=0.0, least=0.0, unit="bits per byte of text"
         ),
+        # An invalid model counts as a uniform guess among GPT-2's 50,257 tokens, the most in use.
+        "cross_entropy": Metric(
+            "minimize", floor=10.825, optimum=0.0, least=0.0, unit="nats a token"
+        ),
     },
     _fault,
 )

@@ -37,9 +37,9 @@ def located(folder: Path, name: str) -> Path:
 
 
 def read_definition(file: Path) -> Definition:
-    """Return a ``task.toml``; what it does not say is taken from the file that it extends.
+    """Return a ``task.toml``; what it does not say is taken from the files that it extends.
 
-    Raises ConfigError that names the file and line, of either.
+    Raises ConfigError that names the file and line, of any of them.
     """
     texts = _texts(file)
     try:
@@ -74,25 +74,28 @@ def read_with_includes(file: Path, around: tuple[Path, ...] = ()) -> str:
 
 
 def _texts(file: Path) -> dict[str, str]:
-    """Return the texts that a file is made of, by path: what it extends first, its own as ""."""
+    """Return the texts that a file is made of, by path: what it extends first, its own as "".
+
+    Of several files that one extends, the last comes last, and so has the last word.
+    """
     texts: list[tuple[str, str]] = []
-    chain: list[Path] = []
-    here: Path | None = file
-    while here is not None:
+    waiting: list[tuple[Path, tuple[Path, ...]]] = [(file, ())]
+    while waiting:
+        here, chain = waiting.pop()
         real = Path(os.path.realpath(here))
         if real in chain:
             cause = " → ".join(map(str, (*chain, real)))
             raise ConfigError(f"{file} extends itself.", cause=cause)
         try:
             text = here.read_text(encoding="utf-8")
-            name = _table(text).get("extends")
-            extended = None if name is None else located(here.parent, str(name))
+            names = _table(text).get("extends", [])
+            names = names if isinstance(names, list) else [names]
+            extended = [located(here.parent, str(name)) for name in names]
         except (OSError, ValueError, RecursionError) as error:  # also of TOML, of UTF-8
             cause = str(error) + (f"; {chain[-1]} extends it" if chain else "")
             raise ConfigError(_wrong(here), cause=cause, remedy=FORMAT) from error
         texts.append((str(here) if chain else "", text))
-        chain.append(real)
-        here = extended
+        waiting += [(path, (*chain, real)) for path in extended]
     return dict(reversed(texts))
 
 

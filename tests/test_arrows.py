@@ -28,7 +28,8 @@ for package in (harness, sandboxes, scorers, tasks):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if ".designs" in module.name or module.name.endswith((".shell", ".schedule", "__main__")):
             continue  # runs inside the sandbox only
-        if module.name.endswith(("proxies.worker", "proxies.trainer", "proxies.blocks")):
+        parts = "worker", "trainer", "recorded", "population", "blocks", "plain", "fused", "kernels"
+        if module.name.split(".")[:3] in [["scorers", "proxies", part] for part in parts]:
             continue  # runs in a process of its own only
         importlib.import_module(module.name)
 assert {"harness.cli.app", "sandboxes", "scorers.judge", "tasks.spec"} <= set(sys.modules)

@@ -166,7 +166,8 @@ def by_seed(a: Sample, b: Sample) -> dict[int, float]:
     """Return B - A, more being better, for each seed that both have."""
     before, after = a.values, b.values
     both = sorted(before.keys() & after.keys())
-    return {seed: a.sign * (after[seed] - before[seed]) for seed in both}
+    # + 0.0: no minus before a zero.
+    return {seed: a.sign * (after[seed] - before[seed]) + 0.0 for seed in both}
 
 
 def bounded(test: Difference, metric: str) -> tuple[float | None, float | None]:

@@ -13,7 +13,7 @@ keeps (athms/mad-lab, commit 0f49a45).
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,12 @@ EPSILON = 1e-5
 """Added to the mean square in every RMSNorm."""
 
 Shape = tuple[int, ...]
+Mix = Callable[[Tensor, Mapping[str, Tensor], "Recipe"], Tensor]
 Draw = Callable[[Shape, torch.Generator], Tensor]
 """Returns a weight's initial values, float32 on the CPU."""
+
+
+KERNELS = ("torch", "triton")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,9 @@ class Recipe:
 
     ``expansion``, ``state``, ``head_dim`` and ``convolution`` (kernel, tokens) are Mamba-2's. The
     learning rate falls by a cosine, epoch by epoch, from ``learning_rate`` to ``final_rate``.
-    Raises ValueError if heads do not divide what they share, or a head of attention is odd.
+    ``kernels`` names who computes: "torch", or our own "triton" (``scorers.proxies.kernels``), for
+    a GPU only; the two differ in rounding. Raises ValueError if heads do not divide what they
+    share, a head of attention is odd, or the kernels are unknown or do not fit the sizes.
     """
 
     dim: int
@@ -49,10 +55,18 @@ class Recipe:
     learning_rate: float
     weight_decay: float
     final_rate: float = 1e-6
+    kernels: str = "torch"
 
     def __post_init__(self) -> None:
         if self.dim % (2 * self.heads):
             raise ValueError(f"{self.heads} heads do not divide width {self.dim} into even sizes")
+        if self.kernels not in KERNELS:
+            raise ValueError(f"kernels {self.kernels!r} are none of {', '.join(KERNELS)}")
+        sizes = (self.dim, self.dim // self.heads, self.head_dim, self.state)
+        if self.kernels == "triton" and (
+            any(size & (size - 1) for size in sizes) or not 16 <= self.dim <= 256
+        ):
+            raise ValueError(f"triton kernels need powers of two, and width 16 to 256: {sizes}")
         if self.inner != self.dim * self.expansion or self.inner % self.head_dim:
             raise ValueError(
                 f"{self.expansion} x width {self.dim} is no multiple of head size {self.head_dim}"
@@ -83,14 +97,24 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class Primitive:
-    """A kind of block: its weights by name, and its function of activations and weights.
+    """A kind of block: its weights by name, and what happens between its two matrices.
 
-    The activations (candidates, batch, length, dim) may have a shorter type than the weights; the
-    result has their shape and type.
+    ``first`` and ``second`` name the matrices. ``mix`` maps what the first makes of activations,
+    (candidates, batch, length, its width), to what the second takes.
     """
 
     weights: Callable[[Recipe], dict[str, Weight]]
-    apply: Callable[[Tensor, Mapping[str, Tensor], Recipe], Tensor]
+    first: str
+    mix: Mix
+    second: str
+
+    def apply(self, x: Tensor, weights: Mapping[str, Tensor], recipe: Recipe) -> Tensor:
+        """Map activations (candidates, batch, length, dim) to the same shape and type.
+
+        They may have a shorter type than the weights.
+        """
+        mixed = self.mix(project(x, weights[self.first]), weights, recipe)
+        return project(mixed.to(x.dtype), weights[self.second])
 
 
 def constant(value: float) -> Draw:
@@ -138,13 +162,13 @@ def _attention_weights(recipe: Recipe) -> dict[str, Weight]:
     return {"qkv": matrix(recipe.dim, 3 * recipe.dim), "out": matrix(recipe.dim, recipe.dim)}
 
 
-def _attend(x: Tensor, weights: Mapping[str, Tensor], recipe: Recipe) -> Tensor:
-    candidates, batch, length, _ = x.shape
-    qkv = project(x, weights["qkv"]).view(candidates * batch, length, 3, recipe.heads, -1)
-    heads = qkv.permute(2, 0, 3, 1, 4)  # (3, candidates * batch, heads, length, size)
+def _attend(qkv: Tensor, _weights: Mapping[str, Tensor], recipe: Recipe) -> Tensor:
+    candidates, batch, length, _ = qkv.shape
+    split = qkv.view(candidates * batch, length, 3, recipe.heads, -1)
+    heads = split.permute(2, 0, 3, 1, 4)  # (3, candidates * batch, heads, length, size)
     query, key = rotate(heads[:2])
     mixed = F.scaled_dot_product_attention(query, key, heads[2], is_causal=True)
-    return project(mixed.transpose(1, 2).reshape(x.shape), weights["out"])
+    return mixed.transpose(1, 2).reshape(candidates, batch, length, recipe.dim)
 
 
 def rotate(x: Tensor) -> Tensor:
@@ -173,8 +197,8 @@ def _mlp_weights(recipe: Recipe) -> dict[str, Weight]:
     return {"up": matrix(recipe.dim, recipe.mlp_dim), "down": matrix(recipe.mlp_dim, recipe.dim)}
 
 
-def _perceive(x: Tensor, weights: Mapping[str, Tensor], recipe: Recipe) -> Tensor:
-    return project(project(x, weights["up"]).relu(), weights["down"])
+def _rectify(x: Tensor, _weights: Mapping[str, Tensor], _recipe: Recipe) -> Tensor:
+    return x.relu()
 
 
 def _mamba_weights(recipe: Recipe) -> dict[str, Weight]:
@@ -200,22 +224,33 @@ def _step_bias(shape: Shape, generator: torch.Generator) -> Tensor:
     return steps + (-(-steps).expm1()).log()
 
 
-def _scan_block(x: Tensor, weights: Mapping[str, Tensor], recipe: Recipe) -> Tensor:
-    """Apply Mamba-2 (Dao and Gu, arXiv 2405.21060) with one group for B and C."""
+Recur = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+"""Runs Mamba-2's recurrence as ``recur`` does."""
+
+
+def scan(x: Tensor, weights: Mapping[str, Tensor], recipe: Recipe, recurrence: Recur) -> Tensor:
+    """Apply Mamba-2 (Dao and Gu, arXiv 2405.21060) with one group for B and C, but its matrices."""
     inner, state = recipe.inner, recipe.state
     heads = inner // recipe.head_dim
-    widths = [inner, inner + 2 * state, heads]
-    gate, mixed, dt = torch.split(project(x, weights["in"]), widths, -1)
+    gate, mixed, dt = torch.split(x, [inner, inner + 2 * state, heads], -1)
     mixed = F.silu(_convolve(mixed, weights["kernel"], weights["kernel_bias"]))
-    values, b, c = torch.split(mixed, [inner, state, state], -1)
-    values = values.reshape(*x.shape[:3], heads, recipe.head_dim)
     # Decays multiply over the whole length, so steps keep the precision of the weights.
     steps = F.softplus(dt + spread(weights["dt_bias"]))
     decays = steps * -spread(weights["A_log"].exp())
+    values = mixed[..., :inner].reshape(*steps.shape, recipe.head_dim)
     skipped = values * spread(weights["D"])[..., None]
-    y = (dual(values, b, c, steps, decays) + skipped).flatten(-2)
-    y = normalise(y * F.silu(gate), weights["gain"])  # the gate comes before the norm
-    return project(y.to(x.dtype), weights["out"])
+    y = recurrence(mixed, steps, decays, state) + skipped.flatten(-2)
+    return normalise(y * F.silu(gate), weights["gain"])  # the gate comes before the norm
+
+
+def recur(mixed: Tensor, steps: Tensor, decays: Tensor, state: int) -> Tensor:
+    """Return ``dual`` of what is side by side in ``mixed``: values of all heads, B and C.
+
+    mixed is (E, batch, length, inner + 2 state), steps and decays are (E, batch, length, heads);
+    the result is (E, batch, length, inner).
+    """
+    values, b, c = torch.split(mixed, [mixed.shape[-1] - 2 * state, state, state], -1)
+    return dual(values.reshape(*steps.shape, -1), b, c, steps, decays).flatten(-2)
 
 
 def _convolve(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
@@ -252,11 +287,21 @@ def _future(length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 BLOCKS = {
-    "A": Primitive(_attention_weights, _attend),
-    "M": Primitive(_mlp_weights, _perceive),
-    "Mb": Primitive(_mamba_weights, _scan_block),
+    "A": Primitive(_attention_weights, "qkv", _attend, "out"),
+    "M": Primitive(_mlp_weights, "up", _rectify, "down"),
+    "Mb": Primitive(_mamba_weights, "in", partial(scan, recurrence=recur), "out"),
 }
 """By the name that a string uses. Their order is the order of computation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The candidates with one primitive in a layer: their numbers (int32), and their weights."""
+
+    primitive: str
+    members: Tensor
+    everyone: bool
+    weights: Mapping[str, Tensor]
 
 
 def parameters(architecture: Sequence[str], recipe: Recipe) -> int:

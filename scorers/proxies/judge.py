@@ -8,12 +8,14 @@ hidden rows; the judge's does not import torch.
 import atexit
 import os
 import select
+import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from math import isfinite, sqrt
+from math import exp, inf, isfinite, log, sqrt
+from sys import float_info
 from typing import Any
 
 from pydantic import ValidationError
@@ -35,6 +37,12 @@ SILENT_S = 900.0
 """How long a worker may say nothing: compiling for a GPU takes a minute or two."""
 
 HASH_DIGITS = 12
+
+SCORED = {
+    "token_accuracy": ("accuracy", "row_error"),
+    "cross_entropy": ("loss", "loss_error"),
+}
+"""By metric: what is scored of each part (a field of ``Measured``), and its standard error."""
 
 
 class NoMemory(InfrastructureError):
@@ -83,6 +91,7 @@ def _judged(trials: Sequence[Trial]) -> Sequence[Evaluated | HarnessError]:
     monitor = GpuMonitor(requests[0].gpus)
     job = _job(requests)
     try:
+        need_compiler(job)
         with monitor, _worker() as worker:
             done = worker.train(job, say, lambda: all(trial.cancel.is_set() for trial in trials))
     except NoMemory:
@@ -98,9 +107,22 @@ def _judged(trials: Sequence[Trial]) -> Sequence[Evaluated | HarnessError]:
         parts = {name: found[number] for name, found in done.results.items()}
         others = [r for n, r in enumerate(requests) if n != number]
         score = _trained(trial.request, parts, others, spent_s, monitor.records)
-        log = _log(job.architectures[number], parts, len(others))
-        ends.append(Evaluated(score, log.encode()))
+        text = _log(job.architectures[number], parts, len(others))
+        if (entropy := _entropy(trial.request)) is not None:
+            text += f"the best possible loss, of the source itself: {entropy:.4f} nats\n"
+        ends.append(Evaluated(score, text.encode()))
     return ends
+
+
+def need_compiler(job: ProxyJob) -> None:
+    """Raise InfrastructureError if a job needs a C compiler, as Triton does, and there is none."""
+    triton = job.settings.get("kernels") == "triton"
+    if triton and not os.environ.get("CC") and not any(map(shutil.which, ("clang", "gcc"))):
+        raise InfrastructureError(
+            "The proxies cannot be trained by our own kernels.",
+            cause="Triton compiles them with a C compiler, and there is no gcc or clang here",
+            remedy="apt-get install gcc libc6-dev python3-dev",
+        )
 
 
 def _job(requests: Sequence[Request]) -> ProxyJob:
@@ -125,33 +147,61 @@ def _trained(
     spent_s: float,
     gpus: tuple[GpuRecord, ...],
 ) -> Score:
-    """Return the score of a training: the mean over parts of the accuracy over tokens.
+    """Return the score of a training: the mean over parts of what the metric scores (``SCORED``).
 
     Its standard error is of the rows alone. Time is shared evenly among those trained together.
     """
-    mean = sum(part.accuracy for part in parts.values()) / len(parts)
-    error = sqrt(sum(part.row_error**2 for part in parts.values())) / len(parts)
+    scored, its_error = SCORED[request.task.definition.metric]
+    mean = _mean(parts, scored)
+    error = sqrt(sum(getattr(part, its_error) ** 2 for part in parts.values())) / len(parts)
     diverged = [name for name, part in parts.items() if not isfinite(part.loss)]
-    measures = {"macro": sum(part.macro for part in parts.values()) / len(parts)}
-    for name, part in parts.items():
-        measures |= {name: part.accuracy, f"{name}.macro": part.macro}
-        measures |= {f"{name}.loss": part.loss} if isfinite(part.loss) else {}
+    measures = _measures(parts, scored, _entropy(request))
     share_s = round(spent_s / (len(others) + 1), 3)
     return _score(
         request,
         gpus,
         valid=not diverged,
         score=None if diverged else mean,
-        measured=mean,
+        measured=mean if isfinite(mean) else None,
         standard_error=None if diverged else error,
         reason=Reason.NOT_FINITE if diverged else None,
         message=f"Its training diverged on {', '.join(diverged)}: the loss is not finite."
         if diverged
         else "",
-        measures={name: round(value, 6) for name, value in measures.items()},
+        measures={name: round(value, 6) for name, value in measures.items() if isfinite(value)},
         companions=tuple(hash_files(other.files)[:HASH_DIGITS] for other in others),
         seconds={"train": share_s, "total": share_s, "together": round(spent_s, 3)},
     )
+
+
+def _measures(parts: dict[str, Measured], scored: str, entropy: float | None) -> dict[str, float]:
+    """Return what was measured besides the score, some of it perhaps not finite."""
+    found = {"macro": _mean(parts, "macro")}
+    if scored == "loss":
+        loss = _mean(parts, scored)
+        found |= {"accuracy": _mean(parts, "accuracy"), "perplexity": _perplexity(loss)}
+        found |= {} if entropy is None else {"excess": loss - entropy}
+    for name, part in parts.items():
+        of_part = {what: getattr(part, what) for what in ("accuracy", "macro", "loss")}
+        found |= {name: of_part.pop(scored)}
+        found |= {f"{name}.{what}": value for what, value in of_part.items()}
+    return found
+
+
+def _mean(parts: dict[str, Measured], what: str) -> float:
+    found: list[float] = [getattr(part, what) for part in parts.values()]
+    return sum(found) / len(found)
+
+
+def _perplexity(loss: float) -> float:
+    """Return e to the loss, or infinity."""
+    return exp(loss) if loss < log(float_info.max) else inf
+
+
+def _entropy(request: Request) -> float | None:
+    """Return the loss of the true model on the withheld rows, if the data's maker knew it."""
+    suffix = {"search": "", "test": "_test"}[request.split]
+    return request.manifest.baselines.get(f"entropy{suffix}")
 
 
 def _rejected(request: Request, rejected: Rejected) -> Score:

@@ -42,12 +42,13 @@ class Step(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one candidate got right on the withheld rows of one token task.
+    """How one candidate did on the withheld rows of one token task.
 
     ``accuracy`` is micro: right answers by asked targets. ``row_error`` is its standard error, with
     rows as clusters; NaN for a single row. ``macro`` is the mean recall of the classes that occur
-    in the targets of the whole set. ``loss`` is in nats an asked target. If training diverged it is
-    NaN, and the three before are 0. ``curve`` holds about 20 points: a step, and the mean training
+    in the targets of the whole set. ``loss`` is in nats an asked target, and ``loss_error`` is its
+    standard error, as that of the accuracy. If training diverged both are NaN, and the three before
+    are 0. ``curve`` holds about 20 points: a step, and the mean training
     loss since the point before. It ends where the loss stops being finite.
     """
 
@@ -55,6 +56,7 @@ class Measured:
     row_error: float
     macro: float
     loss: float
+    loss_error: float
     curve: tuple[tuple[int, float], ...]
 
 

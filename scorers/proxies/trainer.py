@@ -13,7 +13,7 @@ early: that would choose by the withheld rows.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,22 +23,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.base.seeds import derive
-from scorers.proxies.blocks import (
-    BLOCKS,
-    Primitive,
-    Weight,
-    constant,
-    gain,
-    matrix,
-    normal,
-    normalise,
-    positions,
-    project,
-    spread,
-)
-from scorers.proxies.blocks import Recipe as Recipe
+from scorers.proxies.blocks import BLOCKS, Recipe
+from scorers.proxies.population import Population
 from scorers.proxies.protocol import Measured
+from scorers.proxies.recorded import Recorded
 from tasks.kinds import IGNORED
 from tasks.stream import RandomStream
 
@@ -61,125 +49,6 @@ class TokenTask:
     from_last: bool
     train: tuple[Ids, Ids]
     held_out: tuple[Ids, Ids]
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The candidates with one primitive in a layer. ``members`` is None if that is all of them."""
-
-    primitive: Primitive
-    members: Tensor | None
-    weights: dict[str, Tensor]
-
-
-class Population:
-    """The models of E candidates: every weight is one tensor with E rows, or its group's.
-
-    Blocks compute in ``short`` (bfloat16 on a GPU). Weights, norms, residual and logits are of
-    ``dtype``.
-    """
-
-    def __init__(
-        self,
-        architectures: Sequence[Sequence[str]],
-        seeds: Sequence[int],
-        vocabulary: int,
-        from_last: bool,
-        recipe: Recipe,
-        *,
-        device: str,
-        dtype: torch.dtype,
-        short: torch.dtype,
-    ) -> None:
-        self.from_last, self.recipe, self.short = from_last, recipe, short
-        self.decayed: list[Tensor] = []
-        self.spared: list[Tensor] = []
-
-        def start(
-            weights: Mapping[str, Weight], seeds: Sequence[int], *where: object
-        ) -> dict[str, Tensor]:
-            made = {}
-            for name, weight in weights.items():
-                drawn = {seed: draw(weight, seed, *where, name) for seed in set(seeds)}
-                made[name] = torch.stack([drawn[seed] for seed in seeds]).to(device, dtype)
-                made[name].requires_grad_()
-                (self.decayed if weight.decays else self.spared).append(made[name])
-            return made
-
-        self.ends = start(_ends(vocabulary, recipe.dim, from_last), seeds, "ends")
-        self.offsets = torch.arange(len(seeds), device=device)[:, None, None] * vocabulary
-        self.layers: list[list[Group]] = []
-        for layer in range(len(architectures[0])):
-            groups = []
-            for name, primitive in BLOCKS.items():
-                members = [i for i, string in enumerate(architectures) if string[layer] == name]
-                if members:
-                    weights = {"norm": gain(recipe.dim), **primitive.weights(recipe)}
-                    made = start(weights, [seeds[i] for i in members], layer, name)
-                    some = len(members) < len(seeds)
-                    index = torch.tensor(members, device=device) if some else None
-                    groups.append(Group(primitive, index, made))
-            self.layers.append(groups)
-
-    def logits(self, tokens: Tensor) -> Tensor:
-        """Return (E, batch, length, vocabulary) for ids (E, batch, length), or (1, ...) for all."""
-        ends = self.ends
-        x = F.embedding(tokens + self.offsets, ends["embedding"].flatten(0, 1))
-        for groups in self.layers:
-            x = self._layer(x, groups)
-        if self.from_last:
-            cos, sin = positions(x.shape[2], x.shape[3] // 2, x.device, x.dtype)
-            x = x[:, :, -1:] + torch.cat((sin, cos), -1)  # arXiv 1706.03762, section 3.5
-            for half in HALVES:
-                x = normalise(x, ends[f"{half}_norm"]).to(self.short)
-                x = F.gelu(project(x, ends[half]) + spread(ends[f"{half}_bias"]))
-        x = normalise(x, ends["norm"]).to(self.short)
-        return project(x, ends["head"]) + spread(ends["head_bias"])
-
-    def _layer(self, x: Tensor, groups: Sequence[Group]) -> Tensor:
-        """Add to x (E, batch, length, dim) what each candidate's block makes of it."""
-        added = x
-        for group in groups:
-            # A view of all of them, so that gradients are summed in the same order as for some.
-            inside = x.view_as(x) if group.members is None else x.index_select(0, group.members)
-            inside = normalise(inside, group.weights["norm"]).to(self.short)
-            out = group.primitive.apply(inside, group.weights, self.recipe).to(x.dtype)
-            if group.members is None:
-                added = x + out
-            elif added is x:
-                added = x.index_add(0, group.members, out)
-            else:  # nobody else holds it
-                added = added.index_add_(0, group.members, out)
-        return added
-
-
-HALVES = ("decoder_1", "decoder_2")
-"""The layers of MAD's decoder, which answers from the last state: norm, Linear and GELU, twice.
-
-They start as all other matrices do, where MAD's auto-encoder draws its own from N(0, .02).
-"""
-
-
-def _ends(vocabulary: int, dim: int, from_last: bool) -> dict[str, Weight]:
-    """Return one candidate's weights before and after the blocks, by name."""
-    ends = {
-        "embedding": Weight((vocabulary, dim), normal(0.02), decays=True),
-        "norm": gain(dim),
-        "head": matrix(dim, vocabulary),
-        "head_bias": Weight((vocabulary,), constant(0.0)),
-    }
-    for half in HALVES if from_last else ():
-        ends |= {
-            half: matrix(dim, dim),
-            f"{half}_bias": Weight((dim,), constant(0.0)),
-            f"{half}_norm": gain(dim),
-        }
-    return ends
-
-
-def draw(weight: Weight, *where: object) -> Tensor:
-    """Return initial values, float32, that depend on ``where`` (seed, layer, names) alone."""
-    return weight.draw(weight.shape, torch.Generator().manual_seed(derive(*where)))
 
 
 def order(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:
@@ -227,11 +96,13 @@ def train(
     )
     curve = _fit(population, task, seeds, recipe, device, report)
     predicted, losses = _answer(population, task.held_out, recipe.batch_size, device)
+    targets = task.held_out[1]
+    asked = (targets != IGNORED).sum(1)
     return [
-        Measured(*counted(answers, task.held_out[1]), loss, points)
-        if math.isfinite(loss)
-        else Measured(0.0, 0.0, 0.0, math.nan, points)
-        for answers, loss, points in zip(predicted, losses, curve, strict=True)
+        Measured(*counted(answers, targets), *ratio(by_row, asked), points)
+        if np.isfinite(by_row).all()
+        else Measured(0.0, 0.0, 0.0, math.nan, math.nan, points)
+        for answers, by_row, points in zip(predicted, losses, curve, strict=True)
     ]
 
 
@@ -254,15 +125,30 @@ def _fit(
     device: str,
     report: Callable[[int, int], None],
 ) -> list[tuple[tuple[int, float], ...]]:
-    """Train, and return each candidate's curve. Nothing here waits for the device in a step."""
+    """Train, and return each candidate's curve."""
+    on_gpu = torch.device(device).type == "cuda"
+    # A recorded step reads its learning rate from the GPU.
+    first = torch.tensor(recipe.learning_rate, device=device) if on_gpu else recipe.learning_rate
     optimiser = torch.optim.AdamW(
         [
             {"params": population.decayed, "weight_decay": recipe.weight_decay},
             {"params": population.spared, "weight_decay": 0.0},
         ],
-        lr=recipe.learning_rate,
+        lr=first,
         fused=True,
+        capturable=on_gpu,
     )
+
+    def learn(inputs: Tensor, targets: Tensor) -> Tensor:
+        """Make one step; return each candidate's mean loss before it."""
+        totals, asked = nats(population.logits(inputs), targets)
+        losses = totals / asked.clamp(min=1)
+        torch.autograd.backward(losses.sum())
+        optimiser.step()
+        optimiser.zero_grad()
+        return losses.detach()
+
+    once = Recorded(learn) if on_gpu else learn
     rows = len(task.train[0])
     steps = recipe.steps(rows)
     marks = {round(point * steps / CURVE_POINTS) for point in range(1, CURVE_POINTS + 1)}
@@ -270,18 +156,22 @@ def _fit(
     curve: list[tuple[int, Tensor]] = []
     for step, (epoch, inputs, targets) in enumerate(_batches(task, seeds, recipe, device), 1):
         for group in optimiser.param_groups:
-            group["lr"] = rate(epoch, recipe)
-        optimiser.zero_grad()
-        totals, asked = nats(population.logits(inputs), targets)
-        losses = totals / asked.clamp(min=1)
-        torch.autograd.backward(losses.sum())
-        optimiser.step()
-        since = since + losses.detach()
+            if on_gpu:
+                group["lr"].fill_(rate(epoch, recipe))
+            else:
+                group["lr"] = rate(epoch, recipe)
+        since = since + once(inputs, targets)
         if step in marks:
             curve.append((step, since / (step - last)))
             since, last = torch.zeros_like(since), step
+        if on_gpu and step % AHEAD == 0:
+            torch.cuda.synchronize()
         report(step, steps)
     return _columns(curve, len(seeds))
+
+
+AHEAD = 16
+"""Steps that may wait for a GPU: more would make progress, and a stop, untrue."""
 
 
 def _columns(
@@ -319,29 +209,32 @@ def nats(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     For logits (E, batch, length, vocabulary) and targets (E, batch, length) or (1, ...).
     """
     asked = (targets != IGNORED).flatten(1).sum(1)
+    return _nats_by_token(logits, targets).flatten(1).sum(1), asked
+
+
+def _nats_by_token(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of each target (E, batch, length), 0 where it is not asked."""
     each = F.cross_entropy(
         logits.flatten(0, -2),
         targets.expand(logits.shape[:-1]).flatten(),
         ignore_index=IGNORED,
         reduction="none",
     )
-    return each.view(len(logits), -1).sum(1), asked
+    return each.view(logits.shape[:-1])
 
 
 @torch.no_grad()
 def _answer(
     population: Population, rows: tuple[Ids, Ids], batch_size: int, device: str
-) -> tuple[Ids, list[float]]:
-    """Return the answers (E, rows, length), ties to the lowest id, and each candidate's loss."""
-    predicted = []
-    total: Tensor | float = 0.0
+) -> tuple[Ids, NDArray[np.float64]]:
+    """Return the answers (E, rows, length), ties to the lowest id, and the nats (E, rows)."""
+    predicted, losses = [], []
     pieces = (torch.split(ids, batch_size) for ids in _on(device, rows))
     for some, wanted in zip(*pieces, strict=True):
         logits = population.logits(some[None])
         predicted.append(logits.argmax(-1).cpu())
-        total = total + nats(logits, wanted[None])[0].double()
-    asked = int((rows[1] != IGNORED).sum())
-    return torch.cat(predicted, 1).numpy(), (torch.as_tensor(total) / asked).tolist()
+        losses.append(_nats_by_token(logits, wanted[None]).double().sum(-1).cpu())
+    return torch.cat(predicted, 1).numpy(), torch.cat(losses, 1).numpy()
 
 
 def _on(device: str, rows: tuple[Ids, Ids]) -> tuple[Tensor, Tensor]:
@@ -352,16 +245,24 @@ def _on(device: str, rows: tuple[Ids, Ids]) -> tuple[Tensor, Tensor]:
 def counted(predicted: Ids, targets: Ids) -> tuple[float, float, float]:
     """Return micro accuracy, its standard error, and macro accuracy, for (rows, length) each.
 
-    Rows are the clusters of the error, and the accuracy is a ratio of two sums over rows (Cochran,
-    Sampling Techniques, 1977, section 6.4). At least one target must be asked.
+    At least one target must be asked.
     """
     asked = targets != IGNORED
     right = (predicted == targets) & asked
-    each, of = right.sum(1), asked.sum(1)
-    accuracy = float(each.sum() / of.sum())
-    squares = float(((each - accuracy * of) ** 2).sum())
-    rows = len(targets)
-    error = math.sqrt(squares * rows / (rows - 1)) / float(of.sum()) if rows > 1 else math.nan
+    accuracy, error = ratio(right.sum(1), asked.sum(1))
     seen = np.bincount(targets[asked])
     recalls = np.bincount(targets[right], minlength=len(seen))[seen > 0] / seen[seen > 0]
     return accuracy, error, float(recalls.mean())
+
+
+def ratio(sums: NDArray[Any], of: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the mean an asked target and its standard error, of sums (rows,) and targets (rows,).
+
+    Rows are the clusters of the error, because tokens of a row are alike; the mean is a ratio of
+    two sums over rows (Cochran, Sampling Techniques, 1977, section 6.4). NaN for a single row.
+    """
+    mean = float(sums.sum() / of.sum())
+    squares = float(((sums - mean * of) ** 2).sum())
+    rows = len(sums)
+    error = math.sqrt(squares * rows / (rows - 1)) / float(of.sum()) if rows > 1 else math.nan
+    return mean, error

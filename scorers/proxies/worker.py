@@ -20,6 +20,9 @@ import numpy as np
 import torch
 import torch._dynamo  # an optimiser's first step imports it, in each fork anew: a second
 
+if torch.version.cuda:
+    import triton  # noqa: F401  # as above
+
 from scorers.proxies.blocks import Recipe
 from scorers.proxies.protocol import Done, Failed, ProxyJob, Report, Step
 from scorers.proxies.trainer import TokenTask, train
@@ -50,13 +53,22 @@ def _train_and_exit(job: ProxyJob) -> None:
     """Train a job, report the result, and end this process."""
     try:
         _say(_trained(job))
-    except torch.cuda.OutOfMemoryError as error:
-        _say(Failed(message=str(error), memory=True))
     except BrokenPipeError:  # the harness has gone
         os._exit(1)
     except Exception as error:  # noqa: BLE001 (told to the judge, which raises it)
-        _say(Failed(message=f"{type(error).__name__}: {error}", memory=False))
+        short = _short_of_memory(error)
+        _say(Failed(message=f"{type(error).__name__}: {error}", memory=short))
     os._exit(0)
+
+
+def _short_of_memory(error: BaseException | None) -> bool:
+    """Say whether an error comes of too little memory: another may have hidden it on its way.
+
+    A launch that is being recorded ends with an error of its own.
+    """
+    while error is not None and not isinstance(error, torch.cuda.OutOfMemoryError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _trained(job: ProxyJob) -> Done:
@@ -80,7 +92,10 @@ def _trained(job: ProxyJob) -> Done:
 
 def read_recipe(settings: Mapping[str, Value]) -> Recipe:
     """Return the recipe in a profile's settings. Raises KeyError, ValueError."""
-    chosen: dict[str, Any] = {field.name: settings[field.name] for field in fields(Recipe)}
+    optional = {"kernels": "torch"}
+    chosen: dict[str, Any] = {
+        field.name: {**optional, **settings}[field.name] for field in fields(Recipe)
+    }
     return Recipe(**chosen)
 
 

@@ -93,12 +93,14 @@ def test_policies_and_agent_with_policy_can_be_named(tmp_path):
     assert as_json(tmp_path, "greedy", "two")["tasks"][0]["verdict"] == "A is better"
 
 
-def test_runs_that_are_the_same_to_the_digit_are_called_so(tmp_path):
-    make_runs(tmp_path, A, agent="a")
-    make_runs(tmp_path, A, agent="b")
+@pytest.mark.parametrize("kind", [{}, BITS])
+def test_runs_that_are_the_same_to_the_digit_are_called_so(tmp_path, kind):
+    make_runs(tmp_path, A, agent="a", **kind)
+    make_runs(tmp_path, A, agent="b", **kind)
     (task,) = as_json(tmp_path, "a", "b")["tasks"]
     assert task["verdict"] == "identical in every pair"
     assert task["difference"]["further_seeds"] is None
+    assert "-0.0000" not in compare(tmp_path, "a", "b").stdout
 
 
 def test_one_seed_a_side_cannot_tell(tmp_path):

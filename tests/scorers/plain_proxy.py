@@ -81,9 +81,9 @@ class PlainProxy(nn.Module):
         self.layers = nn.ModuleList()
         for groups in population.layers:
             for group in groups:
-                members = range(100) if group.members is None else group.members.tolist()
+                members = group.members.tolist()
                 if i in members:
-                    self.layers.append(self.copied(group.weights, list(members).index(i)))
+                    self.layers.append(self.copied(group.weights, members.index(i)))
 
     @staticmethod
     def copied(weights, i):

@@ -30,6 +30,7 @@ from scorers.proxies.judge import train_together
 from scorers.proxies.protocol import Done, Measured
 from scorers.request import Evaluated, Request, Trial
 from scorers.score import Reason
+from tasks.kinds import KINDS
 from tasks.spec import Task
 
 ROUNDING = 0.02
@@ -37,16 +38,20 @@ ROUNDING = 0.02
 
 
 def request_for(text: str, **changes: object) -> Request:
-    """Return the request that asks for an architecture."""
-    asked = Asked(task="compose/mad", profile="test", sandbox="docker")
+    """Return the request that asks for an architecture, of MAD unless ``task`` names another."""
+    asked = Asked(task=str(changes.pop("task", "compose/mad")), profile="test", sandbox="docker")
     host = find_host(asked, trusted=False, hardware=None, progress=quiet)
     return replace(host.template, files={"architecture.txt": text}, **changes)
 
 
 def endlessly(request: Request) -> Request:
     """Return a request for a training that does not end while a test runs."""
+    return with_settings(request, epochs=10**6)
+
+
+def with_settings(request: Request, **settings: object) -> Request:
     profile = request.task.profile("test")
-    settings = {**profile.settings, "epochs": 10**6}
+    settings = {**profile.settings, **settings}
     profiles = {"test": profile.model_copy(update={"settings": settings})}
     definition = request.task.definition.model_copy(update={"profiles": profiles})
     return replace(request, task=Task(request.task.folder, definition, "fixed"))
@@ -69,6 +74,15 @@ def at_progress(do):
 
 def workers() -> list[psutil.Process]:
     return [p for p in psutil.Process().children() if "scorers.proxies.worker" in p.cmdline()]
+
+
+def test_kernels_without_a_compiler_are_refused_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    (end,) = train_together([trial(with_settings(request_for("AMAM"), kernels="triton"))])
+    assert isinstance(end, InfrastructureError)
+    assert "gcc" in (end.remedy or "")
+    assert isinstance(train_together([trial(request_for("AMAM"))])[0], Evaluated)
 
 
 def test_architectures_are_trained_together_and_each_has_its_score():
@@ -214,7 +228,9 @@ def test_a_process_that_talks_nonsense_is_not_believed(program, error, said, mon
 
 def test_a_training_that_diverged_is_invalid_and_says_where(monkeypatch):
     judge._close_idle()
-    good = Measured(accuracy=0.5, row_error=0.03, macro=0.4, loss=1.0, curve=((1, 2.0),))
+    good = Measured(
+        accuracy=0.5, row_error=0.03, macro=0.4, loss=1.0, loss_error=0.01, curve=((1, 2.0),)
+    )
     bad = replace(good, accuracy=0.0, loss=math.nan, curve=())
     done = Done(results={"memorization": (good, good), "selective_copying": (bad, good)})
     line = done.model_dump_json()
@@ -229,6 +245,69 @@ def test_a_training_that_diverged_is_invalid_and_says_where(monkeypatch):
     assert "selective_copying.loss" not in diverged.measures
     assert sound.score == 0.5
     assert sound.standard_error == pytest.approx(0.03 * 2**0.5 / 2)
+
+
+def test_a_task_of_loss_is_scored_by_it_and_says_how_far_it_is_from_the_source():
+    texts = ("A M A M", "M M M M", "A M A Q")
+    ends = train_together([trial(request_for(t, task="compose/stories")) for t in texts])
+    sound, blind, invalid = (end.score for end in ends)
+    known = request_for("", task="compose/stories").manifest.baselines
+    for score in (sound, blind):
+        assert score.metric == "cross_entropy"
+        assert score.valid
+        assert score.score == score.measured
+        assert score.measures["stories"] == pytest.approx(score.score, abs=1e-6)
+        assert score.measures["excess"] == pytest.approx(score.score - known["entropy"], abs=2e-6)
+        assert score.measures["perplexity"] == pytest.approx(math.exp(score.score), rel=1e-5)
+        assert set(score.measures) == {
+            "macro", "accuracy", "perplexity", "excess",
+            "stories", "stories.accuracy", "stories.macro",
+        }  # fmt: skip
+        assert known["entropy"] < score.score < known["uniform"]
+        assert 0 < score.standard_error < 0.1
+        assert 0 < score.measures["accuracy"] < 1
+    assert (invalid.score, invalid.reason) == (None, Reason.INTERFACE_ERROR)
+    log = ends[0].log.decode()
+    assert f"the best possible loss, of the source itself: {known['entropy']:.4f} nats\n" in log
+    # Of the test split its own entropy.
+    there = request_for("A M A M", task="compose/stories", split="test")
+    score = train_together([trial(there)])[0].score
+    assert score.measures["excess"] == pytest.approx(score.score - known["entropy_test"], abs=2e-6)
+
+
+def test_a_loss_that_is_not_finite_is_no_score_and_no_measure(monkeypatch):
+    judge._close_idle()
+    good = Measured(0.5, 0.03, 0.4, 2.0, 0.05, ((1, 2.0),))
+    huge = replace(good, loss=1e4)
+    bad = replace(good, accuracy=0.0, loss=math.nan, loss_error=math.nan, curve=())
+    line = Done(results={"stories": (bad, huge, good)}).model_dump_json()
+    program = f"import sys; sys.stdin.readline(); print({line!r}, flush=True); sys.stdin.read()"
+    monkeypatch.setattr(judge, "PROGRAM", ("-c", program))
+    texts = ("A A A A", "M M M M", "A M A M")
+    ends = train_together([trial(request_for(t, task="compose/stories")) for t in texts])
+    judge._close_idle()
+    diverged, far, sound = (end.score for end in ends)
+    assert (diverged.valid, diverged.score, diverged.standard_error) == (False, None, None)
+    assert (diverged.reason, diverged.measured) == (Reason.NOT_FINITE, None)
+    assert "diverged on stories: the loss is not finite" in diverged.message
+    assert set(diverged.measures) == {"macro", "accuracy", "stories.accuracy", "stories.macro"}
+    assert (far.valid, far.score) == (True, 1e4)
+    assert "perplexity" not in far.measures  # e to the ten-thousandth is no number
+    assert (sound.score, sound.standard_error) == (2.0, 0.05)
+
+
+def test_data_of_an_unknown_source_have_no_excess():
+    (end,) = train_together([trial(request_for("A M A M", task="compose/text"))])
+    assert end.score.valid
+    assert "excess" not in end.score.measures
+    assert "best possible" not in end.log.decode()
+
+
+def test_every_metric_of_a_task_judged_here_is_scored():
+    kinds = {name: KINDS.find(name) for name in KINDS.ours}
+    mine = [k.metric for k in kinds.values() if k.together.startswith(judge.__name__)]
+    assert sorted(mine) == sorted(judge.SCORED)
+    assert {field for pair in judge.SCORED.values() for field in pair} < set(Measured.__slots__)
 
 
 def test_the_longest_rows_come_first_and_the_results_as_asked():

@@ -53,6 +53,28 @@ def test_a_list_is_replaced_and_may_be_empty(mine: Path) -> None:
     assert find_task("mine").definition.designs == ()
 
 
+def test_of_several_files_the_last_has_the_last_word(mine: Path) -> None:
+    toy = find_task("toy").profile("test")
+    parts = {
+        "a": 'extends = "../toy/task.toml"\ntitle = "A"\n[profiles.test]\nsearch_steps = 7\n',
+        "b": 'extends = "../toy/task.toml"\ntitle = "B"\n[profiles.test]\nabout = "b"\n',
+        "c": "[profiles.test]\nranked = true\n",
+    }
+    for name, text in parts.items():
+        (mine.parent / f"{name}.toml").write_text(text)
+    mine.write_text('extends = ["a.toml", "b.toml", "c.toml"]\nname = "mine"\n')
+    own = find_task("mine")
+    assert own.definition.title == "B"
+    # Both extend the toy: what one changes of it, the other does not change back.
+    assert own.profile("test") == toy.model_copy(
+        update={"search_steps": 7, "about": "b", "ranked": True}
+    )
+    mine.write_text('extends = []\nname = "mine"\n')
+    assert "title is missing" in complaint(mine)
+    mine.write_text('extends = ["a.toml", "nowhere.toml"]\nname = "mine"\n')
+    assert "nowhere.toml" in complaint(mine)
+
+
 def test_a_new_bound_comes_first_and_the_others_keep_their_places() -> None:
     # The order is part of a task's hash, and of what an agent reads.
     bounds = find_task("lra/text").definition.bounds

@@ -1,0 +1,23 @@
+"""What kernels share: how a head's rows are read."""
+
+import triton
+import triton.language as tl
+
+LOG2_E = 1.4426950408889634
+"""Kernels take powers of two: exp(x) is exp2(x * LOG2_E)."""
+
+Tile = dict[str, int]
+"""Sizes of a kernel's tiles, in tokens and columns, its warps, and its stages of loading."""
+
+
+@triton.jit
+def head(base, row, length, stride, SIZE: tl.constexpr, WIDE: tl.constexpr):
+    """Load a head's rows (rows, WIDE); columns from SIZE on are 0."""
+    c = tl.arange(0, WIDE)[None, :]
+    real = (row[:, None] < length) & (c < SIZE)
+    return tl.load(base + row[:, None] * stride + c, mask=real, other=0.0)
+
+
+def wide(size: int) -> int:
+    """Return a head's columns in a tile: a matrix unit multiplies 16 at least."""
+    return max(16, size)
