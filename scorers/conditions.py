@@ -61,6 +61,7 @@ AS_BEFORE = frozenset(
         "4+4a9992d0f05d",
         "4+2ee64efd464d",
         "4+6d6e74a36c89",
+        "4+e2b38a8a0b2e",
     }
 )
 """Earlier scorers (version and hash) that judge exactly as this one does. A run that began under

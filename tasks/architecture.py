@@ -49,6 +49,11 @@ def write(layers: Sequence[str]) -> str:
     return " ".join(layers) + "\n"
 
 
+def words(text: str) -> list[str]:
+    """Return the names in a text, and whatever else stands between names, without comments."""
+    return [word for word, _, _ in _words(text)]
+
+
 def parse(text: str, files: Sequence[str]) -> dict[str, str]:
     """Return the architecture in a model's response: its last block, or else its last line.
 
@@ -61,9 +66,9 @@ def parse(text: str, files: Sequence[str]) -> dict[str, str]:
     given = [part for part in (blocks or lines) if part.strip()]
     if not given:
         raise ValueError(f"It names no primitives. Wanted: {RULE}.")
-    words = [word for word, _, _ in _words(given[-1])]
-    whole = words and all(map(_NAME.fullmatch, words))
-    return {files[0]: write(words) if whole else given[-1].strip() + "\n"}
+    named = words(given[-1])
+    whole = named and all(map(_NAME.fullmatch, named))
+    return {files[0]: write(named) if whole else given[-1].strip() + "\n"}
 
 
 def _words(text: str) -> Iterator[tuple[str, int, int]]:

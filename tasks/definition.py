@@ -46,8 +46,19 @@ class Limits(Strict):
     max_parameters: PositiveInt | None = None
 
 
+class StatedTime(Strict):
+    """How long an evaluation takes, for estimates. ``basis``: on what, and how that is known."""
+
+    seconds: Seconds
+    basis: str
+
+
 class Profile(Strict):
-    """A task's size: ``data`` for ``prepare``, ``settings`` and ``judge`` for runner and judge."""
+    """A task's size: ``data`` for ``prepare``, ``settings`` and ``judge`` for runner and judge.
+
+    ``evaluation`` is for tasks whose judge trains by code of its own, in far less time than the
+    limits allow. It defines nothing, and is not part of the task's hash.
+    """
 
     about: str
     ranked: bool = True
@@ -57,6 +68,7 @@ class Profile(Strict):
     settings: dict[str, Value]
     limits: Limits
     judge: dict[str, Value] = Field(default_factory=dict)
+    evaluation: StatedTime | None = None
 
 
 class Knob(Strict):
@@ -119,6 +131,19 @@ class Sequence(Strict):
         return self
 
 
+class Blind(Strict):
+    """How a task is told to a model that should not recognise it (``harness run --blind``).
+
+    ``description`` is a file that takes the place of ``description.md``; ``{primitives}`` in it are
+    neutral names. ``words``: what else in a log or a message would name the task, and what stands
+    there instead.
+    """
+
+    title: str
+    description: str
+    words: dict[str, str] = Field(default_factory=dict)
+
+
 class Reference(Strict):
     """A published score to compare with ours. ``disputed``: there is reason to doubt it."""
 
@@ -167,6 +192,7 @@ class Definition(Strict):
     an exported model in a process of its own, if the task supports that. ``needs`` are the
     modules, besides numpy, that the runner imports. A task whose kind runs no code has no runner.
     ``sequence``: a submission is an architecture, and an agent may vary each of its layers.
+    ``blind``: how the task is told to a model that should not recognise it, if it can be.
     ``chance`` is the score of a blind guess. ``choices`` are the values that a run may give to an
     entry of a profile's ``data``, if not every value is valid. ``baselines`` are texts that explain
     the manifest's baselines, by
@@ -190,6 +216,7 @@ class Definition(Strict):
     needs: tuple[str, ...] = ()
     variants: tuple[Literal["fixed", "configurable"], ...] = Field(("fixed",), min_length=1)
     sequence: Sequence | None = None
+    blind: Blind | None = None
     bounds: dict[str, Knob] = Field(default_factory=dict)
     knobs: dict[str, Knob] = Field(default_factory=dict)
     designs: tuple[str, ...] = ()
@@ -236,6 +263,12 @@ class Definition(Strict):
             layers = profile.settings.get("layers")
             if type(layers) is not int or not 1 <= layers < 100:
                 raise ValueError(f"settings of profile {name} say no layers from 1 to 99")
+        return self
+
+    @model_validator(mode="after")
+    def _is_a_sequence_if_it_can_be_blind(self) -> Self:
+        if self.blind and self.sequence is None:
+            raise ValueError("a task without a sequence has no names that [blind] could hide")
         return self
 
     @field_validator("runner")

@@ -17,6 +17,8 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 DIRECTORIES, FILES, LOCKS = 0o070, 0o040, 0o060
 HIDDEN = ("search", "test")
 SPLITS = ("train", *HIDDEN)
+SUFFIX = {"search": "", "test": "_test"}
+"""Of a baseline's name in the manifest, by the hidden split that it was measured on."""
 
 
 def group_rights(folder: Path, most: int = DIRECTORIES) -> int:

@@ -9,7 +9,7 @@ import ast
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -29,6 +29,9 @@ from tasks.runner import parse, settings_read
 from tasks.shared import set_modes
 
 KNOBS_MARK = "KNOBS = "
+DESCRIPTION = "description.md"
+BLIND = "blind"
+"""The name of the only profile of a task that is told blind."""
 GROUP = "harness.tasks"
 """The group of entry points whose value is a package that contains tasks."""
 _NAME = re.compile(r"""^\s*name\s*=\s*["'](.+?)["']""", re.MULTILINE)
@@ -46,10 +49,13 @@ class Design(BaseModel):
 class Task:
     """One task in one variant, as the rest of the harness sees it."""
 
-    def __init__(self, folder: Path, definition: Definition, variant: str) -> None:
+    def __init__(
+        self, folder: Path, definition: Definition, variant: str, page: str = DESCRIPTION
+    ) -> None:
         self.folder = folder
         self.definition = definition
         self.variant = variant
+        self.page = page
         self.configurable = variant == "configurable"
         self.name = definition.name + ("-configurable" if self.configurable else "")
 
@@ -92,22 +98,54 @@ class Task:
         A line ``<!-- include FILE -->`` is replaced by that file's text; see ``located``.
         """
         chosen = self.profile(profile)
-        text = read_with_includes(self.folder / "description.md")
+        text = read_with_includes(located(self.folder, self.page))
         numbers = {**chosen.data, **chosen.settings, **chosen.limits.model_dump()}
         for key, value in numbers.items():
             text = text.replace("{" + key + "}", str(value))
+        if sequence := self.definition.sequence:
+            names = ", ".join(f"`{name}`" for name in sequence.primitives)
+            text = text.replace("{primitives}", names)
         begin, end = ("<!-- fixed -->", "<!-- /fixed -->")
         if not self.configurable:
             begin, end = ("<!-- configurable -->", "<!-- /configurable -->")
         while begin in text:
             before, rest = text.split(begin, 1)
             if end not in rest:
-                file = self.folder / "description.md"
+                file = self.folder / self.page
                 raise ConfigError(f"{file} has a {begin} without a {end} after it.")
             text = before + rest.split(end, 1)[1]
         text = re.sub(r"<!-- /?(fixed|configurable) -->\n?", "", text)
         bounds = "\n".join(f"- `{k}`: {v}" for k, v in self.definition.bounds.items())
         return text.replace("{bounds}", bounds)
+
+    def blinded(self, profile: str, primitives: Sequence[str]) -> "Task":
+        """Return the task as a model is told it that should not recognise it.
+
+        It has one profile, ``BLIND``, of the size of ``profile``, and these ``primitives``; its
+        title and description are those of ``[blind]``. It is for prompts alone: nothing is judged
+        by it. Raises ConfigError where the task does not say how.
+        """
+        blind, sequence = self.definition.blind, self.definition.sequence
+        if blind is None or sequence is None:
+            raise ConfigError(
+                f"Task {self.name} cannot be blind.",
+                cause=f"{self.folder / 'task.toml'} has no table [blind], which says what a model "
+                "is told instead of the task's own names",
+                remedy="leave --blind out; docs/guides/tasks-own.md says what [blind] holds",
+            )
+        told = sequence.model_copy(update={"primitives": tuple(primitives), "designs": {}})
+        chosen = self.profile(profile).model_copy(update={"about": "the task above says its size"})
+        update = {"title": blind.title, "sequence": told, "profiles": {BLIND: chosen}}
+        return Task(
+            self.folder, self.definition.model_copy(update=update), self.variant, blind.description
+        )
+
+    def blind_hash(self, profile: str) -> str:
+        """Hash of all that a blind model is told of the task, besides the names of primitives."""
+        task = self.blinded(profile, ())
+        blind = self.definition.blind
+        words = blind.model_dump_json() if blind else ""
+        return digest(f"{words}\0{task.description(BLIND)}")
 
     def prepare(
         self,
@@ -146,6 +184,8 @@ class Task:
         """
         chosen, files = self.profile(profile), self.runner_files()
         self.description(profile)
+        if self.definition.blind:
+            self.blind_hash(profile)
         self.designs(profile)
         read = settings_read(path for path in files.values() if path.suffix == ".py")
         wanted = [("settings", key, place) for key, place in read.items()]
@@ -244,7 +284,7 @@ class Task:
         parts = [
             self.name,
             profile,
-            self.profile(profile).model_dump_json(),
+            self.profile(profile).model_dump_json(exclude={"evaluation"}),
             json.dumps({k: v.model_dump() for k, v in self.definition.bounds.items()}),
             self.description(profile),
             self.definition.writes,

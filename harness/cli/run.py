@@ -120,6 +120,10 @@ def command(
     complexity: Annotated[
         bool, model("--complexity", help="Ask for simple ideas first, then for richer ones.")
     ] = False,
+    blind: Annotated[
+        bool,
+        model("--blind", help="Tell it no name of the task and its layers (compose tasks)."),
+    ] = False,
     data: Data = None,
     byte_counts: ByteCountsOption = None,
     asked: Annotated[
@@ -171,6 +175,7 @@ def command(
             answer_format=answer_format,
             analyze=analyze,
             complexity=complexity,
+            blind=blind,
         ),
     )
     if from_file is not None and asked is not None:

@@ -22,7 +22,8 @@ class Exhausted(Exception):
 class Ask:
     """One request: the operator, its parents, and everything else that an agent may know.
 
-    ``node`` is the number of the node that the answer becomes. ``seed`` belongs to this node alone.
+    ``node`` is the number of the node that the answer becomes. ``seed`` belongs to this node alone,
+    ``run_seed`` to the run.
     ``tree`` is a copy of the tree from when this node was chosen, without any later result; it
     holds scores of the search split only. ``model`` is None for agents without a model. Once
     ``cancel`` is set nobody waits for the answer any more. ``steps`` is how many nodes the run may
@@ -37,6 +38,7 @@ class Ask:
     parents: tuple[Node, ...]
     tree: Tree
     seed: int
+    run_seed: int = 0
     model: Model | None = None
     cancel: threading.Event = field(default_factory=threading.Event)
     steps: int | None = None

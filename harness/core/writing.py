@@ -1,7 +1,9 @@
 """What a run may set for an agent with a model: how the model is called, and what it is told."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from harness.base.strict import Strict
 
@@ -27,3 +29,13 @@ class Writing(Strict):
     """Costs one short call a node."""
     complexity: bool = False
     """Adds AIRA-dojo's cue, which its released configurations leave off."""
+    blind: bool = False
+    """The model is told neither the task's names nor what its primitives are called."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``blind`` out unless it is on: other runs are recorded as before there was one."""
+        values: dict[str, Any] = write(self)
+        if not self.blind:
+            values.pop("blind", None)
+        return values

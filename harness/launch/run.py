@@ -18,7 +18,7 @@ from harness.agents.calls import Calls
 from harness.agents.providers import PROVIDERS
 from harness.agents.replay import ReplayAgent
 from harness.base.commands import command
-from harness.base.errors import Cancelled, HarnessError
+from harness.base.errors import Cancelled, ConfigError, HarnessError
 from harness.base.faults import explain
 from harness.base.registry import errors_of_packages
 from harness.base.watching import unbreakable
@@ -30,6 +30,7 @@ from harness.core.model import Endpoint
 from harness.launch.agents import make_agent
 from harness.launch.interruptible import interruptible
 from harness.launch.result import write_result
+from harness.operators.blinding import Blindfold
 from harness.policies import POLICIES, make_policy
 from harness.policies.base import BasePolicy
 from harness.search.evaluator import Evaluator
@@ -55,12 +56,20 @@ class _Parts:
 
     @classmethod
     def of(cls, asked: Asked) -> "_Parts":
-        return cls(
+        parts = cls(
             asked,
             find_task(asked.task),
             make_agent(asked.agent, asked.writing, live=asked.on_divergence == "live"),
             make_policy(asked.policy, list(asked.settings)),
         )
+        if asked.writing.blind:
+            Blindfold.of(parts.task, asked.profile, asked.seed)  # raises where it cannot be
+            if asked.writing.literature:
+                raise ConfigError(
+                    "Notes on papers would tell a blind model what its task is about.",
+                    remedy="leave out --literature or --blind",
+                )
+        return parts
 
     def evaluator(self) -> Evaluator:
         """Return a new evaluator for the request; the caller must ``close`` it."""
@@ -178,13 +187,20 @@ def _resolve(place: Place, parts: _Parts) -> Lockfile:
         data=place.data,
         sandbox=place.sandbox,
         policy=asdict(parts.policy),
-        agent=describe(),
+        agent={**describe(), **_told(parts)},
         prices=endpoint.prices if endpoint else (),
         versions={**place.versions, **_packages(parts.asked, place.sandbox, endpoint)},
         hardware=place.hardware,
         direction=parts.task.definition.direction,
         audit_key=secrets.token_hex(16),
     )
+
+
+def _told(parts: _Parts) -> dict[str, str]:
+    """Return the hash of what a blind model is told; nothing of a run that is not blind."""
+    if not parts.asked.writing.blind:
+        return {}
+    return {"blinding": parts.task.blind_hash(parts.asked.profile)}
 
 
 def _packages(asked: Asked, sandbox: str, endpoint: Endpoint | None) -> dict[str, str]:

@@ -3,13 +3,14 @@
 asking.py builds the prompts, answers.py reads the answers, harness.agents.calls records the calls.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.core.agent import Answer, Ask
 from harness.core.model import Endpoint, Model, Prompt, Reply
 from harness.core.writing import Writing
 from harness.operators.answers import kept_files, read
 from harness.operators.asking import ANALYZE, ASKS, Operators, model_of
+from harness.operators.blinding import Blindfold
 from harness.operators.blocks import ends_in_block
 from harness.operators.literature import literature_hash
 from harness.operators.memory import ANALYSIS, remembered
@@ -61,6 +62,13 @@ class ModelAgent:
         After ``ASKS`` answers that cannot be used, or two in a row that were all reasoning, the
         files that exist go to the judge, which reports what is wrong; the note begins with why.
         """
+        if not self.writing.blind:
+            return self._write(ask)
+        blindfold = Blindfold.of(ask.task, ask.profile, ask.run_seed)
+        answer = self._write(blindfold.over(ask))
+        return replace(answer, files=blindfold.real(answer.files))
+
+    def _write(self, ask: Ask) -> Answer:
         analyses = self._analyses(ask) if self.writing.analyze else {}
         edits = self.writing.answer_format == "edits" and bool(kept_files(ask))
         first = self._operators.request(ask, analyses, whole=not edits)

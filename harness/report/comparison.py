@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.base.errors import ConfigError
 from harness.base.validation import did_you_mean
-from harness.report.samples import Contender, Sample, in_words, samples
+from harness.report.samples import Contender, Sample, in_words, samples, told
 from harness.report.stats.margin import further_seeds
 from harness.report.stats.normalized import clip
 from harness.report.stats.paired import Difference, holm, paired, unpaired
@@ -79,6 +79,8 @@ class Comparison:
 def chosen(text: str, places: Sequence[Path], cache: Path | None) -> list[IndexEntry]:
     """Return the runs at a path, or those of an agent, a policy or AGENT/POLICY in ``places``.
 
+    Blind runs have names of their own: "AGENT (blind)".
+
     Replays are left out. Raises ConfigError, naming the nearest known name.
     """
     is_path = Path(text).exists()
@@ -90,8 +92,9 @@ def chosen(text: str, places: Sequence[Path], cache: Path | None) -> list[IndexE
     for entry in found:
         if entry.asked is not None:
             agent, policy = entry.asked.agent, entry.asked.policy
+            blind = f" ({told(entry.asked)})" if told(entry.asked) else ""
             for name in (agent, policy, f"{agent}/{policy}"):
-                names[name].append(entry)
+                names[name + blind].append(entry)
     if text not in names:
         where = ", ".join(map(str, places))
         raise ConfigError(
@@ -102,9 +105,9 @@ def chosen(text: str, places: Sequence[Path], cache: Path | None) -> list[IndexE
 
 
 def pooled(runs: Iterable[IndexEntry], name: str) -> list[Sample]:
-    """Return the samples of one side, its runs pooled over agents and policies."""
-    found = list(runs)
-    return samples(found, {entry.path: Contender(name, "") for entry in found})
+    """Return the samples of one side, pooled over agents and policies. Blind runs stay apart."""
+    found = [entry for entry in runs if entry.asked]
+    return samples(found, {e.path: Contender(name, "", told(e.asked)) for e in found if e.asked})
 
 
 def pair(a: Iterable[Sample], b: Iterable[Sample], across: Collection[str]) -> list[Pairing]:

@@ -2,13 +2,14 @@
 
 A contender is an agent with a policy. Where its runs of one task were set up differently
 (steps, budgets, settings of the policy or of the model), each set-up is a separate contender,
-named by what differs: a run of 500 steps is not a second seed of a run of five.
+named by what differs: a run of 500 steps is not a second seed of a run of five. Blind runs are a
+contender of their own, and always say so.
 """
 
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Literal
 
@@ -43,7 +44,7 @@ folder another path."""
 
 @dataclass(frozen=True, slots=True, order=True)
 class Contender:
-    """An agent, a policy or both. ``setup`` is empty unless its runs have several set-ups."""
+    """An agent, a policy or both. ``setup``: what sets its runs apart from others of the same."""
 
     agent: str
     policy: str
@@ -116,18 +117,25 @@ class Sample:
 
 def contenders(entries: Iterable[IndexEntry], by: By = "agent") -> dict[str, Contender]:
     """Return the contender of each run, by the run's path."""
-    families: dict[tuple[str, str], list[tuple[str, Asked, dict[str, object]]]] = defaultdict(list)
+    families: dict[Contender, list[tuple[str, Asked, dict[str, object]]]] = defaultdict(list)
     for entry in entries:
         if entry.asked is not None and entry.lock is not None:
             run = (entry.path, entry.asked, _setup(entry.asked, entry.lock))
-            families[_family(entry.asked, by)].append(run)
+            family = Contender(*_family(entry.asked, by), told(entry.asked))
+            families[family].append(run)
     found: dict[str, Contender] = {}
-    for (agent, policy), runs in families.items():
+    for family, runs in families.items():
         varied = _varied((asked, setup) for _, asked, setup in runs)
         for path, _, setup in runs:
-            label = ", ".join(f"{n}={_word(n, setup[n])}" for n in varied if n in setup)
-            found[path] = Contender(agent, policy, label)
+            label = [f"{n}={_word(n, setup[n])}" for n in varied if n in setup]
+            parts = [family.setup, *label] if family.setup else label
+            found[path] = replace(family, setup=", ".join(parts))
     return found
+
+
+def told(asked: Asked) -> str:
+    """Return "blind" for a run whose model was not told what its task is; else ""."""
+    return "blind" if asked.writing.blind else ""
 
 
 def _family(asked: Asked, by: By) -> tuple[str, str]:

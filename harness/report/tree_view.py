@@ -13,7 +13,9 @@ from harness.base.commands import command
 from harness.base.errors import ConfigError
 from harness.base.files import read_json
 from harness.base.text import clean
+from harness.core.asked import Asked
 from harness.core.tree import Node
+from harness.operators.blinding import neutral_names
 from harness.report.summary import describe
 from harness.report.terminal import stdout
 from harness.report.usage import describe_spent, spent_by
@@ -21,6 +23,7 @@ from harness.store.loading import load
 from harness.store.reading import read_as
 from harness.store.state import RunState
 from scorers.score import Score
+from tasks.spec import find_task
 
 LOG_LINES = 40
 
@@ -61,6 +64,8 @@ def show_tree(path: Path) -> None:
         parent = branches[node.parents[0]] if node.parents else drawn
         branches[node.number] = parent.add(_line(node, is_best=node is best))
     console.print(drawn)
+    if asked.writing.blind:
+        _say(console, f"blind: the model was told other names: {_neutral_names(asked)}")
     if state.final is not None:
         verdict = state.final["score"]
         shown = f"{verdict:.4f}" if verdict is not None else f"invalid: {state.final['reason']}"
@@ -97,6 +102,14 @@ def show_node(path: Path, number: int, *, whole: bool) -> None:
     if tail:
         _say(console, f"\n{run.node_dir(number) / 'stdout.log'} (last {len(tail)} lines)", "bold")
         _code(console, clean("\n".join(tail), 65536), "text")
+
+
+def _neutral_names(asked: Asked) -> str:
+    try:
+        names = neutral_names(find_task(asked.task), asked.seed)
+    except ConfigError:
+        return "the task is not here"
+    return ", ".join(f"{neutral} for {name}" for name, neutral in names.items())
 
 
 def _say(console: Console, text: str, style: str = "") -> None:

@@ -218,6 +218,7 @@ class Search:
             parents=tuple(tree[p] for p in node.parents),
             tree=tree,
             seed=derive(self.asked.seed, "agent", number),
+            run_seed=self.asked.seed,
             cancel=self._cancel,
             steps=self.asked.steps,
             log=self.run.log,

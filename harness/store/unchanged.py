@@ -48,6 +48,7 @@ ASKED: Mapping[str, ChangeRule] = {
     "writing.answer_format": "fixed",
     "writing.analyze": "fixed",
     "writing.complexity": "fixed",
+    "writing.blind": "fixed",
 }
 """The rules for ``run.toml``, which is compared with the request in the lock."""
 

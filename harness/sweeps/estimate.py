@@ -1,7 +1,8 @@
 """Estimate what a suite will take, before anything is started: hours, tokens, dollars.
 
-Based on the suite's stated assumptions. If the runs folder has finished runs of the same task,
-profile, agent and policy, their measured step replaces the assumed one. Dollars are unknown where
+Based on what a task's profile says that an evaluation takes, else on the suite's assumptions. If
+the runs folder has finished runs of the same task, profile, agent and policy, their measured step
+replaces the assumed one. Dollars are unknown where
 a price is unknown, or where the suite guesses no tokens: such runs are counted apart, never as 0.
 """
 
@@ -63,6 +64,8 @@ class Estimate:
     """Why it cannot be run: the task does not exist here yet, or the agent has an ``obstacle``."""
     unpriced: bool = False
     at_least: bool = False
+    stated: str = ""
+    """What the task's profile says that an evaluation takes, where that was taken; else empty."""
 
 
 def measure(paths: Iterable[Path]) -> MeasuredSteps:
@@ -107,8 +110,11 @@ def estimate(
     guessed = suite.assume.policies.get(asked.policy) if offer.provider else NOTHING
     tokens = guessed or NOTHING
     profile = task.profile(asked.profile) if task else None
+    stated = profile.evaluation if profile else None
     if profile is None:
         evaluation_s = suite.assume.evaluation_s
+    elif stated:
+        evaluation_s = stated.seconds
     else:
         limits = profile.limits
         evaluation_s = suite.assume.share_of_limits * (limits.train_s + limits.serve_s)
@@ -128,7 +134,13 @@ def estimate(
         output_tokens=tokens.tokens_out,
     )
     each = offer.price(usage) if offer.provider else 0.0
-    missing = () if task else (f"task {asked.task} is not here yet",)
+    missing = [] if task else [f"task {asked.task} is not here yet"]
+    if asked.writing.blind and not offer.provider:
+        missing.append(f"agent {asked.agent} asks no model, so it cannot be blind")
+    if asked.writing.blind and task and task.definition.blind is None:
+        missing.append(f"task {asked.task} cannot be blind")
+    if offer.obstacle:
+        missing.append(offer.obstacle)
     return Estimate(
         run=run,
         steps=steps,
@@ -141,9 +153,12 @@ def estimate(
         else min(steps * each, asked.dollars or math.inf),
         at_most=asked.dollars if offer.provider else 0.0,
         measured=step.runs,
-        missing=missing + ((offer.obstacle,) if offer.obstacle else ()),
+        missing=tuple(missing),
         unpriced=each is None,
         at_least=guessed is None and own is None,
+        stated=f"{asked.task} {asked.profile}: {stated.seconds:g} s an evaluation ({stated.basis})"
+        if stated and not step.runs
+        else "",
     )
 
 

@@ -57,6 +57,7 @@ class SuiteGroup(Strict):
     sandbox: Annotated[str, AfterValidator(_known_sandbox)] = AUTO
     settings: tuple[str, ...] = ()
     literature: str | None = None
+    blind: bool = False
     dollars: PositiveFloat | None = None
     input_tokens: Annotated[int, Field(ge=1)] | None = None
     output_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -197,6 +198,7 @@ def _asked(
         writing=Writing(
             base_url=server.base_url if server else None,
             literature=(beside / group.literature).resolve() if group.literature else None,
+            blind=group.blind,
         ),
     )
 
@@ -206,7 +208,10 @@ def _name(group: SuiteGroup, asked: Asked) -> str:
 
     Its hash covers the group as the suite has it, so that versions and machines agree on the name.
     """
-    decides = group.model_dump(mode="json", exclude={"agents", "policies", "tasks", "seeds"})
+    unsaid = {"agents", "policies", "tasks", "seeds"}
+    if not group.blind:  # so names are as they were before groups could be blind
+        unsaid |= {"blind"}
+    decides = group.model_dump(mode="json", exclude=unsaid)
     ours = [asked.agent, asked.policy, asked.task, asked.seed, decides]
     tag = hashlib.sha256(json.dumps(ours, sort_keys=True).encode()).hexdigest()[:8]
     parts = (asked.task, asked.profile, asked.agent, asked.policy, f"s{asked.seed}")

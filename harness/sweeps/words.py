@@ -99,7 +99,9 @@ def totals(estimates: Sequence[Estimate]) -> tuple[dict[str, Total], Total]:
     whole = Total()
     for one in estimates:
         asked = one.run.asked
-        name = f"{asked.agent} {asked.policy}{' + literature' if asked.writing.literature else ''}"
+        literature = " + literature" if asked.writing.literature else ""
+        blind = ", blind" if asked.writing.blind else ""
+        name = f"{asked.agent} {asked.policy}{literature}{blind}"
         parts.setdefault(name, Total()).add(one)
         whole.add(one)
     return parts, whole
@@ -116,6 +118,7 @@ def plan_as_json(plan: Plan, concurrent: int, gpus: int) -> dict[str, Any]:
         "wall_hours": wall_s(plan.estimates, concurrent, gpus) / 3600,
         "total": whole.as_json(),
         "agents": [{"agent": name, **part.as_json()} for name, part in parts.items()],
+        "stated": list(dict.fromkeys(one.stated for one in plan.estimates if one.stated)),
         "missing": dict(by_count(plan.missing)),
         "runs": [one.run.name for one in plan.estimates],
     }
@@ -185,6 +188,7 @@ def _rests_on(plan: Plan, whole: Total) -> list[str]:
     text = []
     if whole.measured:
         text.append(f"seconds of {whole.measured:,} runs as measured in earlier runs")
+    text += dict.fromkeys(one.stated for one in plan.estimates if one.stated)
     if whole.measured < whole.runs:
         text.append(f"the rest by what [assume] in {plan.file} says")
     for why, n in by_count(plan.missing):

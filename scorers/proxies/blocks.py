@@ -13,7 +13,7 @@ keeps (athms/mad-lab, commit 0f49a45).
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,8 @@ Draw = Callable[[Shape, torch.Generator], Tensor]
 """Returns a weight's initial values, float32 on the CPU."""
 
 
-KERNELS = ("torch", "triton")
+PARTS = {"torch": "scorers.proxies.plain", "triton": "scorers.proxies.fused"}
+"""By the name of a recipe's kernels: a module with ``embed``, ``layer`` and ``read``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.dim % (2 * self.heads):
             raise ValueError(f"{self.heads} heads do not divide width {self.dim} into even sizes")
-        if self.kernels not in KERNELS:
-            raise ValueError(f"kernels {self.kernels!r} are none of {', '.join(KERNELS)}")
+        if self.kernels not in PARTS:
+            raise ValueError(f"kernels {self.kernels!r} are none of {', '.join(PARTS)}")
         sizes = (self.dim, self.dim // self.heads, self.head_dim, self.state)
         if self.kernels == "triton" and (
             any(size & (size - 1) for size in sizes) or not 16 <= self.dim <= 256
@@ -224,11 +225,7 @@ def _step_bias(shape: Shape, generator: torch.Generator) -> Tensor:
     return steps + (-(-steps).expm1()).log()
 
 
-Recur = Callable[[Tensor, Tensor, Tensor, int], Tensor]
-"""Runs Mamba-2's recurrence as ``recur`` does."""
-
-
-def scan(x: Tensor, weights: Mapping[str, Tensor], recipe: Recipe, recurrence: Recur) -> Tensor:
+def _scan(x: Tensor, weights: Mapping[str, Tensor], recipe: Recipe) -> Tensor:
     """Apply Mamba-2 (Dao and Gu, arXiv 2405.21060) with one group for B and C, but its matrices."""
     inner, state = recipe.inner, recipe.state
     heads = inner // recipe.head_dim
@@ -237,20 +234,11 @@ def scan(x: Tensor, weights: Mapping[str, Tensor], recipe: Recipe, recurrence: R
     # Decays multiply over the whole length, so steps keep the precision of the weights.
     steps = F.softplus(dt + spread(weights["dt_bias"]))
     decays = steps * -spread(weights["A_log"].exp())
-    values = mixed[..., :inner].reshape(*steps.shape, recipe.head_dim)
-    skipped = values * spread(weights["D"])[..., None]
-    y = recurrence(mixed, steps, decays, state) + skipped.flatten(-2)
-    return normalise(y * F.silu(gate), weights["gain"])  # the gate comes before the norm
-
-
-def recur(mixed: Tensor, steps: Tensor, decays: Tensor, state: int) -> Tensor:
-    """Return ``dual`` of what is side by side in ``mixed``: values of all heads, B and C.
-
-    mixed is (E, batch, length, inner + 2 state), steps and decays are (E, batch, length, heads);
-    the result is (E, batch, length, inner).
-    """
-    values, b, c = torch.split(mixed, [mixed.shape[-1] - 2 * state, state, state], -1)
-    return dual(values.reshape(*steps.shape, -1), b, c, steps, decays).flatten(-2)
+    values, b, c = torch.split(mixed, [inner, state, state], -1)
+    values = values.reshape(*steps.shape, recipe.head_dim)
+    y = dual(values, b, c, steps, decays) + values * spread(weights["D"])[..., None]
+    # The gate comes before the norm.
+    return normalise(y.flatten(-2) * F.silu(gate), weights["gain"])
 
 
 def _convolve(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
@@ -289,7 +277,7 @@ def _future(length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 BLOCKS = {
     "A": Primitive(_attention_weights, "qkv", _attend, "out"),
     "M": Primitive(_mlp_weights, "up", _rectify, "down"),
-    "Mb": Primitive(_mamba_weights, "in", partial(scan, recurrence=recur), "out"),
+    "Mb": Primitive(_mamba_weights, "in", _scan, "out"),
 }
 """By the name that a string uses. Their order is the order of computation."""
 

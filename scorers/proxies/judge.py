@@ -28,6 +28,7 @@ from scorers.proxies.protocol import REPORT, Done, Failed, Measured, ProxyJob, S
 from scorers.request import Evaluated, Request, Trial
 from scorers.score import GpuRecord, Reason, Score
 from scorers.submission import Rejected, architecture_of, hash_files, read
+from tasks.shared import SUFFIX
 
 MOST_TOGETHER = 32
 """Candidates that are trained at once: more are hardly faster, and need more memory."""
@@ -200,8 +201,7 @@ def _perplexity(loss: float) -> float:
 
 def _entropy(request: Request) -> float | None:
     """Return the loss of the true model on the withheld rows, if the data's maker knew it."""
-    suffix = {"search": "", "test": "_test"}[request.split]
-    return request.manifest.baselines.get(f"entropy{suffix}")
+    return request.manifest.baselines.get(f"entropy{SUFFIX[request.split]}")
 
 
 def _rejected(request: Request, rejected: Rejected) -> Score:

@@ -10,6 +10,7 @@ from torch import Tensor
 from harness.base.seeds import derive
 from scorers.proxies.blocks import (
     BLOCKS,
+    PARTS,
     Group,
     Recipe,
     Weight,
@@ -84,9 +85,6 @@ class Population:
         made: Tensor = self.parts.read(x, ends["norm"], ends["head"], ends["head_bias"], short)
         return made
 
-
-PARTS = {"torch": "scorers.proxies.plain", "triton": "scorers.proxies.fused"}
-"""What computes a model's parts, by a recipe's kernels. Imported when used: it may need Triton."""
 
 HALVES = ("decoder_1", "decoder_2")
 """The layers of MAD's decoder, which answers from the last state: norm, Linear and GELU, twice.

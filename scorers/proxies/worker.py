@@ -92,9 +92,10 @@ def _trained(job: ProxyJob) -> Done:
 
 def read_recipe(settings: Mapping[str, Value]) -> Recipe:
     """Return the recipe in a profile's settings. Raises KeyError, ValueError."""
-    optional = {"kernels": "torch"}
     chosen: dict[str, Any] = {
-        field.name: {**optional, **settings}[field.name] for field in fields(Recipe)
+        field.name: settings[field.name]
+        for field in fields(Recipe)
+        if field.name != "kernels" or field.name in settings
     }
     return Recipe(**chosen)
 

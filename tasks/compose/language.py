@@ -7,22 +7,33 @@ token, and without its first. Every target is asked.
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator
 
 from harness.base.errors import ConfigError
 from tasks.arrays import Arrays
 from tasks.autoresearch import reference
 from tasks.definition import Progress, Value
-from tasks.shared import HIDDEN
+from tasks.shared import HIDDEN, SUFFIX
 
 TokenIds = NDArray[Any]
 """Token ids of any integer type."""
 
 GIVEN = "given"
 """The source of a task whose data only the user can give."""
+BUNDLED = "bundled"
+"""The source of a task that comes with its data."""
+
+
+def _whole(source: str) -> str:
+    return source if source in (GIVEN, BUNDLED) else str(Path(source).expanduser().resolve())
+
+
+Source = Annotated[str, AfterValidator(_whole)]
+"""``bundled``, ``given`` (by the user, later), or a folder, whose path is made whole."""
 
 COUNTED = 20_000_000
 """The n-grams are counted on about so many training tokens at most."""
@@ -83,10 +94,6 @@ def folder_given(task: str, source: str, wanted: str) -> Path:
             remedy=f"--data DIR, a folder {wanted}",
         )
     return folder
-
-
-SUFFIX = {"search": "", "test": "_test"}
-"""How the manifest's baselines of a hidden split are called."""
 
 
 def guesses(

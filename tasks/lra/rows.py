@@ -18,7 +18,7 @@ from tasks.arrays import Arrays, prepare_arrays
 from tasks.definition import Manifest, Progress, Value
 from tasks.hidden import PARAMETER, HiddenKey
 from tasks.prepared import check as check
-from tasks.shared import SPLITS
+from tasks.shared import SPLITS, SUFFIX
 
 TokenRows = NDArray[Any]
 Labels = NDArray[np.uint8]
@@ -119,7 +119,7 @@ def by_split(
 ) -> dict[str, float]:
     """Return the accuracy of a guess on search (``name``) and on test (``name_test``)."""
     found = {}
-    for split, suffix in (("search", ""), ("test", "_test")):
+    for split, suffix in SUFFIX.items():
         tokens, labels = splits[split]
         found[f"{name}{suffix}"] = round(float((guess(tokens) == labels).mean()), 6)
     return found

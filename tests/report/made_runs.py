@@ -41,6 +41,7 @@ def make_run(
     name: str = "",
     replay: dict | None = None,
     nodes: Sequence[float | None] | None = None,
+    texts: Sequence[str] = (),
     writing: Writing = Writing(),  # noqa: B008 (frozen)
     described: dict | None = None,
     **locked,
@@ -49,7 +50,8 @@ def make_run(
 
     ``closed`` is the status in the last event (finished, failed, interrupted); with "" the event is
     missing. ``nodes`` are the scores on the search split, None for an invalid node; the default is
-    one valid node. ``locked`` are fields of the lock.
+    one valid node. ``texts``: the architecture of each node, of a task where it is one. ``locked``
+    are fields of the lock.
     """
     asked = Asked(
         task=task, profile=profile, agent=agent, policy=policy, steps=steps, time_s=60.0,
@@ -59,11 +61,13 @@ def make_run(
     run = Run.create(folder, asked, lock, name=name or f"{task}_{agent}_{policy}_{seed}_{score}")
     journal = Journal(run.path / "events.jsonl")
     journal.append("opened", pid=1, harness="0.1.0", queued_s=0.0)
-    files = {"model.py": hashlib.sha256(SOURCE.encode()).hexdigest()}
+    file = "architecture.txt" if texts else "model.py"
     for number, found in enumerate((score or 0.1,) if nodes is None else nodes):
         node = run.node_dir(number)
         node.mkdir()
-        (node / "model.py").write_text(SOURCE)
+        text = texts[number] if texts else SOURCE
+        files = {file: hashlib.sha256(text.encode()).hexdigest()}
+        (node / file).write_text(text)
         journal.append("chosen", node=number, operator="draft", parents=[], left={"steps": 1})
         journal.append("written", node=number, files=files, note="", knobs=None)
         journal.append("evaluating", node=number)

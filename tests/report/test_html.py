@@ -234,8 +234,10 @@ def test_runs_under_other_conditions_share_no_plot(runs, tmp_path):
     file.write_text(file.read_text().replace("NVIDIA H200", "NVIDIA H100"))
     said, text = report(folder, out=tmp_path / "r.html")
     heads = re.findall(r"<h3>(autoresearch paper[^<]*)</h3>", text)
-    assert sum("(hardware AMD EPYC 16 NVIDIA H100)" in h for h in heads) == 1
-    assert sum("(hardware AMD EPYC 16 NVIDIA H200)" in h for h in heads) == 2  # curves, scores
+    assert sum("(hardware AMD EPYC 16 NVIDIA H100)" in h for h in heads) == 2
+    assert (
+        sum("(hardware AMD EPYC 16 NVIDIA H200)" in h for h in heads) == 3
+    )  # curves, picks, scores
     assert "Table 2 of 2" in text
     assert said["left_out"] == []
 

@@ -180,7 +180,8 @@ def test_baselines_are_lines_and_what_is_no_number_among_them_is_none(tmp_path):
     for caption, svg in plots:
         check(svg)
         marks = [e.find("title").text for e in svg.iter("path") if e.get("class") == "mark"]
-        assert marks == ["chance", "first token alone"], caption
+        of_picks = caption.startswith("the shortfall of each pick")
+        assert marks == (["as picked"] if of_picks else ["chance", "first token alone"]), caption
 
 
 def test_scores_that_are_no_numbers_are_no_marks(tmp_path):
@@ -194,7 +195,10 @@ def test_scores_that_are_no_numbers_are_no_marks(tmp_path):
     rewrite_journal(make_run(tmp_path, 0, 0.5, nodes=(0.3, 0.4, 0.5)), change)
     make_run(tmp_path, 1, 0.5, nodes=(0.3, 0.4, 0.5))
     plots = drawn(tmp_path)
-    assert [caption for caption, _ in plots][1:] == ["against steps", "against time"]
+    scores, picks, *curves = [caption for caption, _ in plots]
+    assert scores.startswith("hidden test split")
+    assert picks.startswith("the shortfall of each pick")
+    assert curves == ["against steps", "against time"]
     for _, svg in plots:
         check(svg)
 

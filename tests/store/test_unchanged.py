@@ -219,6 +219,7 @@ OTHER = {
     "writing.effort": "x", "writing.temperature": 0.5, "writing.max_answer_tokens": 1,
     "writing.agents_file": Path("x"), "writing.prompts": Path("x"), "writing.literature": Path("x"),
     "writing.answer_format": "edits", "writing.analyze": True, "writing.complexity": True,
+    "writing.blind": True,
 }  # fmt: skip
 
 

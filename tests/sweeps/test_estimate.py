@@ -10,8 +10,9 @@ from harness.core.model import Usage
 from harness.sweeps import plan as plans
 from harness.sweeps import words
 from harness.sweeps.agent_info import FREE, AgentInfo, offer
-from harness.sweeps.estimate import wall_s
+from harness.sweeps.estimate import StepCost, estimate, wall_s
 from harness.sweeps.sweep import Sweep
+from tasks.spec import Task, find_task
 
 SUITE = """
 format = 1
@@ -258,3 +259,46 @@ def test_a_key_of_blanks_is_no_key(monkeypatch):
     for value, unready in (("", True), ("  ", True), ("sk-1", False)):
         monkeypatch.setenv("ANTHROPIC_API_KEY", value)
         assert bool(offer("opus-4.5").unready) is unready
+
+
+def test_what_cannot_be_blind_is_named_before_a_sweep_begins(tmp_path):
+    plan = make(tmp_path, SUITE.replace("seeds = 3", "seeds = 3\nblind = true"))
+    counts = dict(plans.by_count(plan.missing))
+    assert counts == {
+        "task toy cannot be blind": 6,
+        "agent gratis asks no model, so it cannot be blind": 3,
+    }
+    assert "priced greedy, blind" in "\n".join(words.plan_table(plan, 1, 0, None))
+
+
+def test_a_stated_evaluation_is_taken_before_a_share_of_the_limits_and_said(tmp_path):
+    stated = find_task("compose/mad").profile("paper").evaluation
+    text = SUITE.replace('["toy"]', '["compose/mad"]').replace('"test"', '"paper"')
+    plan = make(tmp_path, text)
+    (gratis, *_) = [e for e in plan.estimates if e.run.asked.agent == "gratis"]
+    # A step without a model is an evaluation; those that begin within an hour, and the final one.
+    steps = -(-3600 // stated.seconds)
+    assert gratis.steps == min(100, steps)
+    assert gratis.seconds == pytest.approx((gratis.steps + 1) * stated.seconds)
+    line = f"compose/mad paper: {stated.seconds:g} s an evaluation ({stated.basis})"
+    assert words.plan_table(plan, 1, 0, None).count(line) == 1
+    assert words.plan_as_json(plan, 1, 0)["stated"] == [line]
+    other = make(tmp_path)
+    assert words.plan_as_json(other, 1, 0)["stated"] == []
+    # What was measured here goes before what is stated.
+    place = ("compose/mad", "paper")
+    run = plan.estimates[0].run
+    known = {place: StepCost(5.0, 5.0, 2)}
+    task = find_task("compose/mad")
+    measured = estimate(run, plan.suite, task, known, OFFERS["priced"])
+    assert (measured.measured, measured.stated) == (2, "")
+    assert measured.seconds == measured.steps * 65 + 5
+
+
+def test_what_a_profile_states_is_no_part_of_the_tasks_hash():
+    task = find_task("compose/mad")
+    profile = task.profile("paper").model_copy(update={"evaluation": None})
+    profiles = {**task.definition.profiles, "paper": profile}
+    silent = Task(task.folder, task.definition.model_copy(update={"profiles": profiles}), "fixed")
+    assert silent.profile("paper").evaluation is None
+    assert silent.hash("paper") == task.hash("paper")

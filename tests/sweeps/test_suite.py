@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.agents import AGENTS
 from harness.base.errors import ConfigError
 from harness.core.asked import Asked
 from harness.core.writing import Writing
@@ -123,8 +124,35 @@ def test_the_papers_campaign_is_1680_runs_of_20_agents():
     assert Counter(bool(r.asked.writing.literature) for r in literature) == {False: 70, True: 30}
 
 
+def test_the_compose_campaign_has_the_papers_agents_and_seeds_and_controls_of_equal_budget():
+    runs = list(expand(load(SUITES / "aira-compose.toml"), SUITES))
+    paper = [r.asked for r in runs if r.asked.agent not in AGENTS]
+    assert Counter(a.task for a in paper) == {"compose/mad": 170, "compose/mad-hybrid": 170}
+    seeds = Counter((a.agent, a.policy) for a in paper if a.task == "compose/mad")
+    assert len(seeds) == 11
+    assert seeds.pop(("gpt-5", "greedy")) == 20
+    assert {policy: n for (_, policy), n in seeds.items()} == {"greedy": 10, "one_shot": 20}
+    greedy = {(a.steps, a.time_s) for a in paper if a.policy == "greedy"}
+    controls = [r.asked for r in runs if r.asked.agent in AGENTS]
+    assert {(a.steps, a.time_s) for a in controls} == greedy == {(500, 86_400.0)}
+    assert Counter(a.agent for a in controls) == dict.fromkeys(
+        ("random", "evolution", "local", "gp", "prior"), 20
+    )
+
+
 def test_every_shipped_suite_is_valid():
     files = list(SUITES.glob("*.toml"))
-    assert len(files) >= 3
+    assert len(files) >= 4
     for file in files:
         assert len(list(expand(load(file), file.parent))) > 0
+
+
+def test_a_group_may_be_blind_and_all_others_keep_their_names(tmp_path):
+    first = next(expand(suite(tmp_path), tmp_path))
+    assert first.name == "toy_test_reference_greedy_s0_2147e8a8"  # from before there was the key
+    assert not first.asked.writing.blind
+    blind = suite(tmp_path, SMALL.replace("seeds = 2", "seeds = 2\nblind = true"))
+    runs = list(expand(blind, tmp_path))
+    assert runs[0].asked.writing == Writing(blind=True)
+    assert runs[0].name != first.name
+    assert {r.asked.agent for r in runs if r.asked.writing.blind} == {"reference", "random"}

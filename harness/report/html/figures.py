@@ -40,8 +40,18 @@ def sign_of(entry: IndexEntry) -> float:
     return 1.0 if entry.lock is None or entry.lock.maximize else -1.0
 
 
+def better(sign: float) -> str:
+    """Return in words which scores are better, for a ``sign_of`` runs."""
+    return f"{'higher' if sign > 0 else 'lower'} is better"
+
+
 def figures(traces: Sequence[Trace]) -> list[TaskPlots]:
-    """Return the plots. Runs under different conditions never share a plot.
+    """Return the plots. Runs under different conditions never share a plot."""
+    return [_task(name, group) for name, group in by_conditions(traces)]
+
+
+def by_conditions(traces: Sequence[Trace]) -> list[tuple[str, list[Trace]]]:
+    """Return the runs of each task under each set of conditions, with a heading.
 
     A replay only repeats another run, so it is left out, unless it is the only run.
     """
@@ -52,12 +62,12 @@ def figures(traces: Sequence[Trace]) -> list[TaskPlots]:
         if asked is not None and (alone or not found.entry.is_replay):
             key = tuple(sorted(found.entry.key.items()))
             groups[f"{asked.task} {asked.profile}"].setdefault(key, []).append(found)
-    drawn = []
-    for task, by_conditions in sorted(groups.items()):
-        differences = _differences([dict(key) for key in by_conditions])
-        for words, group in zip(differences, by_conditions.values(), strict=True):
-            drawn.append(_task(f"{task} ({words})" if words else task, group))
-    return drawn
+    named = []
+    for task, alike in sorted(groups.items()):
+        differences = _differences([dict(key) for key in alike])
+        for words, group in zip(differences, alike.values(), strict=True):
+            named.append((f"{task} ({words})" if words else task, group))
+    return named
 
 
 def _differences(conditions: Sequence[Mapping[str, str]]) -> list[str]:
@@ -78,12 +88,11 @@ def _task(name: str, group: Sequence[Trace]) -> TaskPlots:
     first = order[:COLOURS]
     graded = next((t.entry for t in group if t.entry.outcome), group[0].entry)
     metric = graded.outcome.metric if graded.outcome else "score"
-    better = "higher" if sign > 0 else "lower"
     idle = sum(not _counts(t) for t in group)
     several = any(len(runs) > 1 for runs in rows.values())
     return TaskPlots(
         name,
-        f"{metric.replace('_', ' ')} on the search split, {better} is better",
+        f"{metric.replace('_', ' ')} on the search split, {better(sign)}",
         tuple(_curves({who: rows[who] for who in first}, sign)),
         _strips(order, scores, graded) if len(group) > 1 else None,
         tuple((who, style) for style, who in enumerate(first)),

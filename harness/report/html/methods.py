@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from harness.base.numbers import counted
-from harness.core.asked import Lockfile
+from harness.core.asked import Asked, Lockfile
 from harness.report.board import Board
+from harness.report.samples import told
 from harness.report.stats.intervals import FEW
 from harness.store.index import IndexEntry
 from sandboxes.none import NO_SANDBOX
@@ -34,6 +35,9 @@ def conditions(known: Sequence[IndexEntry], board: Board) -> list[tuple[str, str
         found["versions"].add(", ".join(f"{k} {v}" for k, v in sorted(lock.versions.items())))
         found["harness"].add(lock.harness)
         found["seeds"].add(asked.seed)
+        found["blind"].add("yes" if told(asked) else "no")
+    if found["blind"] == {"no"}:
+        del found["blind"]
     rows = [(name, _listed(values)) for name, values in found.items()]
     if any(not table.ranked for table in board.tables):
         rows.append(("ranked", "no: this profile is for tests, its scores mean nothing elsewhere"))
@@ -55,6 +59,11 @@ def _judged(boxes: set[str], hardware: str, scorers: str, metric: str) -> Iterat
             f"{scorers}) trained by code of its own on {hardware}, several at a time where several "
             f"waited, and measured the {metric}."
         )
+
+
+def _who(asked: Asked) -> str:
+    blind = ", told neither the names of the task nor of its layers" if told(asked) else ""
+    return f"{asked.agent} with the {asked.policy} policy{blind}"
 
 
 def _settings(name: str, values: dict[str, float | int | str]) -> str:
@@ -89,7 +98,7 @@ def _paragraph(profile: str, metric: str, runs: Sequence[IndexEntry]) -> str:
     locks = [e.lock for e in runs if e.lock]
     outcomes = [e.outcome for e in runs if e.outcome]
     seeds = {a.seed for a in asked}
-    agents = _listed((f"{a.agent} with the {a.policy} policy" for a in asked), 20)
+    agents = _listed((_who(a) for a in asked), 20)
     hardware = _listed(map(_hardware, locks))
     boxes = {k.sandbox for k in locks}
     scorers = _listed(k.scorer for k in locks)

@@ -1,15 +1,17 @@
 """Prepares a run's tree for the page: a row and a mark per node, its texts in the pool."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.base.errors import ConfigError
 from harness.base.text import visible
 from harness.core.tree import Node
+from harness.report.drawing.bars import Bar, bar
 from harness.report.drawing.plots import AxisScale, Tick, spread, without_outliers
 from harness.report.drawing.untrusted import cut, text_of
+from harness.report.html.architectures import Alphabet
 from harness.report.html.pool import Pool
 from harness.store.loading import load
 from harness.store.rundir import FINAL
@@ -57,6 +59,8 @@ class NodeRow:
     final: bool
     x: float
     y: float
+    bar: Bar | None
+    """Its architecture, if it is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +76,22 @@ class View:
     y_ticks: tuple[Tick, ...]
     state: RunState
 
+    @property
+    def cells(self) -> int:
+        """How many layers are drawn beside its nodes."""
+        return sum(row.bar.layers for row in self.rows if row.bar)
 
-def view(run: Path, title: str) -> View:
-    """Read a run's tree. Raises ConfigError where its journal or a submission is damaged."""
+
+def without_bars(found: View) -> View:
+    """Return a tree without the bars of its nodes."""
+    return replace(found, rows=tuple(replace(row, bar=None) for row in found.rows))
+
+
+def view(run: Path, title: str, alphabet: Alphabet | None = None) -> View:
+    """Read a run's tree. Raises ConfigError where its journal or a submission is damaged.
+
+    ``alphabet``: what its submissions are made of, if they are architectures.
+    """
     state = load(run).state
     tree = state.tree
     best, last = tree.best(), max(len(tree) - 1, 1)
@@ -96,6 +113,7 @@ def view(run: Path, title: str) -> View:
             node is best,
             node.number == state.finalist,
             *places[node.number],
+            _bar(node, alphabet),
         )
         for node, level in _outline(state)
     )
@@ -112,6 +130,11 @@ def view(run: Path, title: str) -> View:
         y.ticks(5) if scores else (),
         state,
     )
+
+
+def _bar(node: Node, alphabet: Alphabet | None) -> Bar | None:
+    layers = alphabet.read(node.files.get(alphabet.file, "")) if alphabet and node.valid else ()
+    return bar(layers, alphabet.primitives) if alphabet and layers else None
 
 
 def _outcome(node: Node) -> str:

@@ -5,7 +5,7 @@ turns into text nodes.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -21,9 +21,9 @@ from harness.report import board_text, leaderboard
 from harness.report.baselines import baselines_of_entry
 from harness.report.drawing.filling import render_template
 from harness.report.features import report as features
-from harness.report.html import methods
+from harness.report.html import architectures, methods, picks
 from harness.report.html.figures import figures, sign_of
-from harness.report.html.nodes import TEXT_LIMITS, View, details, view
+from harness.report.html.nodes import TEXT_LIMITS, View, details, view, without_bars
 from harness.report.html.pool import Pool, packed
 from harness.report.html.traces import Trace, trace, with_calls
 from harness.report.summary import spread_of_rows
@@ -34,6 +34,8 @@ MOST_BYTES = 1_900_000
 MOST_TREES = 12
 MOST_NODES = 2_000
 """Limit of all trees together: a node's row and mark are 400 bytes, twice that at worst."""
+MOST_CELLS = 32_000
+"""Limit of the layers that are drawn beside nodes: a cell is 7 bytes."""
 MOST_CALLS = 5_000
 """With more nodes, calls are not read for tokens and dollars, as each call is a file."""
 
@@ -79,7 +81,10 @@ def render(entries: Sequence[IndexEntry]) -> tuple[str, LeftOut]:
     traces = _traces(readable, left)
     board = leaderboard.build(readable)
     drawn = figures(traces)
-    views = _views(traces, left)
+    known = architectures.alphabets(readable)
+    found, notes = architectures.tables(traces, known)
+    left.notes += notes
+    views = _views(traces, known, left)
     kinds, _ = features.build(v.path for v in views)
     values = {
         "title": _title(readable),
@@ -88,6 +93,8 @@ def render(entries: Sequence[IndexEntry]) -> tuple[str, LeftOut]:
         "dollars": board_text.dollars,
         "board": board,
         "tasks": drawn,
+        "architectures": found,
+        "picks": picks.tables(traces) if len(readable) > 1 else [],
         "views": views,
         "features": [(k, features.plot(k)) for k in kinds if k.rows],
         "conditions": methods.conditions(readable, board),
@@ -136,22 +143,35 @@ def _traces(readable: Sequence[IndexEntry], left: LeftOut) -> list[Trace]:
     return found
 
 
-def _views(traces: Sequence[Trace], left: LeftOut) -> list[View]:
-    """Return the trees to show: each contender's best run first, then the other runs."""
+def _views(
+    traces: Sequence[Trace], known: Mapping[str, architectures.Alphabet], left: LeftOut
+) -> list[View]:
+    """Return the trees to show: each contender's best run first, then the other runs.
+
+    ``known``: by task, what the architectures are made of that are drawn beside nodes.
+    """
     views: list[View] = []
-    nodes = 0
+    nodes = cells = bare = 0
     wanted = _by_interest([t for t in traces if t.points])
     for found in wanted:
         if len(views) == MOST_TREES or (views and nodes + len(found.points) > MOST_NODES):
             break
         try:
-            tree = view(Path(found.entry.path), _name(found.entry))
+            tree = view(Path(found.entry.path), _name(found.entry), _alphabet(found, known))
         except ConfigError as error:
             left.runs.append((found.entry.path, f"its tree cannot be read: {str(error)[:300]}"))
             continue
         if nodes + len(tree.rows) <= MOST_NODES:
+            if cells + tree.cells > MOST_CELLS:
+                tree, bare = without_bars(tree), bare + 1
             views.append(tree)
             nodes += len(tree.rows)
+            cells += tree.cells
+    if bare:
+        left.notes.append(
+            f"The nodes of {counted(bare, 'run')} have no bars beside them: at most {MOST_CELLS:,} "
+            "layers are drawn there."
+        )
     missing = len(wanted) - len(views)
     if missing > 0:
         left.notes.append(
@@ -160,6 +180,12 @@ def _views(traces: Sequence[Trace], left: LeftOut) -> list[View]:
             "harness report RUN"
         )
     return views
+
+
+def _alphabet(
+    found: Trace, known: Mapping[str, architectures.Alphabet]
+) -> architectures.Alphabet | None:
+    return known.get(found.entry.asked.task) if found.entry.asked else None
 
 
 def _by_interest(traces: Sequence[Trace]) -> list[Trace]:
@@ -205,5 +231,6 @@ def _single(entry: IndexEntry) -> dict[str, Any]:
         "spread": spread_of_rows(outcome.score, outcome.standard_error, outcome.metric)
         if outcome
         else "",
+        "pick": picks.pick_of(entry),
         "baselines": list(baselines_of_entry(entry).items()),
     }

@@ -12,7 +12,7 @@ from harness.base.errors import ConfigError
 from harness.base.validation import sensible
 from harness.report.drawing.curves import Point
 from harness.store.index import IndexEntry
-from harness.store.journal import scored
+from harness.store.journal import unchecked
 from harness.store.tape import Tape
 
 
@@ -28,7 +28,7 @@ class Trace:
 def trace(entry: IndexEntry) -> Trace:
     """Read a run's points. An unreadable journal sets ``problem`` and raises nothing."""
     try:
-        points = [_point(event) for event in scored(Path(entry.path) / "events.jsonl")]
+        points = [_point(event) for event in unchecked(Path(entry.path) / "events.jsonl", "scored")]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return Trace(entry, (), f"its journal cannot be read: {type(error).__name__}")
     return Trace(entry, tuple(points))

@@ -179,7 +179,15 @@ class Attend(torch.autograd.Function):
         out = qkv.new_empty((groups, batch, length, dim))
         logs = qkv.new_empty((groups, batch, heads, length), dtype=torch.float32)
         _attend_kernel[(triton.cdiv(length, FORTH["SQUARE"]), heads, groups * batch)](
-            qkv, out, logs, length, size**-0.5 * LOG2_E, D=dim, SIZE=size, WIDE=wide(size), **FORTH
+            qkv,
+            out,
+            logs,
+            length,
+            size**-0.5 * LOG2_E.value,
+            D=dim,
+            SIZE=size,
+            WIDE=wide(size),
+            **FORTH,
         )
         ctx.save_for_backward(qkv, out, logs)
         ctx.heads = heads
@@ -194,7 +202,7 @@ class Attend(torch.autograd.Function):
         sums = torch.empty_like(out, dtype=torch.float32)
         _attend_back_kernel[(ctx.heads, groups * batch)](
             qkv, out, logs, above.contiguous(), below, sums, deltas, out.shape[2],
-            size**-0.5 * LOG2_E, size**-0.5, D=dim, SIZE=size, WIDE=wide(size), **BACK,
+            size**-0.5 * LOG2_E.value, size**-0.5, D=dim, SIZE=size, WIDE=wide(size), **BACK,
         )  # fmt: skip
         _turn(below, size, -1.0)
         return below, None

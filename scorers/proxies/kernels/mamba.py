@@ -1,4 +1,4 @@
-"""Mamba-2 between its two matrices (``blocks.scan``): convolution, steps, recurrence, gate, norm.
+"""Mamba-2 between its two matrices: convolution, steps, recurrence, gate, norm; as in ``blocks``.
 
 The recurrence is masked attention (arXiv 2405.21060, section 3), whose square never leaves a tile.
 Columns of x are the gate (inner), what is convolved (inner + 2 state: values of all heads, B, C),
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scorers.proxies.blocks import EPSILON
 from scorers.proxies.kernels.products import summed
-from scorers.proxies.kernels.tiles import Tile, head, wide
+from scorers.proxies.kernels.tiles import Tile, head, power, wide
 
 CONVOLVE: Tile = {"ROWS": 64, "COLUMNS": 64, "num_warps": 4}
 GATE: Tile = {"ROWS": 16, "num_warps": 4}
@@ -26,7 +26,7 @@ SPAN = 512
 
 @triton.jit
 def _sigmoid(x):
-    return 1.0 / (1.0 + tl.exp2(-x * 1.4426950408889634))
+    return 1.0 / (1.0 + power(-x))
 
 
 @triton.jit
@@ -45,27 +45,9 @@ def _before(x, kernel, bias, row, position, c, stride, columns, real, TAPS: tl.c
 @triton.jit
 def _convolve_kernel(
     x, kernel, bias, mixed, tokens, length, stride, inner, columns,
-    TAPS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    TAPS: tl.constexpr, BACK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    group = tl.program_id(2).to(tl.int64)
-    x += group * tokens * stride + inner
-    real = (row[:, None] < tokens) & (c[None, :] < columns)
-    total = _before(
-        x, kernel + group * TAPS * columns, bias + group * columns, row, row % length, c, stride,
-        columns, real, TAPS,
-    )  # fmt: skip
-    place = mixed + group * tokens * columns + row[:, None] * columns + c[None, :]
-    tl.store(place, (total * _sigmoid(total)).to(mixed.dtype.element_ty), mask=real)
-
-
-@triton.jit
-def _unsilu_kernel(
-    x, kernel, bias, above, tokens, length, stride, inner, columns,
-    TAPS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """Take the gradient above through the SiLU, in place."""
+    """Write convolution and SiLU to ``mixed``; or take the gradient there back through the SiLU."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     group = tl.program_id(2).to(tl.int64)
@@ -76,10 +58,13 @@ def _unsilu_kernel(
         columns, real, TAPS,
     )  # fmt: skip
     share = _sigmoid(made)
-    place = above + group * tokens * columns + row[:, None] * columns + c[None, :]
-    slope = tl.load(place, mask=real, other=0.0).to(tl.float32)
-    slope *= share * (1.0 + made * (1.0 - share))
-    tl.store(place, slope.to(above.dtype.element_ty), mask=real)
+    place = mixed + group * tokens * columns + row[:, None] * columns + c[None, :]
+    if BACK:
+        result = tl.load(place, mask=real, other=0.0).to(tl.float32)
+        result *= share * (1.0 + made * (1.0 - share))
+    else:
+        result = made * share
+    tl.store(place, result.to(mixed.dtype.element_ty), mask=real)
 
 
 @triton.jit
@@ -121,6 +106,16 @@ def _convolve_back_kernel(
 
 
 @triton.jit
+def _step(x, bias, rates, place, real, group, h, heads):
+    """Return raw steps, their softplus, and how fast a head forgets, in float32."""
+    raw = tl.load(x + place, mask=real, other=0.0).to(tl.float32)
+    raw += tl.load(bias + group * heads + h, mask=h < heads, other=0.0)[None, :]
+    step = tl.maximum(raw, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(raw)))
+    speed = tl.exp(tl.load(rates + group * heads + h, mask=h < heads, other=0.0))[None, :]
+    return raw, step, speed
+
+
+@triton.jit
 def _steps_kernel(
     x, bias, rates, steps, sums, batch, length, stride, first, heads,
     LENGTH: tl.constexpr, HEADS: tl.constexpr,
@@ -131,10 +126,7 @@ def _steps_kernel(
     group = sequence // batch
     real = (t[:, None] < length) & (h[None, :] < heads)
     place = (sequence * length + t[:, None]) * stride + first + h[None, :]
-    raw = tl.load(x + place, mask=real, other=0.0).to(tl.float32)
-    raw += tl.load(bias + group * heads + h, mask=h < heads, other=0.0)[None, :]
-    step = tl.maximum(raw, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(raw)))  # softplus
-    speed = tl.exp(tl.load(rates + group * heads + h, mask=h < heads, other=0.0))[None, :]
+    _, step, speed = _step(x, bias, rates, place, real, group, h, heads)
     place = (sequence * length + t[:, None]) * heads + h[None, :]
     tl.store(steps + place, step, mask=real)
     tl.store(sums + place, tl.cumsum(tl.where(real, -step * speed, 0.0), 0), mask=real)
@@ -152,10 +144,7 @@ def _steps_back_kernel(
     known = h < heads
     real = (t[:, None] < length) & known[None, :]
     start = (sequence * length + t[:, None]) * stride + first + h[None, :]
-    raw = tl.load(x + start, mask=real, other=0.0).to(tl.float32)
-    raw += tl.load(bias + group * heads + h, mask=known, other=0.0)[None, :]
-    step = tl.maximum(raw, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(raw)))
-    speed = tl.exp(tl.load(rates + group * heads + h, mask=known, other=0.0))[None, :]
+    raw, step, speed = _step(x, bias, rates, start, real, group, h, heads)
     place = (sequence * length + t[:, None]) * heads + h[None, :]
     slope = tl.load(early + place, mask=real, other=0.0)
     slope += tl.load(late + place, mask=real, other=0.0)
@@ -257,7 +246,7 @@ def _scan_kernel(
         value = head(mixed + number * SIZE, at, length, stride, SIZE, WIDE) * step[:, None]
         gaps = late[:, None] - _sums(sums, at, length, heads, 0.0)[None, :]
         gaps = tl.where(to[:, None] >= at[None, :], gaps, -float("inf"))
-        shares = tl.dot(c, tl.trans(b)) * tl.exp2(gaps * 1.4426950408889634)
+        shares = tl.dot(c, tl.trans(b)) * power(gaps)
         total = tl.dot(shares.to(mixed.dtype.element_ty), value.to(mixed.dtype.element_ty), total)
     n = tl.arange(0, WIDE)[None, :]
     place = out + (start + to[:, None]) * inner + number * SIZE + n
@@ -300,7 +289,7 @@ def _scan_back_early_kernel(
             late = _sums(sums + start * heads + number, to, length, heads, -float("inf"))
             gaps = late[None, :] - early[:, None]
             gaps = tl.where(to[None, :] >= at[:, None], gaps, -float("inf"))
-            kept = tl.exp2(gaps * 1.4426950408889634)
+            kept = power(gaps)
             shares = tl.dot(b, tl.trans(c)) * kept
             value_back = tl.dot(shares.to(mixed.dtype.element_ty), got, value_back)
             slopes = tl.dot(value, tl.trans(got))
@@ -349,7 +338,7 @@ def _scan_back_late_kernel(
             early = _sums(sums + start * heads + number, at, length, heads, 0.0)
             gaps = late[:, None] - early[None, :]
             gaps = tl.where(to[:, None] >= at[None, :], gaps, -float("inf"))
-            slopes *= tl.exp2(gaps * 1.4426950408889634)
+            slopes *= power(gaps)
             sum_back += tl.sum(slopes * tl.dot(c, tl.trans(b)), 1)
             c_back = tl.dot(slopes.to(mixed.dtype.element_ty), b, c_back)
         tl.store(sums_back + (start + to) * heads + number, sum_back, mask=to < length)
@@ -388,8 +377,9 @@ class Mamba(torch.autograd.Function):
         mixed = x.new_empty((groups, batch, length, columns))
         tiles = triton.cdiv(tokens, CONVOLVE["ROWS"]), triton.cdiv(columns, CONVOLVE["COLUMNS"])
         _convolve_kernel[(*tiles, groups)](
-            x, kernel, bias, mixed, tokens, length, stride, inner, columns, TAPS=taps, **CONVOLVE
-        )
+            x, kernel, bias, mixed, tokens, length, stride, inner, columns,
+            TAPS=taps, BACK=False, **CONVOLVE,
+        )  # fmt: skip
         steps = x.new_empty((groups, batch, length, heads), dtype=torch.float32)
         sums = torch.empty_like(steps)
         _steps_kernel[(groups * batch,)](
@@ -439,9 +429,9 @@ class Mamba(torch.autograd.Function):
         )  # fmt: skip
         step_biased, rated = summed(parts, (groups, 2, heads)).unbind(1)
         tiles = triton.cdiv(tokens, CONVOLVE["ROWS"]), triton.cdiv(columns, CONVOLVE["COLUMNS"])
-        _unsilu_kernel[(*tiles, groups)](
+        _convolve_kernel[(*tiles, groups)](
             x, kernel, bias, mixed_back, tokens, length, stride, inner, columns,
-            TAPS=taps, **CONVOLVE,
+            TAPS=taps, BACK=True, **CONVOLVE,
         )  # fmt: skip
         parts = gain.new_empty((groups, spans, taps + 1, columns))
         _convolve_back_kernel[(spans, tiles[1], groups)](

@@ -1,13 +1,19 @@
-"""What kernels share: how a head's rows are read."""
+"""What kernels share: how a head's rows are read, and powers of e."""
 
 import triton
 import triton.language as tl
 
-LOG2_E = 1.4426950408889634
-"""Kernels take powers of two: exp(x) is exp2(x * LOG2_E)."""
+LOG2_E = tl.constexpr(1.4426950408889634)
+"""A GPU takes powers of two: e to the x is 2 to the x * LOG2_E."""
 
 Tile = dict[str, int]
 """Sizes of a kernel's tiles, in tokens and columns, its warps, and its stages of loading."""
+
+
+@triton.jit
+def power(x):
+    """Return e to the x."""
+    return tl.exp2(x * LOG2_E)
 
 
 @triton.jit

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from harness.base.digests import digest
 from harness.base.errors import ConfigError
 from harness.base.strict import Strict
 from tasks.arrays import Arrays, prepare_arrays
-from tasks.compose.language import GIVEN, TokenIds, folder_given, language_arrays
+from tasks.compose.language import Source, TokenIds, folder_given, language_arrays
 from tasks.definition import Progress, Value
 from tasks.hidden import PARAMETER, hidden_key
 from tasks.lra.sources import identity, naming
@@ -44,18 +44,13 @@ class BabiStoriesParameters(Strict):
     tokens; ``train``, ``search`` and ``test`` are rows at most: small files give fewer.
     """
 
-    source: str
+    source: Source
     seed: int = Field(ge=0)
     vocabulary: int = Field(ge=3, le=GPT2)
     length: int = Field(ge=8, le=16_384)
     train: int = Field(ge=1)
     search: int = Field(ge=2)
     test: int = Field(ge=2)
-
-    @field_validator("source")
-    @classmethod
-    def _is_whole(cls, value: str) -> str:
-        return value if value == GIVEN else str(Path(value).expanduser().resolve())
 
 
 def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progress) -> Path:

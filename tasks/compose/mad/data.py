@@ -32,7 +32,7 @@ from tasks.hidden import PARAMETER, hidden_key
 from tasks.kinds import IGNORED
 from tasks.lra.rows import TokenRows
 from tasks.prepared import check
-from tasks.shared import SPLITS
+from tasks.shared import SPLITS, SUFFIX
 from tasks.stream import RandomStream
 
 TASK = "compose/mad"
@@ -213,7 +213,7 @@ def baselines(parts: Mapping[str, MadPart], splits: Splits) -> dict[str, float]:
     test.
     """
     found: dict[str, float] = {}
-    for split, suffix in (("search", ""), ("test", "_test")):
+    for split, suffix in SUFFIX.items():
         by_guess: dict[str, list[float]] = {"chance": [], "commonest": []}
         for name, part in parts.items():
             inputs, targets = (splits[split][f"{name}_{what}"] for what in ("inputs", "targets"))

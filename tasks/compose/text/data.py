@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from harness.base.digests import digest
 from harness.base.errors import ConfigError
 from harness.base.strict import Strict
 from tasks.arrays import Arrays, prepare_arrays
 from tasks.autoresearch import sources, splits, tokenizer
-from tasks.compose.language import GIVEN, TokenIds, folder_given, language_arrays
+from tasks.compose.language import BUNDLED, Source, TokenIds, folder_given, language_arrays
 from tasks.definition import Progress, Value
 from tasks.hidden import PARAMETER, hidden_key
 from tasks.prepared import check
@@ -32,7 +32,6 @@ GENERATOR = "compose-text-1"
 """Raise the number whenever the same parameters and text would give other rows."""
 
 Pages = list[str]
-BUNDLED = "bundled"
 
 
 class CorpusParameters(Strict):
@@ -42,7 +41,7 @@ class CorpusParameters(Strict):
     ``length`` is in tokens; ``train``, ``search`` and ``test`` are rows.
     """
 
-    source: str
+    source: Source
     seed: int = Field(ge=0)
     vocabulary: int = Field(ge=tokenizer.BYTES + len(tokenizer.SPECIALS), le=1 << 15)
     max_characters: int = Field(ge=0)
@@ -51,11 +50,6 @@ class CorpusParameters(Strict):
     train: int = Field(ge=1)
     search: int = Field(ge=2)
     test: int = Field(ge=2)
-
-    @field_validator("source")
-    @classmethod
-    def _is_whole(cls, value: str) -> str:
-        return value if value in (BUNDLED, GIVEN) else str(Path(value).expanduser().resolve())
 
 
 def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progress) -> Path:

@@ -24,7 +24,7 @@ from tasks.hidden import HiddenKey, hidden_key
 from tasks.lra import sources
 from tasks.lra.rows import DataRows, SplitRows, check, id_type, majority, prepare_rows
 from tasks.lra.text import imdb, made
-from tasks.shared import SPLITS
+from tasks.shared import SPLITS, SUFFIX
 
 TASK = "lra/text"
 GENERATOR = "text-1"
@@ -108,7 +108,7 @@ def _rows(
     baselines = {}
     encoded = {s: encode(texts, p.length) for s, texts in splits.items()}
     guess = word_counts([(t[: p.length], label) for t, label in splits["train"]])
-    for split, suffix in (("search", ""), ("test", "_test")):
+    for split, suffix in SUFFIX.items():
         right = [guess(text[: p.length]) == label for text, label in splits[split]]
         baselines[f"word_counts{suffix}"] = round(sum(right) / len(right), 6)
     cut = [len(text) > p.length for texts in splits.values() for text, _ in texts]
