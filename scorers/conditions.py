@@ -62,6 +62,7 @@ AS_BEFORE = frozenset(
         "4+2ee64efd464d",
         "4+6d6e74a36c89",
         "4+e2b38a8a0b2e",
+        "4+4b9f8198f448",
     }
 )
 """Earlier scorers (version and hash) that judge exactly as this one does. A run that began under

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.base.digests import digest
+from harness.base.strict import Strict
 from tasks.definition import Manifest, Progress, Value
+from tasks.hidden import PARAMETER, HiddenKey
 from tasks.prepared import altered, checksum, prepared, write_manifest
 from tasks.shared import HIDDEN, SPLITS
 
@@ -48,17 +50,20 @@ def prepare_arrays(
     root: Path,
     progress: Progress,
     *,
+    key: HiddenKey | None = None,
     state: str = "",
     look: Callable[[Path, Manifest], str] = _nothing,
 ) -> Path:
     """Return the data folder under ``root``; if missing or faulty, write what ``make`` returns.
 
-    ``generator`` is a version: it must change whenever the rows change. ``state`` is part of the
-    folder's name; empty means a hash of generator and parameters. ``look`` returns what else is
-    wrong with an existing folder, or "". Raises ConfigError if ``root`` cannot be written, and
+    ``generator`` is a version: it must change whenever the rows change. ``key``: what the hidden
+    rows are drawn with; the manifest's parameters name it. ``state`` is part of the folder's name
+    (``source_state``); empty means a hash of generator and parameters. ``look`` returns what else
+    is wrong with an existing folder, or "". Raises ConfigError if ``root`` cannot be written, and
     what ``make`` raises.
     """
-    state = state or digest(generator + json.dumps(dict(parameters), sort_keys=True))
+    parameters = {**parameters, **({PARAMETER: key.fingerprint} if key else {})}
+    state = state or digest(generator + json.dumps(parameters, sort_keys=True))
     return prepared(
         root,
         f"{task.replace('/', '-')}-{profile}-{state}",
@@ -67,6 +72,12 @@ def prepare_arrays(
         build=lambda folder: _write(folder, task, profile, generator, parameters, make()),
         progress=progress,
     )
+
+
+def source_state(generator: str, parameters: Strict, identity: str, key: HiddenKey | None) -> str:
+    """Return the ``state`` of data made from a source, which changes when its ``identity`` does."""
+    fingerprint = key.fingerprint if key else ""
+    return digest(generator + parameters.model_dump_json() + identity + fingerprint)
 
 
 def find_fault(

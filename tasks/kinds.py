@@ -5,6 +5,7 @@ A new kind is an entry here, or one that a package adds (docs/guides/extending.m
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,13 @@ def _fault(_name: str, kind: Any) -> str:  # noqa: ANN401 (whatever it is)
     return ""
 
 
+_PROXIES = partial(
+    Kind,
+    together="scorers.proxies.judge:train_together",
+    reads=tuple(("settings", key) for key in RECIPE),
+    data_fault=parts_fault,
+)
+
 KINDS: Registry[Kind] = Registry(
     "kind of task",
     "harness.kinds",
@@ -138,20 +146,10 @@ KINDS: Registry[Kind] = Registry(
                 *(("judge", key) for key in ("audit_rows", "gap", "twins", "repeats")),
             ),
         ),
-        "proxies": Kind(
-            "token_accuracy",
-            together="scorers.proxies.judge:train_together",
-            reads=tuple(("settings", key) for key in RECIPE),
-            data_fault=parts_fault,
-        ),
-        # The same, scored by the loss. Where the manifest's baselines say the "entropy" of the
+        "proxies": _PROXIES("token_accuracy"),
+        # Scored by the loss. Where the manifest's baselines say the "entropy" of the
         # source, the loss of its true model, the judge measures also the excess over it.
-        "proxies_loss": Kind(
-            "cross_entropy",
-            together="scorers.proxies.judge:train_together",
-            reads=tuple(("settings", key) for key in RECIPE),
-            data_fault=parts_fault,
-        ),
+        "proxies_loss": _PROXIES("cross_entropy"),
     },
     _fault,
 )

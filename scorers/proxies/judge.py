@@ -108,9 +108,7 @@ def _judged(trials: Sequence[Trial]) -> Sequence[Evaluated | HarnessError]:
         parts = {name: found[number] for name, found in done.results.items()}
         others = [r for n, r in enumerate(requests) if n != number]
         score = _trained(trial.request, parts, others, spent_s, monitor.records)
-        text = _log(job.architectures[number], parts, len(others))
-        if (entropy := _entropy(trial.request)) is not None:
-            text += f"the best possible loss, of the source itself: {entropy:.4f} nats\n"
+        text = _log(job.architectures[number], parts, len(others), _entropy(trial.request))
         ends.append(Evaluated(score, text.encode()))
     return ends
 
@@ -231,7 +229,9 @@ def _score(request: Request, gpus: tuple[GpuRecord, ...], **found: Any) -> Score
     )
 
 
-def _log(layers: Sequence[str], parts: dict[str, Measured], others: int) -> str:
+def _log(
+    layers: Sequence[str], parts: dict[str, Measured], others: int, entropy: float | None
+) -> str:
     """Return what an author may learn of the training: each part's result and loss curve."""
     lines = [f"{' '.join(layers)}: trained by the judge's own code, together with {others} others"]
     for name, part in parts.items():
@@ -239,6 +239,8 @@ def _log(layers: Sequence[str], parts: dict[str, Measured], others: int) -> str:
         lines.append(f"{name}: accuracy {part.accuracy:.4f} (macro {part.macro:.4f}), loss {loss}")
         curve = ", ".join(f"{step}: {loss:.3f}" for step, loss in part.curve)
         lines.append(f"  training loss by step: {curve}")
+    if entropy is not None:
+        lines.append(f"the best possible loss, of the source itself: {entropy:.4f} nats")
     return "\n".join(lines) + "\n"
 
 

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.base.digests import digest
 from harness.base.strict import Strict
-from tasks.arrays import Arrays, prepare_arrays
+from tasks.arrays import Arrays, prepare_arrays, source_state
 from tasks.definition import Manifest, Progress, Value
-from tasks.hidden import PARAMETER, HiddenKey
+from tasks.hidden import HiddenKey
 from tasks.prepared import check as check
 from tasks.shared import SPLITS, SUFFIX
 
@@ -63,21 +62,16 @@ def prepare_rows(
     and test are drawn. Raises ConfigError where ``root`` cannot be written, and what ``make``
     raises.
     """
-    wanted = parameters.model_dump()
-    if key is not None:
-        wanted[PARAMETER] = key.fingerprint
-        identity += key.fingerprint
-    state = digest(generator + parameters.model_dump_json() + identity)
-
     return prepare_arrays(
         task,
         profile,
         generator,
-        wanted,
+        parameters.model_dump(),
         lambda: _arrays(make()),
         root,
         progress,
-        state=state,
+        key=key,
+        state=source_state(generator, parameters, identity, key),
         look=_shapes_fault,
     )
 

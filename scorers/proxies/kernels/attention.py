@@ -179,16 +179,9 @@ class Attend(torch.autograd.Function):
         out = qkv.new_empty((groups, batch, length, dim))
         logs = qkv.new_empty((groups, batch, heads, length), dtype=torch.float32)
         _attend_kernel[(triton.cdiv(length, FORTH["SQUARE"]), heads, groups * batch)](
-            qkv,
-            out,
-            logs,
-            length,
-            size**-0.5 * LOG2_E.value,
-            D=dim,
-            SIZE=size,
-            WIDE=wide(size),
-            **FORTH,
-        )
+            qkv, out, logs, length, size**-0.5 * LOG2_E.value,
+            D=dim, SIZE=size, WIDE=wide(size), **FORTH,
+        )  # fmt: skip
         ctx.save_for_backward(qkv, out, logs)
         ctx.heads = heads
         return out

@@ -45,7 +45,7 @@ def _before(x, kernel, bias, row, position, c, stride, columns, real, TAPS: tl.c
 @triton.jit
 def _convolve_kernel(
     x, kernel, bias, mixed, tokens, length, stride, inner, columns,
-    TAPS: tl.constexpr, BACK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    TAPS: tl.constexpr, UNDO: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Write convolution and SiLU to ``mixed``; or take the gradient there back through the SiLU."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -59,7 +59,7 @@ def _convolve_kernel(
     )  # fmt: skip
     share = _sigmoid(made)
     place = mixed + group * tokens * columns + row[:, None] * columns + c[None, :]
-    if BACK:
+    if UNDO:
         result = tl.load(place, mask=real, other=0.0).to(tl.float32)
         result *= share * (1.0 + made * (1.0 - share))
     else:
@@ -378,7 +378,7 @@ class Mamba(torch.autograd.Function):
         tiles = triton.cdiv(tokens, CONVOLVE["ROWS"]), triton.cdiv(columns, CONVOLVE["COLUMNS"])
         _convolve_kernel[(*tiles, groups)](
             x, kernel, bias, mixed, tokens, length, stride, inner, columns,
-            TAPS=taps, BACK=False, **CONVOLVE,
+            TAPS=taps, UNDO=False, **CONVOLVE,
         )  # fmt: skip
         steps = x.new_empty((groups, batch, length, heads), dtype=torch.float32)
         sums = torch.empty_like(steps)
@@ -431,7 +431,7 @@ class Mamba(torch.autograd.Function):
         tiles = triton.cdiv(tokens, CONVOLVE["ROWS"]), triton.cdiv(columns, CONVOLVE["COLUMNS"])
         _convolve_kernel[(*tiles, groups)](
             x, kernel, bias, mixed_back, tokens, length, stride, inner, columns,
-            TAPS=taps, BACK=True, **CONVOLVE,
+            TAPS=taps, UNDO=True, **CONVOLVE,
         )  # fmt: skip
         parts = gain.new_empty((groups, spans, taps + 1, columns))
         _convolve_back_kernel[(spans, tiles[1], groups)](

@@ -17,13 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.base.digests import digest
 from harness.base.errors import ConfigError
 from harness.base.strict import Strict
-from tasks.arrays import Arrays, prepare_arrays
+from tasks.arrays import Arrays, prepare_arrays, source_state
 from tasks.compose.language import Source, TokenIds, folder_given, language_arrays
 from tasks.definition import Progress, Value
-from tasks.hidden import PARAMETER, hidden_key
+from tasks.hidden import hidden_key
 from tasks.lra.sources import identity, naming
 from tasks.prepared import check
 from tasks.stream import RandomStream
@@ -71,15 +70,14 @@ def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progr
                 remedy=f"--data DIR, a folder {WANTED}: their prepare.py writes them",
             )
     key = hidden_key(root)
-    wanted = p.model_dump() | ({PARAMETER: key.fingerprint} if key else {})
-    state = digest(
-        GENERATOR + p.model_dump_json() + identity(files) + (key.fingerprint if key else "")
-    )
+    state = source_state(GENERATOR, p, identity(files), key)
 
     def make() -> Arrays:
         return _arrays(p, files, key.seed(TASK, p.seed) if key else p.seed, progress)
 
-    return prepare_arrays(TASK, profile, GENERATOR, wanted, make, root, progress, state=state)
+    return prepare_arrays(
+        TASK, profile, GENERATOR, p.model_dump(), make, root, progress, key=key, state=state
+    )
 
 
 def _arrays(

@@ -28,7 +28,7 @@ from tasks.compose.mad.generators import (
     selective_copying,
 )
 from tasks.definition import Progress, Value
-from tasks.hidden import PARAMETER, hidden_key
+from tasks.hidden import hidden_key
 from tasks.kinds import IGNORED
 from tasks.lra.rows import TokenRows
 from tasks.prepared import check
@@ -265,10 +265,9 @@ def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progr
     if "compression" in parts:
         shape["compression.from_last"] = 1  # a model answers all positions from the last one
     key = hidden_key(root)
-    wanted = p.model_dump() | ({PARAMETER: key.fingerprint} if key else {})
 
     def make() -> Arrays:
         splits = generate(p, progress, key.seed(TASK, p.seed) if key else None)
         return Arrays(splits, shape, baselines(parts, splits))
 
-    return prepare_arrays(TASK, profile, GENERATOR, wanted, make, root, progress)
+    return prepare_arrays(TASK, profile, GENERATOR, p.model_dump(), make, root, progress, key=key)

@@ -17,7 +17,7 @@ from tasks.compose.language import TokenIds, language_arrays
 from tasks.compose.stories import words
 from tasks.compose.stories.grammar import Lexicon, draw, uniform
 from tasks.definition import Progress, Value
-from tasks.hidden import PARAMETER, hidden_key
+from tasks.hidden import hidden_key
 from tasks.prepared import check
 from tasks.shared import HIDDEN, SPLITS
 from tasks.stream import RandomStream
@@ -81,11 +81,10 @@ def prepare(profile: str, data: Mapping[str, Value], root: Path, progress: Progr
     """
     p = check(StoriesParameters, TASK, profile, data)
     key = hidden_key(root)
-    wanted = p.model_dump() | ({PARAMETER: key.fingerprint} if key else {})
 
     def make() -> Arrays:
         rows, entropy = generate(p, progress, key.seed(TASK, p.seed) if key else None)
         vocabulary = len(Lexicon.of(p.names, p.places, p.looks, p.things).vocabulary)
         return language_arrays(PART, rows, vocabulary, 0, progress, entropy=entropy)
 
-    return prepare_arrays(TASK, profile, GENERATOR, wanted, make, root, progress)
+    return prepare_arrays(TASK, profile, GENERATOR, p.model_dump(), make, root, progress, key=key)

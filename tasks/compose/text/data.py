@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from harness.base.digests import digest
 from harness.base.errors import ConfigError
 from harness.base.strict import Strict
-from tasks.arrays import Arrays, prepare_arrays
+from tasks.arrays import Arrays, prepare_arrays, source_state
 from tasks.autoresearch import sources, splits, tokenizer
 from tasks.compose.language import BUNDLED, Source, TokenIds, folder_given, language_arrays
 from tasks.definition import Progress, Value
-from tasks.hidden import PARAMETER, hidden_key
+from tasks.hidden import hidden_key
 from tasks.prepared import check
 from tasks.shared import SPLITS
 
@@ -85,8 +84,6 @@ def prepare_text(
     ``identity`` changes when the source's text may have changed. Raises what ``prepare`` does.
     """
     key = hidden_key(root)
-    wanted = p.model_dump() | ({PARAMETER: key.fingerprint} if key else {})
-    state = digest(generator + p.model_dump_json() + identity + (key.fingerprint if key else ""))
 
     def make() -> Arrays:
         need_tokenizer(task)
@@ -94,7 +91,10 @@ def prepare_text(
             task, part, profile, p, read(), key.seed(task, p.seed) if key else None, progress
         )
 
-    return prepare_arrays(task, profile, generator, wanted, make, root, progress, state=state)
+    state = source_state(generator, p, identity, key)
+    return prepare_arrays(
+        task, profile, generator, p.model_dump(), make, root, progress, key=key, state=state
+    )
 
 
 def need_tokenizer(task: str) -> None:
