@@ -15,6 +15,7 @@ import pytest
 import zstandard
 from numpy.typing import NDArray
 
+from harness.base.digests import digest
 from harness.base.errors import ConfigError
 from tasks.autoresearch import sources, tokenizer
 from tasks.compose import language
@@ -164,17 +165,15 @@ def test_rows_are_texts_of_their_own_split(tmp_path: Path) -> None:
                 assert raw.strip() in whole
 
 
-def test_a_folder_of_texts_is_another_source(tmp_path: Path) -> None:
+def test_a_folder_of_texts_is_another_source(tmp_path: Path, pages: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     assert "holds no text" in fails("compose/text", tmp_path / "data", mine)
     said = fails("compose/text", tmp_path / "data", tmp_path / "nowhere")
     assert f"There is no folder {tmp_path / 'nowhere'}" in said
     assert "climbmix" not in said
-    for n in range(80):
-        (mine / f"{n}.md").write_text(f"Page {n}. " + prose(n))
-    _, manifest = prepare("compose/text", tmp_path / "data", mine)
-    assert (manifest.parameters["pages"], manifest.parameters["source"]) == (80, str(mine))
+    _, manifest = prepare("compose/text", tmp_path / "data", pages)
+    assert (manifest.parameters["pages"], manifest.parameters["source"]) == (80, str(pages))
 
 
 def test_too_little_text_is_told(tmp_path: Path) -> None:
@@ -429,6 +428,45 @@ def test_a_folder_without_dclm_and_a_missing_package_are_told(
     assert "it has a.txt" in said
     monkeypatch.setitem(sys.modules, "zstandard", None)
     assert "pip install 'aira-harness[data]'" in fails("compose/dclm", tmp_path / "data", dclm)
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    """A folder of 80 pages."""
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    for n in range(80):
+        (folder / f"{n}.md").write_text(f"Page {n}. " + prose(n))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "file"),
+    [
+        ("compose/babistories", "stories", "train.bin"),
+        ("compose/dclm", "dclm", "a.jsonl.zst"),
+        ("compose/text", "pages", "7.md"),
+    ],
+)
+def test_a_changed_source_or_another_key_is_other_data(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    name: str,
+    source: str,
+    file: str,
+) -> None:
+    given: Path = request.getfixturevalue(source)
+    first, manifest = prepare(name, tmp_path / "data", given)
+    assert prepare(name, tmp_path / "data", given)[0] == first
+    assert "hidden_key" not in manifest.parameters
+    changed = given / file
+    changed.write_bytes(2 * changed.read_bytes())
+    second, _ = prepare(name, tmp_path / "data", given)
+    monkeypatch.setenv("HARNESS_HIDDEN_KEY", KEY)
+    third, manifest = prepare(name, tmp_path / "data", given)
+    assert len({first, second, third}) == 3
+    assert manifest.parameters["hidden_key"] == digest(bytes.fromhex(KEY))
 
 
 @pytest.mark.parametrize("name", ["compose/babistories", "compose/dclm"])

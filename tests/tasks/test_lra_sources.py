@@ -103,6 +103,25 @@ def test_imdb_is_read_in_every_published_form(form: str, tmp_path: Path) -> None
         assert other.hash == manifest.hash
 
 
+@pytest.mark.parametrize("form", IMDB)
+def test_a_changed_source_is_other_data(form: str, tmp_path: Path) -> None:
+    IMDB[form](tmp_path)
+    first, _ = prepare("lra/text", tmp_path, tmp_path / "data", search=6)
+    assert prepare("lra/text", tmp_path, tmp_path / "data", search=6)[0] == first
+    changed = imdb.files(tmp_path)[0]  # a file, or a folder in which one was added or removed
+    later = changed.stat().st_mtime_ns + 1_000_000_000
+    os.utime(changed, ns=(later, later))
+    assert prepare("lra/text", tmp_path, tmp_path / "data", search=6)[0] != first
+
+
+def test_changed_pairs_are_other_data(tmp_path: Path) -> None:
+    write_pairs(tmp_path)
+    first, _ = prepare("lra/retrieval", tmp_path, tmp_path / "data", length=32, search=20)
+    write_pairs(tmp_path, count=31)
+    second, _ = prepare("lra/retrieval", tmp_path, tmp_path / "data", length=32, search=20)
+    assert first != second
+
+
 def test_a_review_of_the_test_half_is_never_trained_on(tmp_path: Path) -> None:
     as_folders(tmp_path)
     stray = tmp_path / "aclImdb" / "train" / "pos" / "99_9.txt"
